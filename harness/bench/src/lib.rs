@@ -1,0 +1,6 @@
+//! Decisions without side effects: what the files a person writes mean, what is to be done, what the results say.
+//!
+//! No files, no processes, no clock and no printing here (`clippy.toml` beside this crate bans them): contents and times come in as parameters, what
+//! is to be done goes out as data. The crate that acts is `espalier-fleet`.
+
+pub mod record;

@@ -1,0 +1,228 @@
+//! What is stored of a run: one header, then one record a job, in the order they ended. The only stored shape; tables, exports and verdicts are
+//! functions of it, so that a better statistic tomorrow re-reads today's runs. Raw nanoseconds are kept, summaries are not.
+
+use std::collections::BTreeMap;
+
+use espalier_protocol::{BoardState, Hello, Loaded, Memory, Mode, Predictions};
+use serde::{Deserialize, Serialize};
+
+/// Raised when a stored field changes its meaning.
+pub const FORMAT: u32 = 1;
+
+/// One line of a run's file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Entry {
+    Header(Box<RunHeader>),
+    Record(Box<Record>),
+}
+
+/// Everything that must be known to read the records without the machine they came from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunHeader {
+    pub format: u32,
+    /// Also the file's name: UTC start and a short random part, e.g. `20261123T191500Z-3f9a`.
+    pub id: String,
+    /// RFC 3339, UTC.
+    pub started: String,
+    pub provenance: Provenance,
+    /// The flags that matter for `--resume`: invocations a variant, warm-up, iterations, minimum time.
+    pub protocol: MeasuringProtocol,
+    /// By `model`; in the order they were asked for.
+    pub models: Vec<ModelInfo>,
+    /// By `device`; in the order they were asked for.
+    pub devices: Vec<DeviceInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    pub espalier: String,
+    /// Commit of the repository, with `+` behind it where the tree had changes.
+    pub revision: Option<String>,
+    pub host: String,
+    /// The command as it was given.
+    pub command: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeasuringProtocol {
+    /// Timing invocations a variant.
+    pub runs: u32,
+    pub warmup: u32,
+    pub iterations: u32,
+    pub min_time_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    pub name: String,
+    /// In words, e.g. `magnitude, global, weight`.
+    pub recipe: String,
+    /// The eval set's labels, where there is an eval set with labels.
+    pub labels: Option<Vec<i64>>,
+    /// SHA-256 of the prepared inputs, where there is an eval set.
+    pub inputs: Option<String>,
+    pub variants: Vec<VariantInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VariantInfo {
+    /// Asked for; 0 is the dense variant.
+    pub ratio: f64,
+    /// SHA-256 of the ONNX file.
+    pub sha256: String,
+    pub bytes: u64,
+    /// Weights that may be pruned, and those that were.
+    pub prunable: u64,
+    pub removed: u64,
+    /// All float parameters of the model, pruned ones included.
+    pub parameters: u64,
+    /// Prunable weights that are zero for whatever reason.
+    pub zeros: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    pub name: String,
+    pub target: String,
+    pub triple: String,
+    /// A board that is a program on this host: its times say nothing about a real one.
+    pub emulated: bool,
+    pub runner: Option<RunnerInfo>,
+}
+
+/// The artifact that ran there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunnerInfo {
+    pub sha256: String,
+    pub bytes: u64,
+    /// `cargo`, `zigbuild` or `cross`, and the compiler.
+    pub builder: String,
+}
+
+/// A variant on a device: the identity of a series.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Case {
+    pub model: String,
+    pub ratio: f64,
+    pub device: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub case: Case,
+    pub mode: Mode,
+    /// Which of the invocations of this mode: 0 up to `runs`.
+    pub round: u32,
+    /// Position among all jobs of the device, in the order they were carried out.
+    pub sequence: u32,
+    /// Milliseconds from the start of the run to the start of the invocation, and its wall time as the host saw it.
+    pub start_ms: u64,
+    pub wall_ms: u64,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Measured(Box<Measurement>),
+    Failed(Failure),
+}
+
+/// What one invocation said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    pub hello: Hello,
+    pub loaded: Loaded,
+    pub first_ns: Option<u64>,
+    /// Raw times in order, of `time` jobs.
+    pub timed_ns: Vec<u64>,
+    pub memory: Option<Memory>,
+    /// Of `score` jobs, joined into one.
+    pub predictions: Option<Predictions>,
+    pub before: BoardState,
+    pub after: BoardState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub stage: FailureStage,
+    pub message: String,
+}
+
+/// Where a job was lost. The device's fault or the job's: what follows differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureStage {
+    /// The runner for this device could not be built or does not fit it.
+    Build,
+    /// No connection, or authentication refused, or the host key changed.
+    Connect,
+    /// Preparing the board or bringing files onto it.
+    Push,
+    /// The board stopped answering, or answered what is not the protocol.
+    Run,
+    /// The runner said itself that it could not do the job.
+    Runner,
+}
+
+impl FailureStage {
+    /// Whether the device is to blame: exit code 5 instead of 1.
+    pub fn is_device(self) -> bool {
+        matches!(self, FailureStage::Connect | FailureStage::Push | FailureStage::Run)
+    }
+}
+
+/// A run as read back from its file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    pub header: RunHeader,
+    pub records: Vec<Record>,
+}
+
+impl Run {
+    /// Reads a run's file. The last line may be cut off (the host lost power while writing): it is dropped, anything else unreadable is an error.
+    ///
+    /// # Errors
+    /// Names the line.
+    pub fn parse(text: &str) -> Result<Run, String> {
+        let mut header = None;
+        let mut records = Vec::new();
+        let last = text.lines().count();
+        for (index, line) in text.lines().enumerate() {
+            match serde_json::from_str(line) {
+                Ok(Entry::Header(read)) if index == 0 => header = Some(*read),
+                Ok(Entry::Header(_)) => return Err(format!("line {}: a second header", index + 1)),
+                Ok(Entry::Record(record)) => records.push(*record),
+                Err(_) if index + 1 == last && index > 0 && !text.ends_with('\n') => {}
+                Err(error) => return Err(format!("line {}: {error}", index + 1)),
+            }
+        }
+        let header = header.ok_or("it has no header line: not a run's file")?;
+        if header.format != FORMAT {
+            return Err(format!("it has format {}, this espalier reads {FORMAT}", header.format));
+        }
+        Ok(Run { header, records })
+    }
+
+    /// Measurements of one mode, by case as `(model, ratio bits, device)` would be; in the order of rounds.
+    pub fn measured<'a>(&'a self, case: &'a Case, mode: Mode) -> impl Iterator<Item = (&'a Record, &'a Measurement)> {
+        self.records.iter().filter(move |record| record.case == *case && record.mode == mode).filter_map(|record| {
+            match &record.outcome {
+                Outcome::Measured(measurement) => Some((record, &**measurement)),
+                Outcome::Failed(_) => None,
+            }
+        })
+    }
+
+    /// Every failure of a device, by its name.
+    pub fn failures(&self) -> BTreeMap<&str, Vec<(&Record, &Failure)>> {
+        let mut failures: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        for record in &self.records {
+            if let Outcome::Failed(failure) = &record.outcome {
+                failures.entry(&record.case.device).or_default().push((record, failure));
+            }
+        }
+        failures
+    }
+}
