@@ -9,9 +9,7 @@ pub mod line;
 pub mod tensor;
 
 pub use job::{Job, Mode};
-pub use line::{
-    BoardState, Hello, Line, Loaded, Macs, Memory, MemoryPhase, OutputFact, Predictions, Stage,
-};
+pub use line::{BoardState, Hello, Line, Loaded, Macs, Memory, MemoryPhase, OutputFact, Predictions, Stage};
 
 /// Raised whenever a line changes its meaning; the host refuses a runner that speaks another version.
 pub const VERSION: u32 = 1;

@@ -1,0 +1,5 @@
+//! Targets, devices and models.
+
+mod types;
+
+pub use types::*;

@@ -1,0 +1,199 @@
+//! What the files a person writes mean, once every name is resolved and every rule holds. Nothing downstream checks again.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+/// Targets, devices and models by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inventory {
+    pub targets: BTreeMap<String, Target>,
+    pub devices: BTreeMap<String, Device>,
+    pub models: BTreeMap<String, Model>,
+}
+
+/// How a runner is built for a kind of board.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub name: String,
+    /// As rustc knows it, e.g. `aarch64-unknown-linux-gnu`.
+    pub triple: String,
+    pub builder: Builder,
+    pub libc: Libc,
+    /// Passed to rustc as `-C target-cpu`.
+    pub cpu: Option<String>,
+    /// Passed to rustc as `-C target-feature`, e.g. `+neon`.
+    pub features: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Builder {
+    /// The first of the others that is installed, in the order `cargo`, `zigbuild`, `cross`.
+    Auto,
+    /// cargo with the system's (cross) linker.
+    Cargo,
+    /// `cargo zigbuild`: links against any chosen glibc.
+    Zigbuild,
+    /// `cross`, in a container of a Docker Engine.
+    Cross,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Libc {
+    /// Whatever the linker's libc asks for.
+    Any,
+    /// No symbol newer than this version, checked in the ELF before it is pushed.
+    Floor(Glibc),
+    /// Statically linked: no libc to match.
+    Static,
+}
+
+/// A glibc version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Glibc {
+    pub major: u32,
+    pub minor: u32,
+}
+
+impl Glibc {
+    /// Reads `2.28`.
+    pub fn parse(text: &str) -> Option<Glibc> {
+        let (major, minor) = text.split_once('.')?;
+        // Patch levels (`2.3.4`) add no symbols of their own worth telling apart.
+        let minor = minor.split('.').next()?;
+        Some(Glibc { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Glibc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// One board.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Device {
+    pub name: String,
+    /// A key of [`Inventory::targets`].
+    pub target: String,
+    pub description: Option<String>,
+    pub transport: Transport,
+    /// Absolute folder on the board for runners, models and inputs.
+    pub workdir: String,
+    /// Words put before the runner's own command line, e.g. `qemu-aarch64-static -L /usr/aarch64-linux-gnu`.
+    pub runner: Vec<String>,
+    /// Times from it say nothing about a real board.
+    pub emulated: bool,
+    pub conditions: Conditions,
+    pub timeouts: Timeouts,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// This host.
+    Local,
+    Ssh(SshAddress),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SshAddress {
+    /// Host name, address, or an alias of the ssh configuration.
+    pub host: String,
+    pub port: Option<u16>,
+    pub user: Option<String>,
+    /// Path of a private key.
+    pub identity: Option<String>,
+    /// `SHA256:…` of the host's public key, as `ssh-keygen -lf` prints it. Then known_hosts is not read.
+    pub host_key: Option<String>,
+    /// An ssh configuration instead of `~/.ssh/config`.
+    pub config: Option<String>,
+    /// A known_hosts file instead of the usual one.
+    pub known_hosts: Option<String>,
+}
+
+/// The state a board must be in while it is measured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conditions {
+    /// Set before, read back, put back afterwards.
+    pub governor: Option<String>,
+    /// CPUs the runner stays on.
+    pub cpus: Vec<u32>,
+    /// No invocation starts above this temperature.
+    pub max_start_celsius: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// One whole command on the board.
+    pub command: Duration,
+    /// Silence of a running command.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            connect: Duration::from_secs(15),
+            command: Duration::from_secs(1800),
+            idle: Duration::from_secs(3 * espalier_protocol::HEARTBEAT_SECONDS),
+        }
+    }
+}
+
+/// A trained model, what to prune off it and what it may lose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    pub name: String,
+    /// The dense ONNX file, as a path from the repository's root (or absolute).
+    pub source: String,
+    /// `.npz` with the held-out samples (`x`, or one array an input by its name) and their labels (`y`).
+    pub eval: Option<String>,
+    /// `.npz` with samples for methods that look at activations or gradients.
+    pub calibration: Option<String>,
+    pub recipe: Recipe,
+    pub budget: Budget,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipe {
+    pub method: Method,
+    pub scope: Scope,
+    pub unit: Unit,
+    /// Ascending, distinct, each in [0, 1); 0 (the dense variant) is always among them.
+    pub ratios: Vec<f64>,
+}
+
+/// How the importance of a weight is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Absolute value.
+    Magnitude,
+}
+
+/// What weights compete with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All weights of the model.
+    Global,
+}
+
+/// What is removed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Weight,
+}
+
+impl Recipe {
+    /// For tables and stored runs, e.g. `magnitude, global, weight`.
+    pub fn describe(&self) -> String {
+        let Recipe { method: Method::Magnitude, scope: Scope::Global, unit: Unit::Weight, .. } = self;
+        "magnitude, global, weight".to_owned()
+    }
+}
+
+/// The release's contract.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Budget {
+    /// Accuracy a variant may lose against dense, as a fraction (0.01 is one point).
+    pub max_accuracy_drop: Option<f64>,
+}

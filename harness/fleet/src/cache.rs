@@ -1,0 +1,42 @@
+//! Where everything lives that can be made again: toolchains, build folders, artifacts, variants, emulated boards.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+/// The cache folder: `ESPALIER_CACHE`, else `espalier` in `XDG_CACHE_HOME`, else `~/.cache/espalier`.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    pub root: PathBuf,
+}
+
+impl Cache {
+    pub fn open() -> Result<Cache> {
+        let root = match (env::var_os("ESPALIER_CACHE"), env::var_os("XDG_CACHE_HOME")) {
+            (Some(own), _) if !own.is_empty() => PathBuf::from(own),
+            (_, Some(xdg)) if !xdg.is_empty() => Path::new(&xdg).join("espalier"),
+            _ => {
+                let home = env::var_os("HOME")
+                    .context("no place for the cache: neither `HOME` nor `ESPALIER_CACHE` is set")?;
+                Path::new(&home).join(".cache/espalier")
+            }
+        };
+        Cache::at(&root)
+    }
+
+    pub fn at(root: &Path) -> Result<Cache> {
+        std::fs::create_dir_all(root).with_context(|| format!("cannot make the cache folder `{}`", root.display()))?;
+        let root = root.canonicalize().with_context(|| format!("cannot resolve `{}`", root.display()))?;
+        Ok(Cache { root })
+    }
+
+    /// A folder below the cache, made if need be.
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.root.join(name);
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+        Ok(folder)
+    }
+}
