@@ -4,5 +4,6 @@
 //! is to be done goes out as data. The crate that acts is `espalier-fleet`.
 
 pub mod command;
+pub mod exit;
 pub mod inventory;
 pub mod record;
