@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod conversation;
+pub mod exit;
 pub mod inventory;
 pub mod plan;
 pub mod record;
