@@ -4,5 +4,8 @@
 //! is to be done goes out as data. The crate that acts is `espalier-fleet`.
 
 pub mod command;
+pub mod conversation;
 pub mod inventory;
+pub mod plan;
 pub mod record;
+pub mod sanitise;
