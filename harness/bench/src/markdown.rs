@@ -22,9 +22,7 @@ pub fn render(run: &Run, summaries: &[CaseSummary]) -> String {
 
 fn render_sheet(sheet: &Sheet) -> String {
     let mut out = format!("\n## {}\n\n", escape(&sheet.title));
-    for fact in &sheet.facts {
-        out.push_str(&format!("- {}\n", escape(fact)));
-    }
+    out.push_str(&format!("{}\n", escape(&sheet.facts.join(" · "))));
     let heading = sheet.columns.iter().map(|column| match column.unit.as_str() {
         "" => escape(column.name),
         unit => format!("{}, {}", escape(column.name), escape(unit)),
@@ -36,10 +34,12 @@ fn render_sheet(sheet: &Sheet) -> String {
     for index in 0..rows {
         out.push_str(&row(sheet.columns.iter().map(|column| escape(&column.cells[index].text))));
     }
-    if !sheet.notes.is_empty() {
+    let mut notes = sheet.notes.clone();
+    notes.extend(sheet::legend(sheet.columns.iter()));
+    if !notes.is_empty() {
         out.push('\n');
     }
-    for note in &sheet.notes {
+    for note in &notes {
         out.push_str(&format!("- {}\n", escape(note)));
     }
     out
@@ -49,7 +49,7 @@ fn row(cells: impl Iterator<Item = String>) -> String {
     format!("| {} |\n", cells.collect::<Vec<String>>().join(" | "))
 }
 
-/// Text that Markdown shows as it is. Backquotes stay where they come in pairs of our own notes no more than elsewhere: they are escaped too.
+/// Text that Markdown shows as it is.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
@@ -86,18 +86,7 @@ mod tests {
 
 ## digits-cnn on local
 
-- target x86\_64 (x86\_64-unknown-linux-gnu)
-- cpu Bench CPU 3000
-- 2 CPUs
-- kernel 6.1.0
-- governor performance
-- runner 1a2b3c4d, 4.10 MiB, cargo, rustc 1.91.0
-- tract 0.23.9
-- espalier 0.1.0, revision 7c7533f+
-- pruned by magnitude, global, weight
-- accuracy on 200 samples
-- 5 fresh processes a variant, each 20 inferences to warm up, then at least 100 and 500 ms
-- run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
+target x86\_64 (x86\_64-unknown-linux-gnu) · cpu Bench CPU 3000 · 2 CPUs · kernel 6.1.0 · governor performance · runner 1a2b3c4d, 4.10 MiB, cargo, rustc 1.91.0 · tract 0.23.9 · espalier 0.1.0, revision 7c7533f+ · pruned by magnitude, global, weight · accuracy on 200 samples · 5 fresh processes a variant, each 20 inferences to warm up, then at least 100 and 500 ms · run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
 
 | ratio | weights, k kept | MACs/≠0, k | file, KiB | load, ms | first, ms | p50 \[95 %\], ms | p90, ms | p99, ms | speed-up \[95 %\], × dense | peak RSS, MiB | accuracy, % | vs dense, pp (−/+) | trust |
 | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -107,21 +96,11 @@ mod tests {
 
 - ratio 0.9: \`time\` failed, stage run: the runner was cut off before \`finished\`: signal 9 \| \\u{1b}\]0;x\\u{7} (5 times)
 - largest ratio within the accuracy budget (at most 1 pp lost): 0.5 (-1.00 pp)
+- ratio: asked for (and what came out); MACs/≠0: multiply-accumulates run, and those whose weight is not zero; (−/+): samples lost and won
 
 ## digits-cnn on virt-riscv64
 
-- target riscv64gc (riscv64gc-unknown-linux-gnu)
-- cpu QEMU \| \\u{1b}\[31mvirt @<!-- -->root
-- 1 CPU
-- kernel 6.1.0
-- governor performance
-- runner 1a2b3c4d, 4.10 MiB, cargo, rustc 1.91.0
-- tract 0.23.9
-- espalier 0.1.0, revision 7c7533f+
-- pruned by magnitude, global, weight
-- accuracy on 200 samples
-- 5 fresh processes a variant, each 20 inferences to warm up, then at least 100 and 500 ms
-- run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
+target riscv64gc (riscv64gc-unknown-linux-gnu) · cpu QEMU \| \\u{1b}\[31mvirt @<!-- -->root · 1 CPU · kernel 6.1.0 · governor performance · runner 1a2b3c4d, 4.10 MiB, cargo, rustc 1.91.0 · tract 0.23.9 · espalier 0.1.0, revision 7c7533f+ · pruned by magnitude, global, weight · accuracy on 200 samples · 5 fresh processes a variant, each 20 inferences to warm up, then at least 100 and 500 ms · run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
 
 | ratio | weights, k kept | MACs/≠0, k | file, KiB | load, ms | first, ms | p50 \[95 %\], ms | p90, ms | p99, ms | speed-up \[95 %\], × dense | peak RSS, MiB | accuracy, % | vs dense, pp (−/+) | trust |
 | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -132,6 +111,7 @@ mod tests {
 - emulated board: its times are a functional check and say nothing about a real one
 - predictions as on \`local\`: 600 of 600 equal, largest output difference 1.2e-7
 - largest ratio within the accuracy budget (at most 1 pp lost): 0.5 (-1.00 pp)
+- ratio: asked for (and what came out); MACs/≠0: multiply-accumulates run, and those whose weight is not zero; (−/+): samples lost and won
 ";
         assert!(got == expected.trim_start_matches('\n'), "{got}");
     }

@@ -30,6 +30,20 @@ pub struct Column {
     pub rank: u8,
     /// One a case.
     pub cells: Vec<Cell>,
+    /// What the heading is too short to say; may be empty.
+    pub legend: &'static str,
+}
+
+impl Column {
+    fn new(name: &'static str, unit: impl Into<String>, rank: u8, cells: Vec<Cell>) -> Column {
+        Column { name, unit: unit.into(), rank, cells, legend: "" }
+    }
+}
+
+/// The legends of the columns that are shown, as one line.
+pub fn legend<'a>(columns: impl Iterator<Item = &'a Column>) -> Option<String> {
+    let legends: Vec<&str> = columns.map(|column| column.legend).filter(|legend| !legend.is_empty()).collect();
+    (!legends.is_empty()).then(|| legends.join("; "))
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -109,7 +123,7 @@ fn board(state: &BoardState) -> Vec<String> {
 fn columns(model: &ModelInfo, cases: &[&CaseSummary]) -> Vec<Column> {
     let latency: Vec<Metric> = vec![Metric::P50, Metric::P90, Metric::P99];
     let mut columns = vec![
-        Column { name: "ratio", unit: String::new(), rank: 0, cells: cells(cases, |case| Some(ratio(case))) },
+        ratios(cases),
         numbers("weights", " kept", 11, cases, Metric::WeightsKept, &[Metric::WeightsKept]),
         macs(cases),
         numbers("file", "", 8, cases, Metric::File, &[Metric::File]),
@@ -123,22 +137,18 @@ fn columns(model: &ModelInfo, cases: &[&CaseSummary]) -> Vec<Column> {
     ];
     if model.labels.is_some() {
         let percent = |case: &CaseSummary| Some(format!("{:.2}", case.accuracy?.fraction() * 100.0));
-        columns.push(Column { name: "accuracy", unit: "%".into(), rank: 3, cells: cells(cases, percent) });
+        columns.push(Column::new("accuracy", "%", 3, cells(cases, percent)));
         let change = |case: &CaseSummary| {
             let change = case.change?;
             Some(format!("{:+.2} ({}/{})", change.fraction() * 100.0, change.lost, change.won))
         };
-        columns.push(Column { name: "vs dense", unit: "pp (−/+)".into(), rank: 5, cells: cells(cases, change) });
+        let column = Column::new("vs dense", "pp (−/+)", 5, cells(cases, change));
+        columns.push(Column { legend: "(−/+): samples lost and won", ..column });
     } else {
         let same = |case: &CaseSummary| case.same_as_dense.map(|same| format!("{}/{}", same.equal, same.total));
-        columns.push(Column { name: "same class", unit: "as dense".into(), rank: 5, cells: cells(cases, same) });
+        columns.push(Column::new("same class", "as dense", 5, cells(cases, same)));
     }
-    columns.push(Column {
-        name: "trust",
-        unit: String::new(),
-        rank: 4,
-        cells: cases.iter().map(|case| trust(case)).collect(),
-    });
+    columns.push(Column::new("trust", "", 4, cases.iter().map(|case| trust(case)).collect()));
     columns
 }
 
@@ -151,12 +161,17 @@ fn cell(text: impl Into<String>, tone: Tone) -> Cell {
 }
 
 /// The ratio asked for and, where three decimals show a difference, the one that came out.
-fn ratio(case: &CaseSummary) -> String {
-    let asked = case.case.ratio;
-    match case.effective_ratio {
-        Some(effective) if format!("{effective:.3}") != format!("{asked:.3}") => format!("{asked} ({effective:.3})"),
-        _ => asked.to_string(),
-    }
+fn ratios(cases: &[&CaseSummary]) -> Column {
+    let differs = |case: &CaseSummary| {
+        case.effective_ratio.filter(|effective| format!("{effective:.3}") != format!("{:.3}", case.case.ratio))
+    };
+    let text = |case: &CaseSummary| {
+        let asked = case.case.ratio;
+        Some(differs(case).map_or(asked.to_string(), |effective| format!("{asked} ({effective:.3})")))
+    };
+    let any_differs = cases.iter().any(|case| differs(case).is_some());
+    let legend = if any_differs { "ratio: asked for (and what came out)" } else { "" };
+    Column { legend, ..Column::new("ratio", "", 0, cells(cases, text)) }
 }
 
 /// A metric's column, in the unit that suits all of `scaled_with`.
@@ -175,17 +190,17 @@ fn numbers(
         let bounds = estimate.bounds.filter(|_| metric == Metric::P50);
         Some(interval(estimate.value, bounds, |value| scale.text(value)))
     };
-    Column { name, unit: format!("{}{unit_suffix}", scale.unit), rank, cells: cells(cases, text) }
+    Column::new(name, format!("{}{unit_suffix}", scale.unit), rank, cells(cases, text))
 }
 
-/// What a dense engine executes, and what of it has a weight that is not zero.
 fn macs(cases: &[&CaseSummary]) -> Column {
     let scale = Scale::of_metrics(cases, &[Metric::MacsExecuted]);
     let text = |case: &CaseSummary| {
         let macs = case.macs?;
         Some(format!("{}/{}", scale.text(macs.executed as f64), scale.text(macs.nonzero as f64)))
     };
-    Column { name: "MACs/≠0", unit: scale.unit.to_owned(), rank: 14, cells: cells(cases, text) }
+    let column = Column::new("MACs/≠0", scale.unit, 14, cells(cases, text));
+    Column { legend: "MACs/≠0: multiply-accumulates run, and those whose weight is not zero", ..column }
 }
 
 fn speed_up(cases: &[&CaseSummary]) -> Column {
@@ -202,7 +217,7 @@ fn speed_up(cases: &[&CaseSummary]) -> Column {
             cell(interval(value, bounds, |value| format!("{value:.2}")), tone)
         }
     });
-    Column { name: "speed-up [95 %]", unit: "× dense".into(), rank: 2, cells: cells.collect() }
+    Column::new("speed-up [95 %]", "× dense", 2, cells.collect())
 }
 
 fn trust(case: &CaseSummary) -> Cell {

@@ -28,13 +28,13 @@ fn render_sheet(sheet: &Sheet, look: Look) -> String {
     out.push_str(&wrapped(&sheet.facts, " · ", look.width));
     out.push_str(&table(&columns, look.colour).to_string());
     out.push('\n');
-    for note in &sheet.notes {
-        let words: Vec<String> = note.split(' ').map(str::to_owned).collect();
-        out.push_str(&wrapped(&words, " ", look.width));
-    }
+    let mut notes = sheet.notes.clone();
+    notes.extend(sheet::legend(columns.into_iter()));
     if !dropped.is_empty() {
         let names: Vec<&str> = dropped.iter().map(|column| column.name).collect();
-        let note = format!("too narrow for: {}", names.join(", "));
+        notes.push(format!("too narrow for: {}", names.join(", ")));
+    }
+    for note in notes {
         let words: Vec<String> = note.split(' ').map(str::to_owned).collect();
         out.push_str(&wrapped(&words, " ", look.width));
     }
@@ -146,6 +146,7 @@ target x86_64 (x86_64-unknown-linux-gnu) · cpu Bench CPU 3000 · 2 CPUs · kern
 ╰─────────────┴─────────┴─────────┴──────┴──────┴───────┴─────────────────────┴───────┴───────┴──────────────────┴──────────┴──────────┴──────────────┴───────╯
 ratio 0.9: `time` failed, stage run: the runner was cut off before `finished`: signal 9 | \u{1b}]0;x\u{7} (5 times)
 largest ratio within the accuracy budget (at most 1 pp lost): 0.5 (-1.00 pp)
+ratio: asked for (and what came out); MACs/≠0: multiply-accumulates run, and those whose weight is not zero; (−/+): samples lost and won
 
 digits-cnn on virt-riscv64
 target riscv64gc (riscv64gc-unknown-linux-gnu) · cpu QEMU | \u{1b}[31mvirt @root · 1 CPU · kernel 6.1.0 · governor performance
@@ -163,6 +164,7 @@ target riscv64gc (riscv64gc-unknown-linux-gnu) · cpu QEMU | \u{1b}[31mvirt @roo
 emulated board: its times are a functional check and say nothing about a real one
 predictions as on `local`: 600 of 600 equal, largest output difference 1.2e-7
 largest ratio within the accuracy budget (at most 1 pp lost): 0.5 (-1.00 pp)
+ratio: asked for (and what came out); (−/+): samples lost and won
 too narrow for: MACs/≠0
 ",
         );
@@ -190,6 +192,7 @@ target x86_64 (x86_64-unknown-linux-gnu) · cpu Bench CPU 3000 · 2 CPUs · kern
 ratio 0.9: `time` failed, stage run: the runner was cut off before `finished`: signal 9 |
   \u{1b}]0;x\u{7} (5 times)
 largest ratio within the accuracy budget (at most 1 pp lost): 0.5 (-1.00 pp)
+ratio: asked for (and what came out); (−/+): samples lost and won
 too narrow for: weights, MACs/≠0, file, load, first, p90, p99, peak RSS
 
 digits-cnn on virt-riscv64
@@ -210,8 +213,27 @@ target riscv64gc (riscv64gc-unknown-linux-gnu) · cpu QEMU | \u{1b}[31mvirt @roo
 emulated board: its times are a functional check and say nothing about a real one
 predictions as on `local`: 600 of 600 equal, largest output difference 1.2e-7
 largest ratio within the accuracy budget (at most 1 pp lost): 0.5 (-1.00 pp)
+ratio: asked for (and what came out); (−/+): samples lost and won
 too narrow for: weights, MACs/≠0, file, load, first, p90, p99, peak RSS
 ",
         );
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        for width in [80, 100, 120, 140, 160, 200] {
+            for line in rendered(width).lines() {
+                assert!(line.chars().count() <= width, "width {width}: {line}");
+            }
+        }
+        assert!(!rendered(200).contains("too narrow"));
+    }
+
+    #[test]
+    fn colour_only_if_asked() {
+        let run = fixture::run();
+        let coloured = render(&run, &summarise(&run), Look { width: 160, colour: true });
+        assert!(coloured.contains("\u{1b}[38;5;10m") || coloured.contains("\u{1b}[32m"), "{coloured:?}");
+        assert!(!rendered(160).contains('\u{1b}'));
     }
 }
