@@ -86,7 +86,7 @@ mod tests {
 
 ## digits-cnn on local
 
-target x86\_64 (x86\_64-unknown-linux-gnu) · cpu Bench CPU 3000 · 2 CPUs · kernel 6.1.0 · governor performance · runner 1a2b3c4d, 4.10 MiB, cargo, rustc 1.91.0 · tract 0.23.9 · espalier 0.1.0, revision 7c7533f+ · pruned by magnitude, global, weight · accuracy on 200 samples · 5 fresh processes a variant, each 20 inferences to warm up, then at least 100 and 500 ms · run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
+target x86\_64 (x86\_64-unknown-linux-gnu) · cpu Bench CPU 3000 · 2 CPUs · kernel 6.1.0 · governor performance · runner 1a2b3c4d, 4.10 MiB, cargo, rustc 1.91.0 · tract 0.23.9 · espalier 0.1.0, revision 7c7533f+ · pruned by magnitude, global, weight · accuracy on 200 samples · 5 fresh processes a variant · each 20 inferences to warm up, then at least 100 and 500 ms · run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
 
 | ratio | weights, k kept | MACs/≠0, k | file, KiB | load, ms | first, ms | p50 \[95 %\], ms | p90, ms | p99, ms | speed-up \[95 %\], × dense | peak RSS, MiB | accuracy, % | vs dense, pp (−/+) | trust |
 | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -100,7 +100,7 @@ target x86\_64 (x86\_64-unknown-linux-gnu) · cpu Bench CPU 3000 · 2 CPUs · ke
 
 ## digits-cnn on virt-riscv64
 
-target riscv64gc (riscv64gc-unknown-linux-gnu) · cpu QEMU \| \\u{1b}\[31mvirt @<!-- -->root · 1 CPU · kernel 6.1.0 · governor performance · runner 1a2b3c4d, 4.10 MiB, cargo, rustc 1.91.0 · tract 0.23.9 · espalier 0.1.0, revision 7c7533f+ · pruned by magnitude, global, weight · accuracy on 200 samples · 5 fresh processes a variant, each 20 inferences to warm up, then at least 100 and 500 ms · run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
+target riscv64gc (riscv64gc-unknown-linux-gnu) · cpu QEMU \| \\u{1b}\[31mvirt @<!-- -->root · 1 CPU · kernel 6.1.0 · governor performance · runner 1a2b3c4d, 4.10 MiB, cargo, rustc 1.91.0 · tract 0.23.9 · espalier 0.1.0, revision 7c7533f+ · pruned by magnitude, global, weight · accuracy on 200 samples · 5 fresh processes a variant · each 20 inferences to warm up, then at least 100 and 500 ms · run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
 
 | ratio | weights, k kept | MACs/≠0, k | file, KiB | load, ms | first, ms | p50 \[95 %\], ms | p90, ms | p99, ms | speed-up \[95 %\], × dense | peak RSS, MiB | accuracy, % | vs dense, pp (−/+) | trust |
 | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |

@@ -103,10 +103,9 @@ fn facts(run: &Run, model: &ModelInfo, device: &DeviceInfo) -> Vec<String> {
     facts.push(format!("pruned by {}", model.recipe));
     facts.extend(model.labels.as_ref().map(|labels| format!("accuracy on {} samples", labels.len())));
     let protocol = &header.protocol;
-    facts.push(format!(
-        "{} fresh processes a variant, each {} inferences to warm up, then at least {} and {} ms",
-        protocol.runs, protocol.warmup, protocol.iterations, protocol.min_time_ms
-    ));
+    facts.push(format!("{} fresh processes a variant", protocol.runs));
+    let (warmup, iterations, min_time) = (protocol.warmup, protocol.iterations, protocol.min_time_ms);
+    facts.push(format!("each {warmup} inferences to warm up, then at least {iterations} and {min_time} ms"));
     facts.push(format!("run {} of {}", header.id, header.started));
     facts.iter().map(|fact| sanitise(fact)).collect()
 }

@@ -134,8 +134,8 @@ mod tests {
             r"
 digits-cnn on local
 target x86_64 (x86_64-unknown-linux-gnu) · cpu Bench CPU 3000 · 2 CPUs · kernel 6.1.0 · governor performance · runner 1a2b3c4d, 4.10 MiB, cargo, rustc 1.91.0
-  tract 0.23.9 · espalier 0.1.0, revision 7c7533f+ · pruned by magnitude, global, weight · accuracy on 200 samples
-  5 fresh processes a variant, each 20 inferences to warm up, then at least 100 and 500 ms · run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
+  tract 0.23.9 · espalier 0.1.0, revision 7c7533f+ · pruned by magnitude, global, weight · accuracy on 200 samples · 5 fresh processes a variant
+  each 20 inferences to warm up, then at least 100 and 500 ms · run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
 ╭─────────────┬─────────┬─────────┬──────┬──────┬───────┬─────────────────────┬───────┬───────┬──────────────────┬──────────┬──────────┬──────────────┬───────╮
 │    ratio    ┆ weights ┆ MACs/≠0 ┆ file ┆ load ┆ first ┆      p50 [95 %]     ┆  p90  ┆  p99  ┆  speed-up [95 %] ┆ peak RSS ┆ accuracy ┆   vs dense   ┆ trust │
 │             ┆  k kept ┆    k    ┆  KiB ┆  ms  ┆   ms  ┆          ms         ┆   ms  ┆   ms  ┆      × dense     ┆    MiB   ┆     %    ┆   pp (−/+)   ┆       │
@@ -151,7 +151,7 @@ ratio: asked for (and what came out); MACs/≠0: multiply-accumulates run, and t
 digits-cnn on virt-riscv64
 target riscv64gc (riscv64gc-unknown-linux-gnu) · cpu QEMU | \u{1b}[31mvirt @root · 1 CPU · kernel 6.1.0 · governor performance
   runner 1a2b3c4d, 4.10 MiB, cargo, rustc 1.91.0 · tract 0.23.9 · espalier 0.1.0, revision 7c7533f+ · pruned by magnitude, global, weight
-  accuracy on 200 samples · 5 fresh processes a variant, each 20 inferences to warm up, then at least 100 and 500 ms
+  accuracy on 200 samples · 5 fresh processes a variant · each 20 inferences to warm up, then at least 100 and 500 ms
   run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
 ╭─────────────┬─────────┬──────┬──────┬───────┬────────────────────┬───────┬───────┬──────────────────┬──────────┬──────────┬──────────────┬──────────╮
 │    ratio    ┆ weights ┆ file ┆ load ┆ first ┆     p50 [95 %]     ┆  p90  ┆  p99  ┆  speed-up [95 %] ┆ peak RSS ┆ accuracy ┆   vs dense   ┆   trust  │
@@ -179,7 +179,7 @@ digits-cnn on local
 target x86_64 (x86_64-unknown-linux-gnu) · cpu Bench CPU 3000 · 2 CPUs · kernel 6.1.0
   governor performance · runner 1a2b3c4d, 4.10 MiB, cargo, rustc 1.91.0 · tract 0.23.9
   espalier 0.1.0, revision 7c7533f+ · pruned by magnitude, global, weight · accuracy on 200 samples
-  5 fresh processes a variant, each 20 inferences to warm up, then at least 100 and 500 ms
+  5 fresh processes a variant · each 20 inferences to warm up, then at least 100 and 500 ms
   run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
 ╭─────────────┬─────────────────────┬──────────────────┬──────────┬──────────────┬───────╮
 │    ratio    ┆      p50 [95 %]     ┆  speed-up [95 %] ┆ accuracy ┆   vs dense   ┆ trust │
@@ -199,8 +199,8 @@ digits-cnn on virt-riscv64
 target riscv64gc (riscv64gc-unknown-linux-gnu) · cpu QEMU | \u{1b}[31mvirt @root · 1 CPU
   kernel 6.1.0 · governor performance · runner 1a2b3c4d, 4.10 MiB, cargo, rustc 1.91.0
   tract 0.23.9 · espalier 0.1.0, revision 7c7533f+ · pruned by magnitude, global, weight
-  accuracy on 200 samples
-  5 fresh processes a variant, each 20 inferences to warm up, then at least 100 and 500 ms
+  accuracy on 200 samples · 5 fresh processes a variant
+  each 20 inferences to warm up, then at least 100 and 500 ms
   run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
 ╭─────────────┬────────────────────┬──────────────────┬──────────┬──────────────┬──────────╮
 │    ratio    ┆     p50 [95 %]     ┆  speed-up [95 %] ┆ accuracy ┆   vs dense   ┆   trust  │
