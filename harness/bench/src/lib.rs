@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod conversation;
+pub mod exit;
 pub mod export;
 pub mod inventory;
 pub mod markdown;
