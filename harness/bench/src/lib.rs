@@ -6,7 +6,17 @@
 pub mod command;
 pub mod conversation;
 pub mod exit;
+pub mod export;
 pub mod inventory;
+pub mod markdown;
+pub mod message;
+pub mod metric;
 pub mod plan;
 pub mod record;
 pub mod sanitise;
+pub mod sheet;
+pub mod summary;
+pub mod table;
+
+#[cfg(test)]
+mod fixture;

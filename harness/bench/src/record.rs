@@ -32,6 +32,8 @@ pub struct RunHeader {
     pub models: Vec<ModelInfo>,
     /// By `device`; in the order they were asked for.
     pub devices: Vec<DeviceInfo>,
+    /// The device whose predictions the others' are compared with: the host, where it takes part.
+    pub reference_device: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -169,6 +171,16 @@ pub enum FailureStage {
 }
 
 impl FailureStage {
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureStage::Build => "build",
+            FailureStage::Connect => "connect",
+            FailureStage::Push => "push",
+            FailureStage::Run => "run",
+            FailureStage::Runner => "runner",
+        }
+    }
+
     /// Whether the device is to blame: exit code 5 instead of 1.
     pub fn is_device(self) -> bool {
         matches!(self, FailureStage::Connect | FailureStage::Push | FailureStage::Run)
@@ -252,5 +264,42 @@ pub(crate) mod tests_support {
             before: BoardState::default(),
             after: BoardState::default(),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn a_run_comes_back_from_its_file() {
+        let run = fixture::run();
+        assert_eq!(Run::parse(&fixture::lines(&run)).unwrap(), run);
+    }
+
+    /// Wherever the host lost power after the header: what was written whole is there.
+    #[test]
+    fn a_cut_off_last_line_is_dropped() {
+        let mut run = fixture::run();
+        run.records.drain(..run.records.len() - 2);
+        let text = fixture::lines(&run);
+        let whole = |end: usize| text[..end].matches('\n').count() - 1;
+        for end in text.find('\n').unwrap() + 1..text.len() {
+            let read = Run::parse(&text[..end]).unwrap();
+            // The last line may be whole but for its line break.
+            let extra = usize::from(text.as_bytes()[end] == b'\n');
+            assert_eq!(read.records, run.records[..whole(end) + extra], "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn a_broken_line_elsewhere_is_named() {
+        let text = fixture::lines(&fixture::run());
+        let error = Run::parse(&text.replacen("\"kind\":\"record\"", "\"kind\":\"rec", 1)).unwrap_err();
+        assert!(error.starts_with("line 2: "), "{error}");
+        assert_eq!(Run::parse("").unwrap_err(), "it has no header line: not a run's file");
+        let newer = text.replacen("\"format\":1", "\"format\":99", 1);
+        assert_eq!(Run::parse(&newer).unwrap_err(), "it has format 99, this espalier reads 1");
     }
 }
