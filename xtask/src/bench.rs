@@ -2,11 +2,7 @@
 //!
 //! Boards are measured in parallel. This host is measured after them and alone: emulated boards and builds would disturb it.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::Instant,
-};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -14,9 +10,11 @@ use espalier_bench::{
     command::CommandLine,
     exit::ExitStatus,
     inventory::{Budget, Device, Inventory, Model, Recipe, Target, Transport},
-    message::Message,
+    message::{Finished, Message},
     plan,
-    record::{DeviceInfo, MeasuringProtocol, Outcome, Provenance, Record, Run, RunHeader, RunnerInfo},
+    record::{
+        DeviceInfo, MeasuringProtocol, ModelInfo, Outcome, Provenance, Record, Run, RunHeader, RunnerInfo, Tally,
+    },
 };
 use espalier_fleet::{
     build::{self, Artifact},
@@ -99,7 +97,12 @@ enum MessageFormat {
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
     let context = Context::open()?;
-    let inventory = context.inventory()?;
+    let wanted = |file: &str| match file.trim_end_matches(".toml").split_once('/') {
+        Some(("devices", name)) => flags.all_devices || name == LOCAL || flags.device.iter().any(|asked| asked == name),
+        Some((_, name)) => flags.model.is_empty() || flags.model.iter().any(|asked| asked == name),
+        None => true,
+    };
+    let inventory = context.inventory(&wanted)?;
     let earlier = flags.resume.as_deref().map(|wanted| {
         let path = run_file::find(&context.root, Some(wanted).filter(|wanted| !wanted.is_empty()))?;
         anyhow::Ok((run_file::read(&path)?, path))
@@ -127,12 +130,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn whole(
-        self,
-        devices: Vec<Device>,
-        models: &[Model],
-        earlier: Option<(Run, PathBuf)>,
-    ) -> Result<ExitStatus> {
+    fn whole(self, devices: Vec<Device>, models: &[Model], earlier: Option<(Run, PathBuf)>) -> Result<ExitStatus> {
         let protocol = earlier.as_ref().map_or(self.protocol(), |(run, _)| run.header.protocol);
         let task = self.progress.task("prune", Some(models.iter().map(|model| model.recipe.ratios.len() as u64).sum()));
         let prepared = models
@@ -236,7 +234,7 @@ impl Bench {
         &self,
         devices: &[Device],
         reference: Option<&Device>,
-        models: Vec<espalier_bench::record::ModelInfo>,
+        models: Vec<ModelInfo>,
         protocol: MeasuringProtocol,
         targets: &[Target],
         artifacts: &[(String, Artifact)],
@@ -324,7 +322,7 @@ impl Bench {
             match event {
                 Event::Record(record) => {
                     file.record(&record)?;
-                    self.message(&Message::Record(&record));
+                    self.message(&Message::Record { record: &record });
                 }
                 Event::Ended(end) => ended.push((name.clone(), end)),
                 _ => {}
@@ -366,7 +364,7 @@ impl Bench {
 
     fn message(&self, message: &Message) {
         if self.flags.message_format == MessageFormat::Json {
-            println!("{}", message.to_line());
+            print!("{}", message.to_line());
         }
     }
 
@@ -377,24 +375,29 @@ impl Bench {
             print!("{}", report::table(&run, &summaries));
         } else {
             for summary in &summaries {
-                self.message(&Message::Summary(summary));
+                self.message(&Message::Summary { case: summary });
             }
         }
         self.flags.exports.write(&run, &summaries)?;
         let markdown = self.context.root.join("reports").join(format!("{}.md", header.id));
         report::write(&markdown, &espalier_bench::markdown::render(&run, &summaries))?;
         let cancelled = ended.iter().any(|(_, ended)| ended.cancelled);
-        let status = report::status(&run, &summaries, cancelled);
+        let status = if cancelled { ExitStatus::Failed } else { report::status(&run) };
         self.progress.say(&format!("records: {}", path.display()));
         if cancelled {
             self.progress.say(&format!("stopped; `cargo xtask bench --resume {}` measures the rest", header.id));
         } else if status == ExitStatus::Device {
-            self.progress.say(&format!("a device failed; `cargo xtask bench --resume {}` measures what it lacks", header.id));
+            self.progress
+                .say(&format!("a device failed; `cargo xtask bench --resume {}` measures what it lacks", header.id));
         }
-        self.message(&Message::Finished(espalier_bench::message::Finished {
+        let Tally { measured, failed, missing } = run.tally();
+        self.message(&Message::Finished(Finished {
             run: &header.id,
-            file: &path.to_string_lossy(),
-            status,
+            success: status == ExitStatus::Ok,
+            exit_code: status.code(),
+            measured,
+            failed,
+            missing,
         }));
         Ok(status)
     }
@@ -404,7 +407,7 @@ impl Bench {
         devices: &[Device],
         reference: &Option<Device>,
         targets: &[Target],
-        models: &[espalier_bench::record::ModelInfo],
+        models: &[ModelInfo],
         protocol: &MeasuringProtocol,
     ) -> Result<ExitStatus> {
         for target in targets {
@@ -428,7 +431,10 @@ impl Bench {
             };
             for job in jobs {
                 let runner_job = plan::runner_job(job, device, protocol, blob);
-                println!("{}", CommandLine { env: vec![], words: plan::runner_words(device, &blob("RUNNER"), &runner_job) });
+                println!(
+                    "{}",
+                    CommandLine { env: vec![], words: plan::runner_words(device, &blob("RUNNER"), &runner_job) }
+                );
             }
         }
         Ok(ExitStatus::Ok)
@@ -526,7 +532,9 @@ fn stop_on_ctrl_c(cancel: &Cancel, progress: &Progress) -> Result<()> {
                 }
                 asked = true;
                 cancel.request();
-                progress.say("stopping: children on the boards are ended, what was measured is kept (Ctrl-C again: at once)");
+                progress.say(
+                    "stopping: children on the boards are ended, what was measured is kept (Ctrl-C again: at once)",
+                );
             }
         });
     });
@@ -534,11 +542,17 @@ fn stop_on_ctrl_c(cancel: &Cancel, progress: &Progress) -> Result<()> {
 }
 
 fn owner() -> String {
-    format!("{}@{}, process {}", std::env::var("USER").unwrap_or_else(|_| "somebody".into()), host_name(), std::process::id())
+    format!(
+        "{}@{}, process {}",
+        std::env::var("USER").unwrap_or_else(|_| "somebody".into()),
+        host_name(),
+        std::process::id()
+    )
 }
 
 fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
 }
 
 /// The commit, with `+` behind it where the tree has changes; `None` outside git.

@@ -29,7 +29,8 @@ pub struct Prepared {
 /// `root` is where the model's relative paths begin.
 pub fn prepare(cache: &Cache, root: &Path, model: &Model, task: &Task) -> Result<Prepared> {
     let source = root.join(&model.source);
-    let dense = espalier_prune::file::read(&source).map_err(|error| usage(format!("model `{}`: {error}", model.name)))?;
+    let dense =
+        espalier_prune::file::read(&source).map_err(|error| usage(format!("model `{}`: {error}", model.name)))?;
     let dense_sha = blob::sha256_hex(&dense);
     let mut files = Vec::new();
     let mut variants = Vec::new();

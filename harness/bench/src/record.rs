@@ -1,7 +1,7 @@
 //! What is stored of a run: one header, then one record a job, in the order they ended. The only stored shape; tables, exports and verdicts are
 //! functions of it, so that a better statistic tomorrow re-reads today's runs. Raw nanoseconds are kept, summaries are not.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 
 use espalier_protocol::{BoardState, Hello, Loaded, Memory, Mode, Predictions};
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,16 @@ pub struct MeasuringProtocol {
     pub warmup: u32,
     pub iterations: u32,
     pub min_time_ms: u64,
+}
+
+impl MeasuringProtocol {
+    /// Invocations of a variant in this mode.
+    pub fn rounds(&self, mode: Mode) -> u32 {
+        match mode {
+            Mode::Time => self.runs,
+            Mode::Memory | Mode::Score => 1,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -213,6 +223,7 @@ impl Run {
             }
         }
         let header = header.ok_or("it has no header line: not a run's file")?;
+        let records = latest(records);
         if header.format != FORMAT {
             return Err(format!("it has format {}, this espalier reads {FORMAT}", header.format));
         }
@@ -229,16 +240,40 @@ impl Run {
         })
     }
 
-    /// Every failure of a device, by its name.
-    pub fn failures(&self) -> BTreeMap<&str, Vec<(&Record, &Failure)>> {
-        let mut failures: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-        for record in &self.records {
-            if let Outcome::Failed(failure) = &record.outcome {
-                failures.entry(&record.case.device).or_default().push((record, failure));
-            }
-        }
-        failures
+    /// How the jobs that were planned on the devices asked for ended.
+    pub fn tally(&self) -> Tally {
+        let asked = |name: &str| self.header.devices.iter().any(|device| device.name == name);
+        let ended = |measured: bool| {
+            let records = self.records.iter().filter(|record| asked(&record.case.device));
+            records.filter(|record| matches!(record.outcome, Outcome::Measured(_)) == measured).count() as u64
+        };
+        let variants: usize = self.header.models.iter().map(|model| model.variants.len()).sum();
+        let rounds: u32 = Mode::ALL.iter().map(|mode| self.header.protocol.rounds(*mode)).sum();
+        let planned = (variants * self.header.devices.len()) as u64 * u64::from(rounds);
+        let (measured, failed) = (ended(true), ended(false));
+        Tally { measured, failed, missing: planned.saturating_sub(measured + failed) }
     }
+}
+
+/// Numbers of jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    pub measured: u64,
+    pub failed: u64,
+    /// Planned and not begun.
+    pub missing: u64,
+}
+
+/// A job that was done again by `--resume` counts once, as it ended last.
+fn latest(records: Vec<Record>) -> Vec<Record> {
+    let identity = |record: &Record| {
+        let Case { model, ratio, device } = &record.case;
+        (model.clone(), ratio.to_bits(), device.clone(), record.mode, record.round)
+    };
+    let mut seen = HashSet::new();
+    let mut kept: Vec<Record> = records.into_iter().rev().filter(|record| seen.insert(identity(record))).collect();
+    kept.reverse();
+    kept
 }
 
 #[cfg(test)]
@@ -291,6 +326,29 @@ mod tests {
             let extra = usize::from(text.as_bytes()[end] == b'\n');
             assert_eq!(read.records, run.records[..whole(end) + extra], "cut at {end}");
         }
+    }
+
+    #[test]
+    fn a_job_done_again_counts_as_it_ended_last() {
+        let run = fixture::run();
+        let mut again = run.clone();
+        let mut failed = run.records[3].clone();
+        failed.outcome = Outcome::Failed(Failure { stage: FailureStage::Run, message: "gone".into() });
+        again.records.insert(0, failed);
+        assert_eq!(Run::parse(&fixture::lines(&again)).unwrap(), run);
+    }
+
+    #[test]
+    fn what_was_planned_and_not_begun_is_missing() {
+        let mut run = fixture::run();
+        let before = run.tally();
+        let record = run.records.iter().position(|record| matches!(record.outcome, Outcome::Measured(_))).unwrap();
+        run.records.remove(record);
+        let after = run.tally();
+        assert_eq!(
+            (after.measured, after.failed, after.missing),
+            (before.measured - 1, before.failed, before.missing + 1)
+        );
     }
 
     #[test]
