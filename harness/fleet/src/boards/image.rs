@@ -27,19 +27,20 @@ pub struct Parts {
     userland: PathBuf,
 }
 
-/// Drivers the boards need: the network card and, for keys' sake, random numbers.
+/// Drivers the boards need: the network card and, for the sake of keys, random numbers.
 const MODULES: [&str; 3] = ["virtio_pci", "virtio_net", "virtio_rng"];
 
 /// Unpacks a board's packages into its folder, if that was not done yet with these.
 pub fn unpack(folder: &Path, packages: &[PathBuf], progress: &dyn Fn(&str), cancel: &Cancel) -> Result<Parts> {
-    let names: String = packages.iter().map(|path| format!("{}\n", path.display())).collect();
+    let names: Vec<String> = packages.iter().map(|path| path.display().to_string()).collect();
+    let made_from = format!("{}\nmodules: {}\n", names.join("\n"), MODULES.join(" "));
     let done = folder.join("parts");
     let parts = |root: &Path| Parts {
         kernel: root.join("kernel"),
         modules: root.join("modules"),
         userland: root.join("userland"),
     };
-    if fs::read_to_string(done.join("made-from")).is_ok_and(|made_from| made_from == names) {
+    if fs::read_to_string(done.join("made-from")).is_ok_and(|earlier| earlier == made_from) {
         return Ok(parts(&done));
     }
     progress("unpacking the kernel and userland");
@@ -63,7 +64,7 @@ pub fn unpack(folder: &Path, packages: &[PathBuf], progress: &dyn Fn(&str), canc
     }
     // Hundreds of megabytes of other boards' drivers.
     fs::remove_dir_all(&whole)?;
-    fs::write(fresh.join("made-from"), names)?;
+    fs::write(fresh.join("made-from"), made_from)?;
     fs::rename(&fresh, &done)?;
     Ok(parts(&done))
 }

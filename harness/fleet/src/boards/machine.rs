@@ -9,7 +9,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -135,13 +135,12 @@ pub fn start(
 fn command_line(qemu: &Qemu, kind: BoardKind, folder: &Path, kernel: &Path, memory_mib: u32, port: u16) -> CommandLine {
     let recipe = kind.recipe();
     let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
-    let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let (program, before) = (&qemu.words[0], &qemu.words[1..]);
     CommandLine::new(program)
         .args(before)
         .args(["-machine", recipe.machine, "-cpu", recipe.cpu, "-smp", "2", "-m", &memory_mib.to_string()])
         .args(["-kernel", &kernel.to_string_lossy(), "-initrd", &path("initrd")])
-        .args(["-append", &format!("console={} quiet panic=-1 epoch={epoch}", recipe.console)])
+        .args(["-append", &format!("console={} quiet panic=-1", recipe.console)])
         .args(["-display", "none", "-monitor", "none", "-no-reboot", "-daemonize"])
         .args(["-serial", &format!("file:{}", path("console.log")), "-pidfile", &path("pid")])
         .args(["-netdev", &format!("user,id=net,hostfwd=tcp:127.0.0.1:{port}-:22")])
