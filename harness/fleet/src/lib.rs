@@ -2,5 +2,6 @@
 //!
 //! What is to be done and what results mean is decided in `espalier-bench`; the functions here are meant to be too simple to be wrong.
 
+pub mod boards;
 pub mod cache;
 pub mod cancel;
