@@ -3,6 +3,8 @@
 //! No files, no processes, no clock and no printing here (`clippy.toml` beside this crate bans them): contents and times come in as parameters, what
 //! is to be done goes out as data. The crate that acts is `espalier-fleet`.
 
+pub mod build_plan;
 pub mod command;
 pub mod inventory;
 pub mod record;
+pub mod runner_sources;
