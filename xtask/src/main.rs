@@ -1,1 +1,76 @@
-fn main() {}
+//! `cargo xtask …`: flags in, exit code out. One file a command; what they share stands in `context`, `progress` and `variants`.
+
+mod bench;
+mod board;
+mod build;
+mod check;
+mod context;
+mod progress;
+mod prune;
+mod report;
+mod run_file;
+mod setup;
+mod ssh_feature;
+mod suite;
+mod variants;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use espalier_bench::exit::ExitStatus;
+
+/// Prunes neural networks, builds the program that runs them for your boards, measures them there, and shows what each prune ratio costs and gains.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    after_help = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 regression, 4 inconclusive or nothing compared, 5 device unreachable or broken."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure a model's variants on this host or on boards, and print the table
+    Bench(bench::Flags),
+    /// Write a pruned copy of an ONNX file
+    Prune(prune::Flags),
+    /// Print the table of an earlier run again
+    Report(report::Flags),
+    /// Find every mistake in targets.toml, devices/ and models/
+    Check,
+    /// Make targets buildable on this host
+    Setup(setup::Flags),
+    /// Build the runner for a target
+    Build(build::Flags),
+    /// Boot, stop and list emulated boards
+    #[command(subcommand)]
+    Board(board::Action),
+    /// Set up what the tests need, and run them all
+    Test(suite::Flags),
+}
+
+fn main() -> ExitCode {
+    // Usage errors exit with 2 by themselves, as documented.
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Bench(flags) => bench::run(flags),
+        Command::Prune(flags) => prune::run(flags),
+        Command::Report(flags) => report::run(flags),
+        Command::Check => check::run(),
+        Command::Setup(flags) => setup::run(flags),
+        Command::Build(flags) => build::run(flags),
+        Command::Board(action) => board::run(action),
+        Command::Test(flags) => suite::run(flags),
+    };
+    match done {
+        Ok(status) => status.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            context::status_of(&error).into()
+        }
+    }
+}

@@ -5,6 +5,10 @@
 
 pub mod build_plan;
 pub mod command;
+pub mod conversation;
+pub mod exit;
 pub mod inventory;
+pub mod plan;
 pub mod record;
 pub mod runner_sources;
+pub mod sanitise;

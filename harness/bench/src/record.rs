@@ -63,6 +63,8 @@ pub struct ModelInfo {
     /// SHA-256 of the prepared inputs, where there is an eval set.
     pub inputs: Option<String>,
     pub variants: Vec<VariantInfo>,
+    /// Accuracy a variant may lose against dense, as a fraction, where the model has such a budget.
+    pub max_accuracy_drop: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -224,5 +226,31 @@ impl Run {
             }
         }
         failures
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests_support {
+    use super::*;
+
+    /// The least that counts as measured.
+    pub fn measured() -> Outcome {
+        Outcome::Measured(Box::new(Measurement {
+            hello: Hello {
+                protocol: espalier_protocol::VERSION,
+                runner: "0.1.0".into(),
+                arch: "aarch64".into(),
+                pid: 1,
+                engine: "tract".into(),
+                cpu_features: vec![],
+            },
+            loaded: Loaded { parse_ns: 1, optimise_ns: 1, inputs: vec![], outputs: vec![], macs: None },
+            first_ns: None,
+            timed_ns: vec![],
+            memory: None,
+            predictions: None,
+            before: BoardState::default(),
+            after: BoardState::default(),
+        }))
     }
 }

@@ -31,6 +31,8 @@ pub struct Job {
     pub model: String,
     /// Path of a [`crate::tensor`] file on the board; without it the runner makes inputs of its own, the same every time.
     pub inputs: Option<String>,
+    /// Shapes of inputs whose dimensions the model leaves open, as `NAME=1x128`; only without `inputs`.
+    pub shapes: Vec<String>,
     /// Untimed inferences after the first.
     pub warmup: u32,
     /// Timed inferences at least.
@@ -48,6 +50,9 @@ impl Job {
         let mut flag = |name: &str, value: String| args.extend([name.to_owned(), value]);
         if let Some(inputs) = &self.inputs {
             flag("--inputs", inputs.clone());
+        }
+        for shape in &self.shapes {
+            flag("--shape", shape.clone());
         }
         flag("--warmup", self.warmup.to_string());
         flag("--iterations", self.iterations.to_string());
@@ -71,6 +76,7 @@ impl Job {
             mode,
             model: String::new(),
             inputs: None,
+            shapes: Vec::new(),
             warmup: 0,
             iterations: 1,
             min_time_ms: 0,
@@ -81,6 +87,7 @@ impl Job {
             match flag.as_str() {
                 "--model" => job.model = value.clone(),
                 "--inputs" => job.inputs = Some(value.clone()),
+                "--shape" => job.shapes.push(value.clone()),
                 "--warmup" => job.warmup = number(flag, value)?,
                 "--iterations" => job.iterations = number(flag, value)?,
                 "--min-time-ms" => job.min_time_ms = number(flag, value)?,
@@ -112,6 +119,7 @@ mod tests {
                 mode,
                 model: "/tmp/a b.onnx".into(),
                 inputs: Some("x.tensors".into()),
+                shapes: vec!["ids=1x128".into(), "mask=1x128".into()],
                 warmup: 3,
                 iterations: 40,
                 min_time_ms: 500,

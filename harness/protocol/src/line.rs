@@ -51,6 +51,20 @@ pub enum Stage {
     Memory,
 }
 
+impl Stage {
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Start => "start",
+            Stage::Inputs => "inputs",
+            Stage::Load => "load",
+            Stage::WarmUp => "warm-up",
+            Stage::Time => "timing",
+            Stage::Score => "scoring",
+            Stage::Memory => "memory",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     pub protocol: u32,

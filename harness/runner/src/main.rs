@@ -1,6 +1,86 @@
-use tract_onnx::prelude::*;
-fn main() {
-    let f = std::env::args().nth(1).unwrap();
-    let m = tract_onnx::onnx().model_for_path(f).unwrap().into_optimized().unwrap().into_runnable().unwrap();
-    println!("{:?}", m.model().nodes().len());
+//! The program on the board: loads one ONNX file, warms up, times, measures memory or scores, and says so in JSON lines on stdout.
+//!
+//! One invocation is one fresh process that does one [`Job`]. It reads nothing but the model, the prepared inputs and what the kernel tells about the
+//! board, and writes nothing but lines. The first line is `hello`, the last `finished`, also when the job failed or tract panicked.
+
+mod allocated;
+mod board;
+mod inputs;
+mod macs;
+mod measure;
+mod memory;
+mod model;
+mod report;
+
+use std::{path::Path, process::ExitCode, sync::Arc};
+
+use anyhow::Result;
+use espalier_protocol::{Hello, Job, Line, Mode, Stage};
+
+use crate::report::Reporter;
+
+#[global_allocator]
+static ALLOCATOR: allocated::Counting = allocated::Counting;
+
+/// `tract-onnx` is pinned to exactly this version in the workspace; it does not tell its version itself.
+const ENGINE: &str = "tract 0.23.9";
+
+fn main() -> ExitCode {
+    end_with_parent();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == "--version") {
+        println!("espalier-runner {} ({ENGINE})", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    let reporter = Reporter::start();
+    report_panics(Arc::clone(&reporter));
+    reporter.say(&Line::Hello(Hello {
+        protocol: espalier_protocol::VERSION,
+        runner: env!("CARGO_PKG_VERSION").into(),
+        arch: std::env::consts::ARCH.into(),
+        pid: std::process::id(),
+        engine: ENGINE.into(),
+        cpu_features: board::cpu_features(),
+    }));
+    let done = work(&reporter, &args);
+    if let Err(error) = &done {
+        reporter.say(&Line::Failed { stage: reporter.stage(), message: format!("{error:#}") });
+    }
+    reporter.say(&Line::Finished);
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn work(reporter: &Reporter, args: &[String]) -> Result<()> {
+    let job = Job::from_args(args).map_err(anyhow::Error::msg)?;
+    if !job.cpus.is_empty() {
+        board::pin(&job.cpus)?;
+    }
+    let state = || board::state(Path::new("/"), job.cpus.first().copied().unwrap_or(0));
+    reporter.say(&Line::State(state()));
+    match job.mode {
+        Mode::Time => measure::time(reporter, &job)?,
+        Mode::Memory => memory::measure(reporter, &job)?,
+        Mode::Score => measure::score(reporter, &job)?,
+    }
+    reporter.enter(Stage::Start, 0);
+    reporter.say(&Line::State(state()));
+    Ok(())
+}
+
+/// The runner goes when the SSH session that started it goes: a board is not left computing for nobody.
+fn end_with_parent() {
+    // SAFETY: prctl with PR_SET_PDEATHSIG only changes a flag of this process.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+    }
+}
+
+/// A panic inside tract (it unwraps on some graphs) is the job's failure and is told like any other.
+fn report_panics(reporter: Arc<Reporter>) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = format!("the engine panicked: {panic}").replace('\n', " ");
+        reporter.say(&Line::Failed { stage: reporter.stage(), message });
+        reporter.say(&Line::Finished);
+        std::process::exit(1);
+    }));
 }

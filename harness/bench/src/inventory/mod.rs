@@ -1,5 +1,21 @@
-//! Targets, devices and models.
+//! Targets, devices and models: the files a person writes, checked and resolved.
+//!
+//! [`load`] takes the contents of `targets.toml`, `devices/*.toml` and `models/*.toml` and gives an [`Inventory`] in which every name is resolved and
+//! every rule holds, or a [`Problem`] for every mistake in all of them.
 
+mod device;
+mod document;
+mod load;
+mod model;
+mod names;
+mod problem;
+#[cfg(test)]
+mod tests;
 mod types;
+mod values;
 
+pub use device::DEFAULT_WORKDIR;
+pub use load::{HOST_TARGET, SourceFiles, Surroundings, load};
+pub use names::{UnknownName, is_name, suggest};
+pub use problem::{Problem, SourceFile};
 pub use types::*;

@@ -165,6 +165,18 @@ pub struct Recipe {
     pub ratios: Vec<f64>,
 }
 
+/// What is done to a model whose file says nothing of pruning, or that has no file.
+impl Default for Recipe {
+    fn default() -> Recipe {
+        Recipe {
+            method: Method::Magnitude,
+            scope: Scope::Global,
+            unit: Unit::Weight,
+            ratios: vec![0.0, 0.5, 0.8, 0.9, 0.95],
+        }
+    }
+}
+
 /// How the importance of a weight is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {

@@ -1,0 +1,261 @@
+//! What a runner says, line by line, made into one measurement or one failure. A board is not trusted: every line is checked before it counts.
+
+use espalier_protocol::{BoardState, Hello, Line, Loaded, MAX_LINE, Memory, Mode, Predictions, VERSION};
+
+use crate::{
+    record::{Failure, FailureStage, Measurement},
+    sanitise::sanitise,
+};
+
+/// The lines of one invocation so far.
+#[derive(Debug)]
+pub struct Conversation {
+    mode: Mode,
+    hello: Option<Hello>,
+    states: Vec<BoardState>,
+    loaded: Option<Loaded>,
+    first_ns: Option<u64>,
+    timed_ns: Vec<u64>,
+    memory: Option<Memory>,
+    predictions: Option<Predictions>,
+    failed: Option<Failure>,
+    finished: bool,
+}
+
+impl Conversation {
+    pub fn new(mode: Mode) -> Conversation {
+        Conversation {
+            mode,
+            hello: None,
+            states: Vec::new(),
+            loaded: None,
+            first_ns: None,
+            timed_ns: Vec::new(),
+            memory: None,
+            predictions: None,
+            failed: None,
+            finished: false,
+        }
+    }
+
+    /// The process to end if the invocation must be stopped, once it has said so.
+    pub fn pid(&self) -> Option<u32> {
+        self.hello.as_ref().map(|hello| hello.pid)
+    }
+
+    /// Takes the next line.
+    ///
+    /// # Errors
+    /// The line is not of the protocol: the invocation is to be stopped.
+    pub fn hear(&mut self, line: &str) -> Result<(), Failure> {
+        if line.len() > MAX_LINE {
+            return Err(broken(format!("the runner sent a line of {} bytes", line.len())));
+        }
+        let line: Line = serde_json::from_str(line)
+            .map_err(|_| broken(format!("not a line of the runner's protocol: `{}`", excerpt(line))))?;
+        if self.finished {
+            return Err(broken("the runner went on after `finished`".into()));
+        }
+        match (&self.hello, line) {
+            (None, Line::Hello(hello)) if hello.protocol == VERSION => self.hello = Some(hello),
+            (None, Line::Hello(hello)) => {
+                return Err(broken(format!("the runner speaks protocol {}, this host {VERSION}", hello.protocol)));
+            }
+            (None, _) => return Err(broken("the runner did not say `hello` first".into())),
+            (Some(_), Line::Hello(_)) => return Err(broken("the runner said `hello` twice".into())),
+            (_, Line::Heartbeat { .. }) => {}
+            (_, Line::State(state)) => self.states.push(state),
+            (_, Line::Loaded(loaded)) => self.loaded = Some(loaded),
+            (_, Line::First { ns }) => self.first_ns = Some(ns),
+            (_, Line::Timed { ns }) => self.timed_ns.extend(ns),
+            (_, Line::Memory(memory)) => self.memory = Some(memory),
+            (_, Line::Predictions(more)) => self.hear_predictions(more)?,
+            (_, Line::Failed { stage, message }) => {
+                let message = format!("{} (while at {})", sanitise(&message), stage.name());
+                self.failed = Some(Failure { stage: FailureStage::Runner, message });
+            }
+            (_, Line::Finished) => self.finished = true,
+        }
+        Ok(())
+    }
+
+    /// What it comes to, once the runner is gone. `ending` says how it ended (`exit status 1`, `signal 9`) and what it last wrote to stderr.
+    ///
+    /// # Errors
+    /// The runner's own failure, or that it was cut off, or that something was missing.
+    pub fn close(self, ending: &str) -> Result<Measurement, Failure> {
+        if let Some(failed) = self.failed {
+            return Err(failed);
+        }
+        if !self.finished {
+            let said = if self.hello.is_some() { "was cut off before `finished`" } else { "did not start" };
+            return Err(broken(format!("the runner {said}: {}", sanitise(ending))));
+        }
+        let missing = |what: &str| broken(format!("the runner finished without saying its {what}"));
+        let (before, after) = match <[BoardState; 2]>::try_from(self.states) {
+            Ok([before, after]) => (before, after),
+            Err(_) => return Err(missing("state before and after")),
+        };
+        match self.mode {
+            Mode::Time if self.timed_ns.is_empty() || self.first_ns.is_none() => return Err(missing("times")),
+            Mode::Time if self.timed_ns.contains(&0) => {
+                return Err(broken("the runner measured a time of 0 ns: its clock is too coarse".into()));
+            }
+            Mode::Memory if self.memory.is_none() => return Err(missing("memory")),
+            Mode::Score if self.predictions.is_none() => return Err(missing("predictions")),
+            _ => {}
+        }
+        Ok(Measurement {
+            hello: self.hello.ok_or_else(|| missing("hello"))?,
+            loaded: self.loaded.ok_or_else(|| missing("loading times"))?,
+            first_ns: self.first_ns,
+            timed_ns: self.timed_ns,
+            memory: self.memory,
+            predictions: self.predictions,
+            before,
+            after,
+        })
+    }
+
+    fn hear_predictions(&mut self, more: Predictions) -> Result<(), Failure> {
+        let so_far =
+            self.predictions.get_or_insert_with(|| Predictions { start: 0, classes: Vec::new(), values: Vec::new() });
+        if more.start != so_far.classes.len() as u64 || more.classes.len() != more.values.len() {
+            return Err(broken("the runner's predictions have a gap".into()));
+        }
+        so_far.classes.extend(more.classes);
+        so_far.values.extend(more.values);
+        Ok(())
+    }
+}
+
+fn broken(message: String) -> Failure {
+    Failure { stage: FailureStage::Run, message }
+}
+
+/// Enough of a foreign line to recognise it by.
+fn excerpt(line: &str) -> String {
+    let short: String = line.chars().take(80).collect();
+    sanitise(&short)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use espalier_protocol::Stage;
+    use proptest::prelude::*;
+
+    fn hello() -> Line {
+        Line::Hello(Hello {
+            protocol: VERSION,
+            runner: "0.1.0".into(),
+            arch: "aarch64".into(),
+            pid: 42,
+            engine: "tract".into(),
+            cpu_features: vec![],
+        })
+    }
+
+    fn whole() -> Vec<Line> {
+        let state = || Line::State(BoardState::default());
+        let loaded = Loaded { parse_ns: 1, optimise_ns: 2, inputs: vec![], outputs: vec![], macs: None };
+        vec![
+            hello(),
+            state(),
+            Line::Loaded(loaded),
+            Line::First { ns: 9 },
+            Line::Heartbeat { doing: Stage::Time, done: 1, total: 3 },
+            Line::Timed { ns: vec![5, 6] },
+            Line::Timed { ns: vec![7] },
+            state(),
+            Line::Finished,
+        ]
+    }
+
+    fn told(lines: &[Line]) -> Result<Measurement, Failure> {
+        let mut conversation = Conversation::new(Mode::Time);
+        for line in lines {
+            conversation.hear(&serde_json::to_string(line).unwrap())?;
+        }
+        conversation.close("exit status 0")
+    }
+
+    #[track_caller]
+    fn check_error(lines: &[Line], expected: &str) {
+        assert_eq!(told(lines).unwrap_err().message, expected);
+    }
+
+    #[test]
+    fn a_whole_conversation_is_a_measurement() {
+        let measurement = told(&whole()).unwrap();
+        assert_eq!((measurement.first_ns, measurement.timed_ns), (Some(9), vec![5, 6, 7]));
+    }
+
+    #[test]
+    fn cut_off_anywhere_it_is_not() {
+        for end in 0..whole().len() {
+            let message = told(&whole()[..end]).unwrap_err().message;
+            let said = if end == 0 { "did not start" } else { "was cut off before `finished`" };
+            assert_eq!(message, format!("the runner {said}: exit status 0"));
+        }
+    }
+
+    #[test]
+    fn whatever_is_left_out_is_named() {
+        let without = |index: usize| {
+            let mut lines = whole();
+            lines.remove(index);
+            lines
+        };
+        check_error(&without(0), "the runner did not say `hello` first");
+        check_error(&without(1), "the runner finished without saying its state before and after");
+        check_error(&without(2), "the runner finished without saying its loading times");
+        check_error(&without(3), "the runner finished without saying its times");
+    }
+
+    #[test]
+    fn the_runners_own_failure_comes_first() {
+        let failed = Line::Failed { stage: Stage::Load, message: "no such op \u{1b}[31m`Foo`".into() };
+        let lines = [hello(), failed, Line::Finished];
+        let failure = told(&lines).unwrap_err();
+        assert_eq!(failure.stage, FailureStage::Runner);
+        assert!(failure.message.ends_with("`Foo` (while at load)"), "{}", failure.message);
+        assert!(!failure.message.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn garbage_is_told_and_shown() {
+        let failure = Conversation::new(Mode::Time).hear("Segmentation fault").unwrap_err();
+        assert_eq!(failure.message, "not a line of the runner's protocol: `Segmentation fault`");
+        let mut old = whole();
+        if let Line::Hello(hello) = &mut old[0] {
+            hello.protocol = 0;
+        }
+        check_error(&old, &format!("the runner speaks protocol 0, this host {VERSION}"));
+    }
+
+    #[test]
+    fn predictions_with_a_gap_are_refused() {
+        let part = |start| Line::Predictions(Predictions { start, classes: vec![1, 2], values: vec![vec![], vec![]] });
+        let mut conversation = Conversation::new(Mode::Score);
+        let mut hear = |line: &Line| conversation.hear(&serde_json::to_string(line).unwrap());
+        hear(&hello()).unwrap();
+        hear(&part(0)).unwrap();
+        hear(&part(2)).unwrap();
+        assert_eq!(hear(&part(5)).unwrap_err().message, "the runner's predictions have a gap");
+    }
+
+    proptest! {
+        #[test]
+        fn no_lines_however_odd_panic(lines in proptest::collection::vec(".{0,40}", 0..8), cut in 0usize..9) {
+            let mut conversation = Conversation::new(Mode::Memory);
+            for line in whole().iter().take(cut) {
+                let _ = conversation.hear(&serde_json::to_string(line).unwrap());
+            }
+            for line in &lines {
+                let _ = conversation.hear(line);
+            }
+            let _ = conversation.close("signal 9");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The state a board must be in while it is measured: set, read back, put back.
+//!
+//! Everything goes through the board's shell, because only there `sudo -n` may be allowed for these files. What cannot be set is told, never ignored;
+//! what it really was stands in every measurement, as the runner read it.
+
+use std::time::{Duration, Instant};
+
+use espalier_bench::inventory::Conditions;
+
+use crate::{
+    cancel::Cancel,
+    transport::{Transport, TransportError},
+};
+
+/// How a board was found; [`Found::restore`] puts it back.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Governor files and what they said.
+    governors: Vec<(String, String)>,
+    /// What could not be set, in words.
+    pub notes: Vec<String>,
+}
+
+const LIST: &str =
+    r#"for f in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do [ -r "$f" ] && echo "$f $(cat "$f")"; done; true"#;
+
+const HOTTEST: &str = r#"for f in /sys/class/thermal/thermal_zone*/temp; do [ -r "$f" ] && cat "$f"; done; true"#;
+
+/// Longest wait for a board to cool down before an invocation.
+const COOL_DOWN: Duration = Duration::from_secs(300);
+
+pub fn prepare(transport: &mut Transport, wanted: &Conditions) -> Result<Found, TransportError> {
+    let mut found = Found::default();
+    let Some(governor) = &wanted.governor else { return Ok(found) };
+    found.governors = governors(transport)?;
+    if found.governors.is_empty() {
+        found.notes.push(format!("governor `{governor}` was asked for, but the board has none to set"));
+    }
+    let files: Vec<String> = found.governors.iter().map(|(file, _)| file.clone()).collect();
+    for file in &files {
+        write(transport, file, governor)?;
+    }
+    for (file, now) in governors(transport)? {
+        if now != *governor {
+            found.notes.push(format!(
+                "governor `{governor}` was asked for, but `{file}` stays at `{now}`: let the ssh user write it (`sudo -n tee`)"
+            ));
+        }
+    }
+    Ok(found)
+}
+
+impl Found {
+    /// Best effort: a board that is gone cannot be put back, and says so elsewhere.
+    pub fn restore(&self, transport: &mut Transport) -> Result<(), TransportError> {
+        for (file, before) in &self.governors {
+            write(transport, file, before)?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until the board is at most this warm. Returns a note if it stayed warmer or does not tell.
+pub fn cool_down(
+    transport: &mut Transport,
+    celsius: f64,
+    cancel: &Cancel,
+) -> Result<Option<String>, TransportError> {
+    let start = Instant::now();
+    loop {
+        let told = transport.shell(HOTTEST)?.stdout;
+        let hottest = told.lines().filter_map(|line| line.trim().parse::<f64>().ok()).fold(None, |hottest, now| {
+            Some(hottest.map_or(now / 1000.0, |before: f64| before.max(now / 1000.0)))
+        });
+        match hottest {
+            None => return Ok(Some("a highest start temperature was asked for, but the board tells none".into())),
+            Some(now) if now <= celsius => return Ok(None),
+            Some(now) if start.elapsed() > COOL_DOWN => {
+                return Ok(Some(format!(
+                    "started at {now:.1} °C: it did not cool down to {celsius:.1} °C within {} s",
+                    COOL_DOWN.as_secs()
+                )));
+            }
+            Some(_) if cancel.is_requested() => return Err(TransportError::Cancelled),
+            Some(_) => std::thread::sleep(Duration::from_millis(500)),
+        }
+    }
+}
+
+fn governors(transport: &mut Transport) -> Result<Vec<(String, String)>, TransportError> {
+    let told = transport.shell(LIST)?.stdout;
+    Ok(told.lines().filter_map(|line| line.split_once(' ')).map(|(file, now)| (file.into(), now.into())).collect())
+}
+
+fn write(transport: &mut Transport, file: &str, value: &str) -> Result<(), TransportError> {
+    let (file, value) =
+        (espalier_bench::command::shell_quote(file), espalier_bench::command::shell_quote(value));
+    let script = format!(
+        "{{ echo {value} > {file}; }} 2>/dev/null || echo {value} | sudo -n tee {file} >/dev/null 2>&1; true"
+    );
+    transport.shell(&script)?;
+    Ok(())
+}

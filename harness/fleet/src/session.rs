@@ -1,0 +1,252 @@
+//! One device, from connecting to letting go: files onto the board, jobs in turn, everything put back.
+//!
+//! What happens is told as events in the order it happens; records leave at once, so that nothing measured is lost with the board. A job that fails
+//! because the runner said so is a record and the next one follows; a board that stops answering ends the session, and what is left is for `--resume`.
+
+use std::{
+    collections::HashSet,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
+
+use espalier_bench::{
+    conversation::Conversation,
+    inventory::Device,
+    plan::{self, PlannedJob},
+    record::{Failure, FailureStage, MeasuringProtocol, Outcome, Record},
+};
+use espalier_protocol::Mode;
+
+use crate::{
+    cancel::Cancel,
+    conditions,
+    deploy::{self, BlobFile, Pushed},
+    elf::{self, ElfInfo},
+    lease::Lease,
+    transport::{Limits, Transport, TransportError},
+};
+
+/// Everything one device is to do.
+#[derive(Clone, Debug)]
+pub struct DeviceWork {
+    pub device: Device,
+    pub runner: BlobFile,
+    pub elf: ElfInfo,
+    /// Variants and prepared inputs.
+    pub files: Vec<BlobFile>,
+    pub jobs: Vec<PlannedJob>,
+    pub protocol: MeasuringProtocol,
+    /// Who holds the board meanwhile, for others who want it.
+    pub owner: String,
+}
+
+#[derive(Debug)]
+pub enum Event {
+    Connected,
+    /// Bytes brought onto the board so far, and in all.
+    Pushing {
+        done: u64,
+        total: u64,
+    },
+    Pushed(Pushed),
+    Started(PlannedJob),
+    Record(Box<Record>),
+    /// Something a reader of the results should know.
+    Note(String),
+    Ended(Ended),
+}
+
+/// How a session went.
+#[derive(Clone, Debug, Default)]
+pub struct Ended {
+    /// Wall time of the session, and the part of it in which the runner ran.
+    pub wall: Duration,
+    pub in_invocations: Duration,
+    pub cancelled: bool,
+    /// Jobs that were not carried out.
+    pub left: usize,
+}
+
+/// Carries out everything, telling each event. Blocks; run it on a thread of its own.
+pub fn carry_out(work: &DeviceWork, run_start: Instant, cancel: &Cancel, tell: &mut dyn FnMut(Event)) {
+    let mut session = Session { work, run_start, cancel, tell, start: Instant::now(), ended: Ended::default(), sequence: 0 };
+    let done = session.whole();
+    let carried_out = session.sequence as usize;
+    session.ended.left = work.jobs.len().saturating_sub(carried_out);
+    match done {
+        Err(failure) if cancel.is_requested() => {
+            session.ended.cancelled = true;
+            (session.tell)(Event::Note(format!("stopped: {}", failure.message)));
+        }
+        Err(failure) => session.blame(failure),
+        Ok(()) => {}
+    }
+    session.ended.wall = session.start.elapsed();
+    let ended = session.ended.clone();
+    (session.tell)(Event::Ended(ended));
+}
+
+struct Session<'a> {
+    work: &'a DeviceWork,
+    run_start: Instant,
+    cancel: &'a Cancel,
+    tell: &'a mut dyn FnMut(Event),
+    start: Instant,
+    ended: Ended,
+    sequence: u32,
+}
+
+impl Session<'_> {
+    fn whole(&mut self) -> Result<(), Failure> {
+        let device = &self.work.device;
+        let mut transport = Transport::open(device, self.cancel).map_err(at(FailureStage::Connect))?;
+        (self.tell)(Event::Connected);
+        self.check_fit(&mut transport)?;
+        let mut lease =
+            Lease::take(&mut transport, &device.workdir, &self.work.owner).map_err(at(FailureStage::Push))?;
+        let done = self.with_lease(&mut transport, &mut lease);
+        // A transport that timed out is of no use any more; a fresh one, if the board still answers, lets go of the lease.
+        if lease.release(&mut transport).is_err()
+            && let Ok(mut fresh) = Transport::open(device, &Cancel::default())
+        {
+            let _ = lease.release(&mut fresh);
+        }
+        done
+    }
+
+    /// A binary the board cannot run is found out here, not by a crash there.
+    fn check_fit(&mut self, transport: &mut Transport) -> Result<(), Failure> {
+        if !self.work.device.runner.is_empty() {
+            // What is put before the runner decides what can be run.
+            return Ok(());
+        }
+        let facts = elf::board_facts(transport).map_err(at(FailureStage::Connect))?;
+        let mismatches = elf::check(&self.work.elf, &facts);
+        if mismatches.is_empty() {
+            return Ok(());
+        }
+        let told: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
+        Err(Failure { stage: FailureStage::Build, message: format!("the runner does not fit: {}", told.join("; ")) })
+    }
+
+    fn with_lease(&mut self, transport: &mut Transport, lease: &mut Lease) -> Result<(), Failure> {
+        let device = &self.work.device;
+        let files: Vec<BlobFile> = [&self.work.runner].into_iter().chain(&self.work.files).cloned().collect();
+        let tell = &mut self.tell;
+        let pushed = deploy::push(transport, &device.workdir, &files, self.cancel, &mut |done, total| {
+            tell(Event::Pushing { done, total });
+        });
+        let pushed = pushed.map_err(at(FailureStage::Push))?;
+        let paths = pushed.paths.clone();
+        (self.tell)(Event::Pushed(pushed));
+        let found = conditions::prepare(transport, &device.conditions).map_err(at(FailureStage::Push))?;
+        for note in &found.notes {
+            (self.tell)(Event::Note(note.clone()));
+        }
+        let done = self.all_jobs(transport, lease, &|sha: &str| paths[sha].clone());
+        if let Err(error) = found.restore(transport) {
+            (self.tell)(Event::Note(format!("the board's governor was not put back: {error}")));
+        }
+        done
+    }
+
+    fn all_jobs(
+        &mut self,
+        transport: &mut Transport,
+        lease: &mut Lease,
+        path: &dyn Fn(&str) -> String,
+    ) -> Result<(), Failure> {
+        // A variant that does not run at all is not tried again ten times.
+        let mut hopeless: HashSet<(String, u64)> = HashSet::new();
+        for job in &self.work.jobs {
+            if self.cancel.is_requested() {
+                return Err(Failure { stage: FailureStage::Run, message: "asked to".into() });
+            }
+            let variant = (job.model.clone(), job.case.ratio.to_bits());
+            if hopeless.contains(&variant) {
+                self.sequence += 1;
+                continue;
+            }
+            lease.refresh(transport).map_err(at(FailureStage::Run))?;
+            if let (Mode::Time, Some(celsius)) = (job.mode, self.work.device.conditions.max_start_celsius)
+                && let Some(note) =
+                    conditions::cool_down(transport, celsius, self.cancel).map_err(at(FailureStage::Run))?
+            {
+                (self.tell)(Event::Note(note));
+            }
+            (self.tell)(Event::Started(job.clone()));
+            let outcome = self.one_job(transport, job, path)?;
+            if matches!(&outcome, Outcome::Failed(failure) if failure.stage == FailureStage::Runner) {
+                hopeless.insert(variant);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one job and tells its record. An error means that the board is lost (its record is told by the caller).
+    fn one_job(
+        &mut self,
+        transport: &mut Transport,
+        job: &PlannedJob,
+        path: &dyn Fn(&str) -> String,
+    ) -> Result<Outcome, Failure> {
+        let device = &self.work.device;
+        let runner_job = plan::runner_job(job, device, &self.work.protocol, path);
+        let words = plan::runner_words(device, &path(&self.work.runner.sha256), &runner_job);
+        let limits = Limits { command: device.timeouts.command, idle: device.timeouts.idle };
+        let start_ms = self.run_start.elapsed().as_millis() as u64;
+        let start = Instant::now();
+        let mut conversation = Conversation::new(job.mode);
+        let mut refused = None;
+        let run = transport.run(&words, &[], limits, self.cancel, &mut |line| match conversation.hear(line) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                refused = Some(failure);
+                ControlFlow::Break(())
+            }
+        });
+        let wall = start.elapsed();
+        self.ended.in_invocations += wall;
+        let outcome = match (refused, run) {
+            (Some(failure), _) => Outcome::Failed(failure),
+            (None, Ok(exit)) => match conversation.close(&exit.describe()) {
+                Ok(measurement) => Outcome::Measured(Box::new(measurement)),
+                Err(failure) => Outcome::Failed(failure),
+            },
+            (None, Err(error)) => return Err(at(FailureStage::Run)(error)),
+        };
+        self.record(job, start_ms, wall, outcome.clone());
+        Ok(outcome)
+    }
+
+    /// The device's failure, told as the record of the job it kept from being done.
+    fn blame(&mut self, failure: Failure) {
+        if let Some(job) = self.work.jobs.get(self.sequence as usize).or(self.work.jobs.last()) {
+            let now = self.run_start.elapsed().as_millis() as u64;
+            self.record(&job.clone(), now, Duration::ZERO, Outcome::Failed(failure));
+        }
+    }
+
+    fn record(&mut self, job: &PlannedJob, start_ms: u64, wall: Duration, outcome: Outcome) {
+        let record = Record {
+            case: job.case.clone(),
+            mode: job.mode,
+            round: job.round,
+            sequence: self.sequence,
+            start_ms,
+            wall_ms: wall.as_millis() as u64,
+            outcome,
+        };
+        self.sequence += 1;
+        (self.tell)(Event::Record(Box::new(record)));
+    }
+}
+
+fn at<E: std::fmt::Display>(stage: FailureStage) -> impl Fn(E) -> Failure {
+    move |error| Failure { stage, message: error.to_string() }
+}
+
+/// Whether an error is the user's own Ctrl-C.
+pub fn is_cancelled(error: &TransportError) -> bool {
+    matches!(error, TransportError::Cancelled)
+}

@@ -1,0 +1,211 @@
+//! The state of the board as its kernel tells it. Everything is optional: containers, emulators and old kernels leave files out.
+
+use std::{fs, path::Path};
+
+use anyhow::{Result, bail};
+use espalier_protocol::BoardState;
+
+/// Reads `proc` and `sys` below `root` (`/`, or a made-up tree in tests); frequencies of CPU `cpu`.
+pub fn state(root: &Path, cpu: u32) -> BoardState {
+    let text = |path: &str| -> Option<String> {
+        let content = fs::read_to_string(root.join(path)).ok()?;
+        Some(content.trim_matches(['\0', '\n', ' ']).to_owned()).filter(|content| !content.is_empty())
+    };
+    let number = |path: &str| -> Option<u64> { text(path)?.parse().ok() };
+    let frequency = format!("sys/devices/system/cpu/cpu{cpu}/cpufreq");
+    let memory = text("proc/meminfo");
+    let kib = |key: &str| -> Option<u64> { Some(field(memory.as_deref()?, key)?.parse::<u64>().ok()? * 1024) };
+    BoardState {
+        kernel: text("proc/sys/kernel/osrelease"),
+        cpu: text("proc/cpuinfo").and_then(|info| cpu_name(&info)).or_else(|| text("proc/device-tree/model")),
+        cpus: text("sys/devices/system/cpu/online").and_then(|list| count_cpus(&list)),
+        governor: text(&format!("{frequency}/scaling_governor")),
+        frequency_khz: number(&format!("{frequency}/scaling_cur_freq")),
+        max_frequency_khz: number(&format!("{frequency}/scaling_max_freq")),
+        temperature_millicelsius: hottest(root),
+        throttled: throttled(root),
+        load_percent: text("proc/loadavg")
+            .and_then(|load| load.split(' ').next()?.parse::<f64>().ok())
+            .map(|load| (load * 100.0).round() as u64),
+        memory_total: kib("MemTotal"),
+        memory_available: kib("MemAvailable"),
+        swap_ins: text("proc/vmstat").and_then(|stat| field(&stat, "pswpin")?.parse().ok()),
+    }
+}
+
+/// Keeps this process on these CPUs.
+pub fn pin(cpus: &[u32]) -> Result<()> {
+    // SAFETY: an all-zero set is a valid empty set; CPU_SET is given numbers inside it; the set outlives the call.
+    let done = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        for cpu in cpus {
+            if *cpu as usize >= libc::CPU_SETSIZE as usize {
+                bail!("cannot stay on CPU {cpu}: there is no such CPU");
+            }
+            libc::CPU_SET(*cpu as usize, &mut set);
+        }
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
+    };
+    if done != 0 {
+        bail!("cannot stay on CPUs {cpus:?}: {}", std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Features found at run time that choose between the engine's kernels.
+pub fn cpu_features() -> Vec<String> {
+    macro_rules! found {
+        ($detected:ident: $($feature:tt),*) => {
+            [$(($feature, std::arch::$detected!($feature))),*].into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned()).collect()
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
+    return found!(is_x86_feature_detected: "avx", "avx2", "fma", "f16c", "avx512f", "avx512vnni");
+    #[cfg(target_arch = "aarch64")]
+    return found!(is_aarch64_feature_detected: "neon", "fp16", "dotprod", "sve", "i8mm");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        // The standard library detects nothing there on stable Rust; the kernel's own words do.
+        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let words = field(&info, "Features").or_else(|| field(&info, "isa")).unwrap_or_default();
+        words.split_whitespace().map(str::to_owned).collect()
+    }
+}
+
+/// The value behind `key` in lines of `key: value` or `key value`.
+fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let rest = line.strip_prefix(key)?;
+        let value = rest.strip_prefix([':', ' ', '\t'])?.trim_start_matches([':', ' ', '\t']);
+        Some(value.trim_end_matches(" kB").trim())
+    })
+}
+
+fn cpu_name(info: &str) -> Option<String> {
+    ["model name", "Model", "Hardware", "uarch", "isa"].iter().find_map(|key| field(info, key)).map(str::to_owned)
+}
+
+/// `0-3,5` is five.
+fn count_cpus(list: &str) -> Option<u32> {
+    list.split(',').try_fold(0, |sum, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        last.checked_sub(first)?.checked_add(1)?.checked_add(sum)
+    })
+}
+
+/// The files `name` of the folders below `class` that begin with `prefix`, with their folders.
+fn each(root: &Path, class: &str, prefix: &str, name: &str) -> Vec<(std::path::PathBuf, String)> {
+    let Ok(entries) = fs::read_dir(root.join(class)) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .filter_map(|entry| Some((entry.path(), fs::read_to_string(entry.path().join(name)).ok()?.trim().to_owned())))
+        .collect()
+}
+
+fn hottest(root: &Path) -> Option<i64> {
+    let zones = each(root, "sys/class/thermal", "thermal_zone", "temp");
+    zones.iter().filter_map(|(_, temperature)| temperature.parse().ok()).max()
+}
+
+/// The Raspberry Pi's firmware says it outright (bits 0-3: under-voltage, capped, throttled, soft limit); elsewhere a processor's cooling device in use
+/// means the same.
+fn throttled(root: &Path) -> Option<bool> {
+    let firmware = fs::read_to_string(root.join("sys/devices/platform/soc/soc:firmware/get_throttled"));
+    if let Some(bits) =
+        firmware.ok().and_then(|bits| u32::from_str_radix(bits.trim().trim_start_matches("0x"), 16).ok())
+    {
+        return Some(bits & 0xf != 0);
+    }
+    let coolers = each(root, "sys/class/thermal", "cooling_device", "type");
+    let processors = coolers.iter().filter(|(_, kind)| {
+        let kind = kind.to_lowercase();
+        kind.contains("cpu") || kind.contains("processor")
+    });
+    let states: Vec<u64> = processors
+        .filter_map(|(folder, _)| fs::read_to_string(folder.join("cur_state")).ok()?.trim().parse().ok())
+        .collect();
+    if states.is_empty() { None } else { Some(states.iter().any(|state| *state > 0)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[(&str, &str)]) -> std::path::PathBuf {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let root = std::env::temp_dir().join(format!("espalier-board-{}-{number}", std::process::id()));
+        for (path, content) in files {
+            let file = root.join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, content).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn a_board_that_tells_nothing_has_no_numbers() {
+        assert_eq!(state(Path::new("/nonexistent"), 0), BoardState::default());
+    }
+
+    #[test]
+    fn a_raspberry_pi_that_is_held_back() {
+        let root = tree(&[
+            ("proc/sys/kernel/osrelease", "6.6.31+rpt-rpi-v8\n"),
+            ("proc/cpuinfo", "processor\t: 0\nBogoMIPS\t: 108.00\n\nModel\t\t: Raspberry Pi 4 Model B Rev 1.4\n"),
+            ("proc/meminfo", "MemTotal:        3884332 kB\nMemAvailable:    3400000 kB\n"),
+            ("proc/vmstat", "pswpin 17\npswpout 3\n"),
+            ("proc/loadavg", "0.25 0.10 0.02 1/200 999\n"),
+            ("sys/devices/system/cpu/online", "0-3\n"),
+            ("sys/devices/system/cpu/cpu3/cpufreq/scaling_governor", "performance\n"),
+            ("sys/devices/system/cpu/cpu3/cpufreq/scaling_cur_freq", "600000\n"),
+            ("sys/devices/system/cpu/cpu3/cpufreq/scaling_max_freq", "1800000\n"),
+            ("sys/class/thermal/thermal_zone0/temp", "82300\n"),
+            ("sys/class/thermal/thermal_zone1/temp", "61000\n"),
+            ("sys/devices/platform/soc/soc:firmware/get_throttled", "50004\n"),
+        ]);
+        let expected = BoardState {
+            kernel: Some("6.6.31+rpt-rpi-v8".into()),
+            cpu: Some("Raspberry Pi 4 Model B Rev 1.4".into()),
+            cpus: Some(4),
+            governor: Some("performance".into()),
+            frequency_khz: Some(600_000),
+            max_frequency_khz: Some(1_800_000),
+            temperature_millicelsius: Some(82_300),
+            throttled: Some(true),
+            load_percent: Some(25),
+            memory_total: Some(3_884_332 * 1024),
+            memory_available: Some(3_400_000 * 1024),
+            swap_ins: Some(17),
+        };
+        assert_eq!(state(&root, 3), expected);
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_cooling_device_in_use_is_throttling() {
+        let files = |level| {
+            tree(&[
+                ("sys/class/thermal/cooling_device0/type", "Fan\n"),
+                ("sys/class/thermal/cooling_device0/cur_state", "3\n"),
+                ("sys/class/thermal/cooling_device1/type", "cpufreq-cpu0\n"),
+                ("sys/class/thermal/cooling_device1/cur_state", level),
+            ])
+        };
+        for (level, expected) in [("0\n", Some(false)), ("2\n", Some(true)), ("?\n", None)] {
+            let root = files(level);
+            assert_eq!(state(&root, 0).throttled, expected);
+            fs::remove_dir_all(root).unwrap();
+        }
+    }
+
+    #[test]
+    fn cpu_lists() {
+        for (list, expected) in [("0", Some(1)), ("0-3,5", Some(5)), ("3-0", None), ("", None), ("0-4294967295", None)]
+        {
+            assert_eq!(count_cpus(list), expected, "{list}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! `time` and `score` jobs.
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use espalier_protocol::{HEARTBEAT_SECONDS, Job, Line, Predictions, Stage};
+use tract_onnx::prelude::*;
+
+use crate::{model, report::Reporter};
+
+/// Inputs made ready before the clock starts; more samples than this bring no more variety.
+const PREPARED: usize = 64;
+/// Times a line.
+const CHUNK: usize = 512;
+/// Samples a line of predictions.
+const SAMPLES: usize = 16;
+
+pub fn time(reporter: &Reporter, job: &Job) -> Result<()> {
+    let mut ready = model::load(reporter, job, false)?;
+    let prepared: Vec<TVec<TValue>> =
+        (0..PREPARED.min(ready.samples.count)).map(|index| ready.samples.get(index)).collect::<Result<_>>()?;
+    let mut inputs = prepared.iter().cycle();
+    let mut next = || inputs.next().cloned().expect("there is at least one sample");
+
+    let first = next();
+    let start = Instant::now();
+    black_box(ready.run_on(first)?);
+    let first = start.elapsed();
+    reporter.say(&Line::First { ns: nanoseconds(first) });
+
+    reporter.enter(Stage::WarmUp, u64::from(job.warmup));
+    for _ in 0..job.warmup {
+        black_box(ready.run_on(next())?);
+        reporter.step();
+    }
+
+    reporter.enter(Stage::Time, u64::from(job.iterations));
+    // A beat between two inferences is enough unless one takes longer than the host waits.
+    reporter.set_quiet(first < Duration::from_secs(HEARTBEAT_SECONDS));
+    let mut times = Vec::with_capacity(job.iterations as usize);
+    let mut spent = Duration::ZERO;
+    while times.len() < job.iterations as usize || spent < Duration::from_millis(job.min_time_ms) {
+        let input = next();
+        let start = Instant::now();
+        let output = ready.run_on(input)?;
+        let took = start.elapsed();
+        black_box(output);
+        times.push(nanoseconds(took));
+        spent += took;
+        reporter.step();
+    }
+    reporter.set_quiet(false);
+    for chunk in times.chunks(CHUNK) {
+        reporter.say(&Line::Timed { ns: chunk.to_vec() });
+    }
+    Ok(())
+}
+
+pub fn score(reporter: &Reporter, job: &Job) -> Result<()> {
+    let mut ready = model::load(reporter, job, true)?;
+    let runs = ready.samples.count / ready.samples.batch;
+    reporter.enter(Stage::Score, runs as u64);
+    let mut line = Predictions { start: 0, classes: Vec::new(), values: Vec::new() };
+    for index in 0..runs {
+        let outputs = ready.run(index)?;
+        let output = outputs.first().context("the model has no output")?.cast_to::<f32>()?;
+        let view = output.to_plain_array_view::<f32>()?;
+        let values: Vec<f32> = view.iter().copied().collect();
+        // A fixed batch only occurs with inputs made up here: then the whole output counts as one sample.
+        line.classes.push(largest(&values));
+        line.values.push(if values.len() <= Predictions::MAX_VALUES { values } else { Vec::new() });
+        reporter.step();
+        if line.classes.len() == SAMPLES || index + 1 == runs {
+            let start = line.start + line.classes.len() as u64;
+            let full = std::mem::replace(&mut line, Predictions { start, classes: Vec::new(), values: Vec::new() });
+            reporter.say(&Line::Predictions(full));
+        }
+    }
+    Ok(())
+}
+
+/// The first of the largest values; a NaN never is.
+fn largest(values: &[f32]) -> u32 {
+    let mut best = 0;
+    for (index, value) in values.iter().enumerate() {
+        if *value > values[best] || values[best].is_nan() {
+            best = index;
+        }
+    }
+    best as u32
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::largest;
+
+    #[test]
+    fn the_first_of_the_largest() {
+        assert_eq!(largest(&[1.0, 3.0, 3.0, 2.0]), 1);
+        assert_eq!(largest(&[f32::NAN, -1.0, f32::NAN, -0.5]), 3);
+        assert_eq!(largest(&[f32::NAN]), 0);
+        assert_eq!(largest(&[]), 0);
+    }
+}

@@ -1,0 +1,65 @@
+//! `memory` jobs: the kernel's high-water mark of resident memory (`VmHWM`) by phase, and the program's own count beside it.
+
+use std::{fs, hint::black_box};
+
+use anyhow::{Context, Result};
+use espalier_protocol::{Job, Line, Memory, MemoryPhase, Stage};
+
+use crate::{allocated, model, report::Reporter};
+
+/// Inferences after which memory does not grow any more in anything tract does.
+const INFERENCES: usize = 3;
+
+pub fn measure(reporter: &Reporter, job: &Job) -> Result<()> {
+    allocated::start_counting();
+    let mut phases = vec![phase("start", false)?];
+    let reset = reset_high_water();
+    let mut ready = model::load(reporter, job, false)?;
+    phases.push(phase("load", reset)?);
+    reporter.enter(Stage::Memory, INFERENCES as u64);
+    let reset = reset_high_water();
+    for index in 0..INFERENCES {
+        black_box(ready.run(index)?);
+        reporter.step();
+    }
+    phases.push(phase("infer", reset)?);
+    let mut memory = summary(phases);
+    // Writing the line may itself touch new pages: what was said is then said again, until it is what the kernel says afterwards.
+    for _ in 0..4 {
+        reporter.say(&Line::Memory(memory.clone()));
+        let after = high_water()?;
+        let last = memory.phases.last_mut().expect("three phases");
+        if after == last.peak_rss {
+            break;
+        }
+        last.peak_rss = after;
+        memory = summary(memory.phases);
+    }
+    if std::env::var_os("ESPALIER_HOLD").is_some() {
+        // For a test that reads `/proc/PID/status` of this very process: wait until told to go.
+        let _ = std::io::stdin().read_line(&mut String::new());
+    }
+    Ok(())
+}
+
+fn summary(phases: Vec<MemoryPhase>) -> Memory {
+    let peak_rss = phases.iter().map(|phase| phase.peak_rss).max().unwrap_or(0);
+    Memory { phases, peak_rss, peak_allocated: allocated::peak() }
+}
+
+fn phase(name: &str, reset: bool) -> Result<MemoryPhase> {
+    Ok(MemoryPhase { name: name.into(), peak_rss: high_water()?, allocated: allocated::now(), reset })
+}
+
+/// `VmHWM` in bytes.
+fn high_water() -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status").context("cannot read `/proc/self/status`")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    Ok(kib.context("`/proc/self/status` tells no `VmHWM`")? * 1024)
+}
+
+/// Sets the mark back to what is resident now: `5` into `clear_refs` (Linux 4.0 and later, where the kernel has `CONFIG_PROC_PAGE_MONITOR`).
+fn reset_high_water() -> bool {
+    fs::write("/proc/self/clear_refs", "5").is_ok()
+}

@@ -1,0 +1,102 @@
+//! From an ONNX file to something that runs, with the time each step took.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use espalier_protocol::{Job, Line, Loaded, OutputFact, Stage};
+use tract_onnx::{
+    prelude::*,
+    tract_core::{ops::TypedOp, plan::SimpleState},
+    tract_hir::infer::Factoid,
+};
+
+use crate::{
+    inputs::{Declared, Samples},
+    macs,
+    report::Reporter,
+};
+
+/// tract spells it with its plan's parameters.
+type TypedSimpleState = SimpleState<TypedFact, Box<dyn TypedOp>>;
+
+pub struct Ready {
+    state: TypedSimpleState,
+    pub samples: Samples,
+}
+
+/// Every open dimension is made concrete first: tract plans worse around symbols (6-9 times slower on MobileNetV2) and panics on some.
+///
+/// With `count_macs` the multiply-accumulates are told too; that costs memory and time.
+pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
+    reporter.enter(Stage::Load, 0);
+    let start = Instant::now();
+    let mut model = tract_onnx::onnx()
+        .model_for_path(&job.model)
+        .with_context(|| format!("`{}` is not a model this runner can read", job.model))?;
+    let parse_ns = start.elapsed().as_nanos() as u64;
+
+    reporter.enter(Stage::Inputs, 0);
+    let samples = Samples::prepare(job, &declared(&model)?)?;
+    for (index, (shape, dtype)) in samples.shapes().into_iter().zip(samples.dtypes()).enumerate() {
+        model.set_input_fact(index, InferenceFact::dt_shape(dtype, shape))?;
+    }
+    // Declared output shapes would hold the open dimensions fast.
+    for index in 0..model.outputs.len() {
+        model.set_output_fact(index, InferenceFact::default())?;
+    }
+
+    reporter.enter(Stage::Load, 0);
+    let start = Instant::now();
+    let decluttered = model.into_typed().and_then(TypedModel::into_decluttered);
+    let decluttered = decluttered.context("the model's shapes and types do not work out")?;
+    let macs = count_macs.then(|| macs::count(&decluttered)).transpose()?;
+    let inputs = facts(&decluttered, true)?;
+    let outputs = facts(&decluttered, false)?;
+    let plan = decluttered.into_optimized()?.into_runnable()?;
+    let state = plan.spawn()?;
+    let optimise_ns = start.elapsed().as_nanos() as u64;
+    reporter.say(&Line::Loaded(Loaded { parse_ns, optimise_ns, inputs, outputs, macs }));
+    Ok(Ready { state, samples })
+}
+
+impl Ready {
+    /// Runs on the `index`-th inputs.
+    pub fn run(&mut self, index: usize) -> Result<TVec<TValue>> {
+        let inputs = self.samples.get(index)?;
+        self.run_on(inputs)
+    }
+
+    pub fn run_on(&mut self, inputs: TVec<TValue>) -> Result<TVec<TValue>> {
+        self.state.run(inputs)
+    }
+}
+
+fn declared(model: &InferenceModel) -> Result<Vec<Declared>> {
+    let declare = |index: usize| -> Result<Declared> {
+        let outlet = model.input_outlets()?[index];
+        let fact = model.outlet_fact(outlet)?;
+        let axes = fact
+            .shape
+            .dims()
+            .map(|axis| axis.concretize().and_then(|axis| usize::try_from(axis.to_i64().ok()?).ok()))
+            .collect();
+        let name = model.node(outlet.node).name.clone();
+        let dtype = fact.datum_type.concretize().unwrap_or(DatumType::F32);
+        Ok(Declared { name, dtype, shape: axes })
+    };
+    (0..model.input_outlets()?.len()).map(declare).collect()
+}
+
+fn facts(model: &TypedModel, inputs: bool) -> Result<Vec<OutputFact>> {
+    let outlets = if inputs { model.input_outlets()? } else { model.output_outlets()? };
+    let fact = |outlet: &OutletId| -> Result<OutputFact> {
+        let fact = model.outlet_fact(*outlet)?;
+        let shape = fact.shape.as_concrete().context("a dimension stays open")?;
+        Ok(OutputFact {
+            name: model.outlet_label(*outlet).map_or_else(|| model.node(outlet.node).name.clone(), str::to_owned),
+            dtype: format!("{:?}", fact.datum_type).to_lowercase(),
+            shape: shape.iter().map(|axis| *axis as u64).collect(),
+        })
+    };
+    outlets.iter().map(fact).collect()
+}

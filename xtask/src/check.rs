@@ -1,0 +1,28 @@
+//! `cargo xtask check`: every mistake in the files a person writes, at once.
+
+use anyhow::Result;
+use espalier_bench::exit::ExitStatus;
+
+use crate::context::Context;
+
+pub fn run() -> Result<ExitStatus> {
+    let context = Context::open()?;
+    match context.read_inventory()? {
+        Ok(inventory) => {
+            println!(
+                "{} targets, {} devices and {} models are in order",
+                inventory.targets.len(),
+                inventory.devices.len(),
+                inventory.models.len()
+            );
+            Ok(ExitStatus::Ok)
+        }
+        Err(problems) => {
+            for problem in &problems {
+                println!("{problem:#}");
+            }
+            eprintln!("error: {} mistakes", problems.len());
+            Ok(ExitStatus::Usage)
+        }
+    }
+}

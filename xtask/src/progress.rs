@@ -1,0 +1,83 @@
+//! Progress on stderr: bars on a terminal, a line at each milestone elsewhere (a log of a nightly job is read by people too).
+
+use std::{io::IsTerminal, time::Duration};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+#[derive(Clone)]
+pub struct Progress {
+    bars: Option<MultiProgress>,
+    quiet: bool,
+}
+
+/// One thing that goes on: a build, a push, a device's jobs.
+pub struct Task {
+    bar: Option<ProgressBar>,
+    name: String,
+    quiet: bool,
+}
+
+impl Progress {
+    pub fn new(quiet: bool) -> Progress {
+        let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
+        Progress { bars, quiet }
+    }
+
+    /// `steps` known beforehand give a bar, none a spinner.
+    pub fn task(&self, name: &str, steps: Option<u64>) -> Task {
+        let bar = self.bars.as_ref().map(|bars| {
+            let (bar, template) = match steps {
+                Some(steps) => (ProgressBar::new(steps), "{prefix:>20} [{bar:28}] {pos}/{len} {elapsed} {wide_msg}"),
+                None => (ProgressBar::new_spinner(), "{prefix:>20} {spinner} {elapsed} {wide_msg}"),
+            };
+            bar.set_style(
+                ProgressStyle::with_template(template).expect("the templates are constant").progress_chars("=> "),
+            );
+            bar.set_prefix(name.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bars.add(bar)
+        });
+        Task { bar, name: name.to_owned(), quiet: self.quiet }
+    }
+
+    /// A line that stays.
+    pub fn say(&self, text: &str) {
+        match &self.bars {
+            Some(bars) => {
+                let _ = bars.println(text);
+            }
+            None if self.quiet => {}
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+impl Task {
+    /// What is being done now. Only on a terminal: elsewhere it would be a flood.
+    pub fn now(&self, text: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(text.to_owned());
+        }
+    }
+
+    /// What is being done now, worth a line of a log.
+    pub fn milestone(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(text.to_owned()),
+            None if self.quiet => {}
+            None => eprintln!("{}: {text}", self.name),
+        }
+    }
+
+    pub fn step(&self) {
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+        }
+    }
+
+    pub fn done(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

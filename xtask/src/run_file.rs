@@ -1,0 +1,88 @@
+//! A run's file in `reports/runs/`: written a line at a time as records arrive, so that a later failure loses nothing.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use espalier_bench::record::{Entry, Record, Run, RunHeader};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
+
+use crate::context::usage;
+
+pub struct RunFile {
+    pub path: PathBuf,
+    file: File,
+}
+
+impl RunFile {
+    pub fn create(root: &Path, header: &RunHeader) -> Result<RunFile> {
+        let folder = folder(root);
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+        let path = folder.join(format!("{}.jsonl", header.id));
+        let file = File::create_new(&path).with_context(|| format!("cannot make `{}`", path.display()))?;
+        let mut run_file = RunFile { path, file };
+        run_file.append(&Entry::Header(Box::new(header.clone())))?;
+        Ok(run_file)
+    }
+
+    /// Goes on with an earlier run's file. A last line that was cut off is taken away first.
+    pub fn reopen(path: &Path) -> Result<RunFile> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let file = OpenOptions::new().append(true).open(path)?;
+        file.set_len(whole as u64).with_context(|| format!("cannot write `{}`", path.display()))?;
+        Ok(RunFile { path: path.to_owned(), file })
+    }
+
+    pub fn record(&mut self, record: &Record) -> Result<()> {
+        self.append(&Entry::Record(Box::new(record.clone())))
+    }
+
+    fn append(&mut self, entry: &Entry) -> Result<()> {
+        let mut line = serde_json::to_vec(entry)?;
+        line.push(b'\n');
+        // One write: a line is there whole or, after a power cut, recognisably not.
+        self.file.write_all(&line).with_context(|| format!("cannot write `{}`", self.path.display()))
+    }
+}
+
+fn folder(root: &Path) -> PathBuf {
+    root.join("reports/runs")
+}
+
+/// A run by its file, its id or the beginning of it; the newest where nothing is given.
+pub fn find(root: &Path, wanted: Option<&str>) -> Result<PathBuf> {
+    if let Some(path) = wanted.map(Path::new).filter(|path| path.is_file()) {
+        return Ok(path.to_owned());
+    }
+    let mut found: Vec<PathBuf> = match std::fs::read_dir(folder(root)) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => Vec::new(),
+    };
+    let prefix = wanted.unwrap_or_default();
+    found.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.ends_with(".jsonl") && name.starts_with(prefix)
+    });
+    found.sort();
+    found.pop().ok_or_else(|| match wanted {
+        Some(wanted) => usage(format!("there is no run `{wanted}`: give a file, or an id as in `reports/runs/`")),
+        None => usage("there is no earlier run: `cargo xtask bench` makes one"),
+    })
+}
+
+pub fn read(path: &Path) -> Result<Run> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    Run::parse(&text).map_err(|error| anyhow::anyhow!("`{}` cannot be used: {error}", path.display()))
+}
+
+/// Now in UTC: as RFC 3339, and as a run's id (with a few digits of the clock behind it, so that two runs of one second differ).
+pub fn now() -> Result<(String, String)> {
+    let now = OffsetDateTime::now_utc();
+    let id = now.format(format_description!("[year][month][day]T[hour][minute][second]Z"))?;
+    let id = format!("{id}-{:04x}", now.nanosecond() / 16 % 0x1_0000);
+    Ok((now.replace_nanosecond(0)?.format(&Rfc3339)?, id))
+}
