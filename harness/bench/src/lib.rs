@@ -3,6 +3,7 @@
 //! No files, no processes, no clock and no printing here (`clippy.toml` beside this crate bans them): contents and times come in as parameters, what
 //! is to be done goes out as data. The crate that acts is `espalier-fleet`.
 
+pub mod build_plan;
 pub mod command;
 pub mod conversation;
 pub mod exit;
@@ -13,6 +14,7 @@ pub mod message;
 pub mod metric;
 pub mod plan;
 pub mod record;
+pub mod runner_sources;
 pub mod sanitise;
 pub mod sheet;
 pub mod summary;

@@ -3,5 +3,13 @@
 //! What is to be done and what results mean is decided in `espalier-bench`; the functions here are meant to be too simple to be wrong.
 
 pub mod boards;
+pub mod apt;
+pub mod blob;
+pub mod build;
 pub mod cache;
 pub mod cancel;
+pub mod elf;
+mod file_lock;
+pub mod process;
+pub mod toolchain;
+mod versions;

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 /// Targets, devices and models by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inventory {
@@ -47,7 +49,7 @@ pub enum Libc {
 }
 
 /// A glibc version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Glibc {
     pub major: u32,
     pub minor: u32,

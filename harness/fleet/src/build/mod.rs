@@ -1,0 +1,227 @@
+//! Builds the runner for a target, or finds the one built before from the same things.
+//!
+//! Artifacts are named by what went into them ([`key`]) and stored by what they are ([`crate::blob`]). Where the key is known no cargo is run at all;
+//! where anything is in doubt (a file was read that is not in the key, sources changed meanwhile, `cross` and its container) cargo decides, and nothing
+//! is remembered.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use espalier_bench::{
+    build_plan::{self, BuildPlan, Cross, Tools, Zigbuild},
+    inventory::{Builder, Target},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    blob,
+    cache::Cache,
+    elf::{self, ElfInfo},
+    file_lock, process,
+    process::Watch,
+    toolchain::{self, ActiveRust, Origin, Toolchain},
+    versions::Versions,
+};
+
+mod key;
+
+/// A runner built for one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    pub path: PathBuf,
+    /// Lower-case hexadecimal.
+    pub sha256: String,
+    pub bytes: u64,
+    /// E.g. `cargo, rustc 1.96.0, aarch64-linux-gnu-gcc 12.2.0`.
+    pub builder: String,
+    pub elf: ElfInfo,
+    /// It was there: no cargo was run.
+    pub cached: bool,
+}
+
+/// A plan and the toolchain it is for.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    pub plan: BuildPlan,
+    pub toolchain: Toolchain,
+    /// C compiler, assembler, libc, zig: whatever else has a say, with versions.
+    compilers: Compilers,
+}
+
+/// Looks at what is installed and decides how to build; changes nothing. For `--dry-run`, and the first half of [`build`].
+///
+/// # Errors
+/// The target is not buildable as things are; the message says what to run.
+pub fn prepare(cache: &Cache, target: &Target) -> Result<Prepared> {
+    let versions = Versions::open(cache)?;
+    let active = ActiveRust::find(&versions)?;
+    let toolchain = toolchain::find(cache, &target.triple)
+        .with_context(|| format!("target `{}` is not buildable yet", target.name))?;
+    let zig = toolchain::zig::find(cache);
+    let tools = Tools {
+        compiler: compiler(&target.triple, &active.host),
+        cargo: toolchain.cargo.display().to_string(),
+        cargo_env: toolchain.env.clone(),
+        zigbuild: zig.as_ref().map(|zig| Zigbuild {
+            cargo_zigbuild: zig.cargo_zigbuild.display().to_string(),
+            zig: zig.zig.as_ref().map(|zig| zig.display().to_string()),
+        }),
+        cross: process::which("cross").map(|_| Cross {
+            program: "cross".to_owned(),
+            toolchain: match &toolchain.origin {
+                Origin::Active => None,
+                Origin::Debian { tree } => toolchain::debian::rustup_name(tree),
+            },
+        }),
+        target_root: cache.folder("target")?.display().to_string(),
+        host: active.host,
+    };
+    let plan = build_plan::plan(target, &tools).map_err(anyhow::Error::msg)?;
+    let compilers = Compilers::of(&plan, zig.as_ref(), &versions)?;
+    Ok(Prepared { plan, toolchain, compilers })
+}
+
+/// The runner for a target, built from the workspace at `repository` unless it has been.
+///
+/// # Errors
+/// The target is not buildable as things are, cargo fails, or what it built is not what the target promises.
+pub fn build(cache: &Cache, repository: &Path, target: &Target, watch: Watch) -> Result<Artifact> {
+    let prepared = prepare(cache, target)?;
+    let Prepared { plan, toolchain, compilers } = &prepared;
+    // What is in the container `cross` uses cannot be seen from here.
+    let key = || match plan.builder {
+        Builder::Cross => Ok(None),
+        _ => key::of(repository, &prepared, target),
+    };
+    let before = key()?;
+    if let Some(artifact) = before.as_ref().and_then(|key| find(cache, &key.name).transpose()).transpose()? {
+        return Ok(artifact);
+    }
+    fs::create_dir_all(&plan.target_folder).with_context(|| format!("cannot make `{}`", plan.target_folder))?;
+    let lock = Path::new(&plan.target_folder).join("espalier-lock");
+    let _lock = file_lock::hold(&lock, "another build is at work on this target; waiting for it", watch)?;
+    process::run(&plan.command, Some(repository), watch)
+        .with_context(|| format!("cannot build the runner for target `{}`", target.name))?;
+
+    let program = Path::new(&plan.program);
+    let content = fs::read(program).with_context(|| format!("cargo built no `{}`", plan.program))?;
+    let elf = elf::read(&content).with_context(|| format!("cannot read `{}`", plan.program))?;
+    let broken: Vec<String> = elf::check_target(&elf, target).iter().map(ToString::to_string).collect();
+    if !broken.is_empty() {
+        bail!("the runner for target `{}` {}", target.name, broken.join("; it "));
+    }
+    let blob = blob::put_file(cache, program)?;
+    let builder = format!("{}, rustc {}{}", name(plan.builder), toolchain.version, compilers.short);
+    let stored = Stored { sha256: blob.sha256.clone(), command: plan.command.to_string(), builder, elf };
+    if let Some(key) = before
+        && key.covers(&program.with_extension("d"), Path::new(&plan.target_folder))
+        && self::unchanged(&key, &prepared, repository, target)
+    {
+        store(cache, &key.name, &stored)?;
+    }
+    let Stored { builder, elf, .. } = stored;
+    Ok(Artifact { path: blob.path, sha256: blob.sha256, bytes: blob.bytes, builder, elf, cached: false })
+}
+
+/// What is remembered of an artifact, in `CACHE/artifacts/<key>.json`.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    sha256: String,
+    builder: String,
+    /// For people who look.
+    command: String,
+    elf: ElfInfo,
+}
+
+fn find(cache: &Cache, key: &str) -> Result<Option<Artifact>> {
+    let path = cache.folder("artifacts")?.join(format!("{key}.json"));
+    // Absent, or of another espalier's making: built again.
+    let Some(stored) = fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Stored>(&bytes).ok()) else {
+        return Ok(None);
+    };
+    let blob = blob::get(cache, &stored.sha256)?;
+    Ok(blob.map(|blob| Artifact {
+        path: blob.path,
+        sha256: blob.sha256,
+        bytes: blob.bytes,
+        builder: stored.builder,
+        elf: stored.elf,
+        cached: true,
+    }))
+}
+
+fn store(cache: &Cache, key: &str, stored: &Stored) -> Result<()> {
+    let folder = cache.folder("artifacts")?;
+    let write = || -> Result<()> {
+        let file = tempfile::NamedTempFile::new_in(&folder)?;
+        serde_json::to_writer_pretty(&file, stored)?;
+        file.persist(folder.join(format!("{key}.json")))?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write to `{}`", folder.display()))
+}
+
+/// Sources may be edited while cargo reads them: then nobody knows which it saw.
+fn unchanged(key: &key::Key, prepared: &Prepared, repository: &Path, target: &Target) -> bool {
+    key::of(repository, prepared, target).is_ok_and(|now| now.is_some_and(|now| now.name == key.name))
+}
+
+fn name(builder: Builder) -> &'static str {
+    match builder {
+        Builder::Auto => "auto",
+        Builder::Cargo => "cargo",
+        Builder::Zigbuild => "zigbuild",
+        Builder::Cross => "cross",
+    }
+}
+
+/// The C compiler for a triple: the one a person set as cargo's linker, else the system's where it is installed.
+fn compiler(triple: &str, host: &str) -> Option<String> {
+    let variable = format!("CARGO_TARGET_{}_LINKER", triple.replace(['-', '.'], "_").to_ascii_uppercase());
+    if let Some(linker) = std::env::var(variable).ok().filter(|linker| !linker.is_empty()) {
+        return Some(linker);
+    }
+    let program = build_plan::system_compiler(triple, host)?.program;
+    process::which(&program).map(|_| program)
+}
+
+#[derive(Clone, Debug, Default)]
+struct Compilers {
+    /// To be put behind the builder's name, e.g. `, aarch64-linux-gnu-gcc 12.2.0`.
+    short: String,
+    /// All that tells them from others.
+    long: String,
+}
+
+impl Compilers {
+    fn of(plan: &BuildPlan, zig: Option<&toolchain::zig::Zig>, versions: &Versions) -> Result<Compilers> {
+        let mut compilers = Compilers::default();
+        if let Some(compiler) = &plan.compiler {
+            let path = Path::new(compiler);
+            let banner = versions.of(path, &["--version"]).with_context(|| format!("`{compiler} --version` fails"))?;
+            let version = banner.lines().next().and_then(|line| line.split(' ').next_back()).unwrap_or_default();
+            compilers.short = format!(", {compiler} {version}");
+            compilers.long += &banner;
+            // The assembler decides which kernels there are, libc which symbols are asked for.
+            let assembler = versions.of(path, &["-print-prog-name=as"]).unwrap_or_default();
+            compilers.long += &versions.of(Path::new(assembler.trim()), &["--version"]).unwrap_or_default();
+            for libc in ["-print-file-name=libc.so.6", "-print-file-name=libc.a"] {
+                let file = versions.of(path, &[libc]).unwrap_or_default();
+                if let Ok(facts) = fs::metadata(file.trim()) {
+                    compilers.long += &format!("{} {} {:?}\n", file.trim(), facts.len(), facts.modified());
+                }
+            }
+        }
+        if let (Builder::Zigbuild, Some(found)) = (plan.builder, zig) {
+            let zig = found.zig.clone().unwrap_or_else(|| "zig".into());
+            let version = versions.of(&zig, &["version"]).context("`zig version` fails")?;
+            compilers.short = format!(", zig {}", version.trim());
+            compilers.long += &version;
+            compilers.long += &versions.of(&found.cargo_zigbuild, &["--version"]).unwrap_or_default();
+        }
+        Ok(compilers)
+    }
+}

@@ -1,0 +1,69 @@
+//! One at a time, between processes: a lock on a file, released with the process however that ends.
+
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use crate::process::Watch;
+
+/// Held until it is dropped.
+#[must_use]
+pub struct FileLock {
+    _file: File,
+}
+
+/// Waits for a lock; says `busy` once where it has to wait.
+///
+/// # Errors
+/// The file cannot be made or locked, or waiting is stopped on request.
+pub fn hold(path: &Path, busy: &str, watch: Watch) -> Result<FileLock> {
+    let file = File::create(path).with_context(|| format!("cannot make `{}`", path.display()))?;
+    let mut said = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(FileLock { _file: file }),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock `{}`", path.display()));
+            }
+        }
+        if !said {
+            watch.say(busy);
+            said = true;
+        }
+        watch.go_on()?;
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::cancel::Cancel;
+
+    #[test]
+    fn the_second_waits_says_so_and_can_be_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let said = Cell::new(0);
+        let cancel = Cancel::default();
+        let progress = |_: &str| {
+            said.set(said.get() + 1);
+            cancel.request();
+        };
+        let watch = Watch { cancel: &cancel, progress: &progress };
+        let first = hold(&path, "busy", watch).unwrap();
+        assert_eq!(said.get(), 0);
+        assert!(hold(&path, "busy", watch).is_err());
+        assert_eq!(said.get(), 1);
+        drop(first);
+        assert!(hold(&path, "busy", watch).is_ok());
+    }
+}
