@@ -6,3 +6,4 @@
 pub mod command;
 pub mod inventory;
 pub mod record;
+pub mod sanitise;

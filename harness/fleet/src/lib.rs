@@ -4,3 +4,6 @@
 
 pub mod cache;
 pub mod cancel;
+pub mod deploy;
+pub mod lease;
+pub mod transport;
