@@ -34,8 +34,7 @@ pub struct Found {
     pub notes: Vec<String>,
 }
 
-const LIST: &str =
-    r#"for f in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do [ -r "$f" ] && echo "$f $(cat "$f")"; done; true"#;
+const LIST: &str = r#"for f in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do [ -r "$f" ] && echo "$f $(cat "$f")"; done; true"#;
 
 const HOTTEST: &str = r#"for f in /sys/class/thermal/thermal_zone*/temp; do [ -r "$f" ] && cat "$f"; done; true"#;
 
@@ -78,9 +77,10 @@ pub fn cool_down(shell: &mut Shell, celsius: f64) -> Result<Option<String>, Tran
     let start = Instant::now();
     loop {
         let told = shell.ask(HOTTEST)?;
-        let hottest = told.lines().filter_map(|line| line.trim().parse::<f64>().ok()).fold(None, |hottest, now| {
-            Some(hottest.map_or(now / 1000.0, |before: f64| before.max(now / 1000.0)))
-        });
+        let hottest = told
+            .lines()
+            .filter_map(|line| line.trim().parse::<f64>().ok())
+            .fold(None, |hottest, now| Some(hottest.map_or(now / 1000.0, |before: f64| before.max(now / 1000.0))));
         match hottest {
             None => return Ok(Some("a highest start temperature was asked for, but the board tells none".into())),
             Some(now) if now <= celsius => return Ok(None),
@@ -102,10 +102,8 @@ fn governors(shell: &mut Shell) -> Result<Vec<(String, String)>, TransportError>
 }
 
 fn write(shell: &mut Shell, file: &str, value: &str) -> Result<(), TransportError> {
-    let (file, value) =
-        (espalier_bench::command::shell_quote(file), espalier_bench::command::shell_quote(value));
-    let script = format!(
-        "{{ echo {value} > {file}; }} 2>/dev/null || echo {value} | sudo -n tee {file} >/dev/null 2>&1; true"
-    );
+    let (file, value) = (espalier_bench::command::shell_quote(file), espalier_bench::command::shell_quote(value));
+    let script =
+        format!("{{ echo {value} > {file}; }} 2>/dev/null || echo {value} | sudo -n tee {file} >/dev/null 2>&1; true");
     shell.ask(&script).map(drop)
 }

@@ -2,14 +2,19 @@
 //!
 //! What is to be done and what results mean is decided in `espalier-bench`; the functions here are meant to be too simple to be wrong.
 
-pub mod boards;
 pub mod apt;
 pub mod blob;
+pub mod boards;
 pub mod build;
 pub mod cache;
 pub mod cancel;
+pub mod conditions;
+pub mod deploy;
 pub mod elf;
 mod file_lock;
+pub mod lease;
 pub mod process;
+pub mod session;
 pub mod toolchain;
+pub mod transport;
 mod versions;

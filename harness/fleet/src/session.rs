@@ -74,7 +74,8 @@ pub struct Ended {
 
 /// Carries out everything, telling each event. Blocks; run it on a thread of its own.
 pub fn carry_out(work: &DeviceWork, run_start: Instant, cancel: &Cancel, tell: &mut dyn FnMut(Event)) {
-    let mut session = Session { work, run_start, cancel, tell, start: Instant::now(), ended: Ended::default(), sequence: 0 };
+    let mut session =
+        Session { work, run_start, cancel, tell, start: Instant::now(), ended: Ended::default(), sequence: 0 };
     let done = session.whole();
     let carried_out = session.sequence as usize;
     session.ended.left = work.jobs.len().saturating_sub(carried_out);
@@ -133,7 +134,10 @@ impl Session<'_> {
             return Ok(());
         }
         let told: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
-        Err(Failure { stage: FailureStage::Build, message: format!("the runner does not fit the board: {}", told.join("; ")) })
+        Err(Failure {
+            stage: FailureStage::Build,
+            message: format!("the runner does not fit the board: {}", told.join("; ")),
+        })
     }
 
     fn with_board(&mut self, board: &mut Board) -> Result<(), Failure> {
