@@ -28,7 +28,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     context::{Context, usage},
-    progress::{Progress, Task},
+    progress::{Progress, Task, stop_on_ctrl_c},
     report::{self, Exports},
     run_file::{self, RunFile},
     ssh_feature, variants,
@@ -411,11 +411,9 @@ impl Bench {
         protocol: &MeasuringProtocol,
     ) -> Result<ExitStatus> {
         for target in targets {
-            let plan = build::plan(&self.context.cache, &self.context.root, target)?;
+            let plan = build::prepare(&self.context.cache, target)?.plan;
             println!("# runner for target `{}` ({}): {}", target.name, target.triple, plan.reason);
-            for command in &plan.commands {
-                println!("{command}");
-            }
+            println!("{}", plan.command);
         }
         for (device, modes) in devices
             .iter()
@@ -517,28 +515,6 @@ fn model(name: &str, flags: &Flags, inventory: &Inventory) -> Result<Model> {
         recipe: Recipe::default(),
         budget: Budget::default(),
     })
-}
-
-/// The first Ctrl-C stops tidily, a second one at once.
-fn stop_on_ctrl_c(cancel: &Cancel, progress: &Progress) -> Result<()> {
-    let (cancel, progress) = (cancel.clone(), progress.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            let mut asked = false;
-            while tokio::signal::ctrl_c().await.is_ok() {
-                if asked {
-                    std::process::exit(130);
-                }
-                asked = true;
-                cancel.request();
-                progress.say(
-                    "stopping: children on the boards are ended, what was measured is kept (Ctrl-C again: at once)",
-                );
-            }
-        });
-    });
-    Ok(())
 }
 
 fn owner() -> String {

@@ -28,9 +28,9 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     for name in names {
         let target = inventory.target(&name).map_err(|error| usage(error.to_string()))?;
         if flags.dry_run {
-            let plan = build::plan(&context.cache, &context.root, target)?;
+            let plan = build::prepare(&context.cache, target)?.plan;
             println!("# {}", plan.reason);
-            plan.commands.iter().for_each(|command| println!("{command}"));
+            println!("{}", plan.command);
             continue;
         }
         let task = progress.task(&format!("build {name}"), None);

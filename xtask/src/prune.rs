@@ -66,8 +66,8 @@ fn told(output: &Path, manifest: &Manifest) -> String {
         manifest.parameters,
     );
     for tensor in &manifest.tensors {
-        let share = 100.0 * tensor.removed as f64 / tensor.n.max(1) as f64;
-        text += &format!("  {:<40} {:>10} of {:>10} ({share:5.1} %)\n", tensor.name, tensor.removed, tensor.n);
+        let share = 100.0 * tensor.removed as f64 / tensor.weights.max(1) as f64;
+        text += &format!("  {:<40} {:>10} of {:>10} ({share:5.1} %)\n", tensor.name, tensor.removed, tensor.weights);
     }
     for untouched in &manifest.untouched {
         text += &format!("  {:<40} not pruned: {}\n", untouched.name, untouched.reason);
