@@ -225,7 +225,7 @@ impl Bench {
         let task = self.progress.task(&format!("build {}", target.name), None);
         let say = |text: &str| if self.flags.verbose { self.progress.say(text) } else { task.now(text) };
         let watch = Watch { cancel: &self.cancel, progress: &say };
-        let artifact = build::build(&self.context.cache, &self.context.root, target, watch)?;
+        let artifact = build::build(&self.context.cache, &self.context.sources, target, watch)?;
         task.done();
         Ok(artifact)
     }
@@ -261,7 +261,7 @@ impl Bench {
             started,
             provenance: Provenance {
                 espalier: env!("CARGO_PKG_VERSION").into(),
-                revision: revision(&self.context.root),
+                revision: revision(&self.context.sources),
                 host: host_name(),
                 command: std::env::args().skip(1).collect(),
             },

@@ -16,7 +16,10 @@ use espalier_fleet::cache::Cache;
 const TARGETS: &str = "targets.toml";
 
 pub struct Context {
+    /// Where targets.toml, devices/, models/ and reports/ are: the repository, or the folder `ESPALIER_ROOT` names (another shelf of boards).
     pub root: PathBuf,
+    /// The repository: the sources runners are built from.
+    pub sources: PathBuf,
     pub cache: Cache,
 }
 
@@ -46,8 +49,14 @@ pub fn status_of(error: &anyhow::Error) -> ExitStatus {
 
 impl Context {
     pub fn open() -> Result<Context> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in no repository")?.to_owned();
-        Ok(Context { root, cache: Cache::open()? })
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in no repository")?.to_owned();
+        let root = match std::env::var_os("ESPALIER_ROOT") {
+            Some(root) if !root.is_empty() => {
+                std::path::absolute(PathBuf::from(root)).context("`ESPALIER_ROOT` cannot be resolved")?
+            }
+            _ => sources.clone(),
+        };
+        Ok(Context { root, sources, cache: Cache::open()? })
     }
 
     /// What the files say, or every mistake in them.
