@@ -4,3 +4,5 @@
 
 pub mod cache;
 pub mod cancel;
+pub mod eval_set;
+pub mod npz;
