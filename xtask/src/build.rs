@@ -35,8 +35,12 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         }
         let task = progress.task(&format!("build {name}"), None);
         let say = |text: &str| task.milestone(text);
-        let artifact =
-            build::build(&context.cache, &context.root, target, Watch { cancel: &Cancel::default(), progress: &say })?;
+        let artifact = build::build(
+            &context.cache,
+            &context.sources,
+            target,
+            Watch { cancel: &Cancel::default(), progress: &say },
+        )?;
         task.done();
         println!("{name}: {} ({:.1} MB, {})", artifact.path.display(), artifact.bytes as f64 / 1e6, artifact.builder);
     }

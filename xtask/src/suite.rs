@@ -139,7 +139,17 @@ impl Suite {
             ("cargo fmt", &["fmt", "--all", "--check"][..]),
             (
                 "cargo clippy",
-                &["clippy", "--quiet", "--workspace", "--exclude", "espalier-runner", "--all-targets", "--", "-D", "warnings"],
+                &[
+                    "clippy",
+                    "--quiet",
+                    "--workspace",
+                    "--exclude",
+                    "espalier-runner",
+                    "--all-targets",
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
             ),
         ] {
             self.say(name);
@@ -251,7 +261,8 @@ impl Suite {
                     step.failed.push(test.to_owned());
                 }
                 Some((test, outcome)) if outcome.starts_with("ignored") => {
-                    step.skipped.push(format!("{test}: {}", outcome.trim_start_matches("ignored").trim_start_matches(", ")));
+                    step.skipped
+                        .push(format!("{test}: {}", outcome.trim_start_matches("ignored").trim_start_matches(", ")));
                 }
                 _ if is_noise(&line) => {}
                 _ => println!("{line}"),
@@ -304,7 +315,12 @@ impl Suite {
         let (passed, failed) = (sum(&|step| step.passed), sum(&|step| step.failed.len() as u64));
         let skipped = sum(&|step| step.skipped.len() as u64);
         let took = self.start.elapsed();
-        println!("took {} min {} s of a budget of {} min", took.as_secs() / 60, took.as_secs() % 60, BUDGET.as_secs() / 60);
+        println!(
+            "took {} min {} s of a budget of {} min",
+            took.as_secs() / 60,
+            took.as_secs() % 60,
+            BUDGET.as_secs() / 60
+        );
         println!("{passed} passed, {failed} failed, {skipped} skipped");
         if passed == 0 {
             bail!("no test ran");

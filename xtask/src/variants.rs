@@ -11,9 +11,10 @@ use espalier_fleet::{
     blob::{self, Blob},
     cache::Cache,
     deploy::BlobFile,
-    eval_set,
+    eval_set::{self, ModelAxis, ModelInput},
 };
 use espalier_protocol::tensor;
+use espalier_prune::{Axis, Inspection, Port};
 
 use crate::{context::usage, progress::Task};
 
@@ -45,7 +46,7 @@ pub fn prepare(cache: &Cache, root: &Path, model: &Model, task: &Task) -> Result
     let (labels, inputs) = match &model.eval {
         Some(eval) => {
             let inspection = espalier_prune::inspect(&dense).with_context(|| format!("model `{}`", model.name))?;
-            let set = eval_set::read(&root.join(eval), &wanted(&inspection))
+            let set = eval_set::read(&root.join(eval), Some(&wanted(inspection)))
                 .map_err(|error| usage(format!("model `{}`: {error:#}", model.name)))?;
             let blob = blob::put_bytes(cache, &tensor::encode(&set.inputs))?;
             let sha256 = blob.sha256.clone();
@@ -93,6 +94,20 @@ fn variant(
     };
     std::fs::write(&note, serde_json::to_vec(&info)?).with_context(|| format!("cannot write `{}`", note.display()))?;
     Ok((info, blob))
+}
+
+/// What the model wants to be fed, in the eval set's words.
+fn wanted(inspection: Inspection) -> Vec<ModelInput> {
+    let axis = |axis| match axis {
+        Axis::Fixed(length) => ModelAxis::Fixed(length),
+        Axis::Free(name) => ModelAxis::Free(name),
+    };
+    let input = |port: Port| ModelInput {
+        name: port.name,
+        dtype: port.dtype.to_owned(),
+        axes: port.axes.map(|axes| axes.into_iter().map(axis).collect()),
+    };
+    inspection.inputs.into_iter().map(input).collect()
 }
 
 fn file(blob: Blob) -> BlobFile {
