@@ -22,7 +22,7 @@ fn to_board(board: &mut Transport, workdir: &Path, files: &[BlobFile]) -> Result
 }
 
 /// A file and what it is called by its contents.
-fn file(folder: &Path, name: &str, contents: &[u8], executable: bool) -> BlobFile {
+pub fn file(folder: &Path, name: &str, contents: &[u8], executable: bool) -> BlobFile {
     let path = folder.join(name);
     fs::write(&path, contents).unwrap();
     let sha256 = Sha256::digest(contents).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -30,7 +30,7 @@ fn file(folder: &Path, name: &str, contents: &[u8], executable: bool) -> BlobFil
 }
 
 /// Bytes that do not pack.
-fn noise(length: usize) -> Vec<u8> {
+pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;

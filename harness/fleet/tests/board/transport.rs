@@ -72,7 +72,7 @@ fn lines_codes_and_stderr_come_back() {
     says_what_it_should(open(server.address()).unwrap());
 }
 
-fn says_what_it_should(mut board: Transport) {
+pub fn says_what_it_should(mut board: Transport) {
     let (exit, seen) = lines(&mut board, "echo one; echo two; printf 'no end'; echo oops\x1b[2J >&2; exit 7", LIMITS);
     let exit = exit.unwrap();
     assert_eq!(seen, ["one", "two", "no end"]);
@@ -128,7 +128,7 @@ fn much_output_on_both_streams_does_not_block() {
     carries_much(open(server.address()).unwrap());
 }
 
-fn carries_much(mut board: Transport) {
+pub fn carries_much(mut board: Transport) {
     // More on each than SSH's window (2 MiB) holds.
     let script = "yes 0123456789012345678901234567890123456789 | head -n 200000 >&2; \
                   yes 0123456789012345678901234567890123456789 | head -n 200000";
