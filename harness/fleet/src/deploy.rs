@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Read, Seek},
+    io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -246,13 +246,19 @@ impl Read for Counted<'_> {
     }
 }
 
-/// Judged by the beginning: packing what does not pack costs both sides time.
+/// Judged by a few places: packing what does not pack costs both sides time.
 fn packs_well(source: &mut File) -> io::Result<bool> {
+    const PLACES: u64 = 4;
+    const SAMPLE: u64 = 64 * 1024;
+    let length = source.metadata()?.len();
     let mut sample = Vec::new();
-    Read::by_ref(source).take(256 * 1024).read_to_end(&mut sample)?;
+    for place in 0..PLACES {
+        source.seek(SeekFrom::Start(length / PLACES * place))?;
+        Read::by_ref(source).take(SAMPLE).read_to_end(&mut sample)?;
+    }
     source.rewind()?;
-    let packed = GzEncoder::new(&sample[..], Compression::fast()).bytes().count();
-    Ok(packed * 100 < sample.len() * 85)
+    let packed = io::copy(&mut GzEncoder::new(&sample[..], Compression::fast()), &mut io::sink())?;
+    Ok(packed * 100 < sample.len() as u64 * 85)
 }
 
 /// A board hashes in silence: it is given a second more a megabyte before it counts as frozen.

@@ -1,8 +1,8 @@
 //! One session on a board at a time: two at once would measure each other.
 //!
-//! A lease is the folder `workdir/lease`, because `mkdir` succeeds for one only, on every file system and shell. It holds when it ends, by the board's
-//! own clock, so that the lease of a host that died goes by itself. Ending is checked against a random token: what was taken over meanwhile is
-//! somebody else's.
+//! A lease is the file `workdir/lease`: when it ends, by the board's own clock, so that the lease of a host that died goes by itself; a random token, so
+//! that what was taken over meanwhile is not given back by mistake; its owner. Looking and writing happen under `workdir/lease.lock`, a folder,
+//! because `mkdir` succeeds for one only, on every file system and shell; taking over an ended lease without it was a race that tests lost.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -20,7 +20,7 @@ use crate::{
 pub struct Lease {
     /// `None` once it was given back.
     transport: Option<Transport>,
-    folder: String,
+    file: String,
     token: String,
     lasts: Duration,
     limits: Limits,
@@ -33,62 +33,63 @@ pub enum LeaseError {
     Transport(#[from] TransportError),
 
     #[error(
-        "the board is in use by {owner}, for {} more at most; wait, or remove `{folder}` on it if nobody is there",
+        "the board is in use by {owner}, for {} more at most; wait, or remove `{file}` on it if nobody is there",
         minutes(*left)
     )]
-    Held { owner: String, left: Duration, folder: String },
+    Held { owner: String, left: Duration, file: String },
 
     #[error(
-        "the lease `{folder}` on the board ran out and was taken by somebody else: what was measured since may be disturbed"
+        "the lease `{file}` on the board ran out and was taken by somebody else: what was measured since may be disturbed"
     )]
-    Overtaken { folder: String },
+    Overtaken { file: String },
 
-    #[error("cannot make the lease `{folder}` on the board: {message}")]
-    Failed { folder: String, message: String },
+    #[error("cannot make the lease `{file}` on the board: {message}")]
+    Failed { file: String, message: String },
 }
 
 /// What the scripts' exit statuses mean.
 const NOT_MADE: i32 = 71;
 const NOT_OURS: i32 = 74;
 
-/// `$1` folder, `$2` token, `$3` owner, `$4` seconds. A lease without a readable end is one being made, or its maker lost power there: it is given a
-/// second. One that ended is moved aside first, which one taker only can do; if what was moved is not what was read, it is put back.
-const TAKE: &str = r#"mkdir -p "${1%/*}" || exit 71
-for round in 1 2 3; do
-    now=$(date +%s)
-    if mkdir "$1" 2>/dev/null; then
-        printf '%s\n%s\n%s\n' "$((now + $4))" "$2" "$3" > "$1/new" && mv "$1/new" "$1/held" || { rm -rf "$1"; exit 71; }
-        echo taken
-        exit 0
+/// Before each of the scripts below, `$1` being the lease. Whoever lost power between the `mkdir` and the trap left the lock behind: after a minute it
+/// counts for nothing. `tries` goes up faster where the lock cannot be made at all, and where `sleep` knows whole seconds only.
+const LOCK: &str = r#"lease=$1
+mkdir -p "${lease%/*}" || exit 71
+tries=0
+until mkdir "$lease.lock" 2>/dev/null; do
+    [ -d "$lease.lock" ] || tries=$((tries + 9))
+    tries=$((tries + 1))
+    if [ "$tries" -ge 50 ]; then
+        find "$lease.lock" -maxdepth 0 -mmin +1 -exec rmdir {} \; 2>/dev/null
+        mkdir "$lease.lock" && break
+        exit 71
     fi
-    [ -d "$1" ] || { mkdir "$1"; exit 71; }
-    ends= token= owner=
-    [ -f "$1/held" ] && { read -r ends; read -r token; read -r owner; } < "$1/held"
-    if [ -z "$ends" ]; then
-        [ "$round" = 1 ] && { sleep 1; continue; }
-    elif [ "$ends" -gt "$now" ] 2>/dev/null; then
-        echo "held $((ends - now)) $owner"
-        exit 0
-    fi
-    mv "$1" "$1.$2" 2>/dev/null || continue
-    moved=
-    [ -f "$1.$2/held" ] && { read -r ends; read -r moved; } < "$1.$2/held"
-    if [ "$moved" != "$token" ] && mkdir "$1" 2>/dev/null; then
-        mv "$1.$2/held" "$1/held"
-    fi
-    rm -rf "$1.$2"
+    sleep 0.1 2>/dev/null || { sleep 1; tries=$((tries + 9)); }
 done
-echo "somebody else takes it over and over" >&2
-exit 71"#;
+trap 'rm -f "$lease.new"; rmdir "$lease.lock"' EXIT
+trap 'exit 1' HUP INT TERM
+ends= token= owner=
+[ -f "$lease" ] && { read -r ends; read -r token; read -r owner; } < "$lease"
+hold() {
+    printf '%s\n%s\n%s\n' "$(($(date +%s) + $1))" "$2" "$3" > "$lease.new" && mv -f "$lease.new" "$lease" || exit 71
+}
+"#;
 
-/// `$1` folder, `$2` token, `$3` seconds.
-const RENEW: &str = r#"{ read -r ends; read -r token; read -r owner; } 2>/dev/null < "$1/held"
-[ "$token" = "$2" ] || exit 74
-printf '%s\n%s\n%s\n' "$(($(date +%s) + $3))" "$2" "$owner" > "$1/new" && mv "$1/new" "$1/held" || exit 71"#;
+/// `$2` token, `$3` owner, `$4` seconds. What cannot be read as a lease is none.
+const TAKE: &str = r#"now=$(date +%s)
+if [ "$ends" -gt "$now" ] 2>/dev/null; then
+    echo "held $((ends - now)) $owner"
+else
+    hold "$4" "$2" "$3" && echo taken
+fi"#;
 
-const RELEASE: &str = r#"{ read -r ends; read -r token; } 2>/dev/null < "$1/held"
-[ "$token" = "$2" ] || exit 74
-rm -rf "$1""#;
+/// `$2` token, `$3` seconds.
+const RENEW: &str = r#"[ "$token" = "$2" ] || exit 74
+hold "$3" "$2" "$owner""#;
+
+/// `$2` token.
+const RELEASE: &str = r#"[ "$token" = "$2" ] || exit 74
+rm -f "$lease""#;
 
 impl Lease {
     /// Takes the board behind `transport` for `owner` (shown to whoever else wants it). It must last longer than the longest single command, as it can
@@ -101,22 +102,22 @@ impl Lease {
         limits: Limits,
         cancel: &Cancel,
     ) -> Result<Lease, LeaseError> {
-        let folder = format!("{workdir}/lease");
+        let file = format!("{workdir}/lease");
         let token = format!("{:016x}", RandomState::new().build_hasher().finish());
         let owner = sanitise(owner).replace('\n', " ");
         let seconds = lasts.as_secs().to_string();
         let renewed = Instant::now();
-        let said = run(&mut transport, TAKE, &[&folder, &token, &owner, &seconds], limits, cancel)?;
+        let said = run(&mut transport, TAKE, &[&file, &token, &owner, &seconds], limits, cancel)?;
         if let Some(held) = said.strip_prefix("held ") {
             let (left, owner) = held.trim().split_once(' ').unwrap_or((held.trim(), "somebody unnamed"));
             let left = Duration::from_secs(left.parse().unwrap_or(0));
-            return Err(LeaseError::Held { owner: sanitise(owner), left, folder });
+            return Err(LeaseError::Held { owner: sanitise(owner), left, file });
         }
         if said.trim() != "taken" {
             let message = format!("it said `{}`", sanitise(said.trim()));
-            return Err(LeaseError::Failed { folder, message });
+            return Err(LeaseError::Failed { file, message });
         }
-        Ok(Lease { transport: Some(transport), folder, token, lasts, limits, renewed })
+        Ok(Lease { transport: Some(transport), file, token, lasts, limits, renewed })
     }
 
     pub fn transport(&mut self) -> &mut Transport {
@@ -132,9 +133,9 @@ impl Lease {
             return Ok(());
         }
         let now = Instant::now();
-        let (folder, token, limits) = (self.folder.clone(), self.token.clone(), self.limits);
+        let (file, token, limits) = (self.file.clone(), self.token.clone(), self.limits);
         let seconds = self.lasts.as_secs().to_string();
-        run(self.transport(), RENEW, &[&folder, &token, &seconds], limits, cancel)?;
+        run(self.transport(), RENEW, &[&file, &token, &seconds], limits, cancel)?;
         self.renewed = now;
         Ok(())
     }
@@ -147,7 +148,7 @@ impl Lease {
     }
 
     fn give_back(&self, transport: &mut Transport) -> Result<(), LeaseError> {
-        run(transport, RELEASE, &[&self.folder, &self.token], self.limits, &Cancel::default()).map(drop)
+        run(transport, RELEASE, &[&self.file, &self.token], self.limits, &Cancel::default()).map(drop)
     }
 }
 
@@ -160,7 +161,7 @@ impl Drop for Lease {
     }
 }
 
-/// Runs a script with arguments, the first of which is the lease's folder; returns what it printed.
+/// Runs a script with arguments, the first of which is the lease's file; returns what it printed.
 fn run(
     transport: &mut Transport,
     script: &str,
@@ -168,14 +169,15 @@ fn run(
     limits: Limits,
     cancel: &Cancel,
 ) -> Result<String, LeaseError> {
-    let words: Vec<String> = ["sh", "-c", script, "sh"].iter().chain(args).map(|word| (*word).to_owned()).collect();
+    let script = format!("{LOCK}{script}");
+    let words: Vec<String> = ["sh", "-c", &script, "sh"].iter().chain(args).map(|word| (*word).to_owned()).collect();
     let output = transport.feed(&words, &mut std::io::empty(), &mut |_| {}, limits, cancel)?;
-    let folder = args[0].to_owned();
+    let file = args[0].to_owned();
     match output.exit.code {
         Some(0) => Ok(output.stdout),
-        Some(NOT_OURS) => Err(LeaseError::Overtaken { folder }),
-        Some(NOT_MADE) => Err(LeaseError::Failed { folder, message: output.exit.stderr }),
-        _ => Err(LeaseError::Failed { folder, message: output.exit.describe() }),
+        Some(NOT_OURS) => Err(LeaseError::Overtaken { file }),
+        Some(NOT_MADE) => Err(LeaseError::Failed { file, message: output.exit.stderr }),
+        _ => Err(LeaseError::Failed { file, message: output.exit.describe() }),
     }
 }
 
@@ -233,9 +235,9 @@ mod tests {
     }
 
     #[test]
-    fn one_without_an_end_is_taken_over() {
+    fn what_cannot_be_read_is_no_lease() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("lease")).unwrap();
+        std::fs::write(folder.path().join("lease"), "soon\n").unwrap();
         take(folder.path().to_str().unwrap(), "anna", 600).unwrap();
     }
 
@@ -256,7 +258,7 @@ mod tests {
     fn renewing_pushes_the_end_out() {
         let folder = tempfile::tempdir().unwrap();
         let workdir = folder.path().to_str().unwrap();
-        let ends = || std::fs::read_to_string(folder.path().join("lease/held")).unwrap();
+        let ends = || std::fs::read_to_string(folder.path().join("lease")).unwrap();
         let mut lease = take(workdir, "anna", 600).unwrap();
         let before = ends();
         lease.renewed -= Duration::from_secs(300);

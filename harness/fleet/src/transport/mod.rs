@@ -213,8 +213,10 @@ struct Request<'a, 'i> {
     /// Without it the command reads an empty stdin.
     input: Option<Input<'i>>,
     /// Gets stdout as it arrives. A break or an error ends the command.
-    on_stdout: &'a mut dyn FnMut(&[u8]) -> Result<ControlFlow<()>, TransportError>,
+    on_stdout: &'a mut OnStdout<'a>,
 }
+
+type OnStdout<'a> = dyn FnMut(&[u8]) -> Result<ControlFlow<()>, TransportError> + 'a;
 
 struct Input<'a> {
     source: &'a mut dyn Read,
@@ -269,4 +271,28 @@ fn describe(words: &[String]) -> String {
         short.push('…');
     }
     format!("`{short}`")
+}
+
+#[cfg(all(test, not(feature = "ssh")))]
+mod tests {
+    use espalier_bench::inventory::{Conditions, SshAddress};
+
+    use super::*;
+
+    #[test]
+    fn a_build_without_ssh_says_how_to_get_it() {
+        let device = Device {
+            name: "pi4".into(),
+            target: "aarch64".into(),
+            description: None,
+            transport: inventory::Transport::Ssh(SshAddress::default()),
+            workdir: "/tmp".into(),
+            runner: Vec::new(),
+            emulated: false,
+            conditions: Conditions::default(),
+            timeouts: Timeouts::default(),
+        };
+        let error = Transport::open(&device, &Cancel::default()).err().unwrap().to_string();
+        assert!(error.starts_with("this build has no ssh") && error.contains("`ssh-vendored`"), "{error}");
+    }
 }

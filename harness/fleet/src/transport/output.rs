@@ -36,6 +36,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Counts from now on.
+    #[cfg(feature = "ssh")]
     pub fn restart(&mut self) {
         self.started = Instant::now();
         self.heard = self.started;

@@ -42,9 +42,12 @@ enum Rest {
     Enough,
 }
 
-/// Says who it is, then becomes the command. `read` is the shell's own: nothing is started on the board that need not be.
-const PREAMBLE: &str =
-    r#"read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id; echo "espalier-process $$ $boot"; exec "$@""#;
+/// Says who it is, then becomes the command. OpenSSH has made it lead a process group, so that its children can be ended with it; dropbear has not.
+/// (`setsid` forks only where it is not needed.) But for that all is the shell's own: nothing is started on the board that need not be.
+const PREAMBLE: &str = r#"read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id
+echo "espalier-process $$ $boot"
+kill -0 -$$ 2>/dev/null || { command -v setsid >/dev/null && exec setsid "$@"; }
+exec "$@""#;
 
 /// Ends a process and, where it leads one, its group: politely, and after half a second for good.
 const KILL: &str = r#"read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id

@@ -1,7 +1,4 @@
 //! Bringing files onto a board, and what can go wrong with that, against a real server.
-#![cfg(feature = "ssh")]
-
-mod common;
 
 use std::{
     fs,
@@ -10,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{Sshd, device};
+use crate::server::{Sshd, device};
 use espalier_fleet::{
     cancel::Cancel,
     deploy::{BlobFile, DeployError, Pushed, push},
@@ -25,7 +22,7 @@ fn to_board(board: &mut Transport, workdir: &Path, files: &[BlobFile]) -> Result
 }
 
 /// A file and what it is called by its contents.
-fn file(folder: &Path, name: &str, contents: &[u8], executable: bool) -> BlobFile {
+pub fn file(folder: &Path, name: &str, contents: &[u8], executable: bool) -> BlobFile {
     let path = folder.join(name);
     fs::write(&path, contents).unwrap();
     let sha256 = Sha256::digest(contents).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -33,7 +30,7 @@ fn file(folder: &Path, name: &str, contents: &[u8], executable: bool) -> BlobFil
 }
 
 /// Bytes that do not pack.
-fn noise(length: usize) -> Vec<u8> {
+pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;
@@ -109,7 +106,7 @@ fn a_file_that_is_not_what_it_is_called_does_not_get_its_name() {
     let workdir = server.folder.path().join("work");
     let mut wrong = file(here.path(), "model", b"new", false);
     wrong.sha256 = file(here.path(), "old", b"old", false).sha256;
-    let error = to_board(&mut board, &workdir, &[wrong.clone()]).unwrap_err();
+    let error = to_board(&mut board, &workdir, std::slice::from_ref(&wrong)).unwrap_err();
     assert!(
         matches!(&error, DeployError::Damaged { got, .. } if *got == file(here.path(), "model", b"new", false).sha256),
         "{error}"
@@ -210,7 +207,8 @@ fn a_full_board_is_said_with_the_figures() {
 fn a_device_on_this_host_uses_the_files_where_they_are() {
     let here = tempfile::tempdir().unwrap();
     let model = file(here.path(), "model", b"m", false);
-    let pushed = to_board(&mut Transport::local(), Path::new("/no/such/workdir"), &[model.clone()]).unwrap();
+    let pushed =
+        to_board(&mut Transport::local(), Path::new("/no/such/workdir"), std::slice::from_ref(&model)).unwrap();
     assert_eq!(pushed.paths[&model.sha256], model.path.to_str().unwrap());
     assert_eq!((pushed.bytes_sent, pushed.files_sent), (0, 0));
 }

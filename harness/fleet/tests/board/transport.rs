@@ -1,7 +1,4 @@
 //! The SSH transport against a real server: what it carries, whom it trusts, and that nothing is left running.
-#![cfg(feature = "ssh")]
-
-mod common;
 
 use std::{
     fs,
@@ -13,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Sshd, device, fingerprint, key};
+use crate::server::{self, Sshd, device, fingerprint, key};
 use espalier_bench::inventory::SshAddress;
 use espalier_fleet::{
     cancel::Cancel,
@@ -75,7 +72,7 @@ fn lines_codes_and_stderr_come_back() {
     says_what_it_should(open(server.address()).unwrap());
 }
 
-fn says_what_it_should(mut board: Transport) {
+pub fn says_what_it_should(mut board: Transport) {
     let (exit, seen) = lines(&mut board, "echo one; echo two; printf 'no end'; echo oops\x1b[2J >&2; exit 7", LIMITS);
     let exit = exit.unwrap();
     assert_eq!(seen, ["one", "two", "no end"]);
@@ -131,7 +128,7 @@ fn much_output_on_both_streams_does_not_block() {
     carries_much(open(server.address()).unwrap());
 }
 
-fn carries_much(mut board: Transport) {
+pub fn carries_much(mut board: Transport) {
     // More on each than SSH's window (2 MiB) holds.
     let script = "yes 0123456789012345678901234567890123456789 | head -n 200000 >&2; \
                   yes 0123456789012345678901234567890123456789 | head -n 200000";
@@ -170,7 +167,7 @@ fn a_listener_that_has_enough_ends_the_command() {
 #[test]
 fn every_kind_of_host_key_can_be_pinned() {
     let Some(server) = Sshd::start() else { return };
-    for kind in common::HOST_KEYS {
+    for kind in server::HOST_KEYS {
         open(SshAddress { host_key: Some(fingerprint(kind)), ..server.address() }).unwrap();
     }
     let error = refused(SshAddress { host_key: Some(fingerprint("other")), ..server.address() }).to_string();
@@ -185,7 +182,7 @@ fn known_hosts_decide_without_a_pin() {
     let Some(server) = Sshd::start() else { return };
     let with =
         |text: &str| SshAddress { host_key: None, known_hosts: Some(server.file("known", text)), ..server.address() };
-    for kind in common::HOST_KEYS {
+    for kind in server::HOST_KEYS {
         // A line that libssh2 does not understand must not hide those below it.
         let noise = "# a comment\n\nthis is no line\nelse.where sk-ssh-ed25519@openssh.com AAAA\n";
         open(with(&format!("{noise}{}", server.known_as(kind)))).unwrap();
@@ -227,7 +224,7 @@ fn a_refused_login_names_what_was_tried() {
     let expected = [
         format!("`{}` (refused)", key("stranger").display()),
         format!("127.0.0.1:{}", server.port),
-        format!("`{}`", common::user()),
+        format!("`{}`", server::user()),
     ];
     assert!(expected.iter().all(|part| error.contains(part)), "{error}");
 
@@ -259,7 +256,7 @@ fn an_alias_and_an_agent_are_used() {
         &format!(
             "Host shelf-*\n  HostName 127.0.0.1\n  Port {}\n  User {}\n  UserKnownHostsFile {known}\n  IdentityAgent {}\n",
             server.port,
-            common::user(),
+            server::user(),
             socket.display()
         ),
     );
