@@ -19,7 +19,7 @@ pub fn run() -> Result<ExitStatus> {
         }
         Err(problems) => {
             for problem in &problems {
-                println!("{problem:#}");
+                println!("{}", problem.with_source());
             }
             eprintln!("error: {} mistakes", problems.len());
             Ok(ExitStatus::Usage)

@@ -1,6 +1,7 @@
 //! What every command needs: where the repository is, what its files say, and the exit code of an error.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -8,12 +9,17 @@ use std::{
 use anyhow::{Context as _, Result};
 use espalier_bench::{
     exit::ExitStatus,
-    inventory::{self, Inventory, Problem, SourceFile, SourceFiles},
+    inventory::{self, Inventory, Problem, SourceFile, SourceFiles, Surroundings},
 };
 use espalier_fleet::cache::Cache;
 
+const TARGETS: &str = "targets.toml";
+
 pub struct Context {
+    /// Where targets.toml, devices/, models/ and reports/ are: the repository, or the folder `ESPALIER_ROOT` names (another shelf of boards).
     pub root: PathBuf,
+    /// The repository: the sources runners are built from.
+    pub sources: PathBuf,
     pub cache: Cache,
 }
 
@@ -43,8 +49,14 @@ pub fn status_of(error: &anyhow::Error) -> ExitStatus {
 
 impl Context {
     pub fn open() -> Result<Context> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in no repository")?.to_owned();
-        Ok(Context { root, cache: Cache::open()? })
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in no repository")?.to_owned();
+        let root = match std::env::var_os("ESPALIER_ROOT") {
+            Some(root) if !root.is_empty() => {
+                std::path::absolute(PathBuf::from(root)).context("`ESPALIER_ROOT` cannot be resolved")?
+            }
+            _ => sources.clone(),
+        };
+        Ok(Context { root, sources, cache: Cache::open()? })
     }
 
     /// What the files say, or every mistake in them.
@@ -52,25 +64,51 @@ impl Context {
     /// # Errors
     /// Only where a file cannot be read at all.
     pub fn read_inventory(&self) -> Result<Result<Inventory, Vec<Problem>>> {
-        let files = SourceFiles {
-            targets: self.source("targets.toml")?,
-            devices: self.sources("devices")?,
-            models: self.sources("models")?,
+        Ok(self.load(&self.sources()?))
+    }
+
+    /// What the files say. A mistake in a file that nobody asked for does not stop a nightly run on the other boards: that file is left out, and said so.
+    ///
+    /// # Errors
+    /// All mistakes, one a line, where a file that is `wanted` (by its path from the repository's root) has any.
+    pub fn inventory(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Inventory> {
+        let mut sources = self.sources()?;
+        let problems = match self.load(&sources) {
+            Ok(inventory) => return Ok(inventory),
+            Err(problems) => problems,
         };
+        let fatal = |problem: &Problem| problem.file == TARGETS || wanted(&problem.file);
+        if problems.iter().any(fatal) {
+            let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+            return Err(usage(format!("the configuration has mistakes:\n{}", lines.join("\n"))));
+        }
+        let broken: BTreeSet<&str> = problems.iter().map(|problem| problem.file.as_str()).collect();
+        for file in &broken {
+            eprintln!("warning: `{file}` has mistakes and is left out: `cargo xtask check` shows them");
+        }
+        sources.devices.retain(|source| !broken.contains(source.path.as_str()));
+        sources.models.retain(|source| !broken.contains(source.path.as_str()));
+        self.load(&sources).map_err(|_| usage("the configuration has mistakes: `cargo xtask check` shows them"))
+    }
+
+    fn load(&self, sources: &SourceFiles) -> Result<Inventory, Vec<Problem>> {
         let environment = |name: &str| match name {
             "ESPALIER_CACHE" => Some(self.cache.root.to_string_lossy().into_owned()),
             _ => std::env::var(name).ok(),
         };
-        let exists = |path: &str| self.root.join(path).exists();
-        Ok(inventory::load(&files, &environment, &exists, &host_triple()))
+        let surroundings = Surroundings {
+            host_triple: &host_triple(),
+            environment: &environment,
+            exists: &|path: &str| self.root.join(path).exists(),
+        };
+        inventory::load(sources, &surroundings)
     }
 
-    /// # Errors
-    /// All mistakes, one a line.
-    pub fn inventory(&self) -> Result<Inventory> {
-        self.read_inventory()?.map_err(|problems| {
-            let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
-            usage(format!("the configuration has mistakes:\n{}", lines.join("\n")))
+    fn sources(&self) -> Result<SourceFiles> {
+        Ok(SourceFiles {
+            targets: self.source(TARGETS)?,
+            devices: self.folder("devices")?,
+            models: self.folder("models")?,
         })
     }
 
@@ -83,7 +121,7 @@ impl Context {
         }
     }
 
-    fn sources(&self, folder: &str) -> Result<Vec<SourceFile>> {
+    fn folder(&self, folder: &str) -> Result<Vec<SourceFile>> {
         let path = self.root.join(folder);
         let mut names = Vec::new();
         match fs::read_dir(&path) {

@@ -17,7 +17,6 @@ mod variants;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use espalier_bench::exit::ExitStatus;
 
 /// Prunes neural networks, builds the program that runs them for your boards, measures them there, and shows what each prune ratio costs and gains.
 #[derive(Parser)]

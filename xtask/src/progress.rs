@@ -2,6 +2,8 @@
 
 use std::{io::IsTerminal, time::Duration};
 
+use anyhow::Result;
+use espalier_fleet::cancel::Cancel;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 #[derive(Clone)]
@@ -80,4 +82,26 @@ impl Task {
             bar.finish_and_clear();
         }
     }
+}
+
+/// The first Ctrl-C stops tidily, a second one at once.
+pub fn stop_on_ctrl_c(cancel: &Cancel, progress: &Progress) -> Result<()> {
+    let (cancel, progress) = (cancel.clone(), progress.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let mut asked = false;
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if asked {
+                    std::process::exit(130);
+                }
+                asked = true;
+                cancel.request();
+                progress.say(
+                    "stopping: children on the boards are ended, what was measured is kept (Ctrl-C again: at once)",
+                );
+            }
+        });
+    });
+    Ok(())
 }

@@ -22,7 +22,11 @@ pub fn ensure(context: &Context) -> Result<Option<ExitStatus>> {
     let feature = if openssl_is_installed() { "ssh" } else { "ssh-vendored" };
     eprintln!(
         "building `cargo xtask` with SSH (once{})",
-        if feature == "ssh" { "" } else { "; OpenSSL from source, some minutes: `libssl-dev` and `pkg-config` would save them" }
+        if feature == "ssh" {
+            ""
+        } else {
+            "; OpenSSL from source, some minutes: `libssl-dev` and `pkg-config` would save them"
+        }
     );
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["run", "--quiet", "--package", "xtask", "--features", feature, "--"])

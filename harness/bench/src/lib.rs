@@ -7,8 +7,18 @@ pub mod build_plan;
 pub mod command;
 pub mod conversation;
 pub mod exit;
+pub mod export;
 pub mod inventory;
+pub mod markdown;
+pub mod message;
+pub mod metric;
 pub mod plan;
 pub mod record;
 pub mod runner_sources;
 pub mod sanitise;
+pub mod sheet;
+pub mod summary;
+pub mod table;
+
+#[cfg(test)]
+mod fixture;

@@ -42,10 +42,9 @@ pub fn jobs(
         .collect();
     let variants: Vec<(&ModelInfo, &VariantInfo)> =
         models.iter().flat_map(|model| model.variants.iter().map(move |variant| (model, variant))).collect();
-    let rounds = [(Mode::Score, 1), (Mode::Memory, 1), (Mode::Time, protocol.runs)];
     let mut jobs = Vec::new();
-    for (mode, rounds) in rounds {
-        for round in 0..rounds {
+    for mode in [Mode::Score, Mode::Memory, Mode::Time] {
+        for round in 0..protocol.rounds(mode) {
             let mut order = variants.clone();
             if round % 2 == 1 {
                 order.reverse();
@@ -107,6 +106,7 @@ mod tests {
             workdir: "/tmp/espalier".into(),
             runner: vec!["nice".into()],
             emulated: false,
+            in_all: true,
             conditions: Conditions { cpus: vec![3], ..Conditions::default() },
             timeouts: Timeouts::default(),
         }

@@ -1,7 +1,7 @@
 //! What is stored of a run: one header, then one record a job, in the order they ended. The only stored shape; tables, exports and verdicts are
 //! functions of it, so that a better statistic tomorrow re-reads today's runs. Raw nanoseconds are kept, summaries are not.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 
 use espalier_protocol::{BoardState, Hello, Loaded, Memory, Mode, Predictions};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ pub struct RunHeader {
     pub models: Vec<ModelInfo>,
     /// By `device`; in the order they were asked for.
     pub devices: Vec<DeviceInfo>,
+    /// The device whose predictions the others' are compared with: the host, where it takes part.
+    pub reference_device: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +53,16 @@ pub struct MeasuringProtocol {
     pub warmup: u32,
     pub iterations: u32,
     pub min_time_ms: u64,
+}
+
+impl MeasuringProtocol {
+    /// Invocations of a variant in this mode.
+    pub fn rounds(&self, mode: Mode) -> u32 {
+        match mode {
+            Mode::Time => self.runs,
+            Mode::Memory | Mode::Score => 1,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -169,6 +181,16 @@ pub enum FailureStage {
 }
 
 impl FailureStage {
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureStage::Build => "build",
+            FailureStage::Connect => "connect",
+            FailureStage::Push => "push",
+            FailureStage::Run => "run",
+            FailureStage::Runner => "runner",
+        }
+    }
+
     /// Whether the device is to blame: exit code 5 instead of 1.
     pub fn is_device(self) -> bool {
         matches!(self, FailureStage::Connect | FailureStage::Push | FailureStage::Run)
@@ -201,6 +223,7 @@ impl Run {
             }
         }
         let header = header.ok_or("it has no header line: not a run's file")?;
+        let records = latest(records);
         if header.format != FORMAT {
             return Err(format!("it has format {}, this espalier reads {FORMAT}", header.format));
         }
@@ -217,16 +240,40 @@ impl Run {
         })
     }
 
-    /// Every failure of a device, by its name.
-    pub fn failures(&self) -> BTreeMap<&str, Vec<(&Record, &Failure)>> {
-        let mut failures: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-        for record in &self.records {
-            if let Outcome::Failed(failure) = &record.outcome {
-                failures.entry(&record.case.device).or_default().push((record, failure));
-            }
-        }
-        failures
+    /// How the jobs that were planned on the devices asked for ended.
+    pub fn tally(&self) -> Tally {
+        let asked = |name: &str| self.header.devices.iter().any(|device| device.name == name);
+        let ended = |measured: bool| {
+            let records = self.records.iter().filter(|record| asked(&record.case.device));
+            records.filter(|record| matches!(record.outcome, Outcome::Measured(_)) == measured).count() as u64
+        };
+        let variants: usize = self.header.models.iter().map(|model| model.variants.len()).sum();
+        let rounds: u32 = Mode::ALL.iter().map(|mode| self.header.protocol.rounds(*mode)).sum();
+        let planned = (variants * self.header.devices.len()) as u64 * u64::from(rounds);
+        let (measured, failed) = (ended(true), ended(false));
+        Tally { measured, failed, missing: planned.saturating_sub(measured + failed) }
     }
+}
+
+/// Numbers of jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    pub measured: u64,
+    pub failed: u64,
+    /// Planned and not begun.
+    pub missing: u64,
+}
+
+/// A job that was done again by `--resume` counts once, as it ended last.
+fn latest(records: Vec<Record>) -> Vec<Record> {
+    let identity = |record: &Record| {
+        let Case { model, ratio, device } = &record.case;
+        (model.clone(), ratio.to_bits(), device.clone(), record.mode, record.round)
+    };
+    let mut seen = HashSet::new();
+    let mut kept: Vec<Record> = records.into_iter().rev().filter(|record| seen.insert(identity(record))).collect();
+    kept.reverse();
+    kept
 }
 
 #[cfg(test)]
@@ -252,5 +299,65 @@ pub(crate) mod tests_support {
             before: BoardState::default(),
             after: BoardState::default(),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn a_run_comes_back_from_its_file() {
+        let run = fixture::run();
+        assert_eq!(Run::parse(&fixture::lines(&run)).unwrap(), run);
+    }
+
+    /// Wherever the host lost power after the header: what was written whole is there.
+    #[test]
+    fn a_cut_off_last_line_is_dropped() {
+        let mut run = fixture::run();
+        run.records.drain(..run.records.len() - 2);
+        let text = fixture::lines(&run);
+        let whole = |end: usize| text[..end].matches('\n').count() - 1;
+        for end in text.find('\n').unwrap() + 1..text.len() {
+            let read = Run::parse(&text[..end]).unwrap();
+            // The last line may be whole but for its line break.
+            let extra = usize::from(text.as_bytes()[end] == b'\n');
+            assert_eq!(read.records, run.records[..whole(end) + extra], "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn a_job_done_again_counts_as_it_ended_last() {
+        let run = fixture::run();
+        let mut again = run.clone();
+        let mut failed = run.records[3].clone();
+        failed.outcome = Outcome::Failed(Failure { stage: FailureStage::Run, message: "gone".into() });
+        again.records.insert(0, failed);
+        assert_eq!(Run::parse(&fixture::lines(&again)).unwrap(), run);
+    }
+
+    #[test]
+    fn what_was_planned_and_not_begun_is_missing() {
+        let mut run = fixture::run();
+        let before = run.tally();
+        let record = run.records.iter().position(|record| matches!(record.outcome, Outcome::Measured(_))).unwrap();
+        run.records.remove(record);
+        let after = run.tally();
+        assert_eq!(
+            (after.measured, after.failed, after.missing),
+            (before.measured - 1, before.failed, before.missing + 1)
+        );
+    }
+
+    #[test]
+    fn a_broken_line_elsewhere_is_named() {
+        let text = fixture::lines(&fixture::run());
+        let error = Run::parse(&text.replacen("\"kind\":\"record\"", "\"kind\":\"rec", 1)).unwrap_err();
+        assert!(error.starts_with("line 2: "), "{error}");
+        assert_eq!(Run::parse("").unwrap_err(), "it has no header line: not a run's file");
+        let newer = text.replacen("\"format\":1", "\"format\":99", 1);
+        assert_eq!(Run::parse(&newer).unwrap_err(), "it has format 99, this espalier reads 1");
     }
 }

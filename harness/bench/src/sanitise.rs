@@ -1,6 +1,61 @@
-//! Text from a board on its way to a terminal or a page: no control characters, no escape sequences.
+//! Text from a board, made fit for a terminal or a report: whatever a board sends is untrusted, and an escape sequence in it could rewrite
+//! what a person sees. Nothing is dropped silently: what would act on a terminal is written out instead (`\u{1b}`).
 
-/// Control characters (escape among them) become `\u{…}`, so that they are seen instead of obeyed.
+/// Writes out control characters and those that reorder or hide text. Line feeds stay, tabs become a space, the carriage return of `\r\n` goes.
 pub fn sanitise(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_unicode().to_string() } else { c.to_string() }).collect()
+    let mut safe = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\n' => safe.push('\n'),
+            '\t' => safe.push(' '),
+            '\r' if chars.peek() == Some(&'\n') => {}
+            c if c.is_control() || is_invisible(c) => safe.extend(c.escape_unicode()),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// Line and paragraph separators, zero-width characters, marks and overrides of the writing direction, tags.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::sanitise;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(sanitise(text), expected);
+    }
+
+    #[test]
+    fn what_acts_on_a_terminal_is_written_out() {
+        check("\x1b[2Jgone", r"\u{1b}[2Jgone");
+        check("\u{9b}31m", r"\u{9b}31m");
+        check("100%\rfake", r"100%\u{d}fake");
+        check("one\r\ntwo\tthree", "one\ntwo three");
+        check("abc\u{202e}fdp", r"abc\u{202e}fdp");
+        check("grün, 21 °C, 速い", "grün, 21 °C, 速い");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_acts_survives(text in any::<String>()) {
+            let safe = sanitise(&text);
+            prop_assert!(safe.chars().all(|c| c == '\n' || !c.is_control()));
+            prop_assert_eq!(sanitise(&safe), safe);
+        }
+
+        #[test]
+        fn printable_text_stays(text in "[ -~\n]*") {
+            prop_assert_eq!(sanitise(&text), text);
+        }
+    }
 }

@@ -9,8 +9,21 @@ use espalier_bench::inventory::Conditions;
 
 use crate::{
     cancel::Cancel,
-    transport::{Transport, TransportError},
+    transport::{Limits, Transport, TransportError},
 };
+
+/// The way to the board these functions go: its shell, and how long it may take.
+pub struct Shell<'a> {
+    pub transport: &'a mut Transport,
+    pub limits: Limits,
+    pub cancel: &'a Cancel,
+}
+
+impl Shell<'_> {
+    fn ask(&mut self, script: &str) -> Result<String, TransportError> {
+        Ok(self.transport.shell(script, self.limits, self.cancel)?.stdout)
+    }
+}
 
 /// How a board was found; [`Found::restore`] puts it back.
 #[derive(Debug, Default)]
@@ -21,26 +34,25 @@ pub struct Found {
     pub notes: Vec<String>,
 }
 
-const LIST: &str =
-    r#"for f in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do [ -r "$f" ] && echo "$f $(cat "$f")"; done; true"#;
+const LIST: &str = r#"for f in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do [ -r "$f" ] && echo "$f $(cat "$f")"; done; true"#;
 
 const HOTTEST: &str = r#"for f in /sys/class/thermal/thermal_zone*/temp; do [ -r "$f" ] && cat "$f"; done; true"#;
 
 /// Longest wait for a board to cool down before an invocation.
 const COOL_DOWN: Duration = Duration::from_secs(300);
 
-pub fn prepare(transport: &mut Transport, wanted: &Conditions) -> Result<Found, TransportError> {
+pub fn prepare(shell: &mut Shell, wanted: &Conditions) -> Result<Found, TransportError> {
     let mut found = Found::default();
     let Some(governor) = &wanted.governor else { return Ok(found) };
-    found.governors = governors(transport)?;
+    found.governors = governors(shell)?;
     if found.governors.is_empty() {
         found.notes.push(format!("governor `{governor}` was asked for, but the board has none to set"));
     }
     let files: Vec<String> = found.governors.iter().map(|(file, _)| file.clone()).collect();
     for file in &files {
-        write(transport, file, governor)?;
+        write(shell, file, governor)?;
     }
-    for (file, now) in governors(transport)? {
+    for (file, now) in governors(shell)? {
         if now != *governor {
             found.notes.push(format!(
                 "governor `{governor}` was asked for, but `{file}` stays at `{now}`: let the ssh user write it (`sudo -n tee`)"
@@ -52,26 +64,23 @@ pub fn prepare(transport: &mut Transport, wanted: &Conditions) -> Result<Found, 
 
 impl Found {
     /// Best effort: a board that is gone cannot be put back, and says so elsewhere.
-    pub fn restore(&self, transport: &mut Transport) -> Result<(), TransportError> {
+    pub fn restore(&self, shell: &mut Shell) -> Result<(), TransportError> {
         for (file, before) in &self.governors {
-            write(transport, file, before)?;
+            write(shell, file, before)?;
         }
         Ok(())
     }
 }
 
 /// Waits until the board is at most this warm. Returns a note if it stayed warmer or does not tell.
-pub fn cool_down(
-    transport: &mut Transport,
-    celsius: f64,
-    cancel: &Cancel,
-) -> Result<Option<String>, TransportError> {
+pub fn cool_down(shell: &mut Shell, celsius: f64) -> Result<Option<String>, TransportError> {
     let start = Instant::now();
     loop {
-        let told = transport.shell(HOTTEST)?.stdout;
-        let hottest = told.lines().filter_map(|line| line.trim().parse::<f64>().ok()).fold(None, |hottest, now| {
-            Some(hottest.map_or(now / 1000.0, |before: f64| before.max(now / 1000.0)))
-        });
+        let told = shell.ask(HOTTEST)?;
+        let hottest = told
+            .lines()
+            .filter_map(|line| line.trim().parse::<f64>().ok())
+            .fold(None, |hottest, now| Some(hottest.map_or(now / 1000.0, |before: f64| before.max(now / 1000.0))));
         match hottest {
             None => return Ok(Some("a highest start temperature was asked for, but the board tells none".into())),
             Some(now) if now <= celsius => return Ok(None),
@@ -81,23 +90,20 @@ pub fn cool_down(
                     COOL_DOWN.as_secs()
                 )));
             }
-            Some(_) if cancel.is_requested() => return Err(TransportError::Cancelled),
+            Some(_) if shell.cancel.is_requested() => return Err(TransportError::Cancelled),
             Some(_) => std::thread::sleep(Duration::from_millis(500)),
         }
     }
 }
 
-fn governors(transport: &mut Transport) -> Result<Vec<(String, String)>, TransportError> {
-    let told = transport.shell(LIST)?.stdout;
+fn governors(shell: &mut Shell) -> Result<Vec<(String, String)>, TransportError> {
+    let told = shell.ask(LIST)?;
     Ok(told.lines().filter_map(|line| line.split_once(' ')).map(|(file, now)| (file.into(), now.into())).collect())
 }
 
-fn write(transport: &mut Transport, file: &str, value: &str) -> Result<(), TransportError> {
-    let (file, value) =
-        (espalier_bench::command::shell_quote(file), espalier_bench::command::shell_quote(value));
-    let script = format!(
-        "{{ echo {value} > {file}; }} 2>/dev/null || echo {value} | sudo -n tee {file} >/dev/null 2>&1; true"
-    );
-    transport.shell(&script)?;
-    Ok(())
+fn write(shell: &mut Shell, file: &str, value: &str) -> Result<(), TransportError> {
+    let (file, value) = (espalier_bench::command::shell_quote(file), espalier_bench::command::shell_quote(value));
+    let script =
+        format!("{{ echo {value} > {file}; }} 2>/dev/null || echo {value} | sudo -n tee {file} >/dev/null 2>&1; true");
+    shell.ask(&script).map(drop)
 }

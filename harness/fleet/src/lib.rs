@@ -4,11 +4,19 @@
 
 pub mod apt;
 pub mod blob;
+pub mod boards;
 pub mod build;
 pub mod cache;
 pub mod cancel;
+pub mod conditions;
+pub mod deploy;
 pub mod elf;
+pub mod eval_set;
 mod file_lock;
+pub mod lease;
+pub mod npz;
 pub mod process;
+pub mod session;
 pub mod toolchain;
+pub mod transport;
 mod versions;

@@ -11,7 +11,7 @@ use std::{
 
 use espalier_bench::{
     conversation::Conversation,
-    inventory::Device,
+    inventory::{Device, Target},
     plan::{self, PlannedJob},
     record::{Failure, FailureStage, MeasuringProtocol, Outcome, Record},
 };
@@ -19,12 +19,15 @@ use espalier_protocol::Mode;
 
 use crate::{
     cancel::Cancel,
-    conditions,
+    conditions::{self, Shell},
     deploy::{self, BlobFile, Pushed},
-    elf::{self, ElfInfo},
-    lease::Lease,
-    transport::{Limits, Transport, TransportError},
+    elf::{self, BoardLibc, ElfInfo},
+    lease::{Lease, LeaseError},
+    transport::{Limits, Transport},
 };
+
+/// How much longer than one command a lease lasts: it can be renewed between commands only.
+const LEASE_MARGIN: Duration = Duration::from_secs(120);
 
 /// Everything one device is to do.
 #[derive(Clone, Debug)]
@@ -32,6 +35,8 @@ pub struct DeviceWork {
     pub device: Device,
     pub runner: BlobFile,
     pub elf: ElfInfo,
+    /// What the runner was built for.
+    pub target: Target,
     /// Variants and prepared inputs.
     pub files: Vec<BlobFile>,
     pub jobs: Vec<PlannedJob>,
@@ -69,7 +74,8 @@ pub struct Ended {
 
 /// Carries out everything, telling each event. Blocks; run it on a thread of its own.
 pub fn carry_out(work: &DeviceWork, run_start: Instant, cancel: &Cancel, tell: &mut dyn FnMut(Event)) {
-    let mut session = Session { work, run_start, cancel, tell, start: Instant::now(), ended: Ended::default(), sequence: 0 };
+    let mut session =
+        Session { work, run_start, cancel, tell, start: Instant::now(), ended: Ended::default(), sequence: 0 };
     let done = session.whole();
     let carried_out = session.sequence as usize;
     session.ended.left = work.jobs.len().saturating_sub(carried_out);
@@ -102,16 +108,17 @@ impl Session<'_> {
         let mut transport = Transport::open(device, self.cancel).map_err(at(FailureStage::Connect))?;
         (self.tell)(Event::Connected);
         self.check_fit(&mut transport)?;
-        let mut lease =
-            Lease::take(&mut transport, &device.workdir, &self.work.owner).map_err(at(FailureStage::Push))?;
-        let done = self.with_lease(&mut transport, &mut lease);
-        // A transport that timed out is of no use any more; a fresh one, if the board still answers, lets go of the lease.
-        if lease.release(&mut transport).is_err()
-            && let Ok(mut fresh) = Transport::open(device, &Cancel::default())
-        {
-            let _ = lease.release(&mut fresh);
+        if transport.is_local() {
+            return self.with_board(&mut Board::Free(transport));
         }
-        done
+        let lasts = device.timeouts.command + LEASE_MARGIN;
+        let lease = Lease::take(transport, &device.workdir, &self.work.owner, lasts, self.limits(), self.cancel);
+        let mut board = Board::Leased(lease.map_err(at(FailureStage::Push))?);
+        self.with_board(&mut board)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::from(&self.work.device.timeouts)
     }
 
     /// A binary the board cannot run is found out here, not by a crash there.
@@ -120,42 +127,45 @@ impl Session<'_> {
             // What is put before the runner decides what can be run.
             return Ok(());
         }
-        let facts = elf::board_facts(transport).map_err(at(FailureStage::Connect))?;
-        let mismatches = elf::check(&self.work.elf, &facts);
+        let told = transport.shell(elf::PROBE, self.limits(), self.cancel).map_err(at(FailureStage::Connect))?;
+        let facts = BoardLibc::parse(&told.stdout).facts_for(&self.work.elf);
+        let mismatches = elf::check(&self.work.elf, &facts, &self.work.target);
         if mismatches.is_empty() {
             return Ok(());
         }
         let told: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
-        Err(Failure { stage: FailureStage::Build, message: format!("the runner does not fit: {}", told.join("; ")) })
+        Err(Failure {
+            stage: FailureStage::Build,
+            message: format!("the runner does not fit the board: {}", told.join("; ")),
+        })
     }
 
-    fn with_lease(&mut self, transport: &mut Transport, lease: &mut Lease) -> Result<(), Failure> {
+    fn with_board(&mut self, board: &mut Board) -> Result<(), Failure> {
         let device = &self.work.device;
         let files: Vec<BlobFile> = [&self.work.runner].into_iter().chain(&self.work.files).cloned().collect();
-        let tell = &mut self.tell;
-        let pushed = deploy::push(transport, &device.workdir, &files, self.cancel, &mut |done, total| {
-            tell(Event::Pushing { done, total });
-        });
+        let (limits, tell) = (self.limits(), &mut self.tell);
+        let pushed =
+            deploy::push(board.transport(), &device.workdir, &files, limits, self.cancel, &mut |done, total| {
+                tell(Event::Pushing { done, total });
+            });
         let pushed = pushed.map_err(at(FailureStage::Push))?;
         let paths = pushed.paths.clone();
         (self.tell)(Event::Pushed(pushed));
-        let found = conditions::prepare(transport, &device.conditions).map_err(at(FailureStage::Push))?;
+        let mut shell = Shell { transport: board.transport(), limits, cancel: self.cancel };
+        let found = conditions::prepare(&mut shell, &device.conditions).map_err(at(FailureStage::Push))?;
         for note in &found.notes {
             (self.tell)(Event::Note(note.clone()));
         }
-        let done = self.all_jobs(transport, lease, &|sha: &str| paths[sha].clone());
-        if let Err(error) = found.restore(transport) {
+        let done = self.all_jobs(board, &|sha: &str| paths[sha].clone());
+        // Ctrl-C does not stop this: it is why it is done.
+        let mut shell = Shell { transport: board.transport(), limits, cancel: &Cancel::default() };
+        if let Err(error) = found.restore(&mut shell) {
             (self.tell)(Event::Note(format!("the board's governor was not put back: {error}")));
         }
         done
     }
 
-    fn all_jobs(
-        &mut self,
-        transport: &mut Transport,
-        lease: &mut Lease,
-        path: &dyn Fn(&str) -> String,
-    ) -> Result<(), Failure> {
+    fn all_jobs(&mut self, board: &mut Board, path: &dyn Fn(&str) -> String) -> Result<(), Failure> {
         // A variant that does not run at all is not tried again ten times.
         let mut hopeless: HashSet<(String, u64)> = HashSet::new();
         for job in &self.work.jobs {
@@ -167,15 +177,14 @@ impl Session<'_> {
                 self.sequence += 1;
                 continue;
             }
-            lease.refresh(transport).map_err(at(FailureStage::Run))?;
-            if let (Mode::Time, Some(celsius)) = (job.mode, self.work.device.conditions.max_start_celsius)
-                && let Some(note) =
-                    conditions::cool_down(transport, celsius, self.cancel).map_err(at(FailureStage::Run))?
-            {
-                (self.tell)(Event::Note(note));
+            board.renew(self.cancel).map_err(at(FailureStage::Run))?;
+            if let (Mode::Time, Some(celsius)) = (job.mode, self.work.device.conditions.max_start_celsius) {
+                let mut shell = Shell { transport: board.transport(), limits: self.limits(), cancel: self.cancel };
+                let note = conditions::cool_down(&mut shell, celsius).map_err(at(FailureStage::Run))?;
+                note.into_iter().for_each(|note| (self.tell)(Event::Note(note)));
             }
             (self.tell)(Event::Started(job.clone()));
-            let outcome = self.one_job(transport, job, path)?;
+            let outcome = self.one_job(board.transport(), job, path)?;
             if matches!(&outcome, Outcome::Failed(failure) if failure.stage == FailureStage::Runner) {
                 hopeless.insert(variant);
             }
@@ -193,7 +202,7 @@ impl Session<'_> {
         let device = &self.work.device;
         let runner_job = plan::runner_job(job, device, &self.work.protocol, path);
         let words = plan::runner_words(device, &path(&self.work.runner.sha256), &runner_job);
-        let limits = Limits { command: device.timeouts.command, idle: device.timeouts.idle };
+        let limits = self.limits();
         let start_ms = self.run_start.elapsed().as_millis() as u64;
         let start = Instant::now();
         let mut conversation = Conversation::new(job.mode);
@@ -246,7 +255,24 @@ fn at<E: std::fmt::Display>(stage: FailureStage) -> impl Fn(E) -> Failure {
     move |error| Failure { stage, message: error.to_string() }
 }
 
-/// Whether an error is the user's own Ctrl-C.
-pub fn is_cancelled(error: &TransportError) -> bool {
-    matches!(error, TransportError::Cancelled)
+/// The way to a board, and the lease on it. This host needs none: its runs take turns by themselves.
+enum Board {
+    Free(Transport),
+    Leased(Lease),
+}
+
+impl Board {
+    fn transport(&mut self) -> &mut Transport {
+        match self {
+            Board::Free(transport) => transport,
+            Board::Leased(lease) => lease.transport(),
+        }
+    }
+
+    fn renew(&mut self, cancel: &Cancel) -> Result<(), LeaseError> {
+        match self {
+            Board::Free(_) => Ok(()),
+            Board::Leased(lease) => lease.renew(cancel),
+        }
+    }
 }

@@ -39,6 +39,7 @@ pub fn read_device(
     let runner: Vec<String> =
         runner.iter().filter_map(|word| word.parse(|text| values::filled("a word", text))).collect();
     let emulated = table.take("emulated").and_then(|value| value.flag());
+    let in_all = table.take("in-all").and_then(|value| value.flag()).unwrap_or(true);
     let conditions = table.take("conditions").and_then(|value| value.table()).map(read_conditions);
     let timeouts = table.take("timeouts").and_then(|value| value.table()).map(read_timeouts);
     table.close();
@@ -51,6 +52,7 @@ pub fn read_device(
         // Times under an emulator must not be taken for a board's because a line was forgotten.
         emulated: emulated.unwrap_or_else(|| runner.first().is_some_and(|program| is_emulator(program))),
         runner,
+        in_all,
         conditions: conditions.unwrap_or_default(),
         timeouts: timeouts.unwrap_or_default(),
     }

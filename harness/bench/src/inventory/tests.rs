@@ -112,6 +112,7 @@ fn valid_files_mean_what_they_say() {
             workdir: DEFAULT_WORKDIR.into(),
             runner: Vec::new(),
             emulated: false,
+            in_all: true,
             conditions: Conditions::default(),
             timeouts: Timeouts::default(),
         }
@@ -134,6 +135,7 @@ fn valid_files_mean_what_they_say() {
             workdir: "/data/$espalier".into(),
             runner: vec!["qemu-aarch64-static".into(), "-L".into(), "/usr/aarch64-linux-gnu".into()],
             emulated: true,
+            in_all: true,
             conditions: Conditions {
                 governor: Some("performance".into()),
                 cpus: vec![3, 2],

@@ -85,6 +85,8 @@ pub struct Device {
     pub runner: Vec<String>,
     /// Times from it say nothing about a real board.
     pub emulated: bool,
+    /// Whether `--all-devices` means this one too.
+    pub in_all: bool,
     pub conditions: Conditions,
     pub timeouts: Timeouts,
 }

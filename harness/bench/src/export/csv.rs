@@ -1,0 +1,106 @@
+//! `--export-csv`: one row a case, quoted as RFC 4180 says, units in the columns' names; an empty field is "not measured".
+
+use crate::{
+    metric::{Metric, Unit},
+    sanitise::sanitise,
+    summary::{CaseSummary, Trust},
+};
+
+pub fn render(summaries: &[CaseSummary]) -> String {
+    let mut out = record(&columns());
+    for summary in summaries {
+        out.push_str(&record(&fields(summary)));
+    }
+    out
+}
+
+/// With an interval's limits beside them.
+fn has_bounds(metric: Metric) -> bool {
+    matches!(metric, Metric::P50 | Metric::P90 | Metric::P99 | Metric::SpeedUp)
+}
+
+fn columns() -> Vec<String> {
+    let mut columns: Vec<String> = ["model", "device", "ratio", "effective_ratio"].map(str::to_owned).to_vec();
+    for metric in Metric::ALL {
+        let name = metric.name().replace('-', "_");
+        let unit = match metric.unit() {
+            Unit::Nanoseconds => "_ns",
+            Unit::Bytes => "_bytes",
+            Unit::Count | Unit::Times => "",
+            Unit::Fraction => "_fraction",
+        };
+        columns.push(format!("{name}{unit}"));
+        if has_bounds(metric) {
+            columns.extend([format!("{name}_low{unit}"), format!("{name}_high{unit}")]);
+        }
+    }
+    let last = ["samples", "lost", "won", "invocations", "planned_invocations", "values", "trust", "failures"];
+    columns.extend(last.map(str::to_owned));
+    columns
+}
+
+fn fields(summary: &CaseSummary) -> Vec<String> {
+    let number = |number: Option<f64>| number.map(|number| number.to_string()).unwrap_or_default();
+    let count = |count: Option<u64>| count.map(|count| count.to_string()).unwrap_or_default();
+    let case = &summary.case;
+    let mut fields =
+        vec![case.model.clone(), case.device.clone(), case.ratio.to_string(), number(summary.effective_ratio)];
+    for metric in Metric::ALL {
+        let estimate = summary.value(metric);
+        fields.push(number(estimate.map(|estimate| estimate.value)));
+        if has_bounds(metric) {
+            let bounds = estimate.and_then(|estimate| estimate.bounds);
+            fields.extend([number(bounds.map(|bounds| bounds.low)), number(bounds.map(|bounds| bounds.high))]);
+        }
+    }
+    let failures = summary.failures.iter().map(|failure| {
+        // Our words come first: a field that begins with a board's `=` would be a formula to a spreadsheet.
+        format!("{} at {}: {}", failure.mode.name(), failure.stage.name(), sanitise(&failure.message))
+    });
+    fields.extend([
+        count(summary.accuracy.map(|accuracy| accuracy.total)),
+        count(summary.change.map(|change| change.lost)),
+        count(summary.change.map(|change| change.won)),
+        summary.invocation_medians.len().to_string(),
+        summary.planned_invocations.to_string(),
+        summary.values.to_string(),
+        summary.trust.map(Trust::name).unwrap_or_default().to_owned(),
+        failures.collect::<Vec<String>>().join("; "),
+    ]);
+    fields
+}
+
+fn record(fields: &[String]) -> String {
+    let quoted = fields.iter().map(|field| {
+        if field.contains(['"', ',', '\r', '\n']) {
+            format!("\"{}\"", field.replace('"', "\"\""))
+        } else {
+            field.clone()
+        }
+    });
+    quoted.collect::<Vec<String>>().join(",") + "\r\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fixture, summary::summarise};
+
+    #[test]
+    fn one_row_a_case() {
+        let summaries = summarise(&fixture::run());
+        let got = render(&summaries[..3]);
+        let expected = r#"
+model,device,ratio,effective_ratio,weights_kept,macs_executed,macs_nonzero,file_bytes,load_ns,first_ns,p50_ns,p50_low_ns,p50_high_ns,p90_ns,p90_low_ns,p90_high_ns,p99_ns,p99_low_ns,p99_high_ns,speed_up,speed_up_low,speed_up_high,peak_rss_bytes,peak_allocated_bytes,accuracy_fraction,samples,lost,won,invocations,planned_invocations,values,trust,failures
+digits-cnn,local,0,0,52000,410000,410000,215040,12500000,3012024,1000000.1274885128,980948.3464334935,1019421.9283949217,1081015.2,,,1111350.9466666668,,,,,,9437184,3145728,0.98,200,,,5,5,605,ok,
+digits-cnn,local,0.5,0.5,26000,410000,210000,215040,12500000,2392810,799999.8641248487,783843.2001510083,816489.5510689889,864691.6000000001,,,893125.2000000002,,,1.2500003716656285,1.24181503605595,1.258239660333611,9502720,3167573,0.97,200,3,1,5,5,605,ok,
+digits-cnn,local,0.9,0.895,5460,410000,50000,215040,,,,,,,,,,,,,,,9568256,3189418,0.9,200,17,1,0,5,0,,time at run: the runner was cut off before `finished`: signal 9 | \u{1b}]0;x\u{7}
+"#;
+        assert!(got.replace("\r\n", "\n") == expected.trim_start_matches('\n'), "{got}");
+    }
+
+    #[test]
+    fn quoted_as_the_rfc_says() {
+        assert_eq!(record(&["a".into(), "b,c".into(), "say \"x\"\n".into()]), "a,\"b,c\",\"say \"\"x\"\"\n\"\r\n");
+    }
+}

@@ -1,0 +1,130 @@
+//! Results for other tools, one file a format. All pure: summaries in, the file's text out; numbers in base units, never rescaled between runs, and
+//! what was not measured is left out or empty.
+
+pub mod action;
+pub mod bencher;
+pub mod csv;
+pub mod hyperfine;
+pub mod json;
+
+use crate::record::Case;
+
+/// Names a series: `digits-cnn/0.5/pi4`.
+fn series(case: &Case) -> String {
+    format!("{}/{}/{}", case.model, case.ratio, case.device)
+}
+
+/// What no number kept from being exact can break: maps of strings and numbers always encode.
+fn pretty(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("strings and numbers always encode") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        fixture,
+        metric::Metric,
+        summary::{CaseSummary, summarise},
+    };
+
+    fn summaries() -> Vec<CaseSummary> {
+        summarise(&fixture::run())
+    }
+
+    fn parsed(text: &str) -> Value {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn json_has_units_for_its_fields_and_comes_back() {
+        let summaries = summaries();
+        let document = parsed(&json::render(&fixture::run(), &summaries));
+        assert_eq!((&document["schema"], &document["version"]), (&json!("espalier-summary"), &json!(1)));
+        let read: Vec<CaseSummary> = serde_json::from_value(document["cases"].clone()).unwrap();
+        assert_eq!(read, summaries);
+        assert_eq!(document["units"]["p50"], "ns");
+        assert_eq!(document["units"].as_object().unwrap().len(), Metric::ALL.len());
+        assert_eq!(document["cases"][2]["p50"], Value::Null, "not measured is null");
+        assert_eq!(document["cases"][1]["file"], 215_040);
+        assert!(document["run"]["models"][0]["labels"].is_null());
+    }
+
+    #[test]
+    fn bencher_has_limits_and_leaves_out_what_is_missing() {
+        let document = parsed(&bencher::render(&summaries()));
+        let half = &document["digits-cnn/0.5/local"];
+        let latency = |key: &str| half["latency"][key].as_f64().unwrap();
+        assert!((latency("value") / 0.8e6 - 1.0).abs() < 1e-5, "in ns");
+        assert!(latency("lower_value") < latency("value") && latency("value") < latency("upper_value"));
+        assert_eq!(half["peak-rss"], json!({"value": 9_502_720.0}));
+        assert_eq!(half["accuracy"], json!({"value": 0.97}));
+        assert_eq!(document["digits-cnn/0.9/local"].get("latency"), None);
+        assert_eq!(document["digits-cnn/0.9/local"]["accuracy"]["value"], 0.9);
+    }
+
+    #[test]
+    fn the_actions_two_files_hold_one_direction_each() {
+        let files = action::render(&summaries());
+        let names = |text: &str| -> Vec<String> {
+            let entries = parsed(text);
+            let of_half = entries.as_array().unwrap().iter().filter_map(|entry| {
+                let (series, metric) = entry["name"].as_str().unwrap().split_once(' ').unwrap();
+                (series == "digits-cnn/0.5/local").then(|| metric.to_owned())
+            });
+            of_half.collect()
+        };
+        assert_eq!(names(&files.bigger_is_better), ["speed-up", "accuracy"]);
+        assert_eq!(names(&files.smaller_is_better).len(), Metric::ALL.len() - 2);
+        let entries = parsed(&files.smaller_is_better);
+        let p50 = |series: &str| {
+            let name = format!("{series} p50");
+            entries.as_array().unwrap().iter().find(|entry| entry["name"] == name.as_str()).cloned()
+        };
+        let local = p50("digits-cnn/0.5/local").unwrap();
+        assert_eq!(local["unit"], "ns");
+        assert!(local["range"].as_str().unwrap().starts_with("± ") && local.get("extra").is_none());
+        assert_eq!(p50("digits-cnn/0.5/virt-riscv64").unwrap()["extra"], "trust: emulated");
+        assert_eq!(p50("digits-cnn/0.9/local"), None);
+    }
+
+    #[test]
+    fn hyperfine_is_in_seconds_with_one_time_an_invocation() {
+        let document = parsed(&hyperfine::render(&summaries()));
+        let results = document["results"].as_array().unwrap();
+        assert_eq!(results.len(), 5, "the case without times is left out");
+        let half = &results[1];
+        assert_eq!(half["command"], "digits-cnn/0.5/local");
+        assert!((half["mean"].as_f64().unwrap() / 0.8e-3 - 1.0).abs() < 1e-3);
+        assert_eq!(half["times"].as_array().unwrap().len(), 5);
+        assert_eq!(half["exit_codes"], json!([0, 0, 0, 0, 0]));
+        assert_eq!(half["parameters"], json!({"device": "local", "model": "digits-cnn", "ratio": "0.5"}));
+        let keys: Vec<&String> = half.as_object().unwrap().keys().collect();
+        let expected = [
+            "command",
+            "exit_codes",
+            "max",
+            "mean",
+            "median",
+            "min",
+            "parameters",
+            "stddev",
+            "system",
+            "times",
+            "user",
+        ];
+        assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn nothing_measured_is_nothing_exported() {
+        let mut run = fixture::run();
+        run.records.clear();
+        let summaries = summarise(&run);
+        assert_eq!(parsed(&bencher::render(&summaries)), json!({}));
+        assert_eq!(parsed(&hyperfine::render(&summaries)), json!({"results": []}));
+        assert_eq!(parsed(&action::render(&summaries).smaller_is_better), json!([]));
+    }
+}

@@ -1,0 +1,179 @@
+//! A run with known truth, for tests: one model at three ratios on two devices, five rounds.
+//!
+//! On `local` dense takes 1.00 ms and ratio 0.5 takes 0.80 ms exactly (geometric means over the rounds), ratio 0.9 never ran for times. Ratio 0.5 loses
+//! 3 samples of 200 and wins 1. `virt-riscv64` is emulated, ten times slower, and says hostile things.
+
+use espalier_protocol::{BoardState, Hello, Loaded, Macs, Memory, Mode, Predictions};
+
+use crate::record::{
+    Case, DeviceInfo, Entry, FORMAT, Failure, FailureStage, Measurement, MeasuringProtocol, ModelInfo, Outcome,
+    Provenance, Record, Run, RunHeader, RunnerInfo, VariantInfo,
+};
+
+pub const RATIOS: [f64; 3] = [0.0, 0.5, 0.9];
+pub const SAMPLES: usize = 200;
+pub const ROUNDS: u32 = 5;
+
+/// Shared by all variants of a round, so that pairing removes it; the product over the rounds is 1.
+const DRIFT: [f64; 5] = [0.0, 0.02, -0.02, 0.01, -0.01];
+/// Of one invocation; the sum over the rounds is 0 for each variant.
+const NOISE: [[f64; 5]; 3] =
+    [[0.004, -0.004, 0.0, 0.002, -0.002], [-0.003, 0.003, 0.001, -0.001, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]];
+
+pub fn run() -> Run {
+    let mut records = Vec::new();
+    for device in ["local", "virt-riscv64"] {
+        for (variant, ratio) in RATIOS.into_iter().enumerate() {
+            let case = Case { model: "digits-cnn".into(), ratio, device: device.into() };
+            let mut push = |mode: Mode, round: u32, outcome: Outcome| {
+                let sequence = records.len() as u32;
+                let (start_ms, wall_ms) = (u64::from(sequence) * 100, 90);
+                records.push(Record { case: case.clone(), mode, round, sequence, start_ms, wall_ms, outcome });
+            };
+            push(
+                Mode::Score,
+                0,
+                measured(device, |said| {
+                    said.loaded.macs = Some(Macs { executed: 410_000, nonzero: 410_000 - (ratio * 400_000.0) as u64 });
+                    said.predictions = Some(predictions(variant, device));
+                }),
+            );
+            push(
+                Mode::Memory,
+                0,
+                measured(device, |said| {
+                    let peak_rss = 9_437_184 + variant as u64 * 65_536;
+                    said.memory = Some(Memory { phases: vec![], peak_rss, peak_allocated: peak_rss / 3 });
+                }),
+            );
+            for round in 0..ROUNDS {
+                let failed = device == "local" && ratio == 0.9;
+                push(Mode::Time, round, if failed { stopped() } else { timed(device, variant, round) });
+            }
+        }
+    }
+    Run { header: header(), records }
+}
+
+/// The run's file.
+pub fn lines(run: &Run) -> String {
+    let header = Entry::Header(Box::new(run.header.clone()));
+    let records = run.records.iter().map(|record| Entry::Record(Box::new(record.clone())));
+    [header].into_iter().chain(records).map(|entry| serde_json::to_string(&entry).unwrap() + "\n").collect()
+}
+
+pub fn header() -> RunHeader {
+    let variant = |ratio: f64| VariantInfo {
+        ratio,
+        sha256: format!("{:064x}", (ratio * 100.0) as u64),
+        bytes: 215_040,
+        prunable: 52_000,
+        // What rounding to whole weights leaves; at 0.9 a layer kept more than its part.
+        removed: if ratio == 0.9 { 46_540 } else { (ratio * 52_000.0) as u64 },
+        parameters: 52_200,
+        zeros: (ratio * 52_000.0) as u64,
+    };
+    let device = |name: &str, triple: &str, emulated: bool| DeviceInfo {
+        name: name.into(),
+        target: triple.split('-').next().unwrap().into(),
+        triple: triple.into(),
+        emulated,
+        runner: Some(RunnerInfo {
+            sha256: "1a2b3c4d5e6f".into(),
+            bytes: 4_299_161,
+            builder: "cargo, rustc 1.91.0".into(),
+        }),
+    };
+    RunHeader {
+        format: FORMAT,
+        id: "20261123T191500Z-3f9a".into(),
+        started: "2026-11-23T19:15:00Z".into(),
+        provenance: Provenance {
+            espalier: "0.1.0".into(),
+            revision: Some("7c7533f+".into()),
+            host: "workbench".into(),
+            command: vec!["cargo".into(), "xtask".into(), "bench".into()],
+        },
+        protocol: MeasuringProtocol { runs: ROUNDS, warmup: 20, iterations: 100, min_time_ms: 500 },
+        models: vec![ModelInfo {
+            name: "digits-cnn".into(),
+            recipe: "magnitude, global, weight".into(),
+            labels: Some(labels()),
+            inputs: Some("abcd".into()),
+            variants: RATIOS.map(variant).to_vec(),
+            max_accuracy_drop: Some(0.01),
+        }],
+        devices: vec![
+            device("local", "x86_64-unknown-linux-gnu", false),
+            device("virt-riscv64", "riscv64gc-unknown-linux-gnu", true),
+        ],
+        reference_device: Some("local".into()),
+    }
+}
+
+/// The median of a round's raw values, in ns and unrounded.
+pub fn median_ns(device: &str, variant: usize, round: u32) -> f64 {
+    let truth = [1.00e6, 0.80e6, 0.70e6][variant] * if device == "local" { 1.0 } else { 10.0 };
+    truth * (DRIFT[round as usize] + NOISE[variant][round as usize]).exp()
+}
+
+pub fn timed(device: &str, variant: usize, round: u32) -> Outcome {
+    let median = median_ns(device, variant, round);
+    measured(device, |said| {
+        said.first_ns = Some((median * 3.0) as u64);
+        // An odd number of values, evenly around the median; the highest a tenth above it.
+        said.timed_ns = (0..121).map(|i| (median * (1.0 + f64::from(i - 60) / 600.0)).round() as u64).collect();
+    })
+}
+
+pub fn measured(device: &str, change: impl FnOnce(&mut Measurement)) -> Outcome {
+    let hostile = device != "local";
+    let state = BoardState {
+        kernel: Some("6.1.0".into()),
+        cpu: Some(if hostile { "QEMU | \u{1b}[31mvirt @root".into() } else { "Bench CPU 3000".into() }),
+        cpus: Some(if hostile { 1 } else { 2 }),
+        governor: Some("performance".into()),
+        frequency_khz: Some(3_000_000),
+        max_frequency_khz: Some(3_000_000),
+        throttled: Some(false),
+        ..BoardState::default()
+    };
+    let mut said = Measurement {
+        hello: Hello {
+            protocol: espalier_protocol::VERSION,
+            runner: "0.1.0".into(),
+            arch: "x86_64".into(),
+            pid: 1,
+            engine: "tract 0.23.9".into(),
+            cpu_features: vec![],
+        },
+        loaded: Loaded { parse_ns: 4_000_000, optimise_ns: 8_500_000, inputs: vec![], outputs: vec![], macs: None },
+        first_ns: None,
+        timed_ns: vec![],
+        memory: None,
+        predictions: None,
+        before: state.clone(),
+        after: state,
+    };
+    change(&mut said);
+    Outcome::Measured(Box::new(said))
+}
+
+fn stopped() -> Outcome {
+    let message = "the runner was cut off before `finished`: signal 9 | \u{1b}]0;x\u{7}".to_owned();
+    Outcome::Failed(Failure { stage: FailureStage::Run, message })
+}
+
+fn labels() -> Vec<i64> {
+    (0..SAMPLES as i64).map(|sample| sample % 10).collect()
+}
+
+/// Dense is wrong on samples 0 to 3, ratio 0.5 on 1 to 6, ratio 0.9 on 1 to 20.
+fn predictions(variant: usize, device: &str) -> Predictions {
+    let wrong = [0..4, 1..7, 1..21][variant].clone();
+    let class = |sample: usize| (sample as u32 % 10 + u32::from(wrong.contains(&sample))) % 10;
+    let classes: Vec<u32> = (0..SAMPLES).map(class).collect();
+    let value = if device == "local" { 1.0 } else { 1.0 + f32::EPSILON };
+    let values = classes.iter().map(|class| (0..10).map(|i| if i == *class { value } else { 0.0 }).collect()).collect();
+    Predictions { start: 0, classes, values }
+}

@@ -1,0 +1,462 @@
+//! The text of one table, a model on a device, before anything is known of terminals or Markdown: facts, columns with cells, notes. The one place
+//! where numbers become strings and get the units people read; every column has one unit and one number of decimals, so that cells compare.
+
+use espalier_protocol::{BoardState, Mode};
+
+use crate::{
+    metric::{Bounds, Estimate, Metric, Unit},
+    record::{DeviceInfo, ModelInfo, Outcome, Run},
+    sanitise::sanitise,
+    summary::{CaseSummary, NOISY_LOG_SD, Trust},
+};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sheet {
+    /// `digits-cnn on pi4`.
+    pub title: String,
+    /// What must be known to read the numbers; short phrases. Free of control characters, otherwise as the board sent them.
+    pub facts: Vec<String>,
+    pub columns: Vec<Column>,
+    /// Below the table; sentences without a full stop.
+    pub notes: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    pub name: &'static str,
+    /// Empty for what has none.
+    pub unit: String,
+    /// What does not fit is left out by this, the highest first.
+    pub rank: u8,
+    /// One a case.
+    pub cells: Vec<Cell>,
+    /// What the heading is too short to say; may be empty.
+    pub legend: &'static str,
+}
+
+impl Column {
+    fn new(name: &'static str, unit: impl Into<String>, rank: u8, cells: Vec<Cell>) -> Column {
+        Column { name, unit: unit.into(), rank, cells, legend: "" }
+    }
+}
+
+/// The legends of the columns that are shown, as one line.
+pub fn legend<'a>(columns: impl Iterator<Item = &'a Column>) -> Option<String> {
+    let legends: Vec<&str> = columns.map(|column| column.legend).filter(|legend| !legend.is_empty()).collect();
+    (!legends.is_empty()).then(|| legends.join("; "))
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cell {
+    pub text: String,
+    pub tone: Tone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    Plain,
+    Good,
+    Bad,
+    Doubtful,
+}
+
+/// Stands for "not measured", which is not zero.
+pub const MISSING: &str = "—";
+
+/// One sheet for each model on each device, in the header's order.
+pub fn sheets(run: &Run, summaries: &[CaseSummary]) -> Vec<Sheet> {
+    let mut sheets = Vec::new();
+    for model in &run.header.models {
+        for device in &run.header.devices {
+            let of_sheet =
+                |summary: &&CaseSummary| summary.case.model == model.name && summary.case.device == device.name;
+            let cases: Vec<&CaseSummary> = summaries.iter().filter(of_sheet).collect();
+            sheets.push(Sheet {
+                title: sanitise(&format!("{} on {}", model.name, device.name)),
+                facts: facts(run, model, device),
+                columns: columns(model, &cases),
+                notes: notes(run, model, device, &cases),
+            });
+        }
+    }
+    sheets
+}
+
+fn facts(run: &Run, model: &ModelInfo, device: &DeviceInfo) -> Vec<String> {
+    let header = &run.header;
+    let said = run.records.iter().filter(|record| record.case.device == device.name).find_map(|record| {
+        let Outcome::Measured(said) = &record.outcome else { return None };
+        Some(&**said)
+    });
+    let mut facts = vec![format!("target {} ({})", device.target, device.triple)];
+    facts.extend(said.map(|said| board(&said.before)).unwrap_or_default());
+    facts.push(match &device.runner {
+        Some(runner) => {
+            let sha: String = runner.sha256.chars().take(8).collect();
+            format!("runner {sha}, {}, {}", size(runner.bytes), runner.builder)
+        }
+        None => "no runner".to_owned(),
+    });
+    facts.extend(said.map(|said| short(&said.hello.engine)));
+    let revision = header.provenance.revision.as_deref();
+    facts.push(format!("espalier {}, revision {}", header.provenance.espalier, revision.unwrap_or("unknown")));
+    facts.push(format!("pruned by {}", model.recipe));
+    facts.extend(model.labels.as_ref().map(|labels| format!("accuracy on {} samples", labels.len())));
+    let protocol = &header.protocol;
+    facts.push(format!("{} fresh processes a variant", protocol.runs));
+    let (warmup, iterations, min_time) = (protocol.warmup, protocol.iterations, protocol.min_time_ms);
+    facts.push(format!("each {warmup} inferences to warm up, then at least {iterations} and {min_time} ms"));
+    facts.push(format!("run {} of {}", header.id, header.started));
+    facts.iter().map(|fact| sanitise(fact)).collect()
+}
+
+fn board(state: &BoardState) -> Vec<String> {
+    let mut facts = Vec::new();
+    facts.extend(state.cpu.as_ref().map(|cpu| format!("cpu {}", short(cpu))));
+    facts.extend(state.cpus.map(|cpus| format!("{cpus} CPU{}", if cpus == 1 { "" } else { "s" })));
+    facts.extend(state.kernel.as_ref().map(|kernel| format!("kernel {}", short(kernel))));
+    facts.extend(state.governor.as_ref().map(|governor| format!("governor {}", short(governor))));
+    facts
+}
+
+fn columns(model: &ModelInfo, cases: &[&CaseSummary]) -> Vec<Column> {
+    let latency: Vec<Metric> = vec![Metric::P50, Metric::P90, Metric::P99];
+    let mut columns = vec![
+        ratios(cases),
+        numbers("weights", " kept", 11, cases, Metric::WeightsKept, &[Metric::WeightsKept]),
+        macs(cases),
+        numbers("file", "", 8, cases, Metric::File, &[Metric::File]),
+        numbers("load", "", 12, cases, Metric::Load, &[Metric::Load]),
+        numbers("first", "", 9, cases, Metric::First, &[Metric::First]),
+        numbers("p50 [95 %]", "", 1, cases, Metric::P50, &latency),
+        numbers("p90", "", 13, cases, Metric::P90, &latency),
+        numbers("p99", "", 7, cases, Metric::P99, &latency),
+        speed_up(cases),
+        numbers("peak RSS", "", 6, cases, Metric::PeakRss, &[Metric::PeakRss]),
+    ];
+    if model.labels.is_some() {
+        let percent = |case: &CaseSummary| Some(format!("{:.2}", case.accuracy?.fraction() * 100.0));
+        columns.push(Column::new("accuracy", "%", 3, cells(cases, percent)));
+        let change = |case: &CaseSummary| {
+            let change = case.change?;
+            Some(format!("{:+.2} ({}/{})", change.fraction() * 100.0, change.lost, change.won))
+        };
+        let column = Column::new("vs dense", "pp (−/+)", 5, cells(cases, change));
+        columns.push(Column { legend: "(−/+): samples lost and won", ..column });
+    } else {
+        let same = |case: &CaseSummary| case.same_as_dense.map(|same| format!("{}/{}", same.equal, same.total));
+        columns.push(Column::new("same class", "as dense", 5, cells(cases, same)));
+    }
+    columns.push(Column::new("trust", "", 4, cases.iter().map(|case| trust(case)).collect()));
+    columns
+}
+
+fn cells(cases: &[&CaseSummary], text: impl Fn(&CaseSummary) -> Option<String>) -> Vec<Cell> {
+    cases.iter().map(|case| cell(text(case).unwrap_or_else(|| MISSING.to_owned()), Tone::Plain)).collect()
+}
+
+fn cell(text: impl Into<String>, tone: Tone) -> Cell {
+    Cell { text: text.into(), tone }
+}
+
+/// The ratio asked for and, where three decimals show a difference, the one that came out.
+fn ratios(cases: &[&CaseSummary]) -> Column {
+    let differs = |case: &CaseSummary| {
+        case.effective_ratio.filter(|effective| format!("{effective:.3}") != format!("{:.3}", case.case.ratio))
+    };
+    let text = |case: &CaseSummary| {
+        let asked = case.case.ratio;
+        Some(differs(case).map_or(asked.to_string(), |effective| format!("{asked} ({effective:.3})")))
+    };
+    let any_differs = cases.iter().any(|case| differs(case).is_some());
+    let legend = if any_differs { "ratio: asked for (and what came out)" } else { "" };
+    Column { legend, ..Column::new("ratio", "", 0, cells(cases, text)) }
+}
+
+/// A metric's column, in the unit that suits all of `scaled_with`.
+fn numbers(
+    name: &'static str,
+    unit_suffix: &str,
+    rank: u8,
+    cases: &[&CaseSummary],
+    metric: Metric,
+    scaled_with: &[Metric],
+) -> Column {
+    let scale = Scale::of_metrics(cases, scaled_with);
+    let text = |case: &CaseSummary| {
+        let estimate = case.value(metric)?;
+        // Only the median's interval has a place in a table; the exports have the others.
+        let bounds = estimate.bounds.filter(|_| metric == Metric::P50);
+        Some(interval(estimate.value, bounds, |value| scale.text(value)))
+    };
+    Column::new(name, format!("{}{unit_suffix}", scale.unit), rank, cells(cases, text))
+}
+
+fn macs(cases: &[&CaseSummary]) -> Column {
+    let scale = Scale::of_metrics(cases, &[Metric::MacsExecuted]);
+    let text = |case: &CaseSummary| {
+        let macs = case.macs?;
+        Some(format!("{}/{}", scale.text(macs.executed as f64), scale.text(macs.nonzero as f64)))
+    };
+    let column = Column::new("MACs/≠0", scale.unit, 14, cells(cases, text));
+    Column { legend: "MACs/≠0: multiply-accumulates run, and those whose weight is not zero", ..column }
+}
+
+fn speed_up(cases: &[&CaseSummary]) -> Column {
+    let cells = cases.iter().map(|case| match case.speed_up {
+        _ if case.is_dense() => cell(if case.p50.is_some() { "1 (dense)" } else { MISSING }, Tone::Plain),
+        None => cell(MISSING, Tone::Plain),
+        Some(Estimate { value, bounds }) => {
+            let tone = match bounds {
+                _ if case.trust == Some(Trust::Emulated) => Tone::Plain,
+                Some(bounds) if bounds.low > 1.0 => Tone::Good,
+                Some(bounds) if bounds.high < 1.0 => Tone::Bad,
+                _ => Tone::Plain,
+            };
+            cell(interval(value, bounds, |value| format!("{value:.2}")), tone)
+        }
+    });
+    Column::new("speed-up [95 %]", "× dense", 2, cells.collect())
+}
+
+fn trust(case: &CaseSummary) -> Cell {
+    match case.trust {
+        None => cell(MISSING, Tone::Plain),
+        Some(trust @ Trust::Ok) => cell(trust.name(), Tone::Plain),
+        Some(trust @ Trust::Throttled) => cell(trust.name(), Tone::Bad),
+        Some(trust @ (Trust::Noisy | Trust::Emulated)) => cell(trust.name(), Tone::Doubtful),
+    }
+}
+
+fn interval(value: f64, bounds: Option<Bounds<f64>>, text: impl Fn(f64) -> String) -> String {
+    match bounds {
+        Some(bounds) => format!("{} [{}–{}]", text(value), text(bounds.low), text(bounds.high)),
+        None => text(value),
+    }
+}
+
+fn notes(run: &Run, model: &ModelInfo, device: &DeviceInfo, cases: &[&CaseSummary]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let has = |trust: Trust| cases.iter().any(|case| case.trust == Some(trust));
+    if device.emulated {
+        notes.push("emulated board: its times are a functional check and say nothing about a real one".to_owned());
+    }
+    for case in cases {
+        for failure in &case.failures {
+            let times = if failure.count == 1 { String::new() } else { format!(" ({} times)", failure.count) };
+            let (mode, stage) = (failure.mode.name(), failure.stage.name());
+            notes.push(format!(
+                "ratio {}: `{mode}` failed, stage {stage}: {}{times}",
+                case.case.ratio,
+                short(&failure.message)
+            ));
+        }
+        let (measured, planned) = (case.invocation_medians.len(), case.planned_invocations);
+        let explained = case.failures.iter().any(|failure| failure.mode == Mode::Time);
+        if measured < planned as usize && !explained {
+            notes.push(format!("ratio {}: {measured} of {planned} timing processes were measured", case.case.ratio));
+        }
+    }
+    notes.extend(reference(run, cases));
+    notes.extend(budget(model, cases));
+    notes.extend(zeros_are_not_faster(device, cases));
+    if has(Trust::Noisy) {
+        let percent = NOISY_LOG_SD * 100.0;
+        notes.push(format!("noisy: fewer than two processes, or their medians spread by more than {percent} %"));
+    }
+    if has(Trust::Throttled) {
+        notes.push(
+            "throttled: the board was held back or below its full frequency; cool it and measure again".to_owned(),
+        );
+    }
+    notes
+}
+
+/// How the predictions compare with the reference device's, over all variants.
+fn reference(run: &Run, cases: &[&CaseSummary]) -> Option<String> {
+    let reference = run.header.reference_device.as_deref()?;
+    let agreements: Vec<_> = cases.iter().filter_map(|case| Some((case, case.same_as_reference?))).collect();
+    if agreements.is_empty() {
+        return None;
+    }
+    let equal: u64 = agreements.iter().map(|(_, agreement)| agreement.equal).sum();
+    let total: u64 = agreements.iter().map(|(_, agreement)| agreement.total).sum();
+    let largest = agreements.iter().filter_map(|(_, agreement)| agreement.largest_difference).reduce(f32::max);
+    let differ = agreements.iter().filter(|(_, agreement)| agreement.equal < agreement.total);
+    let differ: Vec<String> = differ.map(|(case, _)| case.case.ratio.to_string()).collect();
+    let mut note = format!("predictions as on `{}`: {equal} of {total} equal", sanitise(reference));
+    if !differ.is_empty() {
+        note.push_str(&format!(", they differ at ratio {}", differ.join(", ")));
+    }
+    if let Some(largest) = largest {
+        note.push_str(&format!(", largest output difference {largest:.1e}"));
+    }
+    Some(note)
+}
+
+fn budget(model: &ModelInfo, cases: &[&CaseSummary]) -> Option<String> {
+    let allowed = model.max_accuracy_drop?;
+    let scored: Vec<_> = cases.iter().filter_map(|case| Some((case.case.ratio, case.change?))).collect();
+    if scored.is_empty() {
+        return None;
+    }
+    // Counts over a total: what is off by less than a thousandth of a sample is rounding.
+    let within = scored.iter().filter(|(_, change)| -change.fraction() <= allowed + 1e-3 / change.total as f64);
+    let points = allowed * 100.0;
+    Some(match within.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
+        Some((ratio, change)) => format!(
+            "largest ratio within the accuracy budget (at most {points} pp lost): {ratio} ({:+.2} pp)",
+            change.fraction() * 100.0
+        ),
+        None => format!("no pruned variant is within the accuracy budget (at most {points} pp lost)"),
+    })
+}
+
+/// Said only where these data say it.
+fn zeros_are_not_faster(device: &DeviceInfo, cases: &[&CaseSummary]) -> Option<String> {
+    let high: Vec<&&CaseSummary> = cases.iter().filter(|case| case.case.ratio >= 0.5).collect();
+    let mut bounds = high.iter().filter_map(|case| case.speed_up?.bounds).peekable();
+    bounds.peek()?;
+    let all_contain_one = bounds.all(|bounds| bounds.low <= 1.0 && 1.0 <= bounds.high);
+    (all_contain_one && !device.emulated).then(|| {
+        "no speed-up is shown from ratio 0.5 on (the intervals contain 1): zeros alone do not make a dense engine faster"
+            .to_owned()
+    })
+}
+
+/// How the numbers of a column are shown.
+struct Scale {
+    divisor: f64,
+    unit: &'static str,
+    decimals: usize,
+}
+
+const TIMES: &[(f64, &str)] = &[(1.0, "ns"), (1e3, "µs"), (1e6, "ms"), (1e9, "s")];
+const SIZES: &[(f64, &str)] = &[(1.0, "B"), (1024.0, "KiB"), (1_048_576.0, "MiB"), (1_073_741_824.0, "GiB")];
+const COUNTS: &[(f64, &str)] = &[(1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G")];
+
+impl Scale {
+    fn of_metrics(cases: &[&CaseSummary], metrics: &[Metric]) -> Scale {
+        let values = cases.iter().flat_map(|case| metrics.iter().filter_map(|metric| case.value(*metric)));
+        let steps = match metrics.first().map(|metric| metric.unit()) {
+            Some(Unit::Nanoseconds) => TIMES,
+            Some(Unit::Bytes) => SIZES,
+            _ => COUNTS,
+        };
+        Scale::new(values.map(|estimate| estimate.value), steps)
+    }
+
+    /// The unit in which the largest value is at least 1, with three digits of the smallest that is not 0.
+    fn new(values: impl Iterator<Item = f64>, steps: &[(f64, &'static str)]) -> Scale {
+        let values: Vec<f64> = values.filter(|value| *value > 0.0).collect();
+        let largest = values.iter().copied().fold(0.0, f64::max);
+        let smallest = values.iter().copied().fold(largest, f64::min);
+        let (divisor, unit) = steps.iter().rev().find(|(step, _)| largest >= *step).copied().unwrap_or(steps[0]);
+        let digits = if smallest > 0.0 { (smallest / divisor).log10().floor() as i32 } else { 0 };
+        let decimals = if divisor == 1.0 { 0 } else { (2 - digits).clamp(0, 3) as usize };
+        Scale { divisor, unit, decimals }
+    }
+
+    fn text(&self, value: f64) -> String {
+        format!("{:.*}", self.decimals, value / self.divisor)
+    }
+}
+
+/// With its unit, e.g. `4.10 MiB`.
+pub fn size(bytes: u64) -> String {
+    let scale = Scale::new([bytes as f64].into_iter(), SIZES);
+    format!("{} {}", scale.text(bytes as f64), scale.unit)
+}
+
+/// Foreign text, harmless and of bounded length.
+fn short(text: &str) -> String {
+    const MOST: usize = 200;
+    let mut kept: String = text.chars().take(MOST).collect();
+    if kept.len() < text.len() {
+        kept.push('…');
+    }
+    sanitise(&kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fixture, record::Record, summary::summarise};
+
+    #[track_caller]
+    fn check_scale(values: &[f64], steps: &[(f64, &'static str)], expected: &[&str], unit: &str) {
+        let scale = Scale::new(values.iter().copied(), steps);
+        assert_eq!(values.iter().map(|value| scale.text(*value)).collect::<Vec<String>>(), expected);
+        assert_eq!(scale.unit, unit);
+    }
+
+    #[test]
+    fn a_column_has_one_unit() {
+        check_scale(&[1.0e6, 0.8e6], TIMES, &["1.000", "0.800"], "ms");
+        check_scale(&[999_000.0, 120_000.0], TIMES, &["999", "120"], "µs");
+        check_scale(&[412.0, 7.0], TIMES, &["412", "7"], "ns");
+        check_scale(&[2.5e9, 2.5e6], TIMES, &["2.500", "0.003"], "s");
+        check_scale(&[215_040.0], SIZES, &["210"], "KiB");
+        check_scale(&[52_000.0, 0.0], COUNTS, &["52.0", "0.0"], "k");
+        check_scale(&[], TIMES, &[], "ns");
+    }
+
+    fn notes_on_local(run: &Run) -> Vec<String> {
+        sheets(run, &summarise(run)).swap_remove(0).notes
+    }
+
+    /// The fixture with every time of a pruned variant put in the place of dense's, give or take.
+    #[test]
+    fn zeros_are_called_slow_only_where_they_are() {
+        let told = |notes: &[String]| notes.iter().any(|note| note.starts_with("no speed-up is shown"));
+        let mut run = fixture::run();
+        assert!(!told(&notes_on_local(&run)));
+        for record in &mut run.records {
+            if let Outcome::Measured(said) = &mut record.outcome
+                && record.case.ratio == 0.5
+                && !said.timed_ns.is_empty()
+            {
+                said.timed_ns.iter_mut().for_each(|ns| *ns = *ns * 5 / 4);
+            }
+        }
+        assert!(told(&notes_on_local(&run)));
+        let emulated = sheets(&run, &summarise(&run)).swap_remove(1);
+        assert!(!told(&emulated.notes));
+    }
+
+    #[test]
+    fn the_budget_is_judged_by_what_was_scored() {
+        let budget = |allowed: Option<f64>, keep: fn(&Record) -> bool| {
+            let mut run = fixture::run();
+            run.header.models[0].max_accuracy_drop = allowed;
+            run.records.retain(keep);
+            notes_on_local(&run).into_iter().find(|note| note.contains("budget"))
+        };
+        let expected = "largest ratio within the accuracy budget (at most 8 pp lost): 0.9 (-8.00 pp)";
+        assert_eq!(budget(Some(0.08), |_| true).as_deref(), Some(expected));
+        let expected = "no pruned variant is within the accuracy budget (at most 0.5 pp lost)";
+        assert_eq!(budget(Some(0.005), |_| true).as_deref(), Some(expected));
+        assert_eq!(budget(None, |_| true), None);
+        assert_eq!(budget(Some(0.08), |record| record.case.ratio > 0.0), None, "dense is missing");
+    }
+
+    #[test]
+    fn without_labels_the_classes_are_compared_with_dense() {
+        let mut run = fixture::run();
+        run.header.models[0].labels = None;
+        let sheet = sheets(&run, &summarise(&run)).swap_remove(0);
+        let names: Vec<&str> = sheet.columns.iter().map(|column| column.name).collect();
+        assert!(names.contains(&"same class") && !names.contains(&"accuracy"), "{names:?}");
+        let same = sheet.columns.iter().find(|column| column.name == "same class").unwrap();
+        assert_eq!(same.cells.iter().map(|cell| cell.text.as_str()).collect::<Vec<_>>(), ["—", "196/200", "182/200"]);
+    }
+
+    #[test]
+    fn nothing_foreign_reaches_the_terminal_unseen() {
+        let run = fixture::run();
+        for sheet in sheets(&run, &summarise(&run)) {
+            let text = [sheet.facts, sheet.notes].concat().concat();
+            assert!(!text.chars().any(char::is_control), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A board's first and only file system, made from unpacked packages: busybox, dropbear, glibc, a few kernel modules.
+//!
+//! It lives in memory on the board, so a power cut leaves nothing to repair. Packing takes a fraction of a second and is done anew at every start:
+//! an image cannot be out of date. Left uncompressed, because qemu loads megabytes in no time while an emulated processor takes long to unpack them.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use espalier_bench::command::CommandLine;
+
+use super::{
+    access::Keys,
+    cpio::Archive,
+    modules,
+    run::{require_program, run},
+};
+use crate::cancel::Cancel;
+
+/// What comes out of a board's packages, in its folder.
+pub struct Parts {
+    pub kernel: PathBuf,
+    modules: PathBuf,
+    userland: PathBuf,
+}
+
+/// Drivers the boards need: the network card and, for the sake of keys, random numbers.
+const MODULES: [&str; 3] = ["virtio_pci", "virtio_net", "virtio_rng"];
+
+/// Unpacks a board's packages into its folder, if that was not done yet with these.
+pub fn unpack(folder: &Path, packages: &[PathBuf], progress: &dyn Fn(&str), cancel: &Cancel) -> Result<Parts> {
+    let names: Vec<String> = packages.iter().map(|path| path.display().to_string()).collect();
+    let made_from = format!("{}\nmodules: {}\n", names.join("\n"), MODULES.join(" "));
+    let done = folder.join("parts");
+    let parts = |root: &Path| Parts {
+        kernel: root.join("kernel"),
+        modules: root.join("modules"),
+        userland: root.join("userland"),
+    };
+    if fs::read_to_string(done.join("made-from")).is_ok_and(|earlier| earlier == made_from) {
+        return Ok(parts(&done));
+    }
+    progress("unpacking the kernel and userland");
+    let fresh = folder.join("parts.new");
+    for old in [&done, &fresh] {
+        if old.exists() {
+            fs::remove_dir_all(old)?;
+        }
+    }
+    let Parts { kernel, modules, userland } = parts(&fresh);
+    let whole = fresh.join("whole");
+    fs::create_dir_all(&modules)?;
+    for package in packages {
+        let name = package.file_name().unwrap_or_default().to_string_lossy();
+        unpack_package(package, if name.starts_with("linux-") { &whole } else { &userland }, cancel)?;
+    }
+    let image = find_kernel(&whole)?.context("the kernel's packages hold no kernel (`vmlinuz`)")?;
+    fs::rename(image, kernel)?;
+    for (number, module) in modules::collect(&whole, &MODULES, cancel)?.iter().enumerate() {
+        fs::write(modules.join(format!("{number:02}-{}.ko", module.name)), &module.contents)?;
+    }
+    // Hundreds of megabytes of other boards' drivers.
+    fs::remove_dir_all(&whole)?;
+    fs::write(fresh.join("made-from"), made_from)?;
+    fs::rename(&fresh, &done)?;
+    Ok(parts(&done))
+}
+
+pub fn unpack_package(package: &Path, folder: &Path, cancel: &Cancel) -> Result<()> {
+    require_program("dpkg-deb", "dpkg")?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+    let line = CommandLine::new("dpkg-deb").arg("--extract").arg(package.to_string_lossy()).arg(".");
+    run(&line, folder, cancel)?;
+    Ok(())
+}
+
+fn find_kernel(folder: &Path) -> Result<Option<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if kind.is_file() && (name.starts_with("vmlinuz") || name.starts_with("vmlinux")) {
+            return Ok(Some(entry.path()));
+        }
+        // The driver tree is large, and holds none.
+        if kind.is_dir() && name != "kernel" {
+            folders.push(entry.path());
+        }
+    }
+    for folder in folders {
+        if let Some(kernel) = find_kernel(&folder)? {
+            return Ok(Some(kernel));
+        }
+    }
+    Ok(None)
+}
+
+/// The archive the kernel unpacks as its root.
+pub fn pack(parts: &Parts, hostname: &str, keys: &Keys) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for folder in [
+        "dev",
+        "etc",
+        "etc/dropbear",
+        "mnt",
+        "mnt/tiny",
+        "proc",
+        "root",
+        "sys",
+        "tmp",
+        "usr",
+        "usr/bin",
+        "usr/lib",
+        "usr/lib/modules",
+        "usr/sbin",
+        "var",
+        "var/log",
+        "run",
+    ] {
+        archive.folder(folder, 0o755);
+    }
+    for folder in ["bin", "lib", "sbin"] {
+        archive.link(folder, &format!("usr/{folder}"));
+    }
+    archive.link("var/run", "../run");
+    archive.link("var/tmp", "../tmp");
+    // The kernel opens it before `init` can mount anything.
+    archive.character_device("dev/console", 0o600, 5, 1);
+    archive.file("init", 0o755, include_bytes!("init.sh"));
+    archive.file("etc/inittab", 0o644, INITTAB.as_bytes());
+    archive.file("etc/passwd", 0o644, b"root:*:0:0:root:/root:/bin/sh\n");
+    archive.file("etc/group", 0o644, b"root:*:0:\n");
+    archive.file("etc/hostname", 0o644, format!("{hostname}\n").as_bytes());
+    archive.file("etc/hosts", 0o644, format!("127.0.0.1 localhost {hostname}\n").as_bytes());
+    archive.file("etc/dropbear/host_key", 0o600, &keys.host_private);
+    archive.file("etc/dropbear/authorized_keys", 0o600, keys.client_public.as_bytes());
+    add_folder(&mut archive, &parts.modules, "usr/lib/modules")?;
+    // Older packages have files in `/lib`, newer ones in `/usr/lib`; here both are one folder.
+    for name in ["bin", "sbin", "lib", "usr/bin", "usr/sbin", "usr/lib"] {
+        let folder = parts.userland.join(name);
+        if folder.is_dir() {
+            let merged = format!("usr/{}", name.trim_start_matches("usr/"));
+            add_folder(&mut archive, &folder, &merged)?;
+        }
+    }
+    Ok(archive.finish())
+}
+
+/// The console gets dropbear's log: the first thing to look at when a board does not answer.
+const INITTAB: &str = "\
+::sysinit:/bin/hostname -F /etc/hostname
+::respawn:/usr/sbin/dropbear -F -E -s -r /etc/dropbear/host_key
+::ctrlaltdel:/sbin/poweroff
+";
+
+/// What lies in a folder of the host; the folder itself is there already.
+fn add_folder(archive: &mut Archive, folder: &Path, path: &str) -> Result<()> {
+    let mut entries = fs::read_dir(folder)
+        .with_context(|| format!("cannot read `{}`", folder.display()))?
+        .collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // Character sets and linker hooks: megabytes that nothing here asks for.
+        if ["gconv", "audit"].contains(&name.as_str()) {
+            continue;
+        }
+        let (source, path) = (entry.path(), format!("{path}/{name}"));
+        let meta = fs::symlink_metadata(&source)?;
+        if meta.is_symlink() {
+            archive.link(&path, &fs::read_link(&source)?.to_string_lossy());
+        } else if meta.is_dir() {
+            archive.folder(&path, 0o755);
+            add_folder(archive, &source, &path)?;
+        } else {
+            let contents = fs::read(&source).with_context(|| format!("cannot read `{}`", source.display()))?;
+            archive.file(&path, meta.permissions().mode() & 0o777, &contents);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_of_either_layout_end_in_usr() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for (path, contents) in [
+            ("modules/00-a.ko", "ko"),
+            ("userland/lib/x/libc.so.6", "old"),
+            ("userland/usr/bin/busybox", "new"),
+            ("userland/usr/lib/x/gconv/big.so", "big"),
+            ("userland/usr/share/doc/a", "doc"),
+        ] {
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            fs::write(root.join(path), contents).unwrap();
+        }
+        let parts =
+            Parts { kernel: root.join("kernel"), modules: root.join("modules"), userland: root.join("userland") };
+        let keys = Keys { client_public: "client".into(), host_private: b"host".to_vec(), host_public: String::new() };
+        let archive = pack(&parts, "virt-test", &keys).unwrap();
+        let text = String::from_utf8_lossy(&archive);
+        for path in
+            ["usr/lib/modules/00-a.ko\0", "usr/lib/x/libc.so.6\0", "usr/bin/busybox\0", "init\0", "dev/console\0"]
+        {
+            assert_eq!(text.matches(path).count(), 1, "{path}");
+        }
+        for absent in ["big.so", "doc", "\0lib/x"] {
+            assert!(!text.contains(absent), "{absent}");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Boards when there are none: emulated machines with their own kernel, `/proc`, SSH server and power switch, reached like any other board.
+//!
+//! [`up`] does everything from nothing: packages through the host's own apt (nothing is installed), an image, qemu, keys, and an entry in
+//! `CACHE/boards/ssh_config`. A board outlives the process that started it. Power cuts and freezes are there for tests: unlike a mock, a board
+//! fails the way boards do.
+
+mod access;
+mod cpio;
+mod image;
+mod machine;
+mod modules;
+mod packages;
+mod run;
+mod sources;
+
+use std::{
+    fmt, fs,
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    str::FromStr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cache::Cache, cancel::Cancel};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BoardKind {
+    Aarch64,
+    Armv7,
+    Riscv64,
+}
+
+impl BoardKind {
+    pub const ALL: [BoardKind; 3] = [BoardKind::Aarch64, BoardKind::Armv7, BoardKind::Riscv64];
+
+    /// Also the name of the device file, the ssh host and the folder of state.
+    pub fn name(self) -> &'static str {
+        match self {
+            BoardKind::Aarch64 => "virt-aarch64",
+            BoardKind::Armv7 => "virt-armv7",
+            BoardKind::Riscv64 => "virt-riscv64",
+        }
+    }
+
+    fn recipe(self) -> Recipe {
+        match self {
+            BoardKind::Aarch64 => Recipe {
+                architecture: "arm64",
+                kernel: "linux-image-arm64",
+                further_suites: &[],
+                qemu: "qemu-system-aarch64",
+                machine: "virt",
+                cpu: "cortex-a72",
+                console: "ttyAMA0",
+            },
+            BoardKind::Armv7 => Recipe {
+                architecture: "armhf",
+                kernel: "linux-image-armmp",
+                further_suites: &[],
+                qemu: "qemu-system-arm",
+                // With `highmem` the PCI window lies where this kernel does not look, and there is no network.
+                machine: "virt,highmem=off",
+                cpu: "cortex-a15",
+                console: "ttyAMA0",
+            },
+            BoardKind::Riscv64 => Recipe {
+                architecture: "riscv64",
+                kernel: "linux-image-riscv64",
+                // Debian 12 does not have the architecture; released ones go first.
+                further_suites: &["trixie", "sid"],
+                qemu: "qemu-system-riscv64",
+                machine: "virt",
+                cpu: "rv64,v=true,vlen=128",
+                console: "ttyS0",
+            },
+        }
+    }
+}
+
+impl fmt::Display for BoardKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for BoardKind {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<BoardKind> {
+        let found = BoardKind::ALL.into_iter().find(|kind| kind.name() == text);
+        found.with_context(|| {
+            let names: Vec<String> = BoardKind::ALL.iter().map(|kind| format!("`{kind}`")).collect();
+            format!("there is no emulated board `{text}`, only {}", names.join(", "))
+        })
+    }
+}
+
+struct Recipe {
+    /// As dpkg calls it.
+    architecture: &'static str,
+    /// The kernel's metapackage.
+    kernel: &'static str,
+    /// Suites to look in when the host's own has not all packages.
+    further_suites: &'static [&'static str],
+    qemu: &'static str,
+    machine: &'static str,
+    cpu: &'static str,
+    /// The kernel's name of the serial line.
+    console: &'static str,
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The board's memory. Four fifths of it can be filled with files below `/root`.
+    pub memory_mib: u32,
+    /// From power on to the SSH server's greeting; packages are not counted.
+    pub boot_limit: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        // Boards were seen to start in about 10 s, and in 40 s on a host that was busy with builds.
+        Options { memory_mib: 1024, boot_limit: Duration::from_secs(90) }
+    }
+}
+
+/// A board that answers.
+#[derive(Clone, Debug)]
+pub struct Board {
+    pub kind: BoardKind,
+    /// On 127.0.0.1.
+    pub port: u16,
+    pub pid: i32,
+    pub ssh_config: PathBuf,
+    /// From power on to the SSH server's greeting; nothing when it was up already.
+    pub boot: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BoardState {
+    Off,
+    Running,
+    Frozen,
+}
+
+#[derive(Clone, Debug)]
+pub struct BoardStatus {
+    pub kind: BoardKind,
+    pub state: BoardState,
+    /// These are there unless the board is off.
+    pub pid: Option<i32>,
+    pub port: Option<u16>,
+    pub resident_bytes: Option<u64>,
+    pub uptime: Option<Duration>,
+}
+
+/// Brings a board up, making whatever is missing. A board that is up stays as it is; a frozen one goes on.
+pub fn up(
+    cache: &Cache,
+    kind: BoardKind,
+    options: &Options,
+    progress: &dyn Fn(&str),
+    cancel: &Cancel,
+) -> Result<Board> {
+    let boards = cache.folder("boards")?;
+    let folder = cache.folder(&format!("boards/{kind}"))?;
+    let ssh_config = boards.join("ssh_config");
+    let _lock = lock(&folder.join("lock"), cancel)?;
+    let began = Instant::now();
+    let mut boot = None;
+    let port = match machine::process(&folder) {
+        Some(pid) => {
+            machine::signal(pid, libc::SIGCONT)?;
+            read_port(&folder).with_context(|| format!("`{kind}` runs without a port; take it `down` first"))?
+        }
+        None => {
+            let recipe = kind.recipe();
+            let (qemu, packages) = {
+                // The unpacked qemu is shared, and parallel downloads would only share the line.
+                let _lock = lock(&boards.join("packages.lock"), cancel)?;
+                let wish = packages::Wish {
+                    name: recipe.architecture,
+                    architecture: recipe.architecture,
+                    further_suites: recipe.further_suites,
+                    // glibc with its maths and gcc's support library: what a dynamically linked runner asks for.
+                    packages: &[&["busybox-static"], &["dropbear-bin"], &["libc6"], &["libgcc-s1"]],
+                    kernel: Some(recipe.kernel),
+                };
+                let qemu = machine::Qemu::find(&boards, kind, progress, cancel)?;
+                (qemu, packages::fetch(&boards.join("debs"), &wish, progress, cancel)?)
+            };
+            let parts = image::unpack(&folder, &packages, progress, cancel)?;
+            let keys = access::keys(&folder, cancel)?;
+            fs::write(folder.join("initrd"), image::pack(&parts, kind.name(), &keys)?)?;
+            progress("starting");
+            let power_on = Instant::now();
+            let port = machine::start(&qemu, kind, &folder, &parts.kernel, options.memory_mib, cancel)?;
+            access::write_known_hosts(&folder, port, &keys.host_public)?;
+            boot = Some(power_on);
+            port
+        }
+    };
+    write_ssh_config(&boards, cancel)?;
+    if let Err(error) = machine::wait_until_answers(&folder, port, options.boot_limit, cancel) {
+        // Half a board helps nobody. One that was up before is the user's to judge.
+        if boot.is_some()
+            && let Some(pid) = machine::process(&folder)
+        {
+            machine::signal(pid, libc::SIGKILL)?;
+        }
+        return Err(error.context(format!("`{kind}` did not come up")));
+    }
+    let pid = machine::process(&folder).with_context(|| format!("`{kind}` ended as soon as it was up"))?;
+    progress(&format!("up on port {port} after {:.1} s", began.elapsed().as_secs_f64()));
+    Ok(Board { kind, port, pid, ssh_config, boot: boot.map(|power_on| power_on.elapsed()) })
+}
+
+/// Switches a board off; true if it was on. Its file system is in memory, so there is nothing to save.
+pub fn down(cache: &Cache, kind: BoardKind) -> Result<bool> {
+    stop(cache, kind, libc::SIGTERM)
+}
+
+/// As when the plug is pulled: no connection is closed, nothing is said.
+pub fn power_cut(cache: &Cache, kind: BoardKind) -> Result<bool> {
+    stop(cache, kind, libc::SIGKILL)
+}
+
+/// The board stops in the middle of whatever it does; connections stay open and nothing answers.
+pub fn freeze(cache: &Cache, kind: BoardKind) -> Result<()> {
+    machine::signal(running(cache, kind)?, libc::SIGSTOP)
+}
+
+/// Undoes [`freeze`].
+pub fn thaw(cache: &Cache, kind: BoardKind) -> Result<()> {
+    machine::signal(running(cache, kind)?, libc::SIGCONT)
+}
+
+pub fn list(cache: &Cache) -> Result<Vec<BoardStatus>> {
+    let status = |kind: BoardKind| {
+        let folder = cache.root.join("boards").join(kind.name());
+        let pid = machine::process(&folder);
+        BoardStatus {
+            kind,
+            state: pid.map_or(BoardState::Off, machine::state),
+            pid,
+            port: pid.and_then(|_| read_port(&folder)),
+            resident_bytes: pid.and_then(machine::resident_bytes),
+            uptime: pid.and_then(|_| machine::uptime(&folder)),
+        }
+    };
+    Ok(BoardKind::ALL.into_iter().map(status).collect())
+}
+
+fn running(cache: &Cache, kind: BoardKind) -> Result<i32> {
+    let pid = machine::process(&cache.root.join("boards").join(kind.name()));
+    pid.with_context(|| format!("`{kind}` is not up: `cargo xtask board up {kind}`"))
+}
+
+fn stop(cache: &Cache, kind: BoardKind, signal: libc::c_int) -> Result<bool> {
+    let folder = cache.root.join("boards").join(kind.name());
+    let Some(pid) = machine::process(&folder) else { return Ok(false) };
+    machine::signal(pid, signal)?;
+    // A frozen process takes a signal only when it goes on.
+    machine::signal(pid, libc::SIGCONT)?;
+    if !machine::wait_until_gone(&folder, Duration::from_secs(5)) {
+        machine::signal(pid, libc::SIGKILL)?;
+        if !machine::wait_until_gone(&folder, Duration::from_secs(5)) {
+            bail!("`{kind}` (process {pid}) does not end");
+        }
+    }
+    Ok(true)
+}
+
+fn read_port(folder: &Path) -> Option<u16> {
+    fs::read_to_string(folder.join("port")).ok()?.trim().parse().ok()
+}
+
+/// Boards that are off keep their entry: reaching for one says "refused", not "unknown host".
+fn write_ssh_config(boards: &Path, cancel: &Cancel) -> Result<()> {
+    let _lock = lock(&boards.join("ssh_config.lock"), cancel)?;
+    let ports: Vec<(BoardKind, u16)> =
+        BoardKind::ALL.into_iter().filter_map(|kind| Some((kind, read_port(&boards.join(kind.name()))?))).collect();
+    let (path, fresh) = (boards.join("ssh_config"), boards.join("ssh_config.new"));
+    fs::write(&fresh, access::ssh_config(boards, &ports))?;
+    fs::rename(&fresh, &path).with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// Held until dropped, by one process at a time; the system lets go of it should that process die.
+fn lock(path: &Path, cancel: &Cancel) -> Result<File> {
+    let file = File::create(path).with_context(|| format!("cannot write `{}`", path.display()))?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if cancel.is_requested() => {
+                bail!("cancelled while waiting for `{}`", path.display())
+            }
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(50)),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock `{}`", path.display()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for kind in BoardKind::ALL {
+            assert_eq!(kind.name().parse::<BoardKind>().unwrap(), kind);
+        }
+        let message = "virt-arm".parse::<BoardKind>().unwrap_err().to_string();
+        assert_eq!(message, "there is no emulated board `virt-arm`, only `virt-aarch64`, `virt-armv7`, `virt-riscv64`");
+    }
+
+    #[test]
+    fn without_boards_all_are_off_and_nothing_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path()).unwrap();
+        assert!(list(&cache).unwrap().iter().all(|status| status.state == BoardState::Off && status.pid.is_none()));
+        for kind in BoardKind::ALL {
+            assert!(!down(&cache, kind).unwrap());
+            assert!(freeze(&cache, kind).unwrap_err().to_string().contains("is not up"));
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    /// Guards against a recycled process id: that number may be anybody's by now.
+    #[test]
+    fn another_process_is_no_board() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path()).unwrap();
+        let board = cache.folder("boards/virt-armv7").unwrap();
+        fs::write(board.join("pid"), std::process::id().to_string()).unwrap();
+        assert!(!power_cut(&cache, BoardKind::Armv7).unwrap());
+    }
+}

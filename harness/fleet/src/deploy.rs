@@ -1,0 +1,300 @@
+//! Bringing files onto a board, by content: `workdir/blobs/<sha256>` is either whole and right or not there.
+//!
+//! A file is sent under a temporary name, hashed by the board itself, and renamed. What is there already is hashed again before it is trusted, so a
+//! second push sends nothing and a damaged blob is replaced. The board needs `sh`, `cat`, `mv`, `df` and `sha256sum`, no more; with `gunzip` too,
+//! what packs well is sent packed. Devices on this host use the files where they are.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read, Seek},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use espalier_bench::{command::shell_quote, sanitise::sanitise};
+use flate2::{Compression, read::GzEncoder};
+
+use crate::{
+    cancel::Cancel,
+    transport::{Limits, Output, Transport, TransportError},
+};
+
+/// A file of this host that a board needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobFile {
+    /// Of the contents, in lower-case hexadecimal.
+    pub sha256: String,
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub executable: bool,
+}
+
+/// What a push did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pushed {
+    /// As sent, packed or not, without what SSH adds.
+    pub bytes_sent: u64,
+    pub files_sent: usize,
+    pub files_present: usize,
+    /// Where each file is on the device, by its hash.
+    pub paths: BTreeMap<String, String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+
+    #[error(
+        "no space in `{workdir}` on the board: {} are needed, {} are free; remove what is old there, or set another `workdir` in the device file",
+        mebibytes(*needed),
+        available.map_or("too few".to_owned(), mebibytes)
+    )]
+    NoSpace { workdir: String, needed: u64, available: Option<u64> },
+
+    #[error(
+        "cannot use `{workdir}` on the board: {message}; set a `workdir` in the device file that its user may write to"
+    )]
+    Workdir { workdir: String, message: String },
+
+    #[error("the board has no `{tool}`: install it there (busybox has it)")]
+    MissingTool { tool: &'static str },
+
+    #[error("cannot send `{}` to the board: {message}", path.display())]
+    Refused { path: PathBuf, message: String },
+
+    #[error("`{}` arrived damaged on the board: its SHA-256 is {got} there, not {expected}; has the file changed meanwhile?", path.display())]
+    Damaged { path: PathBuf, expected: String, got: String },
+
+    #[error("cannot read `{}`: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+}
+
+/// Temporary files are someone's push that died, once they are older than this many minutes.
+const STALE_MINUTES: u32 = 60;
+
+/// What the scripts' exit statuses mean.
+const NO_WORKDIR: i32 = 71;
+const NO_SHA256SUM: i32 = 72;
+const NOT_WRITTEN: i32 = 73;
+const WRONG_SUM: i32 = 74;
+
+/// Brings `files` into `workdir` of the device. `progress` gets bytes done and to do, of files that have to be sent.
+pub fn push(
+    transport: &mut Transport,
+    workdir: &str,
+    files: &[BlobFile],
+    limits: Limits,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Pushed, DeployError> {
+    let mut pushed = Pushed::default();
+    if transport.is_local() {
+        for file in files {
+            let path = std::path::absolute(&file.path)
+                .map_err(|source| DeployError::Unreadable { path: file.path.clone(), source })?;
+            pushed.paths.insert(file.sha256.clone(), path.to_string_lossy().into_owned());
+        }
+        pushed.files_present = pushed.paths.len();
+        return Ok(pushed);
+    }
+
+    let wanted: BTreeMap<&str, &BlobFile> = files.iter().map(|file| (file.sha256.as_str(), file)).collect();
+    let board = survey(transport, workdir, &wanted, limits, cancel)?;
+    let missing: Vec<&BlobFile> =
+        wanted.values().copied().filter(|file| !board.present.contains(&file.sha256)).collect();
+    let total = missing.iter().map(|file| file.bytes).sum();
+    if board.available.is_some_and(|available| total > available) {
+        return Err(DeployError::NoSpace { workdir: workdir.to_owned(), needed: total, available: board.available });
+    }
+    let mut done = 0;
+    for file in &missing {
+        let mut advance = |bytes| {
+            done += bytes;
+            progress(done, total);
+        };
+        pushed.bytes_sent += send(transport, workdir, file, &board, limits, cancel, &mut advance)?;
+    }
+    pushed.files_sent = missing.len();
+    pushed.files_present = wanted.len() - missing.len();
+    let path = |sha256: &&str| ((*sha256).to_owned(), format!("{workdir}/blobs/{sha256}"));
+    pushed.paths = wanted.keys().map(path).collect();
+    Ok(pushed)
+}
+
+/// What a board has.
+struct Board {
+    /// Blobs that are there and whole.
+    present: Vec<String>,
+    /// Free bytes, where the board can tell.
+    available: Option<u64>,
+    has_gunzip: bool,
+}
+
+/// One round trip: makes the folders, clears away what died, and looks.
+fn survey(
+    transport: &mut Transport,
+    workdir: &str,
+    wanted: &BTreeMap<&str, &BlobFile>,
+    limits: Limits,
+    cancel: &Cancel,
+) -> Result<Board, DeployError> {
+    let folder = shell_quote(workdir);
+    let names = wanted.keys().map(|name| shell_quote(name)).collect::<Vec<_>>().join(" ");
+    let script = format!(
+        r#"mkdir -p {folder}/blobs {folder}/tmp && cd {folder} && [ -w blobs ] && [ -w tmp ] || exit {NO_WORKDIR}
+command -v sha256sum >/dev/null || exit {NO_SHA256SUM}
+find tmp -type f -mmin +{STALE_MINUTES} -exec rm -f {{}} \; 2>/dev/null
+command -v gunzip >/dev/null && echo gunzip
+echo "df $(df -Pk . 2>/dev/null | tail -n 1)"
+cd blobs
+for name in {names}; do [ -f "$name" ] && sha256sum "$name"; done
+exit 0"#
+    );
+    let largest = wanted.values().map(|file| file.bytes).max().unwrap_or(0);
+    let Output { exit, stdout } = transport.shell(&script, hashing(limits, largest), cancel)?;
+    match exit.code {
+        Some(0) => {}
+        Some(NO_SHA256SUM) => return Err(DeployError::MissingTool { tool: "sha256sum" }),
+        Some(NO_WORKDIR) if exit.stderr.is_empty() => {
+            let message = "it cannot be written to".to_owned();
+            return Err(DeployError::Workdir { workdir: workdir.to_owned(), message });
+        }
+        Some(NO_WORKDIR) if is_full(&exit.stderr) => {
+            let needed = wanted.values().map(|file| file.bytes).sum();
+            return Err(DeployError::NoSpace { workdir: workdir.to_owned(), needed, available: None });
+        }
+        _ => {
+            let message = if exit.code == Some(NO_WORKDIR) { exit.stderr } else { exit.describe() };
+            return Err(DeployError::Workdir { workdir: workdir.to_owned(), message });
+        }
+    }
+    let mut board = Board { present: Vec::new(), available: None, has_gunzip: false };
+    for line in stdout.lines() {
+        if line == "gunzip" {
+            board.has_gunzip = true;
+        } else if let Some(line) = line.strip_prefix("df ") {
+            board.available = free_bytes(line);
+        } else if let Some((sum, name)) = line.split_once("  ")
+            && sum == name
+        {
+            board.present.push(sum.to_owned());
+        }
+    }
+    Ok(board)
+}
+
+/// Sends one file; returns the bytes that went over.
+fn send(
+    transport: &mut Transport,
+    workdir: &str,
+    file: &BlobFile,
+    board: &Board,
+    limits: Limits,
+    cancel: &Cancel,
+    advance: &mut dyn FnMut(u64),
+) -> Result<u64, DeployError> {
+    let unreadable = |source| DeployError::Unreadable { path: file.path.clone(), source };
+    let mut source = File::open(&file.path).map_err(unreadable)?;
+    let is_packed = board.has_gunzip && packs_well(&mut source).map_err(unreadable)?;
+    let unpack = if is_packed { "gunzip" } else { "cat" };
+    // The traps hold whatever happens: Ctrl-C here ends the script there, a lost connection ends its input, and both end the temporary file.
+    let script = format!(
+        r#"tmp=tmp/$1.$$
+cd "$2" || exit {NO_WORKDIR}
+trap 'rm -f "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
+{unpack} > "$tmp" || exit {NOT_WRITTEN}
+sum=$(sha256sum < "$tmp")
+[ "${{sum%% *}}" = "$1" ] || {{ echo "${{sum%% *}}"; exit {WRONG_SUM}; }}
+chmod "$3" "$tmp" && mv -f "$tmp" "blobs/$1""#
+    );
+    let mode = if file.executable { "755" } else { "644" };
+    let words = ["sh", "-c", &script, "sh", &file.sha256, workdir, mode].map(str::to_owned);
+    let counted = Counted { source, advance };
+    let mut input: Box<dyn Read + '_> =
+        if is_packed { Box::new(GzEncoder::new(counted, Compression::default())) } else { Box::new(counted) };
+    let mut sent = 0;
+    let mut count = |bytes| sent += bytes;
+    let Output { exit, stdout } =
+        transport.feed(&words, &mut *input, &mut count, hashing(limits, file.bytes), cancel)?;
+    if exit.success() {
+        return Ok(sent);
+    }
+    Err(if is_full(&exit.stderr) {
+        DeployError::NoSpace { workdir: workdir.to_owned(), needed: file.bytes, available: board.available }
+    } else if exit.code == Some(WRONG_SUM) {
+        let (path, expected) = (file.path.clone(), file.sha256.clone());
+        DeployError::Damaged { path, expected, got: sanitise(stdout.trim()) }
+    } else {
+        DeployError::Refused { path: file.path.clone(), message: exit.describe() }
+    })
+}
+
+/// Tells how much of a file was read, whatever is made of it on the way.
+struct Counted<'a> {
+    source: File,
+    advance: &'a mut dyn FnMut(u64),
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.source.read(buffer)?;
+        (self.advance)(bytes as u64);
+        Ok(bytes)
+    }
+}
+
+/// Judged by the beginning: packing what does not pack costs both sides time.
+fn packs_well(source: &mut File) -> io::Result<bool> {
+    let mut sample = Vec::new();
+    Read::by_ref(source).take(256 * 1024).read_to_end(&mut sample)?;
+    source.rewind()?;
+    let packed = GzEncoder::new(&sample[..], Compression::fast()).bytes().count();
+    Ok(packed * 100 < sample.len() * 85)
+}
+
+/// A board hashes in silence: it is given a second more a megabyte before it counts as frozen.
+fn hashing(limits: Limits, bytes: u64) -> Limits {
+    Limits { idle: limits.idle + Duration::from_secs(bytes / 1_000_000), ..limits }
+}
+
+fn is_full(stderr: &str) -> bool {
+    stderr.contains("No space left") || stderr.contains("Disk quota exceeded")
+}
+
+/// From a line of `df -Pk`: the number before the percentage. Names at both its ends may hold spaces.
+fn free_bytes(line: &str) -> Option<u64> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let percentage =
+        words.iter().rposition(|word| word.ends_with('%') && word[..word.len() - 1].parse::<u32>().is_ok())?;
+    words.get(percentage.checked_sub(1)?)?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1024.0 * 1024.0))
+}
+
+impl BlobFile {
+    /// The usual case: a file whose hash is known.
+    pub fn new(path: &Path, sha256: impl Into<String>, executable: bool) -> io::Result<BlobFile> {
+        let bytes = path.metadata()?.len();
+        Ok(BlobFile { sha256: sha256.into(), path: path.to_owned(), bytes, executable })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_space_is_read_whatever_the_names() {
+        let check = |line: &str, expected: Option<u64>| assert_eq!(free_bytes(line), expected);
+        check("/dev/root 30298176 5046272 23970816 18% /", Some(23970816 * 1024));
+        check("my disk 100 50 50 50% /mnt/50% off", Some(50 * 1024));
+        check("tmpfs 1024 1024 0 100% /var/tmp", Some(0));
+        check("df: .: not found", None);
+        check("", None);
+    }
+}

@@ -1,0 +1,407 @@
+//! Samples to run a model on, from the `.npz` file a user has: what the board is sent, and the labels it is scored by.
+//!
+//! `x` stands for the model's first input, other arrays for the inputs of their names; `y` holds the labels. The first axis of every array
+//! counts samples. A runner takes f32 and i64 only, so everything becomes one of the two: by the model's input where it is known, else floats
+//! and bytes (images) become f32 and wider integers (indices) i64.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use espalier_protocol::tensor::{DType as WireDType, Tensor, TensorHeader};
+
+use crate::npz::{self, Array, Kind};
+
+/// An eval set unpacked, in bytes. One that is larger would not fit a board either.
+const MAX_BYTES: u64 = 4 << 30;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvalSet {
+    /// By the names they have in the file; `x` stands for the first input.
+    pub inputs: Vec<Tensor>,
+    /// The class of each sample.
+    pub labels: Option<Vec<i64>>,
+}
+
+/// What a model takes, as its file declares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelInput {
+    pub name: String,
+    /// As NumPy calls it, e.g. `float32`.
+    pub dtype: String,
+    /// `None` where the file does not tell.
+    pub axes: Option<Vec<ModelAxis>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelAxis {
+    Fixed(u64),
+    /// Of any length, by its name.
+    Free(String),
+}
+
+impl EvalSet {
+    /// How many samples there are; at least one.
+    pub fn samples(&self) -> u64 {
+        self.inputs[0].header.shape[0]
+    }
+}
+
+/// Reads an eval set, and checks it against the model's inputs where they are known.
+///
+/// # Errors
+/// Names the file, the array, its shape, and what was expected.
+pub fn read(path: &Path, model: Option<&[ModelInput]>) -> Result<EvalSet> {
+    let file = std::fs::read(path).with_context(|| format!("cannot read the eval set `{}`", path.display()))?;
+    parse(&file, model).with_context(|| format!("the eval set `{}` cannot be used", path.display()))
+}
+
+fn parse(file: &[u8], model: Option<&[ModelInput]>) -> Result<EvalSet> {
+    let mut arrays = npz::read(file).map_err(anyhow::Error::msg)?;
+    let labels = arrays.iter().position(|array| array.name == "y").map(|index| arrays.remove(index));
+    ensure!(!arrays.is_empty(), "it has no `x`, nor any other array to feed the model");
+
+    let first = &arrays[0];
+    for array in &arrays {
+        let samples =
+            array.shape.first().with_context(|| format!("`{}` is a single number, not samples", array.name))?;
+        ensure!(*samples > 0, "`{}` has shape {:?}: no samples", array.name, array.shape);
+        ensure!(
+            *samples == first.shape[0],
+            "`{}` has {samples} samples (shape {:?}), `{}` has {}",
+            array.name,
+            array.shape,
+            first.name,
+            first.shape[0]
+        );
+    }
+    let labels = labels.map(|labels| parse_labels(&labels, first)).transpose()?;
+    if let Some(model) = model {
+        check_names(&arrays, model)?;
+    }
+    let inputs = arrays.iter().map(|array| to_tensor(array, model)).collect::<Result<_>>()?;
+    Ok(EvalSet { inputs, labels })
+}
+
+fn parse_labels(labels: &Array, first: &Array) -> Result<Vec<i64>> {
+    let samples = first.shape[0];
+    ensure!(
+        labels.shape == [samples],
+        "the labels `y` have shape {:?}, expected [{samples}]: one class number for each sample of `{}`",
+        labels.shape,
+        first.name
+    );
+    ensure!(
+        labels.dtype.kind != Kind::Float,
+        "the labels `y` are {}, expected class numbers of an integer type",
+        labels.dtype
+    );
+    integers(labels)
+}
+
+/// Every array belongs to an input, and every input has an array.
+fn check_names(arrays: &[Array], model: &[ModelInput]) -> Result<()> {
+    let names = || model.iter().map(|input| format!("`{}`", input.name)).collect::<Vec<_>>().join(", ");
+    let mut fed: Vec<&str> = Vec::new();
+    for array in arrays {
+        let Some(input) = input_of(array, model) else {
+            bail!("the model has no input for the array `{}`; it takes {}", array.name, names());
+        };
+        ensure!(
+            !fed.contains(&input.name.as_str()),
+            "`x` and `{0}` both are the model's first input, `{0}`",
+            input.name
+        );
+        fed.push(&input.name);
+    }
+    match model.iter().find(|input| !fed.contains(&input.name.as_str())) {
+        Some(input) => bail!("it has no array for the model's input `{}`; the model takes {}", input.name, names()),
+        None => Ok(()),
+    }
+}
+
+fn input_of<'a>(array: &Array, model: &'a [ModelInput]) -> Option<&'a ModelInput> {
+    let named = model.iter().find(|input| input.name == array.name);
+    named.or_else(|| model.first().filter(|_| array.name == "x"))
+}
+
+fn to_tensor(array: &Array, model: Option<&[ModelInput]>) -> Result<Tensor> {
+    let dtype = match model.and_then(|model| input_of(array, model)) {
+        Some(input) => {
+            check_shape(array, input)?;
+            wire_dtype(array, input)?
+        }
+        None if array.dtype.kind == Kind::Float || array.dtype == (npz::DType { kind: Kind::Uint, size: 1 }) => {
+            WireDType::F32
+        }
+        None => WireDType::I64,
+    };
+    let elements = (array.bytes.len() / array.dtype.size) as u64;
+    ensure!(
+        elements * dtype.size() as u64 <= MAX_BYTES,
+        "`{}` has {elements} values, more than the {} GiB an eval set may take",
+        array.name,
+        MAX_BYTES >> 30
+    );
+    let bytes = match dtype {
+        WireDType::F32 => floats(array).into_iter().flat_map(f32::to_le_bytes).collect(),
+        WireDType::I64 => integers(array)?.into_iter().flat_map(i64::to_le_bytes).collect(),
+    };
+    Ok(Tensor { header: TensorHeader { name: array.name.clone(), dtype, shape: array.shape.clone() }, bytes })
+}
+
+/// The first axis is not compared: it counts samples here and those of one inference there.
+fn check_shape(array: &Array, input: &ModelInput) -> Result<()> {
+    let Some(axes) = &input.axes else {
+        return Ok(());
+    };
+    let fits = |(len, axis): (&u64, &ModelAxis)| match axis {
+        ModelAxis::Fixed(fixed) => len == fixed,
+        ModelAxis::Free(_) => true,
+    };
+    let same = axes.len() == array.shape.len() && array.shape.iter().zip(axes).skip(1).all(fits);
+    let declared = axes.iter().map(|axis| match axis {
+        ModelAxis::Fixed(len) => len.to_string(),
+        ModelAxis::Free(name) if name.is_empty() => "?".to_owned(),
+        ModelAxis::Free(name) => name.clone(),
+    });
+    ensure!(
+        same,
+        "`{}` has shape {:?}, the model's input `{}` takes [{}]",
+        array.name,
+        array.shape,
+        input.name,
+        declared.collect::<Vec<_>>().join(", ")
+    );
+    Ok(())
+}
+
+fn wire_dtype(array: &Array, input: &ModelInput) -> Result<WireDType> {
+    let has = |prefixes: &[&str]| prefixes.iter().any(|prefix| input.dtype.starts_with(prefix));
+    if has(&["float", "bfloat"]) {
+        return Ok(WireDType::F32);
+    }
+    ensure!(
+        has(&["int", "uint", "bool"]),
+        "the model's input `{}` takes {}, which cannot be fed",
+        input.name,
+        input.dtype
+    );
+    ensure!(
+        array.dtype.kind != Kind::Float,
+        "`{}` is {}, the model's input `{}` takes {}",
+        array.name,
+        array.dtype,
+        input.name,
+        input.dtype
+    );
+    Ok(WireDType::I64)
+}
+
+/// The values of an array of any type, rounded to f32.
+fn floats(array: &Array) -> Vec<f32> {
+    let elements = array.bytes.chunks_exact(array.dtype.size);
+    match (array.dtype.kind, array.dtype.size) {
+        (Kind::Float, 2) => elements.map(|bytes| half(bytes[0], bytes[1])).collect(),
+        (Kind::Float, 4) => elements.map(|bytes| f32::from_bits(unsigned(bytes) as u32)).collect(),
+        (Kind::Float, _) => elements.map(|bytes| f64::from_bits(unsigned(bytes)) as f32).collect(),
+        (Kind::Int, _) => elements.map(|bytes| signed(bytes) as f32).collect(),
+        (Kind::Uint | Kind::Bool, _) => elements.map(|bytes| unsigned(bytes) as f32).collect(),
+    }
+}
+
+/// The values of an array of integers or truth values.
+fn integers(array: &Array) -> Result<Vec<i64>> {
+    let elements = array.bytes.chunks_exact(array.dtype.size);
+    let read = |bytes| match array.dtype.kind {
+        Kind::Int => Ok(signed(bytes)),
+        _ => i64::try_from(unsigned(bytes)).with_context(|| format!("`{}` holds a number beyond int64", array.name)),
+    };
+    elements.map(read).collect()
+}
+
+/// Little-endian, of 1 to 8 bytes.
+fn unsigned(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn signed(bytes: &[u8]) -> i64 {
+    let unused = 64 - 8 * bytes.len() as u32;
+    (unsigned(bytes) << unused) as i64 >> unused
+}
+
+/// IEEE 754 binary16: 1 bit sign, 5 bits exponent, 10 bits fraction. Every one of them is an f32.
+fn half(low: u8, high: u8) -> f32 {
+    let bits = u32::from(u16::from_le_bytes([low, high]));
+    let (sign, exponent, fraction) = (bits >> 15 << 31, bits >> 10 & 0x1f, bits & 0x3ff);
+    let magnitude = match exponent {
+        // Subnormal: units of 2^-24.
+        0 => (fraction as f32 * 2f32.powi(-24)).to_bits(),
+        0x1f => 0x7f80_0000 | fraction << 13,
+        _ => (exponent + 127 - 15) << 23 | fraction << 13,
+    };
+    f32::from_bits(sign | magnitude)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::npz::tests::npz;
+
+    fn dict(descr: &str, shape: &str) -> String {
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}")
+    }
+
+    fn input(name: &str, dtype: &str, axes: &[Option<u64>]) -> ModelInput {
+        let axis = |axis: &Option<u64>| axis.map_or(ModelAxis::Free("N".into()), ModelAxis::Fixed);
+        ModelInput { name: name.into(), dtype: dtype.into(), axes: Some(axes.iter().map(axis).collect()) }
+    }
+
+    #[test]
+    fn the_shipped_eval_set() {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/digits-cnn/eval.npz"));
+        let model = [input("input", "float32", &[None, Some(1), Some(8), Some(8)])];
+        let set = read(path, Some(&model)).unwrap();
+        assert_eq!((set.samples(), set.inputs.len()), (497, 1));
+        assert_eq!(
+            set.inputs[0].header,
+            TensorHeader { name: "x".into(), dtype: WireDType::F32, shape: vec![497, 1, 8, 8] }
+        );
+        // Pixels were sixteenths; every class is there as often as stratified.
+        let pixels = set.inputs[0].bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
+        assert!(pixels.map(|pixel| pixel * 16.0).all(|pixel| pixel.fract() == 0.0 && (0.0..=16.0).contains(&pixel)));
+        let labels = set.labels.unwrap();
+        for class in 0..10 {
+            let count = labels.iter().filter(|label| **label == class).count();
+            assert!((48..=51).contains(&count), "class {class}: {count}");
+        }
+    }
+
+    #[test]
+    fn every_type_becomes_what_the_model_takes() {
+        #[track_caller]
+        fn check(descr: &str, value: &[u8], takes: Option<&str>, expected: Tensor) {
+            let file = npz(&[("x", &dict(descr, "(1,)"), value)]);
+            let model = takes.map(|dtype| vec![input("in", dtype, &[None])]);
+            assert_eq!(parse(&file, model.as_deref()).unwrap().inputs, [expected]);
+        }
+        let header = |dtype| TensorHeader { name: "x".into(), dtype, shape: vec![1] };
+        let f32 = |value: f32| Tensor { header: header(WireDType::F32), bytes: value.to_le_bytes().to_vec() };
+        let i64 = |value: i64| Tensor { header: header(WireDType::I64), bytes: value.to_le_bytes().to_vec() };
+        check("<f4", &1.5f32.to_le_bytes(), None, f32(1.5));
+        check("<f8", &0.1f64.to_le_bytes(), None, f32(0.1));
+        check("<f2", &[0x00, 0xc2], None, f32(-3.0));
+        check("|u1", &[200], None, f32(200.0));
+        check("|u1", &[200], Some("int64"), i64(200));
+        check("|u1", &[200], Some("uint8"), i64(200));
+        check("|i1", &[0xff], None, i64(-1));
+        check("|i1", &[0xff], Some("float32"), f32(-1.0));
+        check("<i4", &(-7i32).to_le_bytes(), None, i64(-7));
+        check("<u2", &60_000u16.to_le_bytes(), Some("float16"), f32(60_000.0));
+        check("|b1", &[1], None, i64(1));
+    }
+
+    /// All 65536 of them, against the definition.
+    #[test]
+    fn half_precision() {
+        for bits in 0..=u16::MAX {
+            let [low, high] = bits.to_le_bytes();
+            let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f64::from(bits & 0x3ff));
+            let magnitude = match exponent {
+                0 => fraction * 2f64.powi(-24),
+                31 if fraction == 0.0 => f64::INFINITY,
+                31 => f64::NAN,
+                _ => (1024.0 + fraction) * 2f64.powi(exponent - 25),
+            };
+            let expected = (if bits >> 15 == 1 { -magnitude } else { magnitude }) as f32;
+            let got = half(low, high);
+            assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(), "{bits:#06x}: {got}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_with_its_shape() {
+        #[track_caller]
+        fn check(arrays: &[(&str, &str, &str)], model: &[ModelInput], expected: &str) {
+            let values = [0; 64];
+            let files: Vec<_> = arrays.iter().map(|(name, descr, shape)| (*name, dict(descr, shape))).collect();
+            let len = |shape: &str| {
+                let axes = shape.trim_matches(['(', ')']).split(',').filter(|axis| !axis.trim().is_empty());
+                axes.map(|axis| axis.trim().parse::<usize>().unwrap()).product::<usize>()
+            };
+            let sizes = arrays.iter().map(|(_, descr, shape)| len(shape) * descr[2..].parse::<usize>().unwrap());
+            let entries: Vec<_> =
+                files.iter().zip(sizes).map(|((name, dict), size)| (*name, dict.as_str(), &values[..size])).collect();
+            let model = (!model.is_empty()).then_some(model);
+            assert_eq!(parse(&npz(&entries), model).unwrap_err().to_string(), expected);
+        }
+        let image = [input("input", "float32", &[None, Some(3), Some(2)])];
+        let ids = [input("ids", "int64", &[None])];
+        let two = [input("ids", "int64", &[None]), input("mask", "int64", &[None])];
+        check(
+            &[("x", "<f4", "(2, 1, 2)")],
+            &image,
+            "`x` has shape [2, 1, 2], the model's input `input` takes [N, 3, 2]",
+        );
+        check(&[("x", "<f4", "(2, 6)")], &image, "`x` has shape [2, 6], the model's input `input` takes [N, 3, 2]");
+        check(&[("x", "<f4", "(2,)")], &ids, "`x` is float32, the model's input `ids` takes int64");
+        check(&[("z", "<i8", "(2,)")], &ids, "the model has no input for the array `z`; it takes `ids`");
+        check(
+            &[("x", "<i8", "(2,)")],
+            &two,
+            "it has no array for the model's input `mask`; the model takes `ids`, `mask`",
+        );
+        check(
+            &[("x", "<i8", "(2,)"), ("ids", "<i8", "(2,)")],
+            &ids,
+            "`x` and `ids` both are the model's first input, `ids`",
+        );
+        check(
+            &[("x", "<i8", "(2,)")],
+            &[input("s", "string", &[None])],
+            "the model's input `s` takes string, which cannot be fed",
+        );
+        check(&[("a", "<f4", "(2, 3)"), ("b", "<f4", "(3, 2)")], &[], "`b` has 3 samples (shape [3, 2]), `a` has 2");
+        check(&[("x", "<f4", "()")], &[], "`x` is a single number, not samples");
+        check(&[("x", "<f4", "(0, 8)")], &[], "`x` has shape [0, 8]: no samples");
+        check(&[("y", "<i8", "(2,)")], &[], "it has no `x`, nor any other array to feed the model");
+        check(
+            &[("x", "<f4", "(2,)"), ("y", "<i8", "(2, 2)")],
+            &[],
+            "the labels `y` have shape [2, 2], expected [2]: one class number for each sample of `x`",
+        );
+        check(
+            &[("x", "<f4", "(2,)"), ("y", "<i8", "(3,)")],
+            &[],
+            "the labels `y` have shape [3], expected [2]: one class number for each sample of `x`",
+        );
+        check(
+            &[("x", "<f4", "(2,)"), ("y", "<f4", "(2,)")],
+            &[],
+            "the labels `y` are float32, expected class numbers of an integer type",
+        );
+    }
+
+    #[test]
+    fn labels_of_any_integer_type() {
+        for (descr, value, expected) in [("|u1", &[9][..], 9), ("|i1", &[0xfe], -2), ("<u4", &[1, 1, 0, 0], 257)] {
+            let file = npz(&[("x", &dict("<f4", "(1,)"), &[0; 4]), ("y", &dict(descr, "(1,)"), value)]);
+            assert_eq!(parse(&file, None).unwrap().labels, Some(vec![expected]), "{descr}");
+        }
+        let file = npz(&[("x", &dict("<f4", "(1,)"), &[0; 4]), ("y", &dict("<u8", "(1,)"), &[0xff; 8])]);
+        assert_eq!(parse(&file, None).unwrap_err().to_string(), "`y` holds a number beyond int64");
+    }
+
+    #[test]
+    fn the_file_is_named() {
+        let missing = read(Path::new("no/such.npz"), None).unwrap_err();
+        assert_eq!(missing.to_string(), "cannot read the eval set `no/such.npz`");
+        let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/make_npz.py"));
+        let wrong = format!("{:#}", read(script, None).unwrap_err());
+        assert!(
+            wrong.ends_with(
+                "make_npz.py` cannot be used: it is no `.npz` file, or was cut off: it has no zip directory at its end"
+            ),
+            "{wrong}"
+        );
+    }
+}

@@ -1,0 +1,248 @@
+//! One connection: TCP, SSH's handshake, the host key. Logging in is [`super::auth`]'s.
+//!
+//! libssh2 never blocks here. Each of its calls is repeated until it is done, with `poll` in between, because its own waiting would neither notice
+//! Ctrl-C nor read stdout and stderr at once. libssh2's rule for that: until a call has stopped saying "would block", it is the only one to make
+//! that sends anything.
+
+use std::{
+    net::{TcpStream, ToSocketAddrs},
+    os::fd::AsRawFd,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use espalier_bench::sanitise::sanitise;
+use ssh2::{BlockDirections, ErrorCode, MethodType, Session};
+
+use super::{
+    Limits, auth,
+    error::TransportError,
+    hostkey::{self, KINDS, KeyBlob},
+    local::poll,
+    output::Watch,
+    ssh_config::{Endpoint, Trust},
+};
+use crate::cancel::Cancel;
+
+/// How often something is sent while a board is quiet, so that no router in between forgets the connection.
+const KEEPALIVE_SECONDS: u32 = 5;
+
+/// libssh2's "would block".
+const EAGAIN: i32 = -37;
+
+pub(super) struct Link {
+    pub session: Session,
+    stream: TcpStream,
+    address: String,
+}
+
+impl Link {
+    /// Connects, checks the host key and logs in; `limit` for reaching the board and again for the rest.
+    pub fn open(endpoint: &Endpoint, limit: Duration, cancel: &Cancel) -> Result<Link, TransportError> {
+        let link = match &endpoint.trust {
+            Trust::Pinned(pin) => open_pinned(endpoint, pin, limit, cancel)?,
+            Trust::KnownHosts { files, name } => {
+                let session = new_session(endpoint)?;
+                let known = hostkey::known(&session, files, name).map_err(|error| broken(endpoint, &error))?;
+                let link = shake_hands(endpoint, session, &hostkey::preference(&known.keys), limit, cancel)??;
+                link.check_known(endpoint, &known)?;
+                link
+            }
+        };
+        let limits = Limits { command: limit, idle: limit };
+        let mut watch = Watch::new(format!("logging in at `{}`", link.address), limits, cancel);
+        watch.limit = "timeouts.connect";
+        auth::log_in(&link, endpoint, &watch)?;
+        link.session.set_keepalive(false, KEEPALIVE_SECONDS);
+        Ok(link)
+    }
+
+    /// Repeats a call of libssh2 until it has an answer.
+    pub fn complete<T>(
+        &self,
+        watch: &Watch<'_>,
+        mut call: impl FnMut() -> Result<T, ssh2::Error>,
+    ) -> Result<Result<T, ssh2::Error>, TransportError> {
+        loop {
+            match call() {
+                Err(error) if would_block(&error) => {
+                    watch.check()?;
+                    self.wait(watch.patience());
+                }
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// The same where any error means that the connection is gone.
+    pub fn must<T>(
+        &self,
+        watch: &Watch<'_>,
+        call: impl FnMut() -> Result<T, ssh2::Error>,
+    ) -> Result<T, TransportError> {
+        self.complete(watch, call)?.map_err(|error| self.lost(&error))
+    }
+
+    /// Until the socket is ready for what libssh2 wants next, or `patience` is over.
+    pub fn wait(&self, patience: Duration) {
+        let events = match self.session.block_directions() {
+            BlockDirections::None | BlockDirections::Inbound => libc::POLLIN,
+            BlockDirections::Outbound => libc::POLLOUT,
+            BlockDirections::Both => libc::POLLIN | libc::POLLOUT,
+        };
+        poll(&mut [libc::pollfd { fd: self.stream.as_raw_fd(), events, revents: 0 }], patience);
+    }
+
+    pub fn lost(&self, error: &dyn std::fmt::Display) -> TransportError {
+        TransportError::Lost { address: self.address.clone(), reason: sanitise(&error.to_string()) }
+    }
+
+    /// Ends the connection without a word: a frozen board would not answer a farewell.
+    pub fn abandon(self) {
+        // Nothing to do about a socket that is closed already.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
+    fn host_key(&self) -> KeyBlob {
+        self.session.host_key().map(|(key, _)| key.to_vec()).unwrap_or_default()
+    }
+
+    fn check_known(&self, endpoint: &Endpoint, known: &hostkey::Known) -> Result<(), TransportError> {
+        let key = self.host_key();
+        let (address, fingerprint) = (endpoint.address(), hostkey::fingerprint(&key));
+        if let Some((_, file)) = known.revoked.iter().find(|(revoked, _)| *revoked == key) {
+            let file = file.display().to_string();
+            return Err(TransportError::HostKeyRevoked { address, fingerprint, file });
+        }
+        if known.keys.contains(&key) {
+            return Ok(());
+        }
+        if known.keys.is_empty() {
+            let device_file = endpoint.device_file.clone();
+            return Err(TransportError::HostKeyUnknown { address, fingerprint, device_file });
+        }
+        let files: Vec<String> = known.files.iter().map(|file| format!("`{}`", file.display())).collect();
+        Err(TransportError::HostKeyChanged {
+            address,
+            expected: known.keys.iter().map(|key| hostkey::fingerprint(key)).collect(),
+            got: vec![fingerprint],
+            source_of_expected: format!("from {}", files.join(", ")),
+        })
+    }
+}
+
+pub(super) fn would_block(error: &ssh2::Error) -> bool {
+    error.code() == ErrorCode::Session(EAGAIN)
+}
+
+/// A pin does not say of which kind the key is: the server's keys are looked at in turn before it is called changed.
+fn open_pinned(endpoint: &Endpoint, pin: &str, limit: Duration, cancel: &Cancel) -> Result<Link, TransportError> {
+    let mut left = KINDS.to_vec();
+    let mut seen = Vec::new();
+    let all = KINDS.join(",");
+    let mut ask = all.as_str();
+    loop {
+        match shake_hands(endpoint, new_session(endpoint)?, ask, limit, cancel)? {
+            Ok(link) => {
+                let key = link.host_key();
+                let fingerprint = hostkey::fingerprint(&key);
+                if fingerprint == pin {
+                    return Ok(link);
+                }
+                left.retain(|kind| Some(*kind) != hostkey::kind_of(&key));
+                seen.push(fingerprint);
+            }
+            // The server has no key of that kind.
+            Err(_) if !seen.is_empty() => {}
+            Err(error) => return Err(error),
+        }
+        left.retain(|kind| *kind != ask);
+        let Some(next) = left.first() else {
+            return Err(TransportError::HostKeyChanged {
+                address: endpoint.address(),
+                expected: vec![pin.to_owned()],
+                got: seen,
+                source_of_expected: format!("pinned in `{}`", endpoint.device_file),
+            });
+        };
+        ask = next;
+    }
+}
+
+fn new_session(endpoint: &Endpoint) -> Result<Session, TransportError> {
+    Session::new().map_err(|error| broken(endpoint, &error))
+}
+
+fn broken(endpoint: &Endpoint, error: &dyn std::fmt::Display) -> TransportError {
+    TransportError::Unreachable { address: endpoint.address(), reason: sanitise(&error.to_string()) }
+}
+
+/// The inner error: the board was reached, but no session could be agreed on.
+fn shake_hands(
+    endpoint: &Endpoint,
+    mut session: Session,
+    kinds: &str,
+    limit: Duration,
+    cancel: &Cancel,
+) -> Result<Result<Link, TransportError>, TransportError> {
+    let stream = reach(endpoint, limit, cancel)?;
+    // Lines of a protocol are small: waiting to fill packets would only delay them. A refusal costs milliseconds and nothing else.
+    let _ = stream.set_nodelay(true);
+    let copy = stream.try_clone().map_err(|error| broken(endpoint, &error))?;
+    session.method_pref(MethodType::HostKey, kinds).map_err(|error| broken(endpoint, &error))?;
+    session.set_tcp_stream(copy);
+    session.set_blocking(false);
+    let address = endpoint.address();
+    let limits = Limits { command: limit, idle: limit };
+    let mut watch = Watch::new(format!("the ssh handshake with `{address}`"), limits, cancel);
+    watch.limit = "timeouts.connect";
+    let mut handshake = session.clone();
+    let link = Link { session, stream, address };
+    let shaken = link.complete(&watch, || handshake.handshake())?;
+    Ok(shaken.map(|()| link).map_err(|error| broken(endpoint, &error)))
+}
+
+/// A connection to the first of the host's addresses that answers.
+fn reach(endpoint: &Endpoint, limit: Duration, cancel: &Cancel) -> Result<TcpStream, TransportError> {
+    let (sender, receiver) = mpsc::channel();
+    let (host, port) = (endpoint.host.clone(), endpoint.port);
+    let started = Instant::now();
+    // On a thread of its own: looking a name up cannot be interrupted. When it is given up the thread ends by itself.
+    thread::spawn(move || {
+        let _ = sender.send(connect(&host, port, started + limit));
+    });
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(100)) {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(reason)) => return Err(TransportError::Unreachable { address: endpoint.address(), reason }),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(broken(endpoint, &"connecting failed")),
+            Err(mpsc::RecvTimeoutError::Timeout) if cancel.is_requested() => return Err(TransportError::Cancelled),
+            Err(mpsc::RecvTimeoutError::Timeout) if started.elapsed() > limit + Duration::from_secs(1) => {
+                let reason = format!("no answer within {} s", limit.as_secs_f64());
+                return Err(TransportError::Unreachable { address: endpoint.address(), reason });
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+fn connect(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, String> {
+    let addresses = (host, port).to_socket_addrs().map_err(|error| format!("the name cannot be resolved: {error}"))?;
+    let mut addresses: Vec<_> = addresses.collect();
+    addresses.dedup();
+    let count = addresses.len();
+    let mut reasons = Vec::new();
+    for (index, address) in addresses.into_iter().enumerate() {
+        // What is left, shared fairly: a dead IPv6 route must not use up the time of the IPv4 address behind it.
+        let share = deadline.saturating_duration_since(Instant::now()) / (count - index) as u32;
+        match TcpStream::connect_timeout(&address, share.max(Duration::from_millis(1))) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                reasons.push(format!("{}: no answer within {:.1} s", address.ip(), share.as_secs_f64()));
+            }
+            Err(error) => reasons.push(format!("{}: {error}", address.ip())),
+        }
+    }
+    Err(reasons.join("; "))
+}

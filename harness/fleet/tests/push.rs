@@ -1,0 +1,216 @@
+//! Bringing files onto a board, and what can go wrong with that, against a real server.
+#![cfg(feature = "ssh")]
+
+mod common;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use common::{Sshd, device};
+use espalier_fleet::{
+    cancel::Cancel,
+    deploy::{BlobFile, DeployError, Pushed, push},
+    transport::{Limits, Transport},
+};
+use sha2::{Digest, Sha256};
+
+const LIMITS: Limits = Limits { command: Duration::from_secs(60), idle: Duration::from_secs(10) };
+
+fn to_board(board: &mut Transport, workdir: &Path, files: &[BlobFile]) -> Result<Pushed, DeployError> {
+    push(board, workdir.to_str().unwrap(), files, LIMITS, &Cancel::default(), &mut |_, _| {})
+}
+
+/// A file and what it is called by its contents.
+fn file(folder: &Path, name: &str, contents: &[u8], executable: bool) -> BlobFile {
+    let path = folder.join(name);
+    fs::write(&path, contents).unwrap();
+    let sha256 = Sha256::digest(contents).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    BlobFile::new(&path, sha256, executable).unwrap()
+}
+
+/// Bytes that do not pack.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+fn open(server: &Sshd) -> Transport {
+    Transport::open(&device(server.address()), &Cancel::default()).unwrap()
+}
+
+/// Nothing temporary is left.
+#[track_caller]
+fn expect_clean(workdir: &Path) {
+    let left: Vec<PathBuf> = fs::read_dir(workdir.join("tmp")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn what_is_there_is_not_sent_again_and_what_is_damaged_is() {
+    let Some(server) = Sshd::start() else { return };
+    let mut board = open(&server);
+    let here = tempfile::tempdir().unwrap();
+    let workdir = server.folder.path().join("it's a workdir");
+    let files = [
+        file(here.path(), "runner", b"#!/bin/sh\necho ran\n", true),
+        file(here.path(), "model", &noise(3_000_000), false),
+        file(here.path(), "zeros", &vec![0; 5_000_000], false),
+        file(here.path(), "empty", b"", false),
+    ];
+    let mut steps = Vec::new();
+    let first = push(&mut board, workdir.to_str().unwrap(), &files, LIMITS, &Cancel::default(), &mut |done, total| {
+        steps.push((done, total));
+    })
+    .unwrap();
+    assert_eq!((first.files_sent, first.files_present), (4, 0));
+    let total = files.iter().map(|file| file.bytes).sum::<u64>();
+    // What packs well was sent packed, what does not was not.
+    assert!(first.bytes_sent > 3_000_000 && first.bytes_sent < 3_100_000, "{}", first.bytes_sent);
+    assert_eq!(steps.last(), Some(&(total, total)));
+    for file in &files {
+        assert_eq!(fs::read(&first.paths[&file.sha256]).unwrap(), fs::read(&file.path).unwrap());
+    }
+    let ran = board.shell(
+        &format!("exec '{}'", first.paths[&files[0].sha256].replace('\'', r"'\''")),
+        LIMITS,
+        &Cancel::default(),
+    );
+    assert_eq!(ran.unwrap().stdout, "ran\n");
+    expect_clean(&workdir);
+
+    let second = to_board(&mut board, &workdir, &files).unwrap();
+    assert_eq!((second.bytes_sent, second.files_sent, second.files_present), (0, 0, 4));
+    assert_eq!(second.paths, first.paths);
+
+    let damaged = &first.paths[&files[1].sha256];
+    let mut bytes = fs::read(damaged).unwrap();
+    bytes[1_000_000] ^= 1;
+    fs::write(damaged, &bytes).unwrap();
+    let third = to_board(&mut board, &workdir, &files).unwrap();
+    assert_eq!((third.files_sent, third.files_present), (1, 3));
+    assert_eq!(fs::read(damaged).unwrap(), noise(3_000_000));
+}
+
+#[test]
+fn a_file_that_is_not_what_it_is_called_does_not_get_its_name() {
+    let Some(server) = Sshd::start() else { return };
+    let mut board = open(&server);
+    let here = tempfile::tempdir().unwrap();
+    let workdir = server.folder.path().join("work");
+    let mut wrong = file(here.path(), "model", b"new", false);
+    wrong.sha256 = file(here.path(), "old", b"old", false).sha256;
+    let error = to_board(&mut board, &workdir, &[wrong.clone()]).unwrap_err();
+    assert!(
+        matches!(&error, DeployError::Damaged { got, .. } if *got == file(here.path(), "model", b"new", false).sha256),
+        "{error}"
+    );
+    assert!(!workdir.join("blobs").join(&wrong.sha256).exists());
+    expect_clean(&workdir);
+}
+
+#[test]
+fn what_a_dead_push_left_is_cleared_away() {
+    let Some(server) = Sshd::start() else { return };
+    let workdir = server.folder.path().join("work");
+    fs::create_dir_all(workdir.join("tmp")).unwrap();
+    let old = fs::File::create(workdir.join("tmp/old")).unwrap();
+    old.set_modified(SystemTime::now() - Duration::from_secs(2 * 3600)).unwrap();
+    fs::write(workdir.join("tmp/young"), "somebody else's").unwrap();
+    to_board(&mut open(&server), &workdir, &[]).unwrap();
+    assert!(!workdir.join("tmp/old").exists() && workdir.join("tmp/young").exists());
+}
+
+#[test]
+fn an_interrupted_push_leaves_nothing_behind() {
+    let Some(server) = Sshd::start() else { return };
+    let mut board = open(&server);
+    let here = tempfile::tempdir().unwrap();
+    let workdir = server.folder.path().join("work");
+    let model = [file(here.path(), "model", &noise(30_000_000), false)];
+    let cancel = Cancel::default();
+    let result = push(&mut board, workdir.to_str().unwrap(), &model, LIMITS, &cancel, &mut |done, _| {
+        if done > 5_000_000 {
+            cancel.request();
+        }
+    });
+    assert_eq!(result.unwrap_err().to_string(), "cancelled");
+    let started = std::time::Instant::now();
+    while fs::read_dir(workdir.join("tmp")).unwrap().count() > 0 {
+        assert!(started.elapsed() < Duration::from_secs(5), "the temporary file stays");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(to_board(&mut board, &workdir, &model).unwrap().files_sent, 1);
+}
+
+#[test]
+fn a_workdir_that_cannot_be_is_said() {
+    let Some(server) = Sshd::start() else { return };
+    let error = to_board(&mut open(&server), Path::new("/proc/espalier"), &[]).unwrap_err().to_string();
+    assert!(error.contains("`/proc/espalier`") && error.contains("`workdir`"), "{error}");
+}
+
+/// A small file system; gone when dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(path: PathBuf, size: &str) -> Option<Disk> {
+        fs::create_dir_all(&path).unwrap();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&path).output();
+        if mount.is_ok_and(|output| output.status.success()) {
+            return Some(Disk(path));
+        }
+        eprintln!("skipped: a small file system cannot be mounted (not root)");
+        None
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_board_is_said_with_the_figures() {
+    let Some(server) = Sshd::start() else { return };
+    let Some(disk) = Disk::mount(server.folder.path().join("disk"), "4m") else { return };
+    let mut board = open(&server);
+    let here = tempfile::tempdir().unwrap();
+    let big = file(here.path(), "big", &noise(8 << 20), false);
+    let error = to_board(&mut board, &disk.0, &[big]).unwrap_err();
+    assert!(matches!(&error, DeployError::NoSpace { needed: 8_388_608, available: Some(4_194_304), .. }), "{error:?}");
+    assert!(error.to_string().contains("8.0 MiB are needed, 4.0 MiB are free"), "{error}");
+
+    // Filled by somebody else while the file is on its way.
+    let model = file(here.path(), "model", &noise(3 << 20), false);
+    let intruder = disk.0.join("intruder");
+    let mut is_filled = false;
+    let result = push(&mut board, disk.0.to_str().unwrap(), &[model], LIMITS, &Cancel::default(), &mut |_, _| {
+        if !std::mem::replace(&mut is_filled, true) {
+            fs::write(&intruder, noise(3 << 20)).unwrap();
+        }
+    });
+    let error = result.unwrap_err();
+    assert!(matches!(error, DeployError::NoSpace { .. }), "{error:?}");
+    expect_clean(&disk.0);
+}
+
+#[test]
+fn a_device_on_this_host_uses_the_files_where_they_are() {
+    let here = tempfile::tempdir().unwrap();
+    let model = file(here.path(), "model", b"m", false);
+    let pushed = to_board(&mut Transport::local(), Path::new("/no/such/workdir"), &[model.clone()]).unwrap();
+    assert_eq!(pushed.paths[&model.sha256], model.path.to_str().unwrap());
+    assert_eq!((pushed.bytes_sent, pushed.files_sent), (0, 0));
+}

@@ -1,0 +1,98 @@
+//! What a model takes and gives, and what in it can be pruned.
+
+use bytes::Bytes;
+
+use crate::{
+    PruneError,
+    manifest::PrunedTensor,
+    onnx::{Model, ValueInfoProto, tensor_shape_proto::dimension, type_proto},
+    prunable::{Untouched, survey},
+    tensor::{Values, dtype_name},
+};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inspection {
+    pub ir_version: i64,
+    /// Operator sets by domain; the standard one is `""`.
+    pub opsets: Vec<(String, i64)>,
+    pub producer: String,
+    /// What has to be fed: the graph's inputs without those an initialiser gives a value.
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
+    /// All parameters, prunable or not.
+    pub parameters: u64,
+    /// Single weights that could be removed.
+    pub prunable: u64,
+    /// `removed` is 0.
+    pub tensors: Vec<PrunedTensor>,
+    pub untouched: Vec<Untouched>,
+}
+
+/// An input or output of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    pub name: String,
+    /// As NumPy calls it, e.g. `float32`, `int64`; `unknown` for what is not a tensor.
+    pub dtype: &'static str,
+    /// `None` where the file does not even tell how many axes there are.
+    pub axes: Option<Vec<Axis>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Axis {
+    Fixed(u64),
+    /// Of any length; by its name, which may be empty.
+    Free(String),
+}
+
+/// # Errors
+/// Those of reading the model: see [`PruneError`].
+pub fn inspect(model: &Bytes) -> Result<Inspection, PruneError> {
+    let model = Model::decode(model)?;
+    let graph = model.graph();
+    let survey = survey(&model)?;
+    let mut tensors = Vec::new();
+    for weight in &survey.weights {
+        let values = Values::of(&weight.name, weight.place.tensor(graph))?;
+        tensors.push(PrunedTensor {
+            name: weight.name.clone(),
+            shape: weight.shape.clone(),
+            weights: weight.count,
+            removed: 0,
+            zeros: values.zeros(),
+        });
+    }
+    let given: std::collections::HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
+    Ok(Inspection {
+        ir_version: model.proto.ir_version(),
+        opsets: model.proto.opset_import.iter().map(|set| (set.domain().to_owned(), set.version())).collect(),
+        producer: model.proto.producer_name().to_owned(),
+        inputs: graph.input.iter().filter(|input| !given.contains(input.name())).map(port).collect(),
+        outputs: graph.output.iter().map(port).collect(),
+        parameters: survey.parameters(),
+        prunable: survey.prunable(),
+        tensors,
+        untouched: survey.untouched,
+    })
+}
+
+fn port(info: &ValueInfoProto) -> Port {
+    let tensor = match info.r#type.as_ref().and_then(|kind| kind.value.as_ref()) {
+        Some(type_proto::Value::TensorType(tensor)) => Some(tensor),
+        _ => None,
+    };
+    let axes = tensor.and_then(|tensor| tensor.shape.as_ref()).map(|shape| {
+        let axis = |value: &Option<dimension::Value>| match value {
+            // Some exporters write a free axis as 0 or -1.
+            Some(dimension::Value::DimValue(len @ 1..)) => Axis::Fixed(*len as u64),
+            Some(dimension::Value::DimParam(name)) => Axis::Free(name.clone()),
+            _ => Axis::Free(String::new()),
+        };
+        shape.dim.iter().map(|dim| axis(&dim.value)).collect()
+    });
+    Port {
+        name: info.name().to_owned(),
+        dtype: tensor.map_or("unknown", |tensor| dtype_name(tensor.elem_type())),
+        axes,
+    }
+}

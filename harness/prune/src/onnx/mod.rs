@@ -1,0 +1,69 @@
+//! ONNX files: bytes in, typed messages out, and back.
+//!
+//! Decoding copies no weights: every `raw_data` is a slice of the file it came from, so that a pruned file can be a patched copy of the
+//! dense one (see [`Model::offset`]). What a file may cost in memory is bounded before it is decoded, in [`budget`].
+
+mod budget;
+mod generated;
+
+use bytes::Bytes;
+use prost::Message;
+
+pub use generated::*;
+
+use crate::PruneError;
+
+/// A decoded file.
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub proto: ModelProto,
+    source: Bytes,
+}
+
+impl Model {
+    /// # Errors
+    /// [`PruneError::NotOnnx`] for anything that is not a whole ONNX file with a graph, or that would take absurd memory to decode.
+    pub fn decode(source: &Bytes) -> Result<Model, PruneError> {
+        let not_onnx = |why: String| PruneError::NotOnnx { why };
+        if source.is_empty() {
+            return Err(not_onnx("it is empty".into()));
+        }
+        budget::check(source).map_err(not_onnx)?;
+        let proto = ModelProto::decode(source.clone()).map_err(|error| not_onnx(error.to_string()))?;
+        // Protobuf takes a file cut between two fields for a whole one; these three are in every ONNX file, the operator sets often last.
+        if proto.ir_version.is_none() {
+            return Err(not_onnx("it has no `ir_version`".into()));
+        }
+        if proto.graph.is_none() {
+            return Err(not_onnx("it has no graph".into()));
+        }
+        if proto.opset_import.is_empty() {
+            return Err(not_onnx("it imports no operator set; was it cut off?".into()));
+        }
+        Ok(Model { proto, source: source.clone() })
+    }
+
+    pub fn graph(&self) -> &GraphProto {
+        self.proto.graph.as_ref().expect("`decode` refuses a file without a graph")
+    }
+
+    pub fn graph_mut(&mut self) -> &mut GraphProto {
+        self.proto.graph.as_mut().expect("`decode` refuses a file without a graph")
+    }
+
+    /// The bytes it was decoded from.
+    pub fn source(&self) -> &Bytes {
+        &self.source
+    }
+
+    /// Where a `raw_data` of this model lies in [`Model::source`], in bytes. `None` if it was replaced since.
+    pub fn offset(&self, raw_data: &Bytes) -> Option<usize> {
+        let offset = (raw_data.as_ptr() as usize).checked_sub(self.source.as_ptr() as usize)?;
+        (offset + raw_data.len() <= self.source.len()).then_some(offset)
+    }
+
+    /// Byte-identical to the source for files as Google's encoder writes them, as long as nothing was changed.
+    pub fn encode(&self) -> Bytes {
+        self.proto.encode_to_vec().into()
+    }
+}

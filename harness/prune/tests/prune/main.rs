@@ -1,0 +1,7 @@
+//! Pruning through the public functions: on models made here, and on the shipped one.
+
+mod build;
+mod counts;
+mod roles;
+mod shipped;
+mod speed;

@@ -1,0 +1,365 @@
+//! `cargo xtask test`: sets up what the tests need, runs them all, and says what ran, what failed, what was skipped and why, and how long it took.
+//!
+//! Boards boot and Python packages load (network and waiting) while crates and runners build (CPU). What cannot be had on this host is a skip with its
+//! reason in the summary, never a pass.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use espalier_bench::{exit::ExitStatus, inventory::Target};
+use espalier_fleet::{
+    apt,
+    boards::{self, BoardKind, Options},
+    build,
+    cancel::Cancel,
+    process::Watch,
+    toolchain,
+};
+
+use crate::context::{Context, usage};
+
+#[derive(Args)]
+pub struct Flags {
+    /// Only tests whose name contains this
+    filter: Option<String>,
+    /// Only what needs no boards, no cross-building and no network: seconds
+    #[arg(long)]
+    fast: bool,
+}
+
+/// What the whole may take on two cores, cold; printed beside what it took.
+const BUDGET: Duration = Duration::from_secs(90 * 60);
+
+/// Debian's packages the tests need beyond Rust and a C compiler.
+const PACKAGES: [&str; 10] = [
+    "gcc-aarch64-linux-gnu",
+    "gcc-arm-linux-gnueabihf",
+    "gcc-riscv64-linux-gnu",
+    "libgcc-s1-arm64-cross",
+    "libssl-dev",
+    "openssh-client",
+    "openssh-server",
+    "pkg-config",
+    "qemu-user-static",
+    "xz-utils",
+];
+
+/// Targets whose runners are built and run on emulated boards.
+const TARGETS: [&str; 3] = ["aarch64-gnu", "armv7-gnu", "riscv64-gnu"];
+
+pub fn run(flags: Flags) -> Result<ExitStatus> {
+    let context = Context::open()?;
+    let mut suite = Suite {
+        start: Instant::now(),
+        skips: context.cache.folder("tests")?.join(format!("skips-{}", std::process::id())),
+        steps: Vec::new(),
+        filter: flags.filter,
+        context,
+    };
+    let _ = fs::remove_file(&suite.skips);
+    if flags.fast {
+        suite.lints();
+        suite.unit_tests(false)?;
+    } else {
+        suite.everything()?;
+    }
+    suite.summary()
+}
+
+struct Suite {
+    context: Context,
+    start: Instant,
+    /// Where tests that skip write `NAME: reason`, a line each.
+    skips: PathBuf,
+    steps: Vec<Step>,
+    filter: Option<String>,
+}
+
+#[derive(Default)]
+struct Step {
+    name: String,
+    passed: u64,
+    failed: Vec<String>,
+    skipped: Vec<String>,
+    took: Duration,
+}
+
+impl Suite {
+    fn everything(&mut self) -> Result<()> {
+        let say = |text: &str| eprintln!("  {text}");
+        let cancel = Cancel::default();
+        let watch = Watch { cancel: &cancel, progress: &say };
+        self.say("system packages");
+        apt::ensure_packages(&PACKAGES, watch)?;
+
+        let cache = self.context.cache.clone();
+        let waiting = std::thread::spawn(move || {
+            let python = prepare_python(&cache.root);
+            let boards: Vec<(BoardKind, Result<()>)> = BoardKind::ALL
+                .iter()
+                .map(|kind| {
+                    let up = boards::up(&cache, *kind, &Options::default(), &|_| (), &Cancel::default());
+                    (*kind, up.map(drop))
+                })
+                .collect();
+            (python, boards)
+        });
+
+        self.lints();
+        self.unit_tests(true)?;
+        self.build_runners(watch)?;
+        self.runner_tests()?;
+        self.say("waiting for emulated boards and Python packages");
+        let (python, boards) = waiting.join().map_err(|_| anyhow::anyhow!("the preparation of the boards panicked"))?;
+        for (kind, up) in boards {
+            if let Err(error) = up {
+                self.steps.push(Step {
+                    name: format!("board {kind}"),
+                    failed: vec![format!("{error:#}")],
+                    ..Step::default()
+                });
+            }
+        }
+        if let Err(error) = &python {
+            eprintln!("  no Python packages: {error:#}");
+        }
+        self.end_to_end(python.ok().as_deref())
+    }
+
+    /// Formatting and clippy, where the toolchain has them.
+    fn lints(&mut self) {
+        for (name, args) in [
+            ("cargo fmt", &["fmt", "--all", "--check"][..]),
+            (
+                "cargo clippy",
+                &[
+                    "clippy",
+                    "--quiet",
+                    "--workspace",
+                    "--exclude",
+                    "espalier-runner",
+                    "--all-targets",
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
+            ),
+        ] {
+            self.say(name);
+            let start = Instant::now();
+            let mut step = Step { name: name.to_owned(), ..Step::default() };
+            let there = cargo().arg(args[0]).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+            if there.is_ok_and(|status| status.success()) {
+                match cargo().args(args).current_dir(&self.context.root).status() {
+                    Ok(status) if status.success() => step.passed = 1,
+                    _ => step.failed.push(name.to_owned()),
+                }
+            } else {
+                step.skipped.push(format!("{name}: this toolchain does not have it"));
+            }
+            step.took = start.elapsed();
+            self.steps.push(step);
+        }
+    }
+
+    fn unit_tests(&mut self, with_ssh: bool) -> Result<()> {
+        let mut args = vec!["test", "--workspace", "--exclude", "espalier-runner", "--no-fail-fast"];
+        if with_ssh {
+            args.extend(["--features", "espalier-fleet/ssh"]);
+        }
+        self.cargo_test("unit and property tests", &args, &[])
+    }
+
+    /// tract is built once more for them, unoptimised: a profile that aborts on panic cannot run tests.
+    fn runner_tests(&mut self) -> Result<()> {
+        self.cargo_test("tests of the runner", &["test", "--package", "espalier-runner"], &[])
+    }
+
+    fn build_runners(&mut self, watch: Watch) -> Result<()> {
+        let inventory = self.context.inventory(&|_| false)?;
+        for name in ["host"].into_iter().chain(TARGETS) {
+            self.say(&format!("runner for {name}"));
+            let start = Instant::now();
+            let target = inventory.target(name).map_err(|error| usage(error.to_string()))?;
+            let mut step = Step { name: format!("build the runner for {name}"), ..Step::default() };
+            match self.build_runner(target, watch) {
+                Ok(()) => step.passed = 1,
+                Err(error) => step.failed.push(format!("{error:#}")),
+            }
+            step.took = start.elapsed();
+            self.steps.push(step);
+        }
+        Ok(())
+    }
+
+    fn build_runner(&self, target: &Target, watch: Watch) -> Result<()> {
+        toolchain::setup(&self.context.cache, target, None, watch)?;
+        // cargo's own lines, one a crate, would bury the rest.
+        let quiet = Watch { cancel: watch.cancel, progress: &|_| () };
+        let artifact = build::build(&self.context.cache, &self.context.sources, target, quiet)?;
+        (watch.progress)(&format!(
+            "{:.1} MB, {}{}",
+            artifact.bytes as f64 / 1e6,
+            artifact.builder,
+            if artifact.cached { ", from the cache" } else { "" }
+        ));
+        Ok(())
+    }
+
+    /// Real boards, a real sshd, real faults, through the real program.
+    fn end_to_end(&mut self, python: Option<&Path>) -> Result<()> {
+        self.say("cargo xtask with SSH, for the end-to-end tests");
+        let built = cargo()
+            .args(["build", "--quiet", "--package", "xtask", "--features", "ssh", "--message-format", "json"])
+            .current_dir(&self.context.sources)
+            .stderr(Stdio::inherit())
+            .output()?;
+        let program = String::from_utf8_lossy(&built.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["target"]["name"] == "xtask")
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .context("cargo built no xtask")?;
+        // A copy: building other features of xtask meanwhile would replace it.
+        let copy = self.context.cache.folder("tests")?.join("xtask");
+        fs::copy(&program, &copy).with_context(|| format!("cannot write `{}`", copy.display()))?;
+        let python = python.map(|python| python.to_string_lossy().into_owned()).unwrap_or_default();
+        let environment = [("ESPALIER_XTASK", &*copy.to_string_lossy()), ("ESPALIER_PYTHON", &python)];
+        let args = ["test", "--package", "espalier-tests", "--features", "e2e", "--no-fail-fast"];
+        self.cargo_test("end-to-end tests", &args, &environment)
+    }
+
+    /// Runs cargo's test programs and counts what they say, a line a test.
+    fn cargo_test(&mut self, name: &str, args: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+        self.say(name);
+        let start = Instant::now();
+        let mut child = cargo()
+            .args(args)
+            .args(["--quiet", "--"])
+            .args(&self.filter)
+            .args(["--format", "pretty"])
+            .current_dir(&self.context.sources)
+            .env("ESPALIER_SKIPS", &self.skips)
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run `cargo`")?;
+        let mut step = Step { name: name.to_owned(), ..Step::default() };
+        for line in BufReader::new(child.stdout.take().context("stdout is piped")?).lines() {
+            let line = line?;
+            match line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) {
+                Some((_, "ok")) => step.passed += 1,
+                Some((test, "FAILED")) => {
+                    println!("{line}");
+                    step.failed.push(test.to_owned());
+                }
+                Some((test, outcome)) if outcome.starts_with("ignored") => {
+                    step.skipped
+                        .push(format!("{test}: {}", outcome.trim_start_matches("ignored").trim_start_matches(", ")));
+                }
+                _ if is_noise(&line) => {}
+                _ => println!("{line}"),
+            }
+        }
+        let status = child.wait()?;
+        if !status.success() && step.failed.is_empty() {
+            step.failed.push(format!("`cargo {}` ended with {status}", args.join(" ")));
+        }
+        let told = fs::read_to_string(&self.skips).unwrap_or_default();
+        let _ = fs::remove_file(&self.skips);
+        for skip in told.lines() {
+            // A test that skipped has passed as far as its program knows.
+            step.passed = step.passed.saturating_sub(1);
+            step.skipped.push(skip.to_owned());
+        }
+        step.took = start.elapsed();
+        self.steps.push(step);
+        Ok(())
+    }
+
+    fn say(&self, what: &str) {
+        let since = self.start.elapsed().as_secs();
+        eprintln!("[{:>2}:{:02}] {what}", since / 60, since % 60);
+    }
+
+    fn summary(self) -> Result<ExitStatus> {
+        println!("\n{:<34} {:>7} {:>7} {:>8} {:>9}", "step", "passed", "failed", "skipped", "time");
+        for step in &self.steps {
+            println!(
+                "{:<34} {:>7} {:>7} {:>8} {:>7.1} s",
+                step.name,
+                step.passed,
+                step.failed.len(),
+                step.skipped.len(),
+                step.took.as_secs_f64()
+            );
+        }
+        for step in &self.steps {
+            for skipped in &step.skipped {
+                println!("skipped: {skipped}");
+            }
+        }
+        for step in &self.steps {
+            for failed in &step.failed {
+                println!("failed: {}: {failed}", step.name);
+            }
+        }
+        let sum = |of: &dyn Fn(&Step) -> u64| self.steps.iter().map(of).sum::<u64>();
+        let (passed, failed) = (sum(&|step| step.passed), sum(&|step| step.failed.len() as u64));
+        let skipped = sum(&|step| step.skipped.len() as u64);
+        let took = self.start.elapsed();
+        println!(
+            "took {} min {} s of a budget of {} min",
+            took.as_secs() / 60,
+            took.as_secs() % 60,
+            BUDGET.as_secs() / 60
+        );
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        if passed == 0 {
+            bail!("no test ran");
+        }
+        Ok(if failed == 0 { ExitStatus::Ok } else { ExitStatus::Failed })
+    }
+}
+
+/// Lines of the test programs that say nothing about a single test.
+fn is_noise(line: &str) -> bool {
+    line.is_empty() || line.starts_with("running ") || line.starts_with("test result: ok")
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// An environment with onnxruntime in it, the independent engine that accuracies are compared with; the path of its interpreter.
+fn prepare_python(cache: &Path) -> Result<PathBuf> {
+    let folder = cache.join("tests/python");
+    let python = folder.join("bin/python");
+    let works = |python: &Path| {
+        let imports = Command::new(python).args(["-c", "import onnxruntime, numpy"]).stderr(Stdio::null()).status();
+        imports.is_ok_and(|status| status.success())
+    };
+    if works(&python) {
+        return Ok(python);
+    }
+    let run = |command: &mut Command| -> Result<()> {
+        let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
+        if !output.status.success() {
+            bail!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    };
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "onnxruntime", "numpy"]))?;
+    if !works(&python) {
+        bail!("onnxruntime was installed but cannot be imported");
+    }
+    Ok(python)
+}
