@@ -6,7 +6,10 @@
 use anyhow::{Context, Result, bail};
 use espalier_bench::command::CommandLine;
 
-use crate::process::{self, ProcessError, Watch};
+use crate::{
+    cancel::Cancel,
+    process::{self, Watch},
+};
 
 /// Makes sure that packages are installed.
 ///
@@ -23,12 +26,14 @@ pub fn ensure_packages(packages: &[&str], watch: Watch) -> Result<()> {
         bail!("system packages are missing: run `{by_hand}`");
     };
     watch.say(&format!("installing {}", missing.join(", ")));
-    match process::run(&install_command(privilege, &missing), None, watch) {
-        Ok(_) => return Ok(()),
-        Err(ProcessError::Cancelled) => return Err(ProcessError::Cancelled.into()),
-        // Unknown to the index, or gone from the server since: the index is old.
-        Err(_) => watch.say("apt could not; updating its index"),
+    // Once begun it is let end: a package manager stopped half-way leaves work for a person.
+    watch.go_on()?;
+    let watch = Watch { cancel: &Cancel::default(), ..watch };
+    if process::run(&install_command(privilege, &missing), None, watch).is_ok() {
+        return Ok(());
     }
+    // Unknown to the index, or gone from the server since: the index is old.
+    watch.say("apt could not; updating its index");
     update(watch)?;
     process::run(&install_command(privilege, &missing), None, watch)
         .with_context(|| format!("cannot install {}: to try by hand, run `{by_hand}`", missing.join(", ")))?;

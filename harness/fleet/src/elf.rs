@@ -10,7 +10,7 @@ use espalier_bench::inventory::{Glibc, Libc, Target};
 use object::{
     Endianness,
     elf::{self, FileHeader32, FileHeader64},
-    read::elf::{FileHeader, ProgramHeader},
+    read::elf::{Dyn, FileHeader, ProgramHeader},
 };
 use serde::{Deserialize, Serialize};
 
@@ -267,7 +267,6 @@ fn read_class<Header: FileHeader<Endian = Endianness>>(bytes: &[u8], bits: u8) -
     if let Some((entries, link)) = sections.dynamic(endian, bytes).context(damaged)? {
         let strings = sections.strings(endian, bytes, link).context(damaged)?;
         for entry in entries {
-            use object::read::elf::Dyn;
             if entry.tag(endian) == elf::DT_NEEDED {
                 let name = entry.string(endian, strings).context(damaged)?;
                 needed.push(String::from_utf8_lossy(name).into_owned());
@@ -313,3 +312,6 @@ fn read_class<Header: FileHeader<Endian = Endianness>>(bytes: &[u8], bits: u8) -
         glibc,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,9 +86,11 @@ impl Key {
     /// Whether each file that cargo says the program was made of is in this key, or was made by the build itself. No list is a no.
     pub fn covers(&self, dependencies: &Path, target_folder: &Path) -> bool {
         let Ok(text) = fs::read_to_string(dependencies) else { return false };
-        files_in_rule(&text)
-            .iter()
-            .all(|file| self.folders.iter().any(|folder| file.starts_with(folder)) || file.starts_with(target_folder))
+        files_in_rule(&text).iter().all(|file| {
+            // Resolved: `/crate/src/../../secret.txt` begins like a file of the crate.
+            let Ok(file) = fs::canonicalize(file) else { return false };
+            self.folders.iter().any(|folder| file.starts_with(folder)) || file.starts_with(target_folder)
+        })
     }
 }
 
@@ -207,14 +209,23 @@ mod tests {
     #[test]
     fn a_file_outside_of_what_was_hashed_is_seen() {
         let folder = tempfile::tempdir().unwrap();
-        let rule = folder.path().join("program.d");
-        let key = Key { name: String::new(), folders: vec!["/r/runner".into(), "/r/a b".into()] };
-        let covers = |text: &str| {
-            fs::write(&rule, text).unwrap();
-            key.covers(&rule, Path::new("/t"))
+        let root = folder.path().canonicalize().unwrap();
+        for name in ["a b/src", "target"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+        for name in ["a b/src/main.rs", "target/made.rs", "secret.txt"] {
+            fs::write(root.join(name), "").unwrap();
+        }
+        let rule = root.join("program.d");
+        let key = Key { name: String::new(), folders: vec![root.join("a b")] };
+        let covers = |files: &[&str]| {
+            let files = files.iter().map(|file| root.join(file).display().to_string().replace(' ', "\\ "));
+            fs::write(&rule, format!("/t/program: {}\n", files.collect::<Vec<_>>().join(" "))).unwrap();
+            key.covers(&rule, &root.join("target"))
         };
-        assert!(covers("/t/program: /r/runner/src/main.rs /r/a\\ b/src/lib.rs /t/out/made.rs\n"));
-        assert!(!covers("/t/program: /r/runner/src/main.rs /r/secret.txt\n"));
-        assert!(!key.covers(Path::new("/nowhere.d"), Path::new("/t")));
+        assert!(covers(&["a b/src/main.rs", "target/made.rs"]));
+        assert!(!covers(&["a b/src/main.rs", "secret.txt"]));
+        assert!(!covers(&["a b/src/../../secret.txt"]));
+        assert!(!key.covers(Path::new("/nowhere.d"), &root));
     }
 }

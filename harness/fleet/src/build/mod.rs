@@ -58,7 +58,7 @@ pub struct Prepared {
 pub fn prepare(cache: &Cache, target: &Target) -> Result<Prepared> {
     let versions = Versions::open(cache)?;
     let active = ActiveRust::find(&versions)?;
-    let toolchain = toolchain::find(cache, &target.triple)
+    let toolchain = toolchain::find(cache, &versions, &active, target)
         .with_context(|| format!("target `{}` is not buildable yet", target.name))?;
     let zig = toolchain::zig::find(cache);
     let tools = Tools {

@@ -10,7 +10,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use espalier_bench::{build_plan, command::CommandLine, inventory::Target};
+use espalier_bench::{
+    build_plan,
+    command::CommandLine,
+    inventory::{Builder, Libc, Target},
+};
 
 use crate::{
     apt,
@@ -104,8 +108,8 @@ impl ActiveRust {
         has_standard_library(&self.sysroot, triple)
     }
 
-    fn toolchain(self) -> Toolchain {
-        let ActiveRust { version, verbose_version, .. } = self;
+    fn toolchain(&self) -> Toolchain {
+        let (version, verbose_version) = (self.version.clone(), self.verbose_version.clone());
         Toolchain { cargo: "cargo".into(), env: Vec::new(), version, verbose_version, origin: Origin::Active }
     }
 }
@@ -114,9 +118,8 @@ impl ActiveRust {
 ///
 /// # Errors
 /// There is none: `cargo xtask setup` has to make it buildable.
-pub fn find(cache: &Cache, triple: &str) -> Result<Toolchain> {
-    let versions = Versions::open(cache)?;
-    let active = ActiveRust::find(&versions)?;
+pub fn find(cache: &Cache, versions: &Versions, active: &ActiveRust, target: &Target) -> Result<Toolchain> {
+    let triple = target.triple.as_str();
     let way = Way::from_environment()?;
     if triple == active.host || (way != Some(Way::Debian) && active.has_target(triple)) {
         return Ok(active.toolchain());
@@ -125,9 +128,9 @@ pub fn find(cache: &Cache, triple: &str) -> Result<Toolchain> {
         && let Some(tree) = debian::find_tree(cache)?
         && has_standard_library(&tree, triple)
     {
-        return from_tree(&versions, tree);
+        return from_tree(versions, tree);
     }
-    bail!("no Rust standard library for `{triple}`: run `cargo xtask setup`")
+    bail!("no Rust standard library for `{triple}`: run `cargo xtask setup --target {}`", target.name)
 }
 
 /// Makes a target buildable: toolchain, and the linker where cargo's own way of building needs one. Does nothing where nothing is missing.
@@ -140,28 +143,28 @@ pub fn setup(cache: &Cache, target: &Target, way: Option<Way>, watch: Watch) -> 
     let triple = target.triple.as_str();
     let versions = Versions::open(cache)?;
     let active = ActiveRust::find(&versions)?;
-    linker(target, &active.host, watch)?;
-    if build_plan::wants_zig(target) {
-        zig::ensure(cache, watch)?;
-    }
+    linker(cache, target, &active.host, watch)?;
     if triple == active.host {
         return Ok(active.toolchain());
     }
     match way.or(Way::from_environment()?) {
         Some(Way::Debian) => {}
-        Some(Way::Rustup) => return rustup_target_add(active, triple, watch).map(ActiveRust::toolchain),
+        Some(Way::Rustup) => {
+            rustup_target_add(&active, triple, watch)?;
+            return Ok(active.toolchain());
+        }
         None if active.has_target(triple) => return Ok(active.toolchain()),
         // Made before, on this machine: a person here has chosen already.
         None if debian::find_tree(cache)?.is_some() => {}
         None => {
-            return match rustup_target_add(active, triple, watch) {
-                Ok(active) => Ok(active.toolchain()),
-                Err(error) if is_cancelled(&error) => Err(error),
-                Err(error) => Err(error.context(
+            rustup_target_add(&active, triple, watch).map_err(|error| match is_cancelled(&error) {
+                true => error,
+                false => error.context(
                     "on a closed network, or without rustup, Debian's packages are the way: \
                      `cargo xtask setup --from debian`",
-                )),
-            };
+                ),
+            })?;
+            return Ok(active.toolchain());
         }
     }
     let tree = debian::ensure_tree(cache, watch)?;
@@ -213,9 +216,9 @@ fn is_rustup(program: &Path) -> bool {
     fs::canonicalize(program).is_ok_and(|path| path.ends_with("rustup")) || program.with_file_name("rustup").exists()
 }
 
-fn rustup_target_add(active: ActiveRust, triple: &str, watch: Watch) -> Result<ActiveRust> {
+fn rustup_target_add(active: &ActiveRust, triple: &str, watch: Watch) -> Result<()> {
     if active.has_target(triple) {
-        return Ok(active);
+        return Ok(());
     }
     if process::which("rustup").is_none() {
         bail!("`rustup` is not on `PATH`: cannot add the target `{triple}`");
@@ -223,11 +226,14 @@ fn rustup_target_add(active: ActiveRust, triple: &str, watch: Watch) -> Result<A
     let toolchain = active.sysroot.file_name().context("the active toolchain has no name")?.to_string_lossy();
     let add = CommandLine::new("rustup").args(["target", "add", "--toolchain", &toolchain, triple]);
     process::run(&add, None, watch).with_context(|| format!("cannot add the target `{triple}`"))?;
-    if active.has_target(triple) { Ok(active) } else { Err(anyhow!("`{add}` brought no standard library")) }
+    if active.has_target(triple) { Ok(()) } else { Err(anyhow!("`{add}` brought no standard library")) }
 }
 
-/// The (cross) C compiler that links for a target, and compiles the assembly kernels.
-fn linker(target: &Target, host: &str, watch: Watch) -> Result<()> {
+/// What links for a target and compiles its assembly kernels: the system's (cross) C compiler, or zig.
+fn linker(cache: &Cache, target: &Target, host: &str, watch: Watch) -> Result<()> {
+    if build_plan::wants_zig(target) {
+        zig::ensure(cache, watch)?;
+    }
     if !build_plan::wants_system_linker(target, host) {
         return Ok(());
     }
@@ -242,8 +248,15 @@ fn linker(target: &Target, host: &str, watch: Watch) -> Result<()> {
         return Ok(());
     }
     let packages: Vec<&str> = compiler.packages.iter().map(String::as_str).collect();
-    apt::ensure_packages(&packages, watch)
-        .with_context(|| format!("target `{}` needs `{}`", target.name, compiler.program))
+    match apt::ensure_packages(&packages, watch) {
+        Err(error) if target.builder == Builder::Auto && target.libc != Libc::Static && !is_cancelled(&error) => {
+            // zig needs no root and no Debian. Where it cannot be had either, the first way is the one to tell of.
+            watch.say(&format!("{error:#}; taking zig instead"));
+            zig::ensure(cache, watch).map(|_| ()).map_err(|_| error)
+        }
+        other => other,
+    }
+    .with_context(|| format!("target `{}` needs `{}`", target.name, compiler.program))
 }
 
 /// Held while the toolchains in the cache are changed: two at once would undo each other's work.

@@ -1,0 +1,129 @@
+//! Artifacts are made once and never stale: `build` against a small workspace with a runner of its own, by real cargo and for this host.
+
+use std::{
+    cell::Cell,
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use espalier_bench::inventory::{Builder, Libc, Target};
+use espalier_fleet::{
+    build::{self, Artifact},
+    cache::Cache,
+    cancel::Cancel,
+    process::Watch,
+};
+use tempfile::TempDir;
+
+struct Workspace {
+    folder: TempDir,
+    cache: Cache,
+}
+
+impl Workspace {
+    fn new() -> Workspace {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(&folder.path().join("cache")).unwrap();
+        let workspace = Workspace { folder, cache };
+        workspace.write(
+            "Cargo.toml",
+            "[workspace]\nresolver = \"3\"\nmembers = [\"runner\", \"words\", \"other\"]\n\
+             [profile.runner]\ninherits = \"dev\"\ndebug = 0\n",
+        );
+        let package = |name: &str, more: &str| format!("[package]\nname = \"{name}\"\nedition = \"2024\"\n{more}");
+        let words = "[dependencies]\nwords = { path = \"../words\" }\n";
+        workspace.write("runner/Cargo.toml", &package("espalier-runner", words));
+        workspace.write("runner/src/main.rs", "fn main() { println!(\"{}\", words::WORD) }");
+        workspace.write("words/Cargo.toml", &package("words", ""));
+        workspace.write("words/src/lib.rs", "pub const WORD: &str = \"one\";");
+        workspace.write("other/Cargo.toml", &package("other", ""));
+        workspace.write("other/src/lib.rs", "");
+        workspace.write("outside.txt", "seven");
+        // As the real one has it: `--locked` needs it.
+        workspace.write(
+            "Cargo.lock",
+            "version = 4\n[[package]]\nname = \"espalier-runner\"\nversion = \"0.0.0\"\ndependencies = [\"words\"]\n\
+             [[package]]\nname = \"other\"\nversion = \"0.0.0\"\n[[package]]\nname = \"words\"\nversion = \"0.0.0\"\n",
+        );
+        workspace
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[track_caller]
+    fn build(&self) -> Artifact {
+        let watch = Watch { cancel: &Cancel::default(), progress: &|_| {} };
+        build::build(&self.cache, self.folder.path(), &host(), watch).unwrap_or_else(|error| panic!("{error:?}"))
+    }
+}
+
+fn host() -> Target {
+    let rustc = Command::new("rustc").arg("-vV").output().unwrap();
+    let triple = String::from_utf8(rustc.stdout).unwrap();
+    let triple = triple.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned();
+    Target { name: "host".to_owned(), triple, builder: Builder::Auto, libc: Libc::Any, cpu: None, features: Vec::new() }
+}
+
+fn said(program: &Path) -> String {
+    String::from_utf8(Command::new(program).output().unwrap().stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn made_once_and_never_stale() {
+    let workspace = Workspace::new();
+    let first = workspace.build();
+    assert_eq!((said(&first.path).as_str(), first.cached), ("one", false));
+    assert!(first.builder.starts_with("cargo, rustc 1."), "{}", first.builder);
+
+    let since = Instant::now();
+    let again = workspace.build();
+    let took = since.elapsed();
+    assert_eq!(again, Artifact { cached: true, ..first.clone() });
+    // A tenth of a second would already mean that some program was run.
+    assert!(took < Duration::from_millis(500), "{took:?}");
+
+    workspace.write("other/src/lib.rs", "pub fn unrelated() {}");
+    assert!(workspace.build().cached, "what is not in the runner does not matter to it");
+
+    workspace.write("words/src/lib.rs", "pub const WORD: &str = \"two\";");
+    let changed = workspace.build();
+    assert_eq!((said(&changed.path).as_str(), changed.cached), ("two", false));
+
+    workspace.write("words/src/lib.rs", "pub const WORD: &str = \"one\";");
+    assert_eq!(workspace.build(), Artifact { cached: true, ..first.clone() }, "back to what was built before");
+
+    fs::write(&first.path, "damaged").unwrap();
+    assert_eq!(said(&workspace.build().path), "one", "a damaged artifact is made again");
+}
+
+#[test]
+fn a_file_from_elsewhere_leaves_it_to_cargo() {
+    let workspace = Workspace::new();
+    workspace.write("words/src/lib.rs", "pub const WORD: &str = include_str!(\"../../outside.txt\");");
+    assert_eq!(said(&workspace.build().path), "seven");
+    // cargo compares times of change, whose steps are coarse on some file systems.
+    std::thread::sleep(Duration::from_millis(1100));
+    workspace.write("outside.txt", "eight");
+    assert_eq!(said(&workspace.build().path), "eight");
+}
+
+#[test]
+fn an_error_of_the_compiler_is_shown_and_nothing_is_kept() {
+    let workspace = Workspace::new();
+    workspace.write("runner/src/main.rs", "fn main() { nonsense }");
+    let lines = Cell::new(0);
+    let progress = |_: &str| lines.set(lines.get() + 1);
+    let watch = Watch { cancel: &Cancel::default(), progress: &progress };
+    let error = build::build(&workspace.cache, workspace.folder.path(), &host(), watch).unwrap_err();
+    let text = format!("{error:#}");
+    assert!(text.contains("cannot find value `nonsense`") && text.contains("--profile runner"), "{text}");
+    assert!(lines.get() > 0);
+    workspace.write("runner/src/main.rs", "fn main() { println!(\"well\") }");
+    assert_eq!(said(&workspace.build().path), "well");
+}
