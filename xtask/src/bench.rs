@@ -2,7 +2,11 @@
 //!
 //! Boards are measured in parallel. This host is measured after them and alone: emulated boards and builds would disturb it.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -17,9 +21,12 @@ use espalier_bench::{
     },
 };
 use espalier_fleet::{
+    blob,
     build::{self, Artifact},
+    cache::Cache,
     cancel::Cancel,
     deploy::BlobFile,
+    elf::{self, ElfInfo},
     process::Watch,
     session::{self, DeviceWork, Ended, Event},
 };
@@ -66,6 +73,9 @@ pub struct Flags {
     /// Timed milliseconds an invocation, at least
     #[arg(long, value_name = "MS", default_value_t = 200)]
     min_time: u64,
+    /// A runner built elsewhere, for every device asked for, instead of building one
+    #[arg(long, value_name = "FILE")]
+    runner: Option<PathBuf>,
     /// Devices at a time [default: all]
     #[arg(short, long)]
     jobs: Option<usize>,
@@ -153,24 +163,18 @@ impl Bench {
         if self.flags.dry_run {
             return self.print_plan(&devices, &reference, &targets, &infos, &protocol);
         }
-        let artifacts = targets.iter().map(|target| Ok((target.name.clone(), self.build(target)?)));
-        let artifacts = artifacts.collect::<Result<Vec<_>>>()?;
-        let artifact = |device: &Device| &artifacts.iter().find(|(name, _)| *name == device.target).expect("built").1;
+        let runners = self.runners(&targets)?;
+        let runner = |device: &Device| &runners.iter().find(|(name, _)| *name == device.target).expect("built").1;
 
         let done = earlier.as_ref().map_or(&[][..], |(run, _)| &run.records);
         let work = |device: &Device, only: &[Mode]| {
             let mut jobs = plan::jobs(device, &infos, &self.flags.shape, &protocol, done);
             jobs.retain(|job| only.contains(&job.mode));
-            let artifact = artifact(device);
+            let runner = runner(device);
             DeviceWork {
                 device: device.clone(),
-                runner: BlobFile {
-                    sha256: artifact.sha256.clone(),
-                    path: artifact.path.clone(),
-                    bytes: artifact.bytes,
-                    executable: true,
-                },
-                elf: artifact.elf.clone(),
+                runner: runner.file.clone(),
+                elf: runner.elf.clone(),
                 target: targets.iter().find(|target| target.name == device.target).expect("resolved").clone(),
                 files: files.clone(),
                 jobs,
@@ -189,7 +193,7 @@ impl Bench {
         let (mut file, header) = match earlier {
             Some((run, path)) => (RunFile::reopen(&path)?, run.header),
             None => {
-                let header = self.header(&devices, reference.as_ref(), infos, protocol, &targets, &artifacts)?;
+                let header = self.header(&devices, reference.as_ref(), infos, protocol, &targets, &runners)?;
                 (RunFile::create(&self.context.root, &header)?, header)
             }
         };
@@ -204,7 +208,8 @@ impl Bench {
 
     /// This host, to compare the boards' predictions with, where it is not asked for anyway.
     fn reference(&self, devices: &[Device]) -> Result<Option<Device>> {
-        if devices.iter().any(|device| device.name == LOCAL) {
+        // A runner that was given is for the devices asked for; it may not run here.
+        if self.flags.runner.is_some() || devices.iter().any(|device| device.name == LOCAL) {
             return Ok(None);
         }
         Ok(self.inventory.devices.get(LOCAL).cloned())
@@ -221,13 +226,26 @@ impl Bench {
         Ok(targets)
     }
 
-    fn build(&self, target: &Target) -> Result<Artifact> {
+    /// By the target's name.
+    fn runners(&self, targets: &[Target]) -> Result<Vec<(String, Runner)>> {
+        let given = self.flags.runner.as_deref().map(|path| given_runner(&self.context.cache, path)).transpose()?;
+        let runner = |target: &Target| -> Result<Runner> {
+            match &given {
+                Some(runner) => Ok(runner.clone()),
+                None => self.build(target),
+            }
+        };
+        targets.iter().map(|target| Ok((target.name.clone(), runner(target)?))).collect()
+    }
+
+    fn build(&self, target: &Target) -> Result<Runner> {
         let task = self.progress.task(&format!("build {}", target.name), None);
         let say = |text: &str| if self.flags.verbose { self.progress.say(text) } else { task.now(text) };
         let watch = Watch { cancel: &self.cancel, progress: &say };
         let artifact = build::build(&self.context.cache, &self.context.sources, target, watch)?;
         task.done();
-        Ok(artifact)
+        let Artifact { path, sha256, bytes, builder, elf, .. } = artifact;
+        Ok(Runner { file: BlobFile { sha256, path, bytes, executable: true }, elf: Some(elf), builder })
     }
 
     fn header(
@@ -237,21 +255,21 @@ impl Bench {
         models: Vec<ModelInfo>,
         protocol: MeasuringProtocol,
         targets: &[Target],
-        artifacts: &[(String, Artifact)],
+        runners: &[(String, Runner)],
     ) -> Result<RunHeader> {
         let (started, id) = run_file::now()?;
         let info = |device: &Device| {
             let target = targets.iter().find(|target| target.name == device.target);
-            let artifact = artifacts.iter().find(|(name, _)| *name == device.target).map(|(_, artifact)| artifact);
+            let runner = runners.iter().find(|(name, _)| *name == device.target).map(|(_, runner)| runner);
             DeviceInfo {
                 name: device.name.clone(),
                 target: device.target.clone(),
                 triple: target.map(|target| target.triple.clone()).unwrap_or_default(),
                 emulated: device.emulated,
-                runner: artifact.map(|artifact| RunnerInfo {
-                    sha256: artifact.sha256.clone(),
-                    bytes: artifact.bytes,
-                    builder: artifact.builder.clone(),
+                runner: runner.map(|runner| RunnerInfo {
+                    sha256: runner.file.sha256.clone(),
+                    bytes: runner.file.bytes,
+                    builder: runner.builder.clone(),
                 }),
             }
         };
@@ -368,7 +386,7 @@ impl Bench {
         }
     }
 
-    fn conclude(&self, path: &std::path::Path, header: &RunHeader, ended: &[(String, Ended)]) -> Result<ExitStatus> {
+    fn conclude(&self, path: &Path, header: &RunHeader, ended: &[(String, Ended)]) -> Result<ExitStatus> {
         let run = run_file::read(path)?;
         let summaries = espalier_bench::summary::summarise(&run);
         if self.flags.message_format == MessageFormat::Human {
@@ -439,6 +457,24 @@ impl Bench {
     }
 }
 
+/// The program that runs on a device.
+#[derive(Clone)]
+struct Runner {
+    file: BlobFile,
+    elf: Option<ElfInfo>,
+    builder: String,
+}
+
+fn given_runner(cache: &Cache, path: &Path) -> Result<Runner> {
+    let content = std::fs::read(path).map_err(|error| usage(format!("runner `{}`: {error}", path.display())))?;
+    let blob = blob::put_file(cache, path)?;
+    Ok(Runner {
+        file: BlobFile { sha256: blob.sha256, path: blob.path, bytes: blob.bytes, executable: true },
+        elf: elf::read(&content).ok(),
+        builder: format!("given as `{}`", path.display()),
+    })
+}
+
 /// The device file of this host.
 const LOCAL: &str = "local";
 
@@ -506,7 +542,7 @@ fn model(name: &str, flags: &Flags, inventory: &Inventory) -> Result<Model> {
         }
         Ok(path.to_string_lossy().into_owned())
     };
-    let stem = std::path::Path::new(name).file_stem().context("the file has no name")?.to_string_lossy().into_owned();
+    let stem = Path::new(name).file_stem().context("the file has no name")?.to_string_lossy().into_owned();
     Ok(Model {
         name: stem,
         source: absolute(name)?,
@@ -532,7 +568,7 @@ fn host_name() -> String {
 }
 
 /// The commit, with `+` behind it where the tree has changes; `None` outside git.
-fn revision(root: &std::path::Path) -> Option<String> {
+fn revision(root: &Path) -> Option<String> {
     let git = |args: &[&str]| {
         let output = std::process::Command::new("git").arg("-C").arg(root).args(args).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

@@ -34,7 +34,8 @@ const LEASE_MARGIN: Duration = Duration::from_secs(120);
 pub struct DeviceWork {
     pub device: Device,
     pub runner: BlobFile,
-    pub elf: ElfInfo,
+    /// `None` for a program that is no ELF file: whether it fits is then seen when it runs.
+    pub elf: Option<ElfInfo>,
     /// What the runner was built for.
     pub target: Target,
     /// Variants and prepared inputs.
@@ -123,13 +124,11 @@ impl Session<'_> {
 
     /// A binary the board cannot run is found out here, not by a crash there.
     fn check_fit(&mut self, transport: &mut Transport) -> Result<(), Failure> {
-        if !self.work.device.runner.is_empty() {
-            // What is put before the runner decides what can be run.
-            return Ok(());
-        }
+        // What is put before the runner decides what can be run.
+        let Some(elf) = self.work.elf.as_ref().filter(|_| self.work.device.runner.is_empty()) else { return Ok(()) };
         let told = transport.shell(elf::PROBE, self.limits(), self.cancel).map_err(at(FailureStage::Connect))?;
-        let facts = BoardLibc::parse(&told.stdout).facts_for(&self.work.elf);
-        let mismatches = elf::check(&self.work.elf, &facts, &self.work.target);
+        let facts = BoardLibc::parse(&told.stdout).facts_for(elf);
+        let mismatches = elf::check(elf, &facts, &self.work.target);
         if mismatches.is_empty() {
             return Ok(());
         }
