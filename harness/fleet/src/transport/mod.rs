@@ -289,6 +289,7 @@ mod tests {
             workdir: "/tmp".into(),
             runner: Vec::new(),
             emulated: false,
+            in_all: true,
             conditions: Conditions::default(),
             timeouts: Timeouts::default(),
         };

@@ -104,6 +104,7 @@ pub fn device(address: SshAddress) -> Device {
         workdir: "/tmp".into(),
         runner: Vec::new(),
         emulated: false,
+        in_all: true,
         conditions: Conditions::default(),
         timeouts: Timeouts {
             connect: Duration::from_secs(10),
