@@ -18,13 +18,13 @@ use espalier_fleet::{
     apt,
     boards::{self, BoardKind, Options},
     build,
-    cancel::Cancel,
     process::Watch,
     toolchain,
 };
 
 use crate::{
     context::{Context, usage},
+    progress::{Progress, stop_on_signal},
     ssh_feature,
 };
 
@@ -97,18 +97,18 @@ struct Step {
 impl Suite {
     fn everything(&mut self) -> Result<()> {
         let say = |text: &str| eprintln!("  {text}");
-        let cancel = Cancel::default();
+        let cancel = stop_on_signal(&Progress::new(false))?;
         let watch = Watch { cancel: &cancel, progress: &say };
         self.say("system packages");
         apt::ensure_packages(&PACKAGES, watch)?;
 
-        let cache = self.context.cache.clone();
+        let (cache, asked) = (self.context.cache.clone(), cancel.clone());
         let waiting = std::thread::spawn(move || {
             let python = prepare_python(&cache.root);
             let boards: Vec<(BoardKind, Result<()>)> = BoardKind::ALL
                 .iter()
                 .map(|kind| {
-                    let up = boards::up(&cache, *kind, &Options::default(), &|_| (), &Cancel::default());
+                    let up = boards::up(&cache, *kind, &Options::default(), &|_| (), &asked);
                     (*kind, up.map(drop))
                 })
                 .collect();

@@ -35,7 +35,7 @@ use self::{
 };
 use crate::{
     context::{Context, usage},
-    progress::{Progress, stop_on_ctrl_c},
+    progress::{Progress, stop_on_signal},
     report::{self, Exports},
     run_file::{self, RunFile},
     ssh_feature, variants,
@@ -120,8 +120,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         ssh_feature::ensure(&context)?;
     }
     let progress = Progress::new(flags.quiet);
-    let cancel = Cancel::default();
-    stop_on_ctrl_c(&cancel, &progress)?;
+    let cancel = stop_on_signal(&progress)?;
     Bench { context, inventory, flags, asked, progress, cancel }.whole(earlier)
 }
 
