@@ -23,7 +23,10 @@ use espalier_fleet::{
     toolchain,
 };
 
-use crate::context::{Context, usage};
+use crate::{
+    context::{Context, usage},
+    ssh_feature,
+};
 
 #[derive(Args)]
 pub struct Flags {
@@ -217,16 +220,13 @@ impl Suite {
     fn end_to_end(&mut self, python: Option<&Path>) -> Result<()> {
         self.say("cargo xtask with SSH, for the end-to-end tests");
         let built = cargo()
-            .args(["build", "--quiet", "--package", "xtask", "--features", "ssh", "--message-format", "json"])
+            .args(["build", "--quiet", "--package", "xtask", "--features", "ssh"])
+            .args(["--message-format", "json-render-diagnostics"])
             .current_dir(&self.context.sources)
             .stderr(Stdio::inherit())
             .output()?;
-        let program = String::from_utf8_lossy(&built.stdout)
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter(|message| message["target"]["name"] == "xtask")
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .context("cargo built no xtask")?;
+        let program = ssh_feature::executable(&String::from_utf8_lossy(&built.stdout), "xtask");
+        let program = program.context("cargo built no `xtask`")?;
         // A copy: building other features of xtask meanwhile would replace it.
         let copy = self.context.cache.folder("tests")?.join("xtask");
         fs::copy(&program, &copy).with_context(|| format!("cannot write `{}`", copy.display()))?;

@@ -57,6 +57,8 @@ pub fn prepare(cache: &Cache, root: &Path, model: &Model, task: &Task) -> Result
     };
     let info = ModelInfo {
         name: model.name.clone(),
+        source: model.source.clone(),
+        eval: model.eval.clone(),
         recipe: model.recipe.describe(),
         labels,
         inputs,
