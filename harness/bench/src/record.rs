@@ -133,7 +133,7 @@ pub struct Record {
     pub mode: Mode,
     /// Which of the invocations of this mode: 0 up to `runs`.
     pub round: u32,
-    /// Position among all jobs of the device, in the order they were carried out.
+    /// Position among the device's jobs in the order they were carried out; begins anew with `--resume`, as `start_ms` does.
     pub sequence: u32,
     /// Milliseconds from the start of the run to the start of the invocation, and its wall time as the host saw it.
     pub start_ms: u64,
