@@ -197,6 +197,7 @@ impl Bench {
                 (RunFile::create(&self.context.root, &header)?, header)
             }
         };
+        self.message(&Message::RunStarted { run: &header });
         let ended = self.carry_out(phases, &mut file)?;
         self.conclude(&file.path, &header, &ended)
     }
