@@ -1,42 +1,82 @@
 //! Switches SSH on when it is first needed.
 //!
 //! `ssh2` needs OpenSSL's headers. A person who only measures this host should not need them, so `cargo xtask` is built without; a command that must
-//! reach a board builds itself once more with the feature and hands over its flags.
+//! reach a board builds itself once more with the feature and becomes that program.
 
-use std::process::Command;
+use std::{
+    convert::Infallible,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result};
-use espalier_bench::exit::ExitStatus;
+use anyhow::{Context as _, Result, bail};
 
-use crate::context::{Context, usage};
+use crate::context::Context;
 
-/// `None`: go on, SSH is in. Otherwise the other build has done the work and this is how it ended.
-pub fn ensure(context: &Context) -> Result<Option<ExitStatus>> {
+/// Returns where SSH is in; otherwise this process goes on as the other build, with the same flags.
+pub fn ensure(context: &Context) -> Result<()> {
     if cfg!(feature = "ssh") {
-        return Ok(None);
+        return Ok(());
     }
-    // Without this a build that cannot get the feature would start itself for ever.
-    if std::env::var_os("ESPALIER_SSH_BUILD").is_some() {
-        return Err(usage("this build has no ssh although it was asked for: build with `--features ssh`"));
-    }
+    match become_the_other_build(context)? {}
+}
+
+fn become_the_other_build(context: &Context) -> Result<Infallible> {
     let feature = if openssl_is_installed() { "ssh" } else { "ssh-vendored" };
-    eprintln!(
-        "building `cargo xtask` with SSH (once{})",
-        if feature == "ssh" {
-            ""
-        } else {
-            "; OpenSSL from source, some minutes: `libssl-dev` and `pkg-config` would save them"
-        }
-    );
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["run", "--quiet", "--package", "xtask", "--features", feature, "--"])
-        .args(std::env::args_os().skip(1))
-        .env("ESPALIER_SSH_BUILD", "1")
-        .env("ESPALIER_MANIFEST", context.root.join("Cargo.toml"))
-        .current_dir(std::env::current_dir().context("the current folder is gone")?)
-        .status()
+    let program = build(context, feature).with_context(|| format!("cannot build `cargo xtask` with `{feature}`"))?;
+    let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    Err(error).with_context(|| format!("cannot run `{}`", program.display()))
+}
+
+/// Most times everything is there already: then nothing is said.
+fn build(context: &Context, feature: &str) -> Result<PathBuf> {
+    let mut child = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "xtask",
+            "--features",
+            feature,
+            "--message-format",
+            "json-render-diagnostics",
+        ])
+        .current_dir(&context.sources)
+        .stdout(Stdio::piped())
+        .spawn()
         .context("cannot run `cargo`")?;
-    Ok(Some(ExitStatus::from_code(status.code())))
+    let output = child.stdout.take().context("stdout is piped")?;
+    let reader = std::thread::spawn(move || std::io::read_to_string(output));
+    let start = Instant::now();
+    let mut told = false;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if !told && start.elapsed() > Duration::from_secs(1) {
+            told = true;
+            let minutes =
+                "; OpenSSL from source, some minutes: the packages `libssl-dev` and `pkg-config` would save them";
+            eprintln!("building `cargo xtask` with SSH{}", if feature == "ssh" { "" } else { minutes });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let messages = reader.join().map_err(|_| anyhow::anyhow!("cargo's output could not be read"))??;
+    if !status.success() {
+        bail!("cargo ended with {status}");
+    }
+    executable(&messages, "xtask").context("cargo built no `xtask`")
+}
+
+/// The program of this name in cargo's JSON messages.
+pub fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
 }
 
 /// As openssl-sys looks for it: by an explicit folder or by pkg-config.

@@ -16,14 +16,17 @@ use clap::Args;
 use espalier_bench::{exit::ExitStatus, inventory::Target};
 use espalier_fleet::{
     apt,
-    boards::{self, BoardKind, Options},
+    boards::{self, Board, BoardKind, Options},
     build,
-    cancel::Cancel,
     process::Watch,
     toolchain,
 };
 
-use crate::context::{Context, usage};
+use crate::{
+    context::{Context, usage},
+    progress::{Progress, stop_on_signal},
+    ssh_feature,
+};
 
 #[derive(Args)]
 pub struct Flags {
@@ -38,17 +41,34 @@ pub struct Flags {
 const BUDGET: Duration = Duration::from_secs(90 * 60);
 
 /// Debian's packages the tests need beyond Rust and a C compiler.
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 12] = [
     "gcc-aarch64-linux-gnu",
     "gcc-arm-linux-gnueabihf",
     "gcc-riscv64-linux-gnu",
+    "libc6-arm64-cross",
     "libgcc-s1-arm64-cross",
     "libssl-dev",
     "openssh-client",
     "openssh-server",
     "pkg-config",
+    "python3-venv",
     "qemu-user-static",
     "xz-utils",
+];
+
+/// The SSH code and the end-to-end tests stand behind features.
+const LINT: [&str; 11] = [
+    "clippy",
+    "--quiet",
+    "--workspace",
+    "--exclude",
+    "espalier-runner",
+    "--all-targets",
+    "--features",
+    "espalier-fleet/ssh,espalier-tests/e2e",
+    "--",
+    "-D",
+    "warnings",
 ];
 
 /// Targets whose runners are built and run on emulated boards.
@@ -94,19 +114,19 @@ struct Step {
 impl Suite {
     fn everything(&mut self) -> Result<()> {
         let say = |text: &str| eprintln!("  {text}");
-        let cancel = Cancel::default();
+        let cancel = stop_on_signal(&Progress::new(false))?;
         let watch = Watch { cancel: &cancel, progress: &say };
         self.say("system packages");
         apt::ensure_packages(&PACKAGES, watch)?;
 
-        let cache = self.context.cache.clone();
+        let (cache, asked) = (self.context.cache.clone(), cancel.clone());
         let waiting = std::thread::spawn(move || {
             let python = prepare_python(&cache.root);
-            let boards: Vec<(BoardKind, Result<()>)> = BoardKind::ALL
+            let boards: Vec<(BoardKind, Result<Board>)> = BoardKind::ALL
                 .iter()
                 .map(|kind| {
-                    let up = boards::up(&cache, *kind, &Options::default(), &|_| (), &Cancel::default());
-                    (*kind, up.map(drop))
+                    let up = boards::up(&cache, *kind, &Options::default(), &|_| (), &asked);
+                    (*kind, up)
                 })
                 .collect();
             (python, boards)
@@ -118,40 +138,31 @@ impl Suite {
         self.runner_tests()?;
         self.say("waiting for emulated boards and Python packages");
         let (python, boards) = waiting.join().map_err(|_| anyhow::anyhow!("the preparation of the boards panicked"))?;
+        let mut started = Vec::new();
         for (kind, up) in boards {
-            if let Err(error) = up {
-                self.steps.push(Step {
+            match up {
+                Ok(board) => started.extend(board.boot.map(|_| kind)),
+                Err(error) => self.steps.push(Step {
                     name: format!("board {kind}"),
                     failed: vec![format!("{error:#}")],
                     ..Step::default()
-                });
+                }),
             }
         }
         if let Err(error) = &python {
             eprintln!("  no Python packages: {error:#}");
         }
-        self.end_to_end(python.ok().as_deref())
+        let done = self.end_to_end(python.ok().as_deref());
+        // Boards that were up before are somebody's.
+        for kind in started {
+            boards::down(&self.context.cache, kind)?;
+        }
+        done
     }
 
     /// Formatting and clippy, where the toolchain has them.
     fn lints(&mut self) {
-        for (name, args) in [
-            ("cargo fmt", &["fmt", "--all", "--check"][..]),
-            (
-                "cargo clippy",
-                &[
-                    "clippy",
-                    "--quiet",
-                    "--workspace",
-                    "--exclude",
-                    "espalier-runner",
-                    "--all-targets",
-                    "--",
-                    "-D",
-                    "warnings",
-                ],
-            ),
-        ] {
+        for (name, args) in [("cargo fmt", &["fmt", "--all", "--check"][..]), ("cargo clippy", &LINT)] {
             self.say(name);
             let start = Instant::now();
             let mut step = Step { name: name.to_owned(), ..Step::default() };
@@ -217,16 +228,13 @@ impl Suite {
     fn end_to_end(&mut self, python: Option<&Path>) -> Result<()> {
         self.say("cargo xtask with SSH, for the end-to-end tests");
         let built = cargo()
-            .args(["build", "--quiet", "--package", "xtask", "--features", "ssh", "--message-format", "json"])
+            .args(["build", "--quiet", "--package", "xtask", "--features", "ssh"])
+            .args(["--message-format", "json-render-diagnostics"])
             .current_dir(&self.context.sources)
             .stderr(Stdio::inherit())
             .output()?;
-        let program = String::from_utf8_lossy(&built.stdout)
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter(|message| message["target"]["name"] == "xtask")
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .context("cargo built no xtask")?;
+        let program = ssh_feature::executable(&String::from_utf8_lossy(&built.stdout), "xtask");
+        let program = program.context("cargo built no `xtask`")?;
         // A copy: building other features of xtask meanwhile would replace it.
         let copy = self.context.cache.folder("tests")?.join("xtask");
         fs::copy(&program, &copy).with_context(|| format!("cannot write `{}`", copy.display()))?;

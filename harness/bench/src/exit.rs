@@ -26,15 +26,6 @@ impl ExitStatus {
     }
 }
 
-impl ExitStatus {
-    /// Of a process that ended with this code; a signal or an unknown code is a failure.
-    pub fn from_code(code: Option<i32>) -> ExitStatus {
-        let all =
-            [ExitStatus::Ok, ExitStatus::Usage, ExitStatus::Regression, ExitStatus::Inconclusive, ExitStatus::Device];
-        all.into_iter().find(|status| code == Some(i32::from(status.code()))).unwrap_or(ExitStatus::Failed)
-    }
-}
-
 impl From<ExitStatus> for ExitCode {
     fn from(status: ExitStatus) -> ExitCode {
         ExitCode::from(status.code())

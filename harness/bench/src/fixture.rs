@@ -94,9 +94,12 @@ pub fn header() -> RunHeader {
             host: "workbench".into(),
             command: vec!["cargo".into(), "xtask".into(), "bench".into()],
         },
+        shapes: Vec::new(),
         protocol: MeasuringProtocol { runs: ROUNDS, warmup: 20, iterations: 100, min_time_ms: 500 },
         models: vec![ModelInfo {
             name: "digits-cnn".into(),
+            source: "digits-cnn/dense.onnx".into(),
+            eval: None,
             recipe: "magnitude, global, weight".into(),
             labels: Some(labels()),
             inputs: Some("abcd".into()),

@@ -124,6 +124,8 @@ mod tests {
         };
         ModelInfo {
             name: "m".into(),
+            source: "digits-cnn/dense.onnx".into(),
+            eval: None,
             recipe: String::new(),
             labels: None,
             inputs: Some("sha-x".into()),

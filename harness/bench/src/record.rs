@@ -28,6 +28,8 @@ pub struct RunHeader {
     pub provenance: Provenance,
     /// The flags that matter for `--resume`: invocations a variant, warm-up, iterations, minimum time.
     pub protocol: MeasuringProtocol,
+    /// Shapes of inputs made up by the runner, as `NAME=1x128`.
+    pub shapes: Vec<String>,
     /// By `model`; in the order they were asked for.
     pub models: Vec<ModelInfo>,
     /// By `device`; in the order they were asked for.
@@ -68,6 +70,9 @@ impl MeasuringProtocol {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
     pub name: String,
+    /// The dense ONNX file and the eval set, as paths from the repository's root or absolute.
+    pub source: String,
+    pub eval: Option<String>,
     /// In words, e.g. `magnitude, global, weight`.
     pub recipe: String,
     /// The eval set's labels, where there is an eval set with labels.
@@ -128,7 +133,7 @@ pub struct Record {
     pub mode: Mode,
     /// Which of the invocations of this mode: 0 up to `runs`.
     pub round: u32,
-    /// Position among all jobs of the device, in the order they were carried out.
+    /// Position among the device's jobs in the order they were carried out; begins anew with `--resume`, as `start_ms` does.
     pub sequence: u32,
     /// Milliseconds from the start of the run to the start of the invocation, and its wall time as the host saw it.
     pub start_ms: u64,

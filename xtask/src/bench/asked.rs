@@ -1,0 +1,152 @@
+//! What is to be measured: as the flags say, or as an earlier run was asked.
+
+use std::{collections::HashSet, path::Path};
+
+use anyhow::{Context as _, Result};
+use espalier_bench::{
+    inventory::{Budget, Device, Inventory, Model, Recipe},
+    record::{MeasuringProtocol, ModelInfo, RunHeader},
+};
+
+use super::Flags;
+use crate::context::{Context, usage};
+
+/// The device file of this host.
+pub const LOCAL: &str = "local";
+
+pub struct Asked {
+    pub devices: Vec<Device>,
+    pub models: Vec<Model>,
+    pub protocol: MeasuringProtocol,
+    /// As `NAME=1x128`.
+    pub shapes: Vec<String>,
+}
+
+pub fn by_flags(context: &Context, flags: &Flags) -> Result<(Inventory, Asked)> {
+    let asked_for = |names: &[String], name: &str| names.iter().any(|asked| asked == name);
+    let inventory = context.inventory(&|file| match file.trim_end_matches(".toml").split_once('/') {
+        Some(("devices", name)) => flags.all_devices || name == LOCAL || asked_for(&flags.device, name),
+        Some((_, name)) => flags.model.is_empty() || asked_for(&flags.model, name),
+        None => true,
+    })?;
+    let devices = if flags.all_devices {
+        inventory.devices.values().filter(|device| device.in_all).cloned().collect()
+    } else if flags.device.is_empty() {
+        devices(&inventory, [LOCAL])?
+    } else {
+        devices(&inventory, flags.device.iter().map(String::as_str))?
+    };
+    let mut models = if flags.model.is_empty() {
+        inventory.models.values().cloned().collect()
+    } else {
+        flags.model.iter().map(|name| model(name, flags, &inventory)).collect::<Result<Vec<_>>>()?
+    };
+    let mut names = HashSet::new();
+    if let Some(twice) = models.iter().find(|model| !names.insert(&model.name)) {
+        return Err(usage(format!("two models are called `{}`: measure them in two runs, or rename one", twice.name)));
+    }
+    if models.is_empty() {
+        return Err(usage("there is no model in `models/`: give one with `--model FILE.onnx`"));
+    }
+    if let Some(bad) = flags.ratios.iter().find(|ratio| !(0.0..1.0).contains(*ratio)) {
+        return Err(usage(format!("ratio {bad} is not in [0, 1): it is the fraction of the weights that is removed")));
+    }
+    if !flags.ratios.is_empty() {
+        let mut ratios = flags.ratios.clone();
+        ratios.push(0.0);
+        ratios.sort_by(f64::total_cmp);
+        ratios.dedup();
+        models.iter_mut().for_each(|model| model.recipe.ratios.clone_from(&ratios));
+    }
+    let Flags { runs, warmup, iterations, min_time, .. } = *flags;
+    if runs == 0 || iterations == 0 {
+        return Err(usage("`--runs` and `--iterations` must be at least 1: nothing would be measured"));
+    }
+    let protocol = MeasuringProtocol { runs, warmup, iterations, min_time_ms: min_time };
+    Ok((inventory, Asked { devices, models, protocol, shapes: flags.shape.clone() }))
+}
+
+/// The same devices, models and numbers as an earlier run.
+pub fn as_in(context: &Context, header: &RunHeader) -> Result<(Inventory, Asked)> {
+    let inventory = context.inventory(&|file| match file.trim_end_matches(".toml").split_once('/') {
+        Some(("devices", name)) => header.devices.iter().any(|device| device.name == name),
+        Some((_, name)) => header.models.iter().any(|model| model.name == name),
+        None => true,
+    })?;
+    let devices = devices(&inventory, header.devices.iter().map(|device| device.name.as_str()))?;
+    let models = header.models.iter().map(|info| earlier_model(info, &inventory)).collect();
+    Ok((inventory, Asked { devices, models, protocol: header.protocol, shapes: header.shapes.clone() }))
+}
+
+/// An earlier run can only be finished with the very files it began with.
+///
+/// # Errors
+/// Says which are others.
+pub fn check_same(earlier: &RunHeader, now: &RunHeader, path: &Path) -> Result<()> {
+    let refuse = |what: String| {
+        Err(usage(format!("`{}` cannot be resumed: {what} since; start a run of its own", path.display())))
+    };
+    for (model, was) in now.models.iter().zip(&earlier.models) {
+        if model != was {
+            return refuse(format!("model `{}`, its eval set or its recipe has changed", was.name));
+        }
+    }
+    for (device, was) in now.devices.iter().zip(&earlier.devices) {
+        let runner =
+            |info: &espalier_bench::record::DeviceInfo| info.runner.as_ref().map(|runner| runner.sha256.clone());
+        // A runner that could not be built then may be built now.
+        if was.runner.is_some() && runner(device) != runner(was) {
+            return refuse(format!("the runner for `{}` has changed", was.name));
+        }
+    }
+    Ok(())
+}
+
+fn devices<'a>(inventory: &Inventory, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<Device>> {
+    let mut devices: Vec<Device> = Vec::new();
+    for name in names {
+        let device = inventory.device(name).map_err(|error| usage(error.to_string()))?;
+        if !devices.contains(device) {
+            devices.push(device.clone());
+        }
+    }
+    Ok(devices)
+}
+
+/// By name, or made up around a file.
+fn model(name: &str, flags: &Flags, inventory: &Inventory) -> Result<Model> {
+    let is_file = name.ends_with(".onnx") || name.contains(std::path::MAIN_SEPARATOR);
+    if !is_file {
+        return inventory.model(name).cloned().map_err(|error| usage(error.to_string()));
+    }
+    let absolute = |path: &str| -> Result<String> {
+        let path = std::path::absolute(path)?;
+        if !path.is_file() {
+            return Err(usage(format!("there is no file `{}`", path.display())));
+        }
+        Ok(path.to_string_lossy().into_owned())
+    };
+    let stem = Path::new(name).file_stem().context("the file has no name")?.to_string_lossy().into_owned();
+    Ok(Model {
+        name: stem,
+        source: absolute(name)?,
+        eval: flags.eval.as_deref().map(absolute).transpose()?,
+        calibration: None,
+        recipe: Recipe::default(),
+        budget: Budget::default(),
+    })
+}
+
+/// Files are taken from where they were then; their contents are compared later ([`check_same`]).
+fn earlier_model(info: &ModelInfo, inventory: &Inventory) -> Model {
+    let known = inventory.models.get(&info.name).filter(|model| model.source == info.source);
+    let recipe = known.map_or_else(Recipe::default, |model| model.recipe.clone());
+    Model {
+        name: info.name.clone(),
+        source: info.source.clone(),
+        eval: info.eval.clone(),
+        calibration: None,
+        recipe: Recipe { ratios: info.variants.iter().map(|variant| variant.ratio).collect(), ..recipe },
+        budget: Budget { max_accuracy_drop: info.max_accuracy_drop },
+    }
+}

@@ -1,0 +1,73 @@
+//! The program that runs on each device: built for its target, or given.
+
+use std::path::Path;
+
+use anyhow::Result;
+use espalier_bench::inventory::{Device, Target};
+use espalier_fleet::{
+    blob,
+    build::{self, Artifact},
+    cache::Cache,
+    deploy::BlobFile,
+    elf::{self, ElfInfo},
+    process::Watch,
+};
+
+use super::Bench;
+use crate::context::usage;
+
+#[derive(Clone)]
+pub struct Runner {
+    pub file: BlobFile,
+    /// `None` where what was given is no ELF file.
+    pub elf: Option<ElfInfo>,
+    pub builder: String,
+}
+
+/// By the target's name. One that could not be built keeps its reason: the other targets' devices are measured all the same.
+pub struct Runners(Vec<(String, Result<Runner, String>)>);
+
+impl Runners {
+    pub fn of(&self, device: &Device) -> Result<&Runner, &str> {
+        let (_, runner) = self.0.iter().find(|(target, _)| *target == device.target).expect("every target was tried");
+        runner.as_ref().map_err(String::as_str)
+    }
+}
+
+impl Bench {
+    pub fn runners(&self, targets: &[Target]) -> Result<Runners> {
+        let given = self.flags.runner.as_deref().map(|path| given_runner(&self.context.cache, path)).transpose()?;
+        let runner = |target: &Target| match &given {
+            Some(runner) => Ok(runner.clone()),
+            None => self.build(target).map_err(|error| format!("{error:#}")),
+        };
+        let runners: Vec<(String, Result<Runner, String>)> =
+            targets.iter().map(|target| (target.name.clone(), runner(target))).collect();
+        for (target, runner) in &runners {
+            if let Err(message) = runner {
+                self.progress.say(&format!("target `{target}`: {message}"));
+            }
+        }
+        Ok(Runners(runners))
+    }
+
+    fn build(&self, target: &Target) -> Result<Runner> {
+        let task = self.progress.task(&format!("build {}", target.name), None);
+        let say = |text: &str| if self.flags.verbose { self.progress.say(text) } else { task.now(text) };
+        let watch = Watch { cancel: &self.cancel, progress: &say };
+        let artifact = build::build(&self.context.cache, &self.context.sources, target, watch)?;
+        task.done();
+        let Artifact { path, sha256, bytes, builder, elf, .. } = artifact;
+        Ok(Runner { file: BlobFile { sha256, path, bytes, executable: true }, elf: Some(elf), builder })
+    }
+}
+
+fn given_runner(cache: &Cache, path: &Path) -> Result<Runner> {
+    let content = std::fs::read(path).map_err(|error| usage(format!("runner `{}`: {error}", path.display())))?;
+    let blob = blob::put_file(cache, path)?;
+    Ok(Runner {
+        file: BlobFile { sha256: blob.sha256, path: blob.path, bytes: blob.bytes, executable: true },
+        elf: elf::read(&content).ok(),
+        builder: format!("given as `{}`", path.display()),
+    })
+}
