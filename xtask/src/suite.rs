@@ -351,7 +351,8 @@ fn prepare_python(cache: &Path) -> Result<PathBuf> {
     let folder = cache.join("tests/python");
     let python = folder.join("bin/python");
     let works = |python: &Path| {
-        let imports = Command::new(python).args(["-c", "import onnxruntime, numpy"]).stderr(Stdio::null()).status();
+        let imports =
+            Command::new(python).args(["-c", "import onnx, onnxruntime, numpy"]).stderr(Stdio::null()).status();
         imports.is_ok_and(|status| status.success())
     };
     if works(&python) {
@@ -365,7 +366,7 @@ fn prepare_python(cache: &Path) -> Result<PathBuf> {
         Ok(())
     };
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "onnxruntime", "numpy"]))?;
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "onnx", "onnxruntime", "numpy"]))?;
     if !works(&python) {
         bail!("onnxruntime was installed but cannot be imported");
     }

@@ -21,7 +21,7 @@ pub enum Entry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunHeader {
     pub format: u32,
-    /// Also the file's name: UTC start and a short random part, e.g. `20261123T191500Z-3f9a`.
+    /// Also the file's name: UTC start with the fraction of the second, e.g. `20261123T191500Z-3f9a`.
     pub id: String,
     /// RFC 3339, UTC.
     pub started: String,
