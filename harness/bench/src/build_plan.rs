@@ -39,8 +39,12 @@ pub struct Zigbuild {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cross {
     pub program: String,
-    /// The toolchain to name to it (`+name`), where the active one has no such target.
+    /// The folder of the toolchain that builds.
+    pub sysroot: String,
+    /// What rustup knows that folder as and `cross` is told (`+name`), where the folder's own name is not it.
     pub toolchain: Option<String>,
+    /// Whether the engine is Docker's and a person has no options of their own for it.
+    pub engine_options_are_ours: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,12 +195,15 @@ fn start(builder: Builder, target: &Target, tools: &Tools) -> CommandLine {
             command
         }
         (Builder::Cross, _, Some(cross)) => {
-            let mut command = CommandLine::new(&cross.program);
-            if let Some(toolchain) = &cross.toolchain {
-                // A folder linked into rustup has no components for `cross` to ask about.
-                command = command.arg(format!("+{toolchain}")).env("CROSS_CUSTOM_TOOLCHAIN", "1");
+            // The toolchain is complete, or nobody would ask `cross` to build with it: without being told so, `cross` has rustup fetch components. And by
+            // its path, no toolchain is the active one: `cross` 0.2.5 takes the one listed as `(active, default)` for missing, and has rustup update it.
+            let mut command = CommandLine::new(&cross.program).env("CROSS_CUSTOM_TOOLCHAIN", "1");
+            command = command.env("RUSTUP_TOOLCHAIN", &cross.sysroot);
+            if cross.engine_options_are_ours {
+                // Without an init, cargo is the container's first process, which the kernel shields from signals: a stopped build would go on.
+                command = command.env("CROSS_CONTAINER_OPTS", "--init");
             }
-            command.arg(action)
+            command.args(cross.toolchain.iter().map(|name| format!("+{name}"))).arg(action)
         }
         _ => CommandLine::new(&tools.cargo).arg(action),
     };
@@ -264,8 +271,12 @@ mod tests {
                 cargo_zigbuild: "/venv/cargo-zigbuild".to_owned(),
                 zig: Some("/venv/zig".to_owned()),
             }),
-            cross: has("cross")
-                .then(|| Cross { program: "cross".to_owned(), toolchain: Some("espalier-1.96.0".to_owned()) }),
+            cross: has("cross").then(|| Cross {
+                program: "cross".to_owned(),
+                sysroot: "/tree".to_owned(),
+                toolchain: Some("espalier-1.96.0".to_owned()),
+                engine_options_are_ours: true,
+            }),
             target_root: "/cache/target".to_owned(),
         }
     }
@@ -350,9 +361,22 @@ mod tests {
         check_command(
             &target(ARM64, Builder::Cross, Libc::Any),
             "cross",
-            "CROSS_CUSTOM_TOOLCHAIN=1 RUSTFLAGS='' cross +espalier-1.96.0 build --locked --profile runner \
+            "CROSS_CUSTOM_TOOLCHAIN=1 RUSTUP_TOOLCHAIN=/tree CROSS_CONTAINER_OPTS=--init RUSTFLAGS='' cross +espalier-1.96.0 build --locked --profile runner \
              --package espalier-runner --bin espalier-runner --target aarch64-unknown-linux-gnu \
              --target-dir /cache/target/aarch64-unknown-linux-gnu-cross",
+        );
+    }
+
+    #[test]
+    fn cross_with_the_active_toolchain_and_a_persons_own_options() {
+        let mut tools = tools("cross");
+        let cross = tools.cross.as_mut().unwrap();
+        cross.toolchain = None;
+        cross.engine_options_are_ours = false;
+        let command = plan(&target(ARM64, Builder::Cross, Libc::Any), &tools).unwrap().command.to_string();
+        assert!(
+            command.starts_with("CROSS_CUSTOM_TOOLCHAIN=1 RUSTUP_TOOLCHAIN=/tree RUSTFLAGS='' cross build "),
+            "{command}"
         );
     }
 

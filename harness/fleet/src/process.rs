@@ -184,22 +184,23 @@ fn wait_briefly(child: &mut Child) -> Option<ExitStatus> {
 fn stop(child: &mut Child) {
     signal_group(child, libc::SIGTERM);
     let since = Instant::now();
+    // The group, not its leader alone: `cross` ends at once, while docker's client has yet to tell the engine to stop the container.
     while since.elapsed() < GRACE {
-        if matches!(child.try_wait(), Ok(Some(_))) {
-            break;
+        let leader_is_gone = matches!(child.try_wait(), Ok(Some(_)));
+        if leader_is_gone && !signal_group(child, 0) {
+            return;
         }
         thread::sleep(Duration::from_millis(10));
     }
-    // Also when the leader has ended: others of the group may have not.
     signal_group(child, libc::SIGKILL);
     let _ = child.wait();
 }
 
-fn signal_group(child: &Child, signal: i32) {
-    if let Ok(group) = i32::try_from(child.id()) {
-        // SAFETY: `kill` takes plain numbers; the group was made for this child alone.
-        unsafe { libc::kill(-group, signal) };
-    }
+/// Whether there was anybody to signal; signal 0 only asks.
+fn signal_group(child: &Child, signal: i32) -> bool {
+    let Ok(group) = i32::try_from(child.id()) else { return false };
+    // SAFETY: `kill` takes plain numbers; the group was made for this child alone.
+    unsafe { libc::kill(-group, signal) == 0 }
 }
 
 fn in_folder(folder: &Option<PathBuf>) -> String {
@@ -273,6 +274,17 @@ mod tests {
             assert!(since.elapsed() < Duration::from_secs(10), "{grandchild} still runs");
             thread::sleep(TICK);
         }
+    }
+
+    #[test]
+    fn a_child_of_a_stopped_leader_has_time_to_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let cancel = Cancel::default();
+        let progress = |_: &str| cancel.request();
+        let script = "sh -c 'trap \"sleep 0.3; echo told > told; exit\" TERM; echo ready >&2; while :; do sleep 0.05; done' & exec sleep 60";
+        let error = run(&shell(script), Some(folder.path()), Watch { cancel: &cancel, progress: &progress });
+        assert!(matches!(error, Err(ProcessError::Cancelled)));
+        assert!(folder.path().join("told").exists());
     }
 
     #[test]

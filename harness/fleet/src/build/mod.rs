@@ -69,13 +69,7 @@ pub fn prepare(cache: &Cache, target: &Target) -> Result<Prepared> {
             cargo_zigbuild: zig.cargo_zigbuild.display().to_string(),
             zig: zig.zig.as_ref().map(|zig| zig.display().to_string()),
         }),
-        cross: process::which("cross").map(|_| Cross {
-            program: "cross".to_owned(),
-            toolchain: match &toolchain.origin {
-                Origin::Active => None,
-                Origin::Debian { tree } => toolchain::debian::rustup_name(tree),
-            },
-        }),
+        cross: process::which("cross").map(|_| cross(&active, &toolchain)),
         target_root: cache.folder("target")?.display().to_string(),
         host: active.host,
     };
@@ -175,6 +169,22 @@ fn name(builder: Builder) -> &'static str {
         Builder::Cargo => "cargo",
         Builder::Zigbuild => "zigbuild",
         Builder::Cross => "cross",
+    }
+}
+
+fn cross(active: &ActiveRust, toolchain: &Toolchain) -> Cross {
+    let (sysroot, name) = match &toolchain.origin {
+        Origin::Active => (&active.sysroot, None),
+        Origin::Debian { tree } => (tree, toolchain::debian::rustup_name(tree)),
+    };
+    // `cross` takes Docker before others, and one variable of the two only.
+    let is_unset = |variable: &&str| std::env::var_os(variable).is_none();
+    let untouched = ["CROSS_CONTAINER_OPTS", "DOCKER_OPTS", "CROSS_CONTAINER_ENGINE"].iter().all(is_unset);
+    Cross {
+        program: "cross".to_owned(),
+        sysroot: sysroot.display().to_string(),
+        toolchain: name,
+        engine_options_are_ours: untouched && process::which("docker").is_some(),
     }
 }
 

@@ -95,14 +95,29 @@ pub fn ensure_tree(cache: &Cache, watch: Watch) -> Result<PathBuf> {
 /// not an error, since nothing else needs it.
 pub fn link_with_rustup(tree: &Path, watch: Watch) {
     let (Some(name), Some(_)) = (rustup_name(tree), process::which("rustup")) else { return };
-    let home = process::ask(&CommandLine::new("rustup").args(["show", "home"])).unwrap_or_default();
-    let link = Path::new(home.trim()).join("toolchains").join(&name);
-    if fs::read_link(link).is_ok_and(|present| present == tree) {
-        return;
+    if let Err(error) = link_as(tree, &name, watch) {
+        watch.say(&format!("the toolchain is not known to rustup, which only `cross` would need: {error:#}"));
     }
-    let command = CommandLine::new("rustup").args(["toolchain", "link", &name]).arg(tree.display().to_string());
-    if let Err(error) = process::run(&command, None, watch) {
-        watch.say(&format!("the toolchain is not known to rustup, which only `cross` would need: {error}"));
+}
+
+fn link_as(tree: &Path, name: &str, watch: Watch) -> Result<()> {
+    link_beside(tree, name)?;
+    let home = process::ask(&CommandLine::new("rustup").args(["show", "home"])).unwrap_or_default();
+    let link = Path::new(home.trim()).join("toolchains").join(name);
+    if !fs::read_link(link).is_ok_and(|present| present == tree) {
+        let command = CommandLine::new("rustup").args(["toolchain", "link", name]).arg(tree.display().to_string());
+        process::run(&command, None, watch)?;
+    }
+    Ok(())
+}
+
+/// `cross` takes the sysroot rustc says, which is the tree itself, and looks for the toolchain's name beside it.
+fn link_beside(tree: &Path, name: &str) -> Result<()> {
+    let link = tree.with_file_name(name);
+    let folder = Path::new(tree.file_name().context("a toolchain's folder has a name")?);
+    match std::os::unix::fs::symlink(folder, &link) {
+        Err(_) if fs::read_link(&link).is_ok_and(|present| present == folder) => Ok(()),
+        made => made.with_context(|| format!("cannot make the link `{}`", link.display())),
     }
 }
 
@@ -383,6 +398,24 @@ mod tests {
         tree("1.96.0", Some(RECIPE));
         let newest = tree("1.100.0", Some(RECIPE));
         assert_eq!(find_tree(&cache).unwrap(), Some(newest));
+    }
+
+    #[test]
+    fn the_name_beside_a_tree_leads_to_it_and_is_no_tree_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path()).unwrap();
+        let tree = cache.folder("toolchain").unwrap().join("1.96.0");
+        fs::create_dir_all(&tree).unwrap();
+        fs::write(tree.join(STAMP), RECIPE).unwrap();
+        let name = rustup_name(&tree).unwrap();
+        link_beside(&tree, &name).unwrap();
+        link_beside(&tree, &name).unwrap();
+        let link = tree.with_file_name("espalier-1.96.0");
+        assert_eq!(link.canonicalize().unwrap(), tree.canonicalize().unwrap());
+        assert_eq!(find_tree(&cache).unwrap().as_ref(), Some(&tree));
+        fs::remove_file(&link).unwrap();
+        fs::create_dir(&link).unwrap();
+        assert!(link_beside(&tree, &name).is_err());
     }
 
     #[test]
