@@ -5,14 +5,11 @@ use std::str::FromStr;
 use anyhow::Result;
 use clap::Subcommand;
 use espalier_bench::exit::ExitStatus;
-use espalier_fleet::{
-    boards::{self, BoardKind, BoardState, Options},
-    cancel::Cancel,
-};
+use espalier_fleet::boards::{self, BoardKind, BoardState, Options};
 
 use crate::{
     context::{Context, usage},
-    progress::{Progress, stop_on_ctrl_c},
+    progress::{Progress, stop_on_signal},
 };
 
 #[derive(Subcommand)]
@@ -30,8 +27,7 @@ pub fn run(action: Action) -> Result<ExitStatus> {
     match action {
         Action::Up { names } => {
             let progress = Progress::new(false);
-            let cancel = Cancel::default();
-            stop_on_ctrl_c(&cancel, &progress)?;
+            let cancel = stop_on_signal(&progress)?;
             for kind in kinds(&names)? {
                 let task = progress.task(kind.name(), None);
                 let board =

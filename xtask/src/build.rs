@@ -3,11 +3,11 @@
 use anyhow::Result;
 use clap::Args;
 use espalier_bench::exit::ExitStatus;
-use espalier_fleet::{build, cancel::Cancel, process::Watch};
+use espalier_fleet::{build, process::Watch};
 
 use crate::{
     context::{Context, usage},
-    progress::Progress,
+    progress::{Progress, stop_on_signal},
 };
 
 #[derive(Args)]
@@ -25,6 +25,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let inventory = context.inventory(&|_| false)?;
     let names = if flags.target.is_empty() { vec!["host".to_owned()] } else { flags.target };
     let progress = Progress::new(false);
+    let cancel = stop_on_signal(&progress)?;
     for name in names {
         let target = inventory.target(&name).map_err(|error| usage(error.to_string()))?;
         if flags.dry_run {
@@ -35,12 +36,8 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         }
         let task = progress.task(&format!("build {name}"), None);
         let say = |text: &str| task.milestone(text);
-        let artifact = build::build(
-            &context.cache,
-            &context.sources,
-            target,
-            Watch { cancel: &Cancel::default(), progress: &say },
-        )?;
+        let artifact =
+            build::build(&context.cache, &context.sources, target, Watch { cancel: &cancel, progress: &say })?;
         task.done();
         println!("{name}: {} ({:.1} MB, {})", artifact.path.display(), artifact.bytes as f64 / 1e6, artifact.builder);
     }

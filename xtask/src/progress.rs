@@ -84,24 +84,29 @@ impl Task {
     }
 }
 
-/// The first Ctrl-C stops tidily, a second one at once.
-pub fn stop_on_ctrl_c(cancel: &Cancel, progress: &Progress) -> Result<()> {
-    let (cancel, progress) = (cancel.clone(), progress.clone());
+/// The first Ctrl-C (or SIGTERM, as a job's runner sends it) stops tidily, a second one at once.
+pub fn stop_on_signal(progress: &Progress) -> Result<Cancel> {
+    let cancel = Cancel::default();
+    let (asked, progress) = (cancel.clone(), progress.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut terminate = {
+        let _entered = runtime.enter();
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?
+    };
     std::thread::spawn(move || {
         runtime.block_on(async {
-            let mut asked = false;
-            while tokio::signal::ctrl_c().await.is_ok() {
-                if asked {
+            loop {
+                tokio::select! {
+                    _ = tokio::signal::ctrl_c() => {}
+                    _ = terminate.recv() => {}
+                }
+                if asked.is_requested() {
                     std::process::exit(130);
                 }
-                asked = true;
-                cancel.request();
-                progress.say(
-                    "stopping: children on the boards are ended, what was measured is kept (Ctrl-C again: at once)",
-                );
+                asked.request();
+                progress.say("stopping tidily: what was begun is ended, what was done is kept (Ctrl-C again: at once)");
             }
         });
     });
-    Ok(())
+    Ok(cancel)
 }

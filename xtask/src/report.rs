@@ -39,7 +39,7 @@ pub struct Exports {
     /// Bencher Metric Format
     #[arg(long, value_name = "FILE")]
     export_bencher: Option<PathBuf>,
-    /// github-action-benchmark, `customSmallerIsBetter`; accuracy goes to FILE with `-bigger` before its ending
+    /// github-action-benchmark, `customSmallerIsBetter`; what is better bigger goes to FILE with `-bigger` before its ending
     #[arg(long, value_name = "FILE")]
     export_action: Option<PathBuf>,
 }

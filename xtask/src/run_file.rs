@@ -79,10 +79,10 @@ pub fn read(path: &Path) -> Result<Run> {
     Run::parse(&text).map_err(|error| anyhow::anyhow!("`{}` cannot be used: {error}", path.display()))
 }
 
-/// Now in UTC: as RFC 3339, and as a run's id (with a few digits of the clock behind it, so that two runs of one second differ).
+/// Now in UTC: as RFC 3339, and as a run's id. The fraction of the second is behind it (in 65536ths): runs of one second differ, and sort by their time.
 pub fn now() -> Result<(String, String)> {
     let now = OffsetDateTime::now_utc();
     let id = now.format(format_description!("[year][month][day]T[hour][minute][second]Z"))?;
-    let id = format!("{id}-{:04x}", now.nanosecond() / 16 % 0x1_0000);
+    let id = format!("{id}-{:04x}", u64::from(now.nanosecond()) * 0x1_0000 / 1_000_000_000);
     Ok((now.replace_nanosecond(0)?.format(&Rfc3339)?, id))
 }

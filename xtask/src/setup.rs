@@ -4,14 +4,13 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use espalier_bench::exit::ExitStatus;
 use espalier_fleet::{
-    cancel::Cancel,
     process::Watch,
     toolchain::{self, Way},
 };
 
 use crate::{
     context::{Context, usage},
-    progress::Progress,
+    progress::{Progress, stop_on_signal},
 };
 
 #[derive(Args)]
@@ -39,12 +38,12 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         From::Debian => Way::Debian,
     });
     let progress = Progress::new(false);
+    let cancel = stop_on_signal(&progress)?;
     for name in names {
         let target = inventory.target(&name).map_err(|error| usage(error.to_string()))?;
         let task = progress.task(&format!("set up {name}"), None);
         let say = |text: &str| task.milestone(text);
-        let toolchain =
-            toolchain::setup(&context.cache, target, way, Watch { cancel: &Cancel::default(), progress: &say })?;
+        let toolchain = toolchain::setup(&context.cache, target, way, Watch { cancel: &cancel, progress: &say })?;
         task.done();
         println!("{name}: {} with rustc {}", target.triple, toolchain.version);
     }

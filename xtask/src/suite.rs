@@ -16,15 +16,15 @@ use clap::Args;
 use espalier_bench::{exit::ExitStatus, inventory::Target};
 use espalier_fleet::{
     apt,
-    boards::{self, BoardKind, Options},
+    boards::{self, Board, BoardKind, Options},
     build,
-    cancel::Cancel,
     process::Watch,
     toolchain,
 };
 
 use crate::{
     context::{Context, usage},
+    progress::{Progress, stop_on_signal},
     ssh_feature,
 };
 
@@ -41,17 +41,34 @@ pub struct Flags {
 const BUDGET: Duration = Duration::from_secs(90 * 60);
 
 /// Debian's packages the tests need beyond Rust and a C compiler.
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 12] = [
     "gcc-aarch64-linux-gnu",
     "gcc-arm-linux-gnueabihf",
     "gcc-riscv64-linux-gnu",
+    "libc6-arm64-cross",
     "libgcc-s1-arm64-cross",
     "libssl-dev",
     "openssh-client",
     "openssh-server",
     "pkg-config",
+    "python3-venv",
     "qemu-user-static",
     "xz-utils",
+];
+
+/// The SSH code and the end-to-end tests stand behind features.
+const LINT: [&str; 11] = [
+    "clippy",
+    "--quiet",
+    "--workspace",
+    "--exclude",
+    "espalier-runner",
+    "--all-targets",
+    "--features",
+    "espalier-fleet/ssh,espalier-tests/e2e",
+    "--",
+    "-D",
+    "warnings",
 ];
 
 /// Targets whose runners are built and run on emulated boards.
@@ -97,19 +114,19 @@ struct Step {
 impl Suite {
     fn everything(&mut self) -> Result<()> {
         let say = |text: &str| eprintln!("  {text}");
-        let cancel = Cancel::default();
+        let cancel = stop_on_signal(&Progress::new(false))?;
         let watch = Watch { cancel: &cancel, progress: &say };
         self.say("system packages");
         apt::ensure_packages(&PACKAGES, watch)?;
 
-        let cache = self.context.cache.clone();
+        let (cache, asked) = (self.context.cache.clone(), cancel.clone());
         let waiting = std::thread::spawn(move || {
             let python = prepare_python(&cache.root);
-            let boards: Vec<(BoardKind, Result<()>)> = BoardKind::ALL
+            let boards: Vec<(BoardKind, Result<Board>)> = BoardKind::ALL
                 .iter()
                 .map(|kind| {
-                    let up = boards::up(&cache, *kind, &Options::default(), &|_| (), &Cancel::default());
-                    (*kind, up.map(drop))
+                    let up = boards::up(&cache, *kind, &Options::default(), &|_| (), &asked);
+                    (*kind, up)
                 })
                 .collect();
             (python, boards)
@@ -121,40 +138,31 @@ impl Suite {
         self.runner_tests()?;
         self.say("waiting for emulated boards and Python packages");
         let (python, boards) = waiting.join().map_err(|_| anyhow::anyhow!("the preparation of the boards panicked"))?;
+        let mut started = Vec::new();
         for (kind, up) in boards {
-            if let Err(error) = up {
-                self.steps.push(Step {
+            match up {
+                Ok(board) => started.extend(board.boot.map(|_| kind)),
+                Err(error) => self.steps.push(Step {
                     name: format!("board {kind}"),
                     failed: vec![format!("{error:#}")],
                     ..Step::default()
-                });
+                }),
             }
         }
         if let Err(error) = &python {
             eprintln!("  no Python packages: {error:#}");
         }
-        self.end_to_end(python.ok().as_deref())
+        let done = self.end_to_end(python.ok().as_deref());
+        // Boards that were up before are somebody's.
+        for kind in started {
+            boards::down(&self.context.cache, kind)?;
+        }
+        done
     }
 
     /// Formatting and clippy, where the toolchain has them.
     fn lints(&mut self) {
-        for (name, args) in [
-            ("cargo fmt", &["fmt", "--all", "--check"][..]),
-            (
-                "cargo clippy",
-                &[
-                    "clippy",
-                    "--quiet",
-                    "--workspace",
-                    "--exclude",
-                    "espalier-runner",
-                    "--all-targets",
-                    "--",
-                    "-D",
-                    "warnings",
-                ],
-            ),
-        ] {
+        for (name, args) in [("cargo fmt", &["fmt", "--all", "--check"][..]), ("cargo clippy", &LINT)] {
             self.say(name);
             let start = Instant::now();
             let mut step = Step { name: name.to_owned(), ..Step::default() };
@@ -343,7 +351,8 @@ fn prepare_python(cache: &Path) -> Result<PathBuf> {
     let folder = cache.join("tests/python");
     let python = folder.join("bin/python");
     let works = |python: &Path| {
-        let imports = Command::new(python).args(["-c", "import onnxruntime, numpy"]).stderr(Stdio::null()).status();
+        let imports =
+            Command::new(python).args(["-c", "import onnx, onnxruntime, numpy"]).stderr(Stdio::null()).status();
         imports.is_ok_and(|status| status.success())
     };
     if works(&python) {
@@ -357,7 +366,7 @@ fn prepare_python(cache: &Path) -> Result<PathBuf> {
         Ok(())
     };
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "onnxruntime", "numpy"]))?;
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "onnx", "onnxruntime", "numpy"]))?;
     if !works(&python) {
         bail!("onnxruntime was installed but cannot be imported");
     }

@@ -37,8 +37,9 @@ pub fn prepare(cache: &Cache, root: &Path, model: &Model, task: &Task) -> Result
     let mut variants = Vec::new();
     for ratio in &model.recipe.ratios {
         task.now(&format!("{} at ratio {ratio}", model.name));
-        let (info, blob) = variant(cache, &dense, &dense_sha, &model.recipe, *ratio)
-            .with_context(|| format!("model `{}` at ratio {ratio}", model.name))?;
+        let (info, blob) = variant(cache, &dense, &dense_sha, &model.recipe, *ratio).with_context(|| {
+            format!("model `{}` at ratio {ratio} (`--ratios 0` measures the dense variant alone)", model.name)
+        })?;
         variants.push(info);
         files.push(file(blob));
         task.step();

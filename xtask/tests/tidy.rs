@@ -43,6 +43,17 @@ fn crates_depend_along_the_arrows_only() {
     assert!(!used.contains("espalier-runner"), "the end-to-end tests must not link the runner");
 }
 
+#[test]
+fn architecture_lists_the_arrows() {
+    let architecture = read("ARCHITECTURE.md");
+    for (name, _, allowed) in ARROWS {
+        let listed: Vec<String> = allowed.iter().map(|name| format!("`{name}`")).collect();
+        let listed = if listed.is_empty() { "nothing".to_owned() } else { listed.join(", ") };
+        let line = format!("- `{name}` → {listed}\n");
+        assert!(architecture.contains(&line), "ARCHITECTURE.md lacks the line {line}");
+    }
+}
+
 /// Tract takes a quarter of an hour to build: `cargo xtask` must start without it. Cargo.lock lists more than any one build uses (all features, all
 /// platforms), so what is not reachable there is reachable nowhere.
 #[test]
@@ -75,6 +86,27 @@ fn every_allow_has_a_reason() {
         }
     }
     assert!(bare.is_empty(), "say why, or better use `expect`: {bare:#?}");
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let (mut followed, mut broken) = (0, Vec::new());
+    for document in tracked_files().iter().filter(|path| path.ends_with(".md")) {
+        let text = read(document);
+        for (start, opening) in text.match_indices("](") {
+            let link = text[start + opening.len()..].split(')').next().unwrap_or_default();
+            let path = link.split('#').next().unwrap_or_default();
+            if link.contains(':') || path.is_empty() {
+                continue;
+            }
+            followed += 1;
+            if !root().join(document).with_file_name(path).exists() {
+                broken.push(format!("{document}:{}: {link}", 1 + text[..start].matches('\n').count()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "no such files: {broken:#?}");
+    assert!(followed > 5, "links are not recognised any more: {followed}");
 }
 
 #[test]

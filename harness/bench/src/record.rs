@@ -21,7 +21,7 @@ pub enum Entry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunHeader {
     pub format: u32,
-    /// Also the file's name: UTC start and a short random part, e.g. `20261123T191500Z-3f9a`.
+    /// Also the file's name: UTC start with the fraction of the second, e.g. `20261123T191500Z-3f9a`.
     pub id: String,
     /// RFC 3339, UTC.
     pub started: String,
@@ -133,7 +133,7 @@ pub struct Record {
     pub mode: Mode,
     /// Which of the invocations of this mode: 0 up to `runs`.
     pub round: u32,
-    /// Position among all jobs of the device, in the order they were carried out.
+    /// Position among the device's jobs in the order they were carried out; begins anew with `--resume`, as `start_ms` does.
     pub sequence: u32,
     /// Milliseconds from the start of the run to the start of the invocation, and its wall time as the host saw it.
     pub start_ms: u64,

@@ -41,28 +41,27 @@ const HOTTEST: &str = r#"for f in /sys/class/thermal/thermal_zone*/temp; do [ -r
 /// Longest wait for a board to cool down before an invocation.
 const COOL_DOWN: Duration = Duration::from_secs(300);
 
-pub fn prepare(shell: &mut Shell, wanted: &Conditions) -> Result<Found, TransportError> {
-    let mut found = Found::default();
-    let Some(governor) = &wanted.governor else { return Ok(found) };
-    found.governors = governors(shell)?;
-    if found.governors.is_empty() {
-        found.notes.push(format!("governor `{governor}` was asked for, but the board has none to set"));
-    }
-    let files: Vec<String> = found.governors.iter().map(|(file, _)| file.clone()).collect();
-    for file in &files {
-        write(shell, file, governor)?;
-    }
-    for (file, now) in governors(shell)? {
-        if now != *governor {
-            found.notes.push(format!(
-                "governor `{governor}` was asked for, but `{file}` stays at `{now}`: let the ssh user write it (`sudo -n tee`)"
-            ));
-        }
-    }
-    Ok(found)
-}
-
 impl Found {
+    /// Sets what is wanted. After an error, too, what was set before it is to be put back.
+    pub fn prepare(&mut self, shell: &mut Shell, wanted: &Conditions) -> Result<(), TransportError> {
+        let Some(governor) = &wanted.governor else { return Ok(()) };
+        self.governors = governors(shell)?;
+        if self.governors.is_empty() {
+            self.notes.push(format!("governor `{governor}` was asked for, but the board has none to set"));
+        }
+        for (file, _) in &self.governors {
+            write(shell, file, governor)?;
+        }
+        for (file, now) in governors(shell)? {
+            if now != *governor {
+                self.notes.push(format!(
+                    "governor `{governor}` was asked for, but `{file}` stays at `{now}`: let the ssh user write it (`sudo -n tee`)"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Best effort: a board that is gone cannot be put back, and says so elsewhere.
     pub fn restore(&self, shell: &mut Shell) -> Result<(), TransportError> {
         for (file, before) in &self.governors {

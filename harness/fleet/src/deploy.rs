@@ -1,8 +1,8 @@
 //! Bringing files onto a board, by content: `workdir/blobs/<sha256>` is either whole and right or not there.
 //!
 //! A file is sent under a temporary name, hashed by the board itself, and renamed. What is there already is hashed again before it is trusted, so a
-//! second push sends nothing and a damaged blob is replaced. The board needs `sh`, `cat`, `mv`, `df` and `sha256sum`, no more; with `gunzip` too,
-//! what packs well is sent packed. Devices on this host use the files where they are.
+//! second push sends nothing and a damaged blob is replaced. The board needs `sh`, `cat`, `mkdir`, `mv`, `rm`, `chmod` and `sha256sum` (the lease
+//! `date`, `sleep` and `rmdir` too); with `df` space is looked after first, with `gunzip` what packs well is sent packed. Devices on this host use the files where they are.
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,8 @@
 //! One session on a board at a time: two at once would measure each other.
 //!
 //! A lease is the file `workdir/lease`: when it ends, by the board's own clock, so that the lease of a host that died goes by itself; a random token, so
-//! that what was taken over meanwhile is not given back by mistake; its owner. Looking and writing happen under `workdir/lease.lock`, a folder,
+//! that what was taken over meanwhile is not given back by mistake; its owner; the process that holds it, so that what a process of this host left behind
+//! when it or its connection died is taken over at once, and `--resume` need not wait. Looking and writing happen under `workdir/lease.lock`, a folder,
 //! because `mkdir` succeeds for one only, on every file system and shell; taking over an ended lease without it was a race that tests lost.
 
 use std::{
@@ -68,24 +69,25 @@ until mkdir "$lease.lock" 2>/dev/null; do
 done
 trap 'rm -f "$lease.new"; rmdir "$lease.lock"' EXIT
 trap 'exit 1' HUP INT TERM
-ends= token= owner=
-[ -f "$lease" ] && { read -r ends; read -r token; read -r owner; } < "$lease"
+ends= token= owner= process=
+[ -f "$lease" ] && { read -r ends; read -r token; read -r owner; read -r process; } < "$lease"
 hold() {
-    printf '%s\n%s\n%s\n' "$(($(date +%s) + $1))" "$2" "$3" > "$lease.new" && mv -f "$lease.new" "$lease" || exit 71
+    printf '%s\n%s\n%s\n%s\n' "$(($(date +%s) + $1))" "$2" "$3" "$4" > "$lease.new" && mv -f "$lease.new" "$lease" || exit 71
 }
 "#;
 
-/// `$2` token, `$3` owner, `$4` seconds. What cannot be read as a lease is none.
+/// `$2` token, `$3` owner, `$4` seconds, `$5` process, `$6` a token that counts for nothing. What cannot be read as a lease is none.
 const TAKE: &str = r#"now=$(date +%s)
-if [ "$ends" -gt "$now" ] 2>/dev/null; then
+if [ "$ends" -gt "$now" ] 2>/dev/null && [ "$token" != "$6" ]; then
     echo "held $((ends - now)) $owner"
+    echo "by $token $process"
 else
-    hold "$4" "$2" "$3" && echo taken
+    hold "$4" "$2" "$3" "$5" && echo taken
 fi"#;
 
 /// `$2` token, `$3` seconds.
 const RENEW: &str = r#"[ "$token" = "$2" ] || exit 74
-hold "$3" "$2" "$owner""#;
+hold "$3" "$2" "$owner" "$process""#;
 
 /// `$2` token.
 const RELEASE: &str = r#"[ "$token" = "$2" ] || exit 74
@@ -107,9 +109,18 @@ impl Lease {
         let owner = sanitise(owner).replace('\n', " ");
         let seconds = lasts.as_secs().to_string();
         let renewed = Instant::now();
-        let said = run(&mut transport, TAKE, &[&file, &token, &owner, &seconds], limits, cancel)?;
+        let process = process_id(std::process::id());
+        let mut take = |overtaken: &str| {
+            run(&mut transport, TAKE, &[&file, &token, &owner, &seconds, &process, overtaken], limits, cancel)
+        };
+        // No lease has this token.
+        let mut said = take("-")?;
+        if let Some(orphan) = orphaned(&said) {
+            said = take(orphan)?;
+        }
         if let Some(held) = said.strip_prefix("held ") {
-            let (left, owner) = held.trim().split_once(' ').unwrap_or((held.trim(), "somebody unnamed"));
+            let held = held.lines().next().unwrap_or_default().trim();
+            let (left, owner) = held.split_once(' ').unwrap_or((held, "somebody unnamed"));
             let left = Duration::from_secs(left.parse().unwrap_or(0));
             return Err(LeaseError::Held { owner: sanitise(owner), left, file });
         }
@@ -159,6 +170,30 @@ impl Drop for Lease {
             let _ = self.give_back(&mut transport);
         }
     }
+}
+
+/// The token of a lease that nobody will give back: its holder was a process of this host and has ended.
+fn orphaned(said: &str) -> Option<&str> {
+    let (token, process) = said.lines().find_map(|line| line.strip_prefix("by "))?.split_once(' ')?;
+    let pid: u32 = process.rsplit_once('/')?.1.parse().ok()?;
+    (process == process_id(pid) && has_ended(pid)).then_some(token)
+}
+
+/// A process, told from those of other hosts, of other containers and of an earlier start of this host; empty where this system does not tell.
+fn process_id(pid: u32) -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let numbers = std::fs::read_link("/proc/self/ns/pid");
+    match (boot, numbers) {
+        (Ok(boot), Ok(numbers)) => format!("{}/{}/{pid}", boot.trim(), numbers.display()),
+        _ => String::new(),
+    }
+}
+
+fn has_ended(pid: u32) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
+    // SAFETY: signal 0 is not sent; it only asks whether there is such a process.
+    let answer = unsafe { libc::kill(pid, 0) };
+    answer == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
 }
 
 /// Runs a script with arguments, the first of which is the lease's file; returns what it printed.
@@ -232,6 +267,26 @@ mod tests {
         drop(first);
         expect_held(take(workdir, "carla", 600), "ben");
         drop(second);
+    }
+
+    /// A run that met a board's end could not give the lease back, and `--resume` had to wait for half an hour.
+    #[test]
+    fn what_a_dead_process_of_this_host_holds_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let workdir = folder.path().to_str().unwrap();
+        let held_by = |process: &str| {
+            let lease = format!("99999999999\n0123456789abcdef\nanna\n{process}\n");
+            std::fs::write(folder.path().join("lease"), lease).unwrap();
+            take(workdir, "ben", 600)
+        };
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let gone = process_id(child.id());
+        held_by(&gone).unwrap().release().unwrap();
+        let elsewhere = gone.replacen('/', "x/", 1);
+        for process in [process_id(std::process::id()), elsewhere, String::new(), "1".into(), "//-5".into()] {
+            assert!(matches!(held_by(&process), Err(LeaseError::Held { owner, .. }) if owner == "anna"), "{process}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! because the runner said so is a record and the next one follows; a board that stops answering ends the session, and what is left is for `--resume`.
 
 use std::{
+    cell::RefCell,
     collections::HashSet,
     ops::ControlFlow,
     time::{Duration, Instant},
@@ -18,11 +19,14 @@ use espalier_bench::{
 use espalier_protocol::Mode;
 
 use crate::{
+    cache::Cache,
     cancel::Cancel,
-    conditions::{self, Shell},
+    conditions::{self, Found, Shell},
     deploy::{self, BlobFile, Pushed},
     elf::{self, BoardLibc, ElfInfo},
+    file_lock::{self, FileLock},
     lease::{Lease, LeaseError},
+    process::Watch,
     transport::{Limits, Transport},
 };
 
@@ -110,12 +114,26 @@ impl Session<'_> {
         (self.tell)(Event::Connected);
         self.check_fit(&mut transport)?;
         if transport.is_local() {
+            let _turn = self.turn_on_this_host().map_err(at(FailureStage::Push))?;
             return self.with_board(&mut Board::Free(transport));
         }
         let lasts = device.timeouts.command + LEASE_MARGIN;
         let lease = Lease::take(transport, &device.workdir, &self.work.owner, lasts, self.limits(), self.cancel);
         let mut board = Board::Leased(lease.map_err(at(FailureStage::Push))?);
         self.with_board(&mut board)
+    }
+
+    /// This host has no lease, but two runs that time on it at once would disturb each other all the same.
+    fn turn_on_this_host(&mut self) -> anyhow::Result<Option<FileLock>> {
+        let device = &self.work.device;
+        if device.emulated || !self.work.jobs.iter().any(|job| job.mode == Mode::Time) {
+            return Ok(None);
+        }
+        let tell = RefCell::new(&mut self.tell);
+        let progress = |text: &str| (tell.borrow_mut())(Event::Note(text.to_owned()));
+        let watch = Watch { cancel: self.cancel, progress: &progress };
+        let lock = Cache::open()?.root.join("this-host.lock");
+        file_lock::hold(&lock, "another run measures this host; waiting for it", watch).map(Some)
     }
 
     fn limits(&self) -> Limits {
@@ -151,11 +169,12 @@ impl Session<'_> {
         let paths = pushed.paths.clone();
         (self.tell)(Event::Pushed(pushed));
         let mut shell = Shell { transport: board.transport(), limits, cancel: self.cancel };
-        let found = conditions::prepare(&mut shell, &device.conditions).map_err(at(FailureStage::Push))?;
+        let mut found = Found::default();
+        let prepared = found.prepare(&mut shell, &device.conditions).map_err(at(FailureStage::Push));
         for note in &found.notes {
             (self.tell)(Event::Note(note.clone()));
         }
-        let done = self.all_jobs(board, &|sha: &str| paths[sha].clone());
+        let done = prepared.and_then(|()| self.all_jobs(board, &|sha: &str| paths[sha].clone()));
         // Ctrl-C does not stop this: it is why it is done.
         let mut shell = Shell { transport: board.transport(), limits, cancel: &Cancel::default() };
         if let Err(error) = found.restore(&mut shell) {
@@ -254,7 +273,7 @@ fn at<E: std::fmt::Display>(stage: FailureStage) -> impl Fn(E) -> Failure {
     move |error| Failure { stage, message: error.to_string() }
 }
 
-/// The way to a board, and the lease on it. This host needs none: its runs take turns by themselves.
+/// The way to a board, and the lease on it. This host needs none.
 enum Board {
     Free(Transport),
     Leased(Lease),

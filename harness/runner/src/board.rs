@@ -53,23 +53,25 @@ pub fn pin(cpus: &[u32]) -> Result<()> {
 }
 
 /// Features found at run time that choose between the engine's kernels.
+#[cfg(target_arch = "x86_64")]
 pub fn cpu_features() -> Vec<String> {
-    macro_rules! found {
-        ($detected:ident: $($feature:tt),*) => {
-            [$(($feature, std::arch::$detected!($feature))),*].into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned()).collect()
-        };
-    }
-    #[cfg(target_arch = "x86_64")]
-    return found!(is_x86_feature_detected: "avx", "avx2", "fma", "f16c", "avx512f", "avx512vnni");
-    #[cfg(target_arch = "aarch64")]
-    return found!(is_aarch64_feature_detected: "neon", "fp16", "dotprod", "sve", "i8mm");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        // The standard library detects nothing there on stable Rust; the kernel's own words do.
-        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let words = field(&info, "Features").or_else(|| field(&info, "isa")).unwrap_or_default();
-        words.split_whitespace().map(str::to_owned).collect()
-    }
+    let found = [
+        ("avx", is_x86_feature_detected!("avx")),
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("f16c", is_x86_feature_detected!("f16c")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+    ];
+    found.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Features of the processor as the kernel tells them; the standard library detects few of them on stable Rust.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn cpu_features() -> Vec<String> {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let words = field(&info, "Features").or_else(|| field(&info, "isa")).unwrap_or_default();
+    words.split_whitespace().map(str::to_owned).collect()
 }
 
 /// The value behind `key` in lines of `key: value` or `key value`.

@@ -1,6 +1,6 @@
 //! What is to be measured: as the flags say, or as an earlier run was asked.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use anyhow::{Context as _, Result};
 use espalier_bench::{
@@ -41,6 +41,10 @@ pub fn by_flags(context: &Context, flags: &Flags) -> Result<(Inventory, Asked)> 
     } else {
         flags.model.iter().map(|name| model(name, flags, &inventory)).collect::<Result<Vec<_>>>()?
     };
+    let mut names = HashSet::new();
+    if let Some(twice) = models.iter().find(|model| !names.insert(&model.name)) {
+        return Err(usage(format!("two models are called `{}`: measure them in two runs, or rename one", twice.name)));
+    }
     if models.is_empty() {
         return Err(usage("there is no model in `models/`: give one with `--model FILE.onnx`"));
     }

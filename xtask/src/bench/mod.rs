@@ -35,7 +35,7 @@ use self::{
 };
 use crate::{
     context::{Context, usage},
-    progress::{Progress, stop_on_ctrl_c},
+    progress::{Progress, stop_on_signal},
     report::{self, Exports},
     run_file::{self, RunFile},
     ssh_feature, variants,
@@ -46,7 +46,7 @@ pub struct Flags {
     /// A device by its file's name in devices/; may be repeated [default: local]
     #[arg(short, long, value_name = "NAME", conflicts_with = "resume")]
     device: Vec<String>,
-    /// Every device in devices/
+    /// Every device in devices/, but those with `in-all = false`
     #[arg(long, conflicts_with_all = ["device", "resume"])]
     all_devices: bool,
     /// A model by its file's name in models/, or an ONNX file; may be repeated [default: every model in models/]
@@ -87,7 +87,7 @@ pub struct Flags {
     /// What goes to stdout
     #[arg(long, value_enum, default_value_t = MessageFormat::Human)]
     message_format: MessageFormat,
-    /// Print the plan and the exact commands, and do nothing
+    /// Print the plan and the exact commands; nothing is built, pushed or measured
     #[arg(long)]
     dry_run: bool,
     /// Show every command as it is run
@@ -120,8 +120,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         ssh_feature::ensure(&context)?;
     }
     let progress = Progress::new(flags.quiet);
-    let cancel = Cancel::default();
-    stop_on_ctrl_c(&cancel, &progress)?;
+    let cancel = stop_on_signal(&progress)?;
     Bench { context, inventory, flags, asked, progress, cancel }.whole(earlier)
 }
 
@@ -140,9 +139,13 @@ impl Bench {
         let reference = self.reference();
         let targets = self.targets(self.asked.devices.iter().chain(&reference))?;
         if self.flags.dry_run {
-            return self.print_plan(&reference, &targets, &models);
+            let done = earlier.as_ref().map_or(&[][..], |(run, _)| &run.records);
+            return self.print_plan(&reference, &targets, &models, done);
         }
         let runners = self.runners(&targets)?;
+        if self.cancel.is_requested() {
+            anyhow::bail!("stopped before anything was measured");
+        }
         let header = self.header(reference.as_ref(), models, &targets, &runners)?;
         let (mut file, header, done) = match earlier {
             Some((run, path)) => {
@@ -173,7 +176,9 @@ impl Bench {
                 // The other devices are measured all the same.
                 (Err(message), Some(job)) => {
                     let (case, mode, round) = (job.case.clone(), job.mode, job.round);
-                    file.record(&not_built(case, mode, round, message))?;
+                    let record = not_built(case, mode, round, message);
+                    file.record(&record)?;
+                    self.message(&Message::Record { record: &record });
                     Ok(None)
                 }
             }
@@ -255,7 +260,7 @@ impl Bench {
                 espalier: env!("CARGO_PKG_VERSION").into(),
                 revision: revision(&self.context.sources),
                 host: host_name(),
-                command: std::env::args().skip(1).collect(),
+                command: ["cargo", "xtask"].map(str::to_owned).into_iter().chain(std::env::args().skip(1)).collect(),
             },
             protocol: self.asked.protocol,
             shapes: self.asked.shapes.clone(),
@@ -306,8 +311,14 @@ impl Bench {
         Ok(status)
     }
 
-    fn print_plan(&self, reference: &Option<Device>, targets: &[Target], models: &[ModelInfo]) -> Result<ExitStatus> {
-        for target in targets {
+    fn print_plan(
+        &self,
+        reference: &Option<Device>,
+        targets: &[Target],
+        models: &[ModelInfo],
+        done: &[Record],
+    ) -> Result<ExitStatus> {
+        for target in targets.iter().filter(|_| self.flags.runner.is_none()) {
             match build::prepare(&self.context.cache, target) {
                 Ok(prepared) => {
                     println!("# runner for target `{}` ({}): {}", target.name, target.triple, prepared.plan.reason);
@@ -319,7 +330,7 @@ impl Bench {
         let Asked { devices, protocol, shapes, .. } = &self.asked;
         let all = devices.iter().map(|device| (device, &Mode::ALL[..]));
         for (device, modes) in all.chain(reference.iter().map(|device| (device, &[Mode::Score][..]))) {
-            let mut jobs = plan::jobs(device, models, shapes, protocol, &[]);
+            let mut jobs = plan::jobs(device, models, shapes, protocol, done);
             jobs.retain(|job| modes.contains(&job.mode));
             println!("# device `{}`: {} invocations", device.name, jobs.len());
             let blob = |name: &str| match device.transport {

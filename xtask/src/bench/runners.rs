@@ -1,6 +1,6 @@
 //! The program that runs on each device: built for its target, or given.
 
-use std::path::Path;
+use std::{cell::Cell, path::Path};
 
 use anyhow::Result;
 use espalier_bench::inventory::{Device, Target};
@@ -53,7 +53,14 @@ impl Bench {
 
     fn build(&self, target: &Target) -> Result<Runner> {
         let task = self.progress.task(&format!("build {}", target.name), None);
-        let say = |text: &str| if self.flags.verbose { self.progress.say(text) } else { task.now(text) };
+        let told = Cell::new(false);
+        // Called only where cargo runs: an artifact of the cache says nothing.
+        let say = |text: &str| {
+            if !told.replace(true) {
+                task.milestone("building the runner; the first time takes minutes");
+            }
+            if self.flags.verbose { self.progress.say(text) } else { task.now(text) }
+        };
         let watch = Watch { cancel: &self.cancel, progress: &say };
         let artifact = build::build(&self.context.cache, &self.context.sources, target, watch)?;
         task.done();

@@ -36,7 +36,7 @@ pub fn render(run: &Run, summaries: &[CaseSummary]) -> String {
     let mut header = run.header.clone();
     // Labels are one number a sample, and no result.
     header.models.iter_mut().for_each(|model| model.labels = None);
-    // As the summaries' fields are called.
+    // As the metrics are called, which is how the summaries' fields are, but for `macs` (executed and nonzero) and `accuracy` (correct of total).
     let unit = |metric: &Metric| (metric.name().replace('-', "_"), Value::from(metric.unit().symbol()));
     pretty(&Document {
         schema: "espalier-summary",

@@ -28,7 +28,7 @@ pub struct Target {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Builder {
-    /// The first of the others that is installed, in the order `cargo`, `zigbuild`, `cross`.
+    /// The first of the others that is installed and can keep the target's promise about libc.
     Auto,
     /// cargo with the system's (cross) linker.
     Cargo,
@@ -121,7 +121,7 @@ pub struct Conditions {
     pub governor: Option<String>,
     /// CPUs the runner stays on.
     pub cpus: Vec<u32>,
-    /// No invocation starts above this temperature.
+    /// Timing invocations wait until the board is at most this warm, for five minutes at the longest; what it was then is recorded.
     pub max_start_celsius: Option<f64>,
 }
 

@@ -60,7 +60,7 @@ pub fn write_known_hosts(folder: &Path, port: u16, host_public: &str) -> Result<
 
 /// An ssh configuration with an entry for each board; `boards` is the folder that holds theirs.
 pub fn ssh_config(boards: &Path, ports: &[(BoardKind, u16)]) -> String {
-    let mut text = "# Emulated boards. Written anew by each `cargo xtask board up` and `down`.\n".to_owned();
+    let mut text = "# Emulated boards. Written anew by each `cargo xtask board up`.\n".to_owned();
     for (kind, port) in ports {
         let folder = boards.join(kind.name());
         let path = |name: &str| quoted(&folder.join(name));
@@ -185,7 +185,7 @@ OdcBJiOyyCDzQP8vnEJHAAAAB2V4YW1wbGUBAgMEBQY=
         assert_eq!(
             text,
             "\
-# Emulated boards. Written anew by each `cargo xtask board up` and `down`.
+# Emulated boards. Written anew by each `cargo xtask board up`.
 
 Host virt-aarch64
   HostName 127.0.0.1

@@ -18,7 +18,7 @@ use espalier_bench::command::CommandLine;
 use super::{
     BoardKind, BoardState, image,
     packages::{self, Wish},
-    run::{find_program, last_lines, run},
+    run::{last_lines, run},
 };
 use crate::cancel::Cancel;
 
@@ -33,7 +33,7 @@ impl Qemu {
     /// Never installed: Debian's qemu packages exclude each other across releases and backports, and the host's set-up is not ours to change.
     pub fn find(boards: &Path, kind: BoardKind, progress: &dyn Fn(&str), cancel: &Cancel) -> Result<Qemu> {
         let program = kind.recipe().qemu;
-        if find_program(program).is_some() {
+        if crate::process::which(program).is_some() {
             return Ok(Qemu { words: vec![program.to_owned()] });
         }
         let folder = boards.join("qemu");

@@ -167,55 +167,85 @@ pub fn up(
 ) -> Result<Board> {
     let boards = cache.folder("boards")?;
     let folder = cache.folder(&format!("boards/{kind}"))?;
-    let ssh_config = boards.join("ssh_config");
     let _lock = lock(&folder.join("lock"), cancel)?;
     let began = Instant::now();
-    let mut boot = None;
-    let port = match machine::process(&folder) {
-        Some(pid) => {
-            machine::signal(pid, libc::SIGCONT)?;
-            read_port(&folder).with_context(|| format!("`{kind}` runs without a port; take it `down` first"))?
-        }
-        None => {
-            let recipe = kind.recipe();
-            let (qemu, packages) = {
-                // The unpacked qemu is shared, and parallel downloads would only share the line.
-                let _lock = lock(&boards.join("packages.lock"), cancel)?;
-                let wish = packages::Wish {
-                    name: recipe.architecture,
-                    architecture: recipe.architecture,
-                    further_suites: recipe.further_suites,
-                    // glibc with its maths and gcc's support library: what a dynamically linked runner asks for.
-                    packages: &[&["busybox-static"], &["dropbear-bin"], &["libc6"], &["libgcc-s1"]],
-                    kernel: Some(recipe.kernel),
-                };
-                let qemu = machine::Qemu::find(&boards, kind, progress, cancel)?;
-                (qemu, packages::fetch(&boards.join("debs"), &wish, progress, cancel)?)
-            };
-            let parts = image::unpack(&folder, &packages, progress, cancel)?;
-            let keys = access::keys(&folder, cancel)?;
-            fs::write(folder.join("initrd"), image::pack(&parts, kind.name(), &keys)?)?;
+    let mut power_on = None;
+    if let Some(pid) = machine::process(&folder) {
+        machine::signal(pid, libc::SIGCONT)?;
+        let port = read_port(&folder).with_context(|| format!("`{kind}` runs without a port; take it `down` first"))?;
+        write_ssh_config(&boards, cancel)?;
+        machine::wait_until_answers(&folder, port, options.boot_limit, cancel)
+            .with_context(|| format!("`{kind}` is on but does not answer; take it `down` first"))?;
+    } else {
+        let ready = prepare(&boards, &folder, kind, progress, cancel)?;
+        for attempt in 1.. {
             progress("starting");
-            let power_on = Instant::now();
-            let port = machine::start(&qemu, kind, &folder, &parts.kernel, options.memory_mib, cancel)?;
-            access::write_known_hosts(&folder, port, &keys.host_public)?;
-            boot = Some(power_on);
-            port
+            power_on = Some(Instant::now());
+            match boot(&boards, &folder, kind, &ready, options, cancel) {
+                Ok(()) => break,
+                // Seen once in a while on riscv64: the kernel hangs before its first word. Boards are switched off and on again for that.
+                Err(error) if attempt == 1 && !cancel.is_requested() => progress(&format!("once more: {error:#}")),
+                Err(error) => return Err(error.context(format!("`{kind}` did not come up"))),
+            }
         }
-    };
-    write_ssh_config(&boards, cancel)?;
-    if let Err(error) = machine::wait_until_answers(&folder, port, options.boot_limit, cancel) {
-        // Half a board helps nobody. One that was up before is the user's to judge.
-        if boot.is_some()
-            && let Some(pid) = machine::process(&folder)
-        {
-            machine::signal(pid, libc::SIGKILL)?;
-        }
-        return Err(error.context(format!("`{kind}` did not come up")));
     }
+    let port = read_port(&folder).with_context(|| format!("`{kind}` lost its port"))?;
     let pid = machine::process(&folder).with_context(|| format!("`{kind}` ended as soon as it was up"))?;
     progress(&format!("up on port {port} after {:.1} s", began.elapsed().as_secs_f64()));
-    Ok(Board { kind, port, pid, ssh_config, boot: boot.map(|power_on| power_on.elapsed()) })
+    let boot = power_on.map(|power_on| power_on.elapsed());
+    Ok(Board { kind, port, pid, ssh_config: boards.join("ssh_config"), boot })
+}
+
+/// Everything a board is started from.
+struct Ready {
+    qemu: machine::Qemu,
+    parts: image::Parts,
+    keys: access::Keys,
+}
+
+fn prepare(boards: &Path, folder: &Path, kind: BoardKind, progress: &dyn Fn(&str), cancel: &Cancel) -> Result<Ready> {
+    let recipe = kind.recipe();
+    let (qemu, packages) = {
+        // The unpacked qemu is shared, and parallel downloads would only share the line.
+        let _lock = lock(&boards.join("packages.lock"), cancel)?;
+        let wish = packages::Wish {
+            name: recipe.architecture,
+            architecture: recipe.architecture,
+            further_suites: recipe.further_suites,
+            // glibc with its maths and gcc's support library: what a dynamically linked runner asks for.
+            packages: &[&["busybox-static"], &["dropbear-bin"], &["libc6"], &["libgcc-s1"]],
+            kernel: Some(recipe.kernel),
+        };
+        let qemu = machine::Qemu::find(boards, kind, progress, cancel)?;
+        (qemu, packages::fetch(&boards.join("debs"), &wish, progress, cancel)?)
+    };
+    let parts = image::unpack(folder, &packages, progress, cancel)?;
+    let keys = access::keys(folder, cancel)?;
+    fs::write(folder.join("initrd"), image::pack(&parts, kind.name(), &keys)?)?;
+    Ok(Ready { qemu, parts, keys })
+}
+
+/// Starts the machine and waits for its SSH server; a machine that does not come up is switched off: half a board helps nobody.
+fn boot(
+    boards: &Path,
+    folder: &Path,
+    kind: BoardKind,
+    ready: &Ready,
+    options: &Options,
+    cancel: &Cancel,
+) -> Result<()> {
+    let Ready { qemu, parts, keys } = ready;
+    let port = machine::start(qemu, kind, folder, &parts.kernel, options.memory_mib, cancel)?;
+    access::write_known_hosts(folder, port, &keys.host_public)?;
+    write_ssh_config(boards, cancel)?;
+    let answered = machine::wait_until_answers(folder, port, options.boot_limit, cancel);
+    if answered.is_err()
+        && let Some(pid) = machine::process(folder)
+    {
+        machine::signal(pid, libc::SIGKILL)?;
+        machine::wait_until_gone(folder, Duration::from_secs(5));
+    }
+    answered
 }
 
 /// Switches a board off; true if it was on. Its file system is in memory, so there is nothing to save.

@@ -27,7 +27,7 @@ const LIMITS: Limits = Limits { command: Duration::from_secs(120), idle: Duratio
 #[test]
 fn the_boards_named_work_as_well() {
     let Ok(named) = env::var("ESPALIER_TEST_BOARDS") else {
-        eprintln!("skipped: `ESPALIER_TEST_BOARDS` names no boards");
+        crate::skip("`ESPALIER_TEST_BOARDS` names no boards");
         return;
     };
     let (config, hosts) = named.rsplit_once(':').expect("ESPALIER_TEST_BOARDS is CONFIG:HOST,HOST…");

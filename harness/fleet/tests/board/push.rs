@@ -167,7 +167,7 @@ impl Disk {
         if mount.is_ok_and(|output| output.status.success()) {
             return Some(Disk(path));
         }
-        eprintln!("skipped: a small file system cannot be mounted (not root)");
+        crate::skip("a small file system cannot be mounted (not root)");
         None
     }
 }

@@ -37,7 +37,7 @@ impl Sshd {
         let Some(program) =
             ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd"].iter().find(|path| Path::new(path).exists())
         else {
-            eprintln!("skipped: sshd is not installed (`apt install openssh-server`)");
+            crate::skip("sshd is not installed (`apt install openssh-server`)");
             return None;
         };
         // Where it runs as root it insists on this empty folder, which its service would have made.

@@ -1,0 +1,111 @@
+//! What the runner says on this host, against others who know: onnxruntime for predictions, the kernel for memory.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use espalier_bench::{record::Run, summary::summarise};
+use espalier_protocol::{Job, Line, Memory, Mode};
+use espalier_tests::{Shelf, python, shipped};
+
+const RATIOS: [&str; 5] = ["0", "0.5", "0.8", "0.9", "0.95"];
+
+/// Guards the runner, the pruner and the scoring at once: an engine that shares nothing with ours reads the pruned files.
+#[test]
+fn predictions_equal_onnxruntimes() {
+    let name = "predictions_equal_onnxruntimes";
+    let Some(python) = python(name) else { return };
+    let shelf = Shelf::new(name);
+    shelf.bench(&["--ratios", &RATIOS.join(",")]).expect(0);
+    let run = shelf.newest_run();
+    let summaries = summarise(&run);
+    let eval = shipped("models/digits-cnn/eval.npz");
+    for (index, ratio) in RATIOS.iter().enumerate() {
+        let file = format!("pruned-{ratio}.onnx");
+        shelf.run(&["prune", "digits-cnn", "--ratio", ratio, "-o", &file]).expect(0);
+        let output = Command::new(&python)
+            .arg(shipped("tests/oracle/accuracy.py"))
+            .arg(shelf.path(&file))
+            .arg(&eval)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "ratio {ratio}: {}", String::from_utf8_lossy(&output.stderr));
+        let oracle: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let expected: Vec<u32> = serde_json::from_value(oracle["predicted"].clone()).unwrap();
+        assert_eq!(expected.len(), 497);
+        assert_eq!(predictions(&run, ratio.parse().unwrap()), expected, "ratio {ratio}");
+        let accuracy = summaries[index].accuracy.expect("the eval set has labels");
+        assert_eq!(Some(accuracy.correct), oracle["correct"].as_u64(), "ratio {ratio}");
+        println!("ratio {ratio}: {} of {} right, as onnxruntime says", accuracy.correct, accuracy.total);
+    }
+}
+
+fn predictions(run: &Run, ratio: f64) -> Vec<u32> {
+    let record = run.records.iter().find(|record| record.case.ratio == ratio && record.mode == Mode::Score).unwrap();
+    let (_, measurement) = run.measured(&record.case, Mode::Score).next().expect("measured");
+    measurement.predictions.clone().expect("a score has predictions").classes
+}
+
+#[test]
+fn peak_memory_is_the_kernels() {
+    let shelf = Shelf::new("peak_memory_is_the_kernels");
+    let built = shelf.run(&["build"]).expect(0);
+    let runner = built.stdout.trim().strip_prefix("host: ").and_then(|rest| rest.split(" (").next()).unwrap();
+    let job = Job {
+        mode: Mode::Memory,
+        model: shipped("models/digits-cnn/dense.onnx").to_str().unwrap().to_owned(),
+        inputs: None,
+        shapes: Vec::new(),
+        warmup: 0,
+        iterations: 1,
+        min_time_ms: 0,
+        cpus: Vec::new(),
+    };
+    let mut runner = Command::new(runner)
+        .args(job.to_args())
+        .env("ESPALIER_HOLD", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (lines, heard) = mpsc::channel();
+    let stdout = BufReader::new(runner.stdout.take().unwrap());
+    let reader = thread::spawn(move || {
+        for line in stdout.lines() {
+            lines.send(serde_json::from_str::<Line>(&line.unwrap()).unwrap()).unwrap();
+        }
+    });
+    let mut said: Option<Memory> = None;
+    // It may correct itself; then it waits for us.
+    let mut patience = Duration::from_secs(60);
+    while let Ok(line) = heard.recv_timeout(patience) {
+        match line {
+            Line::Memory(memory) => {
+                said = Some(memory);
+                patience = Duration::from_secs(1);
+            }
+            Line::Failed { .. } | Line::Finished => panic!("{line:?}"),
+            _ => {}
+        }
+    }
+    let said = said.expect("a memory job says its memory");
+    let status = fs::read_to_string(format!("/proc/{}/status", runner.id())).unwrap();
+    let kernel = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kernel: u64 = kernel.trim().trim_end_matches(" kB").parse().unwrap();
+    let last = said.phases.last().unwrap();
+    println!("peak RSS of `{}`: said {} B, the kernel says {} B", last.name, last.peak_rss, kernel * 1024);
+    assert_eq!(last.peak_rss, kernel * 1024, "{said:?}");
+    // The mark was reset between phases, so the highest is the process's.
+    assert_eq!(said.peak_rss, said.phases.iter().map(|phase| phase.peak_rss).max().unwrap());
+    assert!(said.phases.iter().skip(1).all(|phase| phase.reset), "this kernel cannot reset the mark: {said:?}");
+
+    drop(runner.stdin.take());
+    assert!(runner.wait().unwrap().success());
+    reader.join().unwrap();
+    assert_eq!(heard.try_iter().last(), Some(Line::Finished));
+}

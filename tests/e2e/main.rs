@@ -1,0 +1,9 @@
+//! The real program against real boards, files and runners. `cargo xtask test` runs this, and what it needs stands in `src/lib.rs`.
+
+mod agreement;
+mod configuration;
+mod connections;
+mod host;
+mod models;
+mod reports;
+mod runners;
