@@ -71,6 +71,9 @@ const LINT: [&str; 11] = [
     "warnings",
 ];
 
+/// Tests of the transport that need boards that are up.
+const ON_BOARDS: &str = "named::";
+
 /// Targets whose runners are built and run on emulated boards.
 const TARGETS: [&str; 3] = ["aarch64-gnu", "armv7-gnu", "riscv64-gnu"];
 
@@ -152,6 +155,7 @@ impl Suite {
         if let Err(error) = &python {
             eprintln!("  no Python packages: {error:#}");
         }
+        self.boards_over_ssh()?;
         let done = self.end_to_end(python.ok().as_deref());
         // Boards that were up before are somebody's.
         for kind in started {
@@ -184,6 +188,7 @@ impl Suite {
         let mut args = vec!["test", "--workspace", "--exclude", "espalier-runner", "--no-fail-fast"];
         if with_ssh {
             args.extend(["--features", "espalier-fleet/ssh"]);
+            return self.cargo_test_but("unit and property tests", &args, &[], &[ON_BOARDS]);
         }
         self.cargo_test("unit and property tests", &args, &[])
     }
@@ -224,6 +229,15 @@ impl Suite {
         Ok(())
     }
 
+    /// The transport alone, against dropbear and busybox.
+    fn boards_over_ssh(&mut self) -> Result<()> {
+        let boards: Vec<&str> = BoardKind::ALL.iter().map(|kind| kind.name()).collect();
+        let config = self.context.cache.root.join("boards/ssh_config");
+        let named = format!("{}:{}", config.display(), boards.join(","));
+        let args = ["test", "--package", "espalier-fleet", "--features", "ssh", "--test", "board", ON_BOARDS];
+        self.cargo_test("transport to the boards", &args, &[("ESPALIER_TEST_BOARDS", &named)])
+    }
+
     /// Real boards, a real sshd, real faults, through the real program.
     fn end_to_end(&mut self, python: Option<&Path>) -> Result<()> {
         self.say("cargo xtask with SSH, for the end-to-end tests");
@@ -246,6 +260,17 @@ impl Suite {
 
     /// Runs cargo's test programs and counts what they say, a line a test.
     fn cargo_test(&mut self, name: &str, args: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+        self.cargo_test_but(name, args, environment, &[])
+    }
+
+    /// Without the tests whose name contains one of `others`: those are a step of their own.
+    fn cargo_test_but(
+        &mut self,
+        name: &str,
+        args: &[&str],
+        environment: &[(&str, &str)],
+        others: &[&str],
+    ) -> Result<()> {
         self.say(name);
         let start = Instant::now();
         let mut child = cargo()
@@ -253,6 +278,7 @@ impl Suite {
             .args(["--quiet", "--"])
             .args(&self.filter)
             .args(["--format", "pretty"])
+            .args(others.iter().flat_map(|other| ["--skip", other]))
             .current_dir(&self.context.sources)
             .env("ESPALIER_SKIPS", &self.skips)
             .envs(environment.iter().copied())
