@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    collections::HashSet,
+    collections::HashMap,
     ops::ControlFlow,
     time::{Duration, Instant},
 };
@@ -29,6 +29,9 @@ use crate::{
     process::Watch,
     transport::{Limits, Transport},
 };
+
+/// Failed jobs after which a variant's others are not begun.
+const HOPELESS: u32 = 2;
 
 /// How much longer than one command a lease lasts: it can be renewed between commands only.
 const LEASE_MARGIN: Duration = Duration::from_secs(120);
@@ -73,18 +76,13 @@ pub struct Ended {
     pub wall: Duration,
     pub in_invocations: Duration,
     pub cancelled: bool,
-    /// Jobs that were not carried out.
-    pub left: usize,
 }
 
 /// Carries out everything, telling each event. Blocks; run it on a thread of its own.
 pub fn carry_out(work: &DeviceWork, run_start: Instant, cancel: &Cancel, tell: &mut dyn FnMut(Event)) {
     let mut session =
         Session { work, run_start, cancel, tell, start: Instant::now(), ended: Ended::default(), sequence: 0 };
-    let done = session.whole();
-    let carried_out = session.sequence as usize;
-    session.ended.left = work.jobs.len().saturating_sub(carried_out);
-    match done {
+    match session.whole() {
         Err(failure) if cancel.is_requested() => {
             session.ended.cancelled = true;
             (session.tell)(Event::Note(format!("stopped: {}", failure.message)));
@@ -184,14 +182,14 @@ impl Session<'_> {
     }
 
     fn all_jobs(&mut self, board: &mut Board, path: &dyn Fn(&str) -> String) -> Result<(), Failure> {
-        // A variant that does not run at all is not tried again ten times.
-        let mut hopeless: HashSet<(String, u64)> = HashSet::new();
+        // A variant that does not run at all is not tried again ten times; one that was cut off once may have been unlucky.
+        let mut failures: HashMap<(String, u64), u32> = HashMap::new();
         for job in &self.work.jobs {
             if self.cancel.is_requested() {
                 return Err(Failure { stage: FailureStage::Run, message: "asked to".into() });
             }
             let variant = (job.model.clone(), job.case.ratio.to_bits());
-            if hopeless.contains(&variant) {
+            if failures.get(&variant).is_some_and(|failures| *failures >= HOPELESS) {
                 self.sequence += 1;
                 continue;
             }
@@ -203,8 +201,10 @@ impl Session<'_> {
             }
             (self.tell)(Event::Started(job.clone()));
             let outcome = self.one_job(board.transport(), job, path)?;
-            if matches!(&outcome, Outcome::Failed(failure) if failure.stage == FailureStage::Runner) {
-                hopeless.insert(variant);
+            if let Outcome::Failed(failure) = &outcome {
+                // What the runner says of itself it will say again.
+                let weight = if failure.stage == FailureStage::Runner { HOPELESS } else { 1 };
+                *failures.entry(variant).or_default() += weight;
             }
         }
         Ok(())
