@@ -173,7 +173,7 @@ fn offered_version(watch: Watch) -> Result<Version> {
             apt::update(watch)?;
             candidate().context(
                 "apt offers no `rustc-web`: are Debian's security archives among its sources \
-                 (`deb http://deb.debian.org/debian-security bookworm-security main`)?",
+                 (the suite `bookworm-security`, component `main`)?",
             )?
         }
     };
