@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::HashSet,
     ops::ControlFlow,
     time::{Duration, Instant},
 };
@@ -29,9 +29,6 @@ use crate::{
     process::Watch,
     transport::{Limits, Transport},
 };
-
-/// Failed jobs after which a variant's others are not begun.
-const HOPELESS: u32 = 2;
 
 /// How much longer than one command a lease lasts: it can be renewed between commands only.
 const LEASE_MARGIN: Duration = Duration::from_secs(120);
@@ -182,14 +179,14 @@ impl Session<'_> {
     }
 
     fn all_jobs(&mut self, board: &mut Board, path: &dyn Fn(&str) -> String) -> Result<(), Failure> {
-        // A variant that does not run at all is not tried again ten times; one that was cut off once may have been unlucky.
-        let mut failures: HashMap<(String, u64), u32> = HashMap::new();
+        // A variant that does not run at all is not tried again ten times; one that was cut off may have been unlucky.
+        let mut hopeless: HashSet<(String, u64)> = HashSet::new();
         for job in &self.work.jobs {
             if self.cancel.is_requested() {
                 return Err(Failure { stage: FailureStage::Run, message: "asked to".into() });
             }
             let variant = (job.model.clone(), job.case.ratio.to_bits());
-            if failures.get(&variant).is_some_and(|failures| *failures >= HOPELESS) {
+            if hopeless.contains(&variant) {
                 self.sequence += 1;
                 continue;
             }
@@ -201,10 +198,8 @@ impl Session<'_> {
             }
             (self.tell)(Event::Started(job.clone()));
             let outcome = self.one_job(board.transport(), job, path)?;
-            if let Outcome::Failed(failure) = &outcome {
-                // What the runner says of itself it will say again.
-                let weight = if failure.stage == FailureStage::Runner { HOPELESS } else { 1 };
-                *failures.entry(variant).or_default() += weight;
+            if matches!(&outcome, Outcome::Failed(failure) if failure.stage == FailureStage::Runner) {
+                hopeless.insert(variant);
             }
         }
         Ok(())
