@@ -30,9 +30,9 @@ fn become_the_other_build(context: &Context) -> Result<Infallible> {
     Err(error).with_context(|| format!("cannot run `{}`", program.display()))
 }
 
-/// Most times everything is there already: then nothing is said.
-fn build(context: &Context, feature: &str) -> Result<PathBuf> {
-    let mut child = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+/// `cargo xtask` with a feature, where cargo put it. Most times everything is there already: then nothing is said.
+pub fn build(context: &Context, feature: &str) -> Result<PathBuf> {
+    let mut child = cargo()
         .args([
             "build",
             "--quiet",
@@ -71,12 +71,17 @@ fn build(context: &Context, feature: &str) -> Result<PathBuf> {
 }
 
 /// The program of this name in cargo's JSON messages.
-pub fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+}
+
+/// The cargo that runs this program.
+pub fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 /// As openssl-sys looks for it: by an explicit folder or by pkg-config.

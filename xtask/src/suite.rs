@@ -7,25 +7,26 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use espalier_bench::{exit::ExitStatus, inventory::Target};
+use espalier_bench::{command::CommandLine, exit::ExitStatus, inventory::Target};
 use espalier_fleet::{
     apt,
     boards::{self, Board, BoardKind, Options},
     build,
-    process::Watch,
+    cancel::Cancel,
+    process::{self, Watch},
     toolchain,
 };
 
 use crate::{
     context::{Context, usage},
     progress::{Progress, stop_on_signal},
-    ssh_feature,
+    ssh_feature::{self, cargo},
 };
 
 #[derive(Args)]
@@ -124,7 +125,7 @@ impl Suite {
 
         let (cache, asked) = (self.context.cache.clone(), cancel.clone());
         let waiting = std::thread::spawn(move || {
-            let python = prepare_python(&cache.root);
+            let python = prepare_python(&cache.root, &asked);
             let boards: Vec<(BoardKind, Result<Board>)> = BoardKind::ALL
                 .iter()
                 .map(|kind| {
@@ -172,7 +173,7 @@ impl Suite {
             let mut step = Step { name: name.to_owned(), ..Step::default() };
             let there = cargo().arg(args[0]).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
             if there.is_ok_and(|status| status.success()) {
-                match cargo().args(args).current_dir(&self.context.root).status() {
+                match cargo().args(args).current_dir(&self.context.sources).status() {
                     Ok(status) if status.success() => step.passed = 1,
                     _ => step.failed.push(name.to_owned()),
                 }
@@ -241,14 +242,7 @@ impl Suite {
     /// Real boards, a real sshd, real faults, through the real program.
     fn end_to_end(&mut self, python: Option<&Path>) -> Result<()> {
         self.say("cargo xtask with SSH, for the end-to-end tests");
-        let built = cargo()
-            .args(["build", "--quiet", "--package", "xtask", "--features", "ssh"])
-            .args(["--message-format", "json-render-diagnostics"])
-            .current_dir(&self.context.sources)
-            .stderr(Stdio::inherit())
-            .output()?;
-        let program = ssh_feature::executable(&String::from_utf8_lossy(&built.stdout), "xtask");
-        let program = program.context("cargo built no `xtask`")?;
+        let program = ssh_feature::build(&self.context, "ssh")?;
         // A copy: building other features of xtask meanwhile would replace it.
         let copy = self.context.cache.folder("tests")?.join("xtask");
         fs::copy(&program, &copy).with_context(|| format!("cannot write `{}`", copy.display()))?;
@@ -368,32 +362,21 @@ fn is_noise(line: &str) -> bool {
     line.is_empty() || line.starts_with("running ") || line.starts_with("test result: ok")
 }
 
-fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-}
-
 /// An environment with onnxruntime in it, the independent engine that accuracies are compared with; the path of its interpreter.
-fn prepare_python(cache: &Path) -> Result<PathBuf> {
+fn prepare_python(cache: &Path, cancel: &Cancel) -> Result<PathBuf> {
     let folder = cache.join("tests/python");
     let python = folder.join("bin/python");
-    let works = |python: &Path| {
-        let imports =
-            Command::new(python).args(["-c", "import onnx, onnxruntime, numpy"]).stderr(Stdio::null()).status();
-        imports.is_ok_and(|status| status.success())
-    };
-    if works(&python) {
+    let call = |program: &Path| CommandLine::new(program.to_string_lossy());
+    let works = || process::ask(&call(&python).args(["-c", "import onnx, onnxruntime, numpy"])).is_some();
+    if works() {
         return Ok(python);
     }
-    let run = |command: &mut Command| -> Result<()> {
-        let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
-        if !output.status.success() {
-            bail!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        Ok(())
-    };
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "onnx", "onnxruntime", "numpy"]))?;
-    if !works(&python) {
+    let watch = Watch { cancel, progress: &|_| () };
+    let venv = call(Path::new("python3")).args(["-m", "venv", "--clear"]).arg(folder.to_string_lossy());
+    process::run(&venv, None, watch)?;
+    let packages = ["-m", "pip", "install", "--quiet", "onnx", "onnxruntime", "numpy"];
+    process::run(&call(&python).args(packages), None, watch)?;
+    if !works() {
         bail!("onnxruntime was installed but cannot be imported");
     }
     Ok(python)
