@@ -8,6 +8,7 @@ pub mod command;
 pub mod conversation;
 pub mod exit;
 pub mod export;
+pub mod gate;
 pub mod inventory;
 pub mod markdown;
 pub mod message;
