@@ -15,6 +15,9 @@ use espalier_fleet::cache::Cache;
 
 const TARGETS: &str = "targets.toml";
 
+/// The device file of this host.
+pub const LOCAL: &str = "local";
+
 pub struct Context {
     /// Where targets.toml, devices/, models/ and reports/ are: the repository, or the folder `ESPALIER_ROOT` names (another shelf of boards).
     pub root: PathBuf,

@@ -28,7 +28,16 @@ pub fn run() -> Run {
             let mut push = |mode: Mode, round: u32, outcome: Outcome| {
                 let sequence = records.len() as u32;
                 let (start_ms, wall_ms) = (u64::from(sequence) * 100, 90);
-                records.push(Record { case: case.clone(), mode, round, sequence, start_ms, wall_ms, outcome });
+                records.push(Record {
+                    case: case.clone(),
+                    mode,
+                    round,
+                    sequence,
+                    start_ms,
+                    wall_ms,
+                    trial: None,
+                    outcome,
+                });
             };
             push(
                 Mode::Score,

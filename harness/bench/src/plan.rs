@@ -4,13 +4,13 @@
 //! variant once, forwards and backwards in turn, so that a drift of the board hits all alike. With `--resume` what was already measured is left out;
 //! what is left keeps its order.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use espalier_protocol::{Job, Mode};
 
 use crate::{
     inventory::Device,
-    record::{Case, MeasuringProtocol, ModelInfo, Outcome, Record, VariantInfo},
+    record::{Case, Failure, FailureStage, MeasuringProtocol, ModelInfo, Outcome, Record, Trial, VariantInfo},
 };
 
 /// One invocation to come. The files are named by content; where they are on the board is known after the push.
@@ -19,12 +19,91 @@ pub struct PlannedJob {
     pub case: Case,
     pub mode: Mode,
     pub round: u32,
+    /// Which of the device's runners: the first is 0.
+    pub runner: usize,
     /// SHA-256 of the variant's ONNX file.
     pub model: String,
     /// SHA-256 of the prepared inputs.
     pub inputs: Option<String>,
     /// As `NAME=1x128`.
     pub shapes: Vec<String>,
+    pub effort: Effort,
+    /// Bytes by which the environment is made longer, so that the stack begins elsewhere.
+    pub padding: u32,
+    /// A busy-wait after each timed inference, in per cent of it: a drill for the gate.
+    pub slow_down_percent: Option<f64>,
+    /// Its place in a comparison, where it is part of one.
+    pub trial: Option<Trial>,
+}
+
+/// How much one timing invocation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// Untimed inferences after the first.
+    pub warmup: u32,
+    /// Timed inferences, at least.
+    pub iterations: u32,
+    /// Timed milliseconds, at least.
+    pub min_time_ms: u64,
+}
+
+impl From<&MeasuringProtocol> for Effort {
+    fn from(protocol: &MeasuringProtocol) -> Effort {
+        let MeasuringProtocol { warmup, iterations, min_time_ms, .. } = *protocol;
+        Effort { warmup, iterations, min_time_ms }
+    }
+}
+
+/// What a session does, one job after the other: each may depend on how those before ended.
+pub trait Script: Send {
+    /// The next job; nothing when all is done. `last` is how the job before ended; nothing at the start.
+    fn next(&mut self, last: Option<&Record>) -> Option<PlannedJob>;
+
+    /// Jobs in all, as far as can be told.
+    fn length(&self) -> u64;
+
+    /// Whether any job is timed, so that nothing else may run beside it.
+    fn is_timed(&self) -> bool;
+}
+
+/// A list of jobs in its order. A variant that does not run at all is not tried again ten times; one that was cut off may have been unlucky.
+#[derive(Clone, Debug, Default)]
+pub struct InOrder {
+    jobs: VecDeque<PlannedJob>,
+    hopeless: HashSet<(String, u64)>,
+    current: Option<(String, u64)>,
+}
+
+impl InOrder {
+    pub fn new(jobs: Vec<PlannedJob>) -> InOrder {
+        InOrder { jobs: jobs.into(), ..InOrder::default() }
+    }
+}
+
+impl Script for InOrder {
+    fn next(&mut self, last: Option<&Record>) -> Option<PlannedJob> {
+        let is_hopeless =
+            |outcome: &Outcome| matches!(outcome, Outcome::Failed(Failure { stage: FailureStage::Runner, .. }));
+        if last.is_some_and(|record| is_hopeless(&record.outcome)) {
+            self.hopeless.extend(self.current.take());
+        }
+        while let Some(job) = self.jobs.pop_front() {
+            let variant = (job.model.clone(), job.case.ratio.to_bits());
+            if !self.hopeless.contains(&variant) {
+                self.current = Some(variant);
+                return Some(job);
+            }
+        }
+        None
+    }
+
+    fn length(&self) -> u64 {
+        self.jobs.len() as u64
+    }
+
+    fn is_timed(&self) -> bool {
+        self.jobs.iter().any(|job| job.mode == Mode::Time)
+    }
 }
 
 /// Every job of one device.
@@ -56,9 +135,14 @@ pub fn jobs(
                 case: Case { model: model.name.clone(), ratio: variant.ratio, device: device.name.clone() },
                 mode,
                 round,
+                runner: 0,
                 model: variant.sha256.clone(),
                 inputs: model.inputs.clone(),
                 shapes: if model.inputs.is_none() { shapes.to_vec() } else { Vec::new() },
+                effort: Effort::from(protocol),
+                padding: 0,
+                slow_down_percent: None,
+                trial: None,
             }));
         }
     }
@@ -66,20 +150,16 @@ pub fn jobs(
 }
 
 /// The runner's flags for a job, with the paths its files have on the board.
-pub fn runner_job(
-    job: &PlannedJob,
-    device: &Device,
-    protocol: &MeasuringProtocol,
-    path: impl Fn(&str) -> String,
-) -> Job {
+pub fn runner_job(job: &PlannedJob, device: &Device, path: impl Fn(&str) -> String) -> Job {
+    let Effort { warmup, iterations, min_time_ms } = job.effort;
     Job {
         mode: job.mode,
         model: path(&job.model),
         inputs: job.inputs.as_deref().map(path),
         shapes: job.shapes.clone(),
-        warmup: protocol.warmup,
-        iterations: protocol.iterations,
-        min_time_ms: protocol.min_time_ms,
+        warmup,
+        iterations,
+        min_time_ms,
         cpus: device.conditions.cpus.clone(),
     }
 }
@@ -87,6 +167,14 @@ pub fn runner_job(
 /// The words to run on the device: its prefix, the runner, the flags.
 pub fn runner_words(device: &Device, runner: &str, job: &Job) -> Vec<String> {
     device.runner.iter().cloned().chain([runner.to_owned()]).chain(job.to_args()).collect()
+}
+
+/// The same, in an environment that is longer by so many bytes: the stack begins elsewhere, and with it what lies on it.
+pub fn padded_words(words: Vec<String>, bytes: u32) -> Vec<String> {
+    if bytes == 0 {
+        return words;
+    }
+    ["env".to_owned(), format!("ESPALIER_PAD={}", "x".repeat(bytes as usize))].into_iter().chain(words).collect()
 }
 
 #[cfg(test)]
@@ -169,6 +257,7 @@ mod tests {
             sequence: 0,
             start_ms: 0,
             wall_ms: 0,
+            trial: None,
             outcome,
         };
         let failed = Outcome::Failed(Failure { stage: FailureStage::Run, message: "gone".into() });
@@ -181,9 +270,34 @@ mod tests {
     }
 
     #[test]
+    fn a_variant_that_does_not_run_is_left_out_from_then_on() {
+        let all = jobs(&device(), &[model()], &[], &PROTOCOL, &[]);
+        let mut script = InOrder::new(all.clone());
+        assert_eq!((script.length(), script.is_timed()), (12, true));
+        let mut carried_out = Vec::new();
+        let mut last = None;
+        while let Some(job) = script.next(last.as_ref()) {
+            let stage = match job.case.ratio {
+                0.5 => FailureStage::Runner,
+                _ => FailureStage::Run,
+            };
+            let failed = Outcome::Failed(Failure { stage, message: "gone".into() });
+            let (case, mode, round) = (job.case.clone(), job.mode, job.round);
+            last =
+                Some(Record { case, mode, round, sequence: 0, start_ms: 0, wall_ms: 0, trial: None, outcome: failed });
+            carried_out.push(job);
+        }
+        let mut expected = order(&all);
+        let first = expected.remove(1);
+        expected.retain(|job| !job.ends_with(" 0.5"));
+        expected.insert(1, first);
+        assert_eq!(order(&carried_out), expected);
+    }
+
+    #[test]
     fn the_words_that_run() {
         let job = &jobs(&device(), &[model()], &[], &PROTOCOL, &[])[0];
-        let job = runner_job(job, &device(), &PROTOCOL, |sha| format!("/b/{sha}"));
+        let job = runner_job(job, &device(), |sha| format!("/b/{sha}"));
         assert_eq!(
             runner_words(&device(), "/b/run", &job).join(" "),
             "nice /b/run score --model /b/sha-0 --inputs /b/sha-x --warmup 1 --iterations 5 --min-time-ms 0 --cpus 3"

@@ -6,6 +6,8 @@ use std::collections::HashSet;
 use espalier_protocol::{BoardState, Hello, Loaded, Memory, Mode, Predictions};
 use serde::{Deserialize, Serialize};
 
+use crate::gate::{Arm, Role};
+
 /// Raised when a stored field changes its meaning.
 pub const FORMAT: u32 = 1;
 
@@ -138,7 +140,23 @@ pub struct Record {
     /// Milliseconds from the start of the run to the start of the invocation, and its wall time as the host saw it.
     pub start_ms: u64,
     pub wall_ms: u64,
+    /// Its place in a comparison, where it is part of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
     pub outcome: Outcome,
+}
+
+/// The place of an invocation in a comparison of two arms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Trial {
+    pub role: Role,
+    pub arm: Arm,
+    /// 0 for the first session of the case, 1 for the one that confirms, and so on.
+    pub session: u32,
+    /// Blocks of four count from 0 in a session; a block that is done again has a number of its own. 0 for invocations outside of blocks.
+    pub block: u32,
+    /// 0 to 3 in its block.
+    pub position: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -273,7 +291,7 @@ pub struct Tally {
 fn latest(records: Vec<Record>) -> Vec<Record> {
     let identity = |record: &Record| {
         let Case { model, ratio, device } = &record.case;
-        (model.clone(), ratio.to_bits(), device.clone(), record.mode, record.round)
+        (model.clone(), ratio.to_bits(), device.clone(), record.mode, record.round, record.trial)
     };
     let mut seen = HashSet::new();
     let mut kept: Vec<Record> = records.into_iter().rev().filter(|record| seen.insert(identity(record))).collect();

@@ -5,7 +5,6 @@
 
 use std::{
     cell::RefCell,
-    collections::HashSet,
     ops::ControlFlow,
     time::{Duration, Instant},
 };
@@ -13,8 +12,8 @@ use std::{
 use espalier_bench::{
     conversation::Conversation,
     inventory::{Device, Target},
-    plan::{self, PlannedJob},
-    record::{Failure, FailureStage, MeasuringProtocol, Outcome, Record},
+    plan::{self, PlannedJob, Script},
+    record::{Failure, FailureStage, Outcome, Record},
 };
 use espalier_protocol::Mode;
 
@@ -33,19 +32,26 @@ use crate::{
 /// How much longer than one command a lease lasts: it can be renewed between commands only.
 const LEASE_MARGIN: Duration = Duration::from_secs(120);
 
-/// Everything one device is to do.
+/// The program that runs on a device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Runner {
+    pub file: BlobFile,
+    /// `None` for a program that is no ELF file: whether it fits is then seen when it runs.
+    pub elf: Option<ElfInfo>,
+    /// What built it, e.g. `cargo, rustc 1.96.0, aarch64-linux-gnu-gcc 12.2.0`.
+    pub builder: String,
+}
+
+/// What one device needs to carry out a [`Script`].
 #[derive(Clone, Debug)]
 pub struct DeviceWork {
     pub device: Device,
-    pub runner: BlobFile,
-    /// `None` for a program that is no ELF file: whether it fits is then seen when it runs.
-    pub elf: Option<ElfInfo>,
-    /// What the runner was built for.
+    /// The programs its jobs name by their place here.
+    pub runners: Vec<Runner>,
+    /// What the runners were built for.
     pub target: Target,
     /// Variants and prepared inputs.
     pub files: Vec<BlobFile>,
-    pub jobs: Vec<PlannedJob>,
-    pub protocol: MeasuringProtocol,
     /// Who holds the board meanwhile, for others who want it.
     pub owner: String,
 }
@@ -76,9 +82,25 @@ pub struct Ended {
 }
 
 /// Carries out everything, telling each event. Blocks; run it on a thread of its own.
-pub fn carry_out(work: &DeviceWork, run_start: Instant, cancel: &Cancel, tell: &mut dyn FnMut(Event)) {
-    let mut session =
-        Session { work, run_start, cancel, tell, start: Instant::now(), ended: Ended::default(), sequence: 0 };
+pub fn carry_out(
+    work: &DeviceWork,
+    script: &mut dyn Script,
+    run_start: Instant,
+    cancel: &Cancel,
+    tell: &mut dyn FnMut(Event),
+) {
+    let first = script.next(None);
+    let mut session = Session {
+        work,
+        script,
+        current: first,
+        run_start,
+        cancel,
+        tell,
+        start: Instant::now(),
+        ended: Ended::default(),
+        sequence: 0,
+    };
     match session.whole() {
         Err(failure) if cancel.is_requested() => {
             session.ended.cancelled = true;
@@ -94,6 +116,9 @@ pub fn carry_out(work: &DeviceWork, run_start: Instant, cancel: &Cancel, tell: &
 
 struct Session<'a> {
     work: &'a DeviceWork,
+    script: &'a mut dyn Script,
+    /// Under way or next.
+    current: Option<PlannedJob>,
     run_start: Instant,
     cancel: &'a Cancel,
     tell: &'a mut dyn FnMut(Event),
@@ -121,7 +146,8 @@ impl Session<'_> {
     /// This host has no lease, but two runs that time on it at once would disturb each other all the same.
     fn turn_on_this_host(&mut self) -> anyhow::Result<Option<FileLock>> {
         let device = &self.work.device;
-        if device.emulated || !self.work.jobs.iter().any(|job| job.mode == Mode::Time) {
+        let is_timed = self.script.is_timed() || self.current.as_ref().is_some_and(|job| job.mode == Mode::Time);
+        if device.emulated || !is_timed {
             return Ok(None);
         }
         let tell = RefCell::new(&mut self.tell);
@@ -138,23 +164,30 @@ impl Session<'_> {
     /// A binary the board cannot run is found out here, not by a crash there.
     fn check_fit(&mut self, transport: &mut Transport) -> Result<(), Failure> {
         // What is put before the runner decides what can be run.
-        let Some(elf) = self.work.elf.as_ref().filter(|_| self.work.device.runner.is_empty()) else { return Ok(()) };
-        let told = transport.shell(elf::PROBE, self.limits(), self.cancel).map_err(at(FailureStage::Connect))?;
-        let facts = BoardLibc::parse(&told.stdout).facts_for(elf);
-        let mismatches = elf::check(elf, &facts, &self.work.target);
-        if mismatches.is_empty() {
+        if !self.work.device.runner.is_empty() {
             return Ok(());
         }
-        let told: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
-        Err(Failure {
-            stage: FailureStage::Build,
-            message: format!("the runner does not fit the board: {}", told.join("; ")),
-        })
+        let elves: Vec<&ElfInfo> = self.work.runners.iter().filter_map(|runner| runner.elf.as_ref()).collect();
+        if elves.is_empty() {
+            return Ok(());
+        }
+        let told = transport.shell(elf::PROBE, self.limits(), self.cancel).map_err(at(FailureStage::Connect))?;
+        let board = BoardLibc::parse(&told.stdout);
+        for elf in elves {
+            let mismatches = elf::check(elf, &board.facts_for(elf), &self.work.target);
+            if !mismatches.is_empty() {
+                let told: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
+                let message = format!("the runner does not fit the board: {}", told.join("; "));
+                return Err(Failure { stage: FailureStage::Build, message });
+            }
+        }
+        Ok(())
     }
 
     fn with_board(&mut self, board: &mut Board) -> Result<(), Failure> {
         let device = &self.work.device;
-        let files: Vec<BlobFile> = [&self.work.runner].into_iter().chain(&self.work.files).cloned().collect();
+        let runners = self.work.runners.iter().map(|runner| &runner.file);
+        let files: Vec<BlobFile> = runners.chain(&self.work.files).cloned().collect();
         let (limits, tell) = (self.limits(), &mut self.tell);
         let pushed =
             deploy::push(board.transport(), &device.workdir, &files, limits, self.cancel, &mut |done, total| {
@@ -179,16 +212,9 @@ impl Session<'_> {
     }
 
     fn all_jobs(&mut self, board: &mut Board, path: &dyn Fn(&str) -> String) -> Result<(), Failure> {
-        // A variant that does not run at all is not tried again ten times; one that was cut off may have been unlucky.
-        let mut hopeless: HashSet<(String, u64)> = HashSet::new();
-        for job in &self.work.jobs {
+        while let Some(job) = self.current.clone() {
             if self.cancel.is_requested() {
                 return Err(Failure { stage: FailureStage::Run, message: "asked to".into() });
-            }
-            let variant = (job.model.clone(), job.case.ratio.to_bits());
-            if hopeless.contains(&variant) {
-                self.sequence += 1;
-                continue;
             }
             board.renew(self.cancel).map_err(at(FailureStage::Run))?;
             if let (Mode::Time, Some(celsius)) = (job.mode, self.work.device.conditions.max_start_celsius) {
@@ -197,10 +223,8 @@ impl Session<'_> {
                 note.into_iter().for_each(|note| (self.tell)(Event::Note(note)));
             }
             (self.tell)(Event::Started(job.clone()));
-            let outcome = self.one_job(board.transport(), job, path)?;
-            if matches!(&outcome, Outcome::Failed(failure) if failure.stage == FailureStage::Runner) {
-                hopeless.insert(variant);
-            }
+            let record = self.one_job(board.transport(), &job, path)?;
+            self.current = self.script.next(Some(&record));
         }
         Ok(())
     }
@@ -211,10 +235,11 @@ impl Session<'_> {
         transport: &mut Transport,
         job: &PlannedJob,
         path: &dyn Fn(&str) -> String,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<Record, Failure> {
         let device = &self.work.device;
-        let runner_job = plan::runner_job(job, device, &self.work.protocol, path);
-        let words = plan::runner_words(device, &path(&self.work.runner.sha256), &runner_job);
+        let runner = &self.work.runners[job.runner].file.sha256;
+        let words = plan::runner_words(device, &path(runner), &plan::runner_job(job, device, path));
+        let words = plan::padded_words(words, job.padding);
         let limits = self.limits();
         let start_ms = self.run_start.elapsed().as_millis() as u64;
         let start = Instant::now();
@@ -237,19 +262,20 @@ impl Session<'_> {
             },
             (None, Err(error)) => return Err(at(FailureStage::Run)(error)),
         };
-        self.record(job, start_ms, wall, outcome.clone());
-        Ok(outcome)
+        Ok(self.record(job, start_ms, wall, outcome))
     }
 
     /// The device's failure, told as the record of the job it kept from being done.
     fn blame(&mut self, failure: Failure) {
-        if let Some(job) = self.work.jobs.get(self.sequence as usize).or(self.work.jobs.last()) {
+        if let Some(job) = self.current.clone() {
             let now = self.run_start.elapsed().as_millis() as u64;
-            self.record(&job.clone(), now, Duration::ZERO, Outcome::Failed(failure));
+            let record = self.record(&job, now, Duration::ZERO, Outcome::Failed(failure));
+            // The script is to know, not to go on.
+            self.script.next(Some(&record));
         }
     }
 
-    fn record(&mut self, job: &PlannedJob, start_ms: u64, wall: Duration, outcome: Outcome) {
+    fn record(&mut self, job: &PlannedJob, start_ms: u64, wall: Duration, outcome: Outcome) -> Record {
         let record = Record {
             case: job.case.clone(),
             mode: job.mode,
@@ -257,10 +283,12 @@ impl Session<'_> {
             sequence: self.sequence,
             start_ms,
             wall_ms: wall.as_millis() as u64,
+            trial: job.trial,
             outcome,
         };
         self.sequence += 1;
-        (self.tell)(Event::Record(Box::new(record)));
+        (self.tell)(Event::Record(Box::new(record.clone())));
+        record
     }
 }
 

@@ -9,10 +9,7 @@ use espalier_bench::{
 };
 
 use super::Flags;
-use crate::context::{Context, usage};
-
-/// The device file of this host.
-pub const LOCAL: &str = "local";
+use crate::context::{Context, LOCAL, usage};
 
 pub struct Asked {
     pub devices: Vec<Device>,

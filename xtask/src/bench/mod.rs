@@ -3,10 +3,8 @@
 //! Boards are measured in parallel. This host is measured after them and alone: emulated boards and builds would disturb it.
 
 mod asked;
-mod carry_out;
-mod runners;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -15,11 +13,8 @@ use espalier_bench::{
     exit::ExitStatus,
     inventory::{Device, Inventory, Target, Transport},
     message::{Finished, Message},
-    plan,
-    record::{
-        Case, DeviceInfo, Failure, FailureStage, ModelInfo, Outcome, Provenance, Record, Run, RunHeader, RunnerInfo,
-        Tally,
-    },
+    plan::{self, InOrder},
+    record::{Case, DeviceInfo, Failure, FailureStage, ModelInfo, Outcome, Record, Run, RunHeader, RunnerInfo, Tally},
 };
 use espalier_fleet::{
     build,
@@ -29,15 +24,15 @@ use espalier_fleet::{
 };
 use espalier_protocol::Mode;
 
-use self::{
-    asked::{Asked, LOCAL},
-    runners::Runners,
-};
+use self::asked::Asked;
 use crate::{
-    context::{Context, usage},
+    context::{Context, LOCAL},
     progress::{Progress, stop_on_signal},
+    provenance,
     report::{self, Exports},
     run_file::{self, RunFile},
+    runners::{self, Builds, Runners},
+    sessions::Sessions,
     ssh_feature, variants,
 };
 
@@ -137,12 +132,18 @@ impl Bench {
     fn whole(self, earlier: Option<(Run, PathBuf)>) -> Result<ExitStatus> {
         let (models, files) = self.prepare_models()?;
         let reference = self.reference();
-        let targets = self.targets(self.asked.devices.iter().chain(&reference))?;
+        let targets = runners::targets(&self.inventory, self.asked.devices.iter().chain(&reference))?;
         if self.flags.dry_run {
             let done = earlier.as_ref().map_or(&[][..], |(run, _)| &run.records);
             return self.print_plan(&reference, &targets, &models, done);
         }
-        let runners = self.runners(&targets)?;
+        let builds = Builds {
+            context: &self.context,
+            progress: &self.progress,
+            cancel: &self.cancel,
+            verbose: self.flags.verbose,
+        };
+        let runners = builds.all(&targets, self.flags.runner.as_deref())?;
         if self.cancel.is_requested() {
             anyhow::bail!("stopped before anything was measured");
         }
@@ -156,23 +157,23 @@ impl Bench {
         };
         self.message(&Message::RunStarted { run: &header });
 
-        let mut work = |device: &Device, only: &[Mode]| -> Result<Option<DeviceWork>> {
+        let mut work = |device: &Device, only: &[Mode]| -> Result<Option<(DeviceWork, InOrder)>> {
             let mut jobs = plan::jobs(device, &header.models, &header.shapes, &header.protocol, &done);
             jobs.retain(|job| only.contains(&job.mode));
             let target =
                 targets.iter().find(|target| target.name == device.target).expect("every target was looked up");
             match (runners.of(device), jobs.first()) {
                 (_, None) => Ok(None),
-                (Ok(runner), _) => Ok(Some(DeviceWork {
-                    device: device.clone(),
-                    runner: runner.file.clone(),
-                    elf: runner.elf.clone(),
-                    target: target.clone(),
-                    files: files.clone(),
-                    jobs,
-                    protocol: header.protocol,
-                    owner: owner(),
-                })),
+                (Ok(runner), _) => {
+                    let work = DeviceWork {
+                        device: device.clone(),
+                        runners: vec![runner.clone()],
+                        target: target.clone(),
+                        files: files.clone(),
+                        owner: provenance::owner(),
+                    };
+                    Ok(Some((work, InOrder::new(jobs))))
+                }
                 // The other devices are measured all the same.
                 (Err(message), Some(job)) => {
                     let (case, mode, round) = (job.case.clone(), job.mode, job.round);
@@ -183,14 +184,24 @@ impl Bench {
                 }
             }
         };
-        let mut all = |devices: Vec<&Device>, only: &[Mode]| -> Result<Vec<DeviceWork>> {
+        let mut all = |devices: Vec<&Device>, only: &[Mode]| -> Result<Vec<(DeviceWork, InOrder)>> {
             devices.into_iter().filter_map(|device| work(device, only).transpose()).collect()
         };
         let is_board = |device: &&Device| device.emulated || device.transport != Transport::Local;
         let (boards, hosts) = self.asked.devices.iter().partition(is_board);
         let phases =
             [all(reference.iter().collect(), &[Mode::Score])?, all(boards, &Mode::ALL)?, all(hosts, &Mode::ALL)?];
-        let ended = self.carry_out(phases, &mut file)?;
+        let sessions =
+            Sessions { progress: &self.progress, cancel: &self.cancel, jobs: self.flags.jobs, start: Instant::now() };
+        let mut ended = Vec::new();
+        for phase in phases {
+            let carried_out = sessions.carry_out(phase, &mut |record| {
+                file.record(record)?;
+                self.message(&Message::Record { record });
+                Ok(())
+            })?;
+            ended.extend(carried_out.into_iter().map(|done| done.ended));
+        }
         self.conclude(&file, &header, &ended)
     }
 
@@ -216,17 +227,6 @@ impl Bench {
             return None;
         }
         self.inventory.devices.get(LOCAL).cloned()
-    }
-
-    /// Each target once, in the order of the devices.
-    fn targets<'a>(&self, devices: impl Iterator<Item = &'a Device>) -> Result<Vec<Target>> {
-        let mut targets: Vec<Target> = Vec::new();
-        for device in devices {
-            if !targets.iter().any(|target| target.name == device.target) {
-                targets.push(self.inventory.target(&device.target).map_err(|error| usage(error.to_string()))?.clone());
-            }
-        }
-        Ok(targets)
     }
 
     fn header(
@@ -256,12 +256,7 @@ impl Bench {
             format: espalier_bench::record::FORMAT,
             id,
             started,
-            provenance: Provenance {
-                espalier: env!("CARGO_PKG_VERSION").into(),
-                revision: revision(&self.context.sources),
-                host: host_name(),
-                command: ["cargo", "xtask"].map(str::to_owned).into_iter().chain(std::env::args().skip(1)).collect(),
-            },
+            provenance: provenance::of_this_run(&self.context),
             protocol: self.asked.protocol,
             shapes: self.asked.shapes.clone(),
             models,
@@ -276,7 +271,7 @@ impl Bench {
         }
     }
 
-    fn conclude(&self, file: &RunFile, header: &RunHeader, ended: &[(String, Ended)]) -> Result<ExitStatus> {
+    fn conclude(&self, file: &RunFile, header: &RunHeader, ended: &[Ended]) -> Result<ExitStatus> {
         let path = &file.path;
         let run = run_file::read(path)?;
         let summaries = espalier_bench::summary::summarise(&run);
@@ -290,7 +285,7 @@ impl Bench {
         self.flags.exports.write(&run, &summaries)?;
         let markdown = self.context.root.join("reports").join(format!("{}.md", header.id));
         report::write(&markdown, &espalier_bench::markdown::render(&run, &summaries))?;
-        let cancelled = ended.iter().any(|(_, ended)| ended.cancelled);
+        let cancelled = ended.iter().any(|ended| ended.cancelled);
         let status = if cancelled { ExitStatus::Failed } else { report::status(&run) };
         self.progress.say(&format!("records: {}", path.display()));
         if cancelled {
@@ -338,7 +333,7 @@ impl Bench {
                 Transport::Ssh(_) => format!("{}/blobs/{name}", device.workdir),
             };
             for job in jobs {
-                let job = plan::runner_job(&job, device, protocol, blob);
+                let job = plan::runner_job(&job, device, blob);
                 let words = plan::runner_words(device, &blob("RUNNER"), &job);
                 println!("{}", CommandLine { env: Vec::new(), words });
             }
@@ -349,30 +344,5 @@ impl Bench {
 
 fn not_built(case: Case, mode: Mode, round: u32, message: &str) -> Record {
     let failure = Failure { stage: FailureStage::Build, message: message.to_owned() };
-    Record { case, mode, round, sequence: 0, start_ms: 0, wall_ms: 0, outcome: Outcome::Failed(failure) }
-}
-
-fn owner() -> String {
-    format!(
-        "{}@{}, process {}",
-        std::env::var("USER").unwrap_or_else(|_| "somebody".into()),
-        host_name(),
-        std::process::id()
-    )
-}
-
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
-}
-
-/// The commit, with `+` behind it where the tree has changes; `None` outside git.
-fn revision(root: &std::path::Path) -> Option<String> {
-    let git = |args: &[&str]| {
-        let output = std::process::Command::new("git").arg("-C").arg(root).args(args).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "--short=10", "HEAD"])?;
-    let changed = git(&["status", "--porcelain"]).is_some_and(|status| !status.is_empty());
-    Some(if changed { format!("{commit}+") } else { commit })
+    Record { case, mode, round, sequence: 0, start_ms: 0, wall_ms: 0, trial: None, outcome: Outcome::Failed(failure) }
 }

@@ -3,26 +3,22 @@
 use std::{cell::Cell, path::Path};
 
 use anyhow::Result;
-use espalier_bench::inventory::{Device, Target};
+use espalier_bench::inventory::{Device, Inventory, Target};
 use espalier_fleet::{
     blob,
     build::{self, Artifact},
     cache::Cache,
+    cancel::Cancel,
     deploy::BlobFile,
-    elf::{self, ElfInfo},
+    elf,
     process::Watch,
+    session::Runner,
 };
 
-use super::Bench;
-use crate::context::usage;
-
-#[derive(Clone)]
-pub struct Runner {
-    pub file: BlobFile,
-    /// `None` where what was given is no ELF file.
-    pub elf: Option<ElfInfo>,
-    pub builder: String,
-}
+use crate::{
+    context::{Context, usage},
+    progress::Progress,
+};
 
 /// By the target's name. One that could not be built keeps its reason: the other targets' devices are measured all the same.
 pub struct Runners(Vec<(String, Result<Runner, String>)>);
@@ -34,12 +30,33 @@ impl Runners {
     }
 }
 
-impl Bench {
-    pub fn runners(&self, targets: &[Target]) -> Result<Runners> {
-        let given = self.flags.runner.as_deref().map(|path| given_runner(&self.context.cache, path)).transpose()?;
+/// Each target once, in the order of the devices.
+pub fn targets<'a>(inventory: &Inventory, devices: impl Iterator<Item = &'a Device>) -> Result<Vec<Target>> {
+    let mut targets: Vec<Target> = Vec::new();
+    for device in devices {
+        if !targets.iter().any(|target| target.name == device.target) {
+            targets.push(inventory.target(&device.target).map_err(|error| usage(error.to_string()))?.clone());
+        }
+    }
+    Ok(targets)
+}
+
+/// What building takes.
+pub struct Builds<'a> {
+    pub context: &'a Context,
+    pub progress: &'a Progress,
+    pub cancel: &'a Cancel,
+    /// Show every command.
+    pub verbose: bool,
+}
+
+impl Builds<'_> {
+    /// For every target the `given` program, where there is one.
+    pub fn all(&self, targets: &[Target], given: Option<&Path>) -> Result<Runners> {
+        let given = given.map(|path| given_runner(&self.context.cache, path)).transpose()?;
         let runner = |target: &Target| match &given {
             Some(runner) => Ok(runner.clone()),
-            None => self.build(target).map_err(|error| format!("{error:#}")),
+            None => self.one(target).map_err(|error| format!("{error:#}")),
         };
         let runners: Vec<(String, Result<Runner, String>)> =
             targets.iter().map(|target| (target.name.clone(), runner(target))).collect();
@@ -51,7 +68,7 @@ impl Bench {
         Ok(Runners(runners))
     }
 
-    fn build(&self, target: &Target) -> Result<Runner> {
+    pub fn one(&self, target: &Target) -> Result<Runner> {
         let task = self.progress.task(&format!("build {}", target.name), None);
         let told = Cell::new(false);
         // Called only where cargo runs: an artifact of the cache says nothing.
@@ -59,9 +76,9 @@ impl Bench {
             if !told.replace(true) {
                 task.milestone("building the runner; the first time takes minutes");
             }
-            if self.flags.verbose { self.progress.say(text) } else { task.now(text) }
+            if self.verbose { self.progress.say(text) } else { task.now(text) }
         };
-        let watch = Watch { cancel: &self.cancel, progress: &say };
+        let watch = Watch { cancel: self.cancel, progress: &say };
         let artifact = build::build(&self.context.cache, &self.context.sources, target, watch)?;
         task.done();
         let Artifact { path, sha256, bytes, builder, elf, .. } = artifact;
