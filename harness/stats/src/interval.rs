@@ -1,8 +1,6 @@
 //! Means with Student's t intervals. An interval needs two values: one value has no spread, and a spread of zero is not what one value shows.
 
-use statrs::distribution::{ContinuousCDF, StudentsT};
-
-use crate::{Unfit, check, logs};
+use crate::{Unfit, check, logs, t_quantile};
 
 /// An estimate with the limits that cover the true value in `confidence` of all repetitions. Same unit throughout.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,11 +62,8 @@ pub fn log_sd(values: &[f64]) -> Result<f64, Unfit> {
 
 /// The two-sided critical value of Student's t: `student_t(0.95, 9)` is 2.262. Infinite with no degree of freedom.
 pub fn student_t(confidence: f64, freedom: usize) -> f64 {
-    match StudentsT::new(0.0, 1.0, freedom as f64) {
-        // From the lower tail: `1 - small` would lose its digits.
-        Ok(t) => -t.inverse_cdf((1.0 - confidence) / 2.0),
-        Err(_) => f64::INFINITY,
-    }
+    // From the lower tail: `1 - small` would lose its digits.
+    -t_quantile((1.0 - confidence) / 2.0, freedom)
 }
 
 #[cfg(test)]

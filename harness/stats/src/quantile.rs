@@ -10,7 +10,7 @@ use crate::{Interval, Unfit, check, student_t};
 /// # Errors
 /// No value, or one that is not finite.
 pub fn quantile_r8(values: &[f64], q: f64) -> Result<f64, Unfit> {
-    Ok(of_sorted(&sorted(values)?, q))
+    Ok(quantile_of_sorted(&sorted(values)?, q))
 }
 
 /// # Errors
@@ -35,7 +35,7 @@ pub fn quantile_interval(values: &[f64], q: f64, confidence: f64) -> Result<Opti
     if low < 1 || high > n {
         return Ok(None);
     }
-    let estimate = of_sorted(&values, q);
+    let estimate = quantile_of_sorted(&values, q);
     Ok(Some(Interval { estimate, low: values[low - 1], high: values[high - 1], confidence }))
 }
 
@@ -52,7 +52,7 @@ pub fn clustered_quantile<S: AsRef<[f64]>>(
     confidence: f64,
 ) -> Result<(f64, Option<Interval>), Unfit> {
     let values = sorted(&streams.iter().flat_map(|stream| stream.as_ref()).copied().collect::<Vec<f64>>())?;
-    let estimate = of_sorted(&values, q);
+    let estimate = quantile_of_sorted(&values, q);
     let n = values.len() as f64;
     let streams: Vec<&[f64]> = streams.iter().map(AsRef::as_ref).filter(|stream| !stream.is_empty()).collect();
     let k = streams.len() as f64;
@@ -94,15 +94,19 @@ fn smallest(n: usize, holds: impl Fn(usize) -> bool) -> usize {
     low
 }
 
-fn sorted(values: &[f64]) -> Result<Vec<f64>, Unfit> {
+/// Ascending, for several questions to the same values.
+///
+/// # Errors
+/// No value, or one that is not finite.
+pub fn sorted(values: &[f64]) -> Result<Vec<f64>, Unfit> {
     check(values, 1)?;
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     Ok(values)
 }
 
-/// `values` has at least one.
-fn of_sorted(values: &[f64], q: f64) -> f64 {
+/// As [`quantile_r8`] of values that are in ascending order; there is at least one.
+pub fn quantile_of_sorted(values: &[f64], q: f64) -> f64 {
     let n = values.len();
     let h = ((n as f64 + 1.0 / 3.0) * q + 1.0 / 3.0).clamp(1.0, n as f64);
     let below = h.floor();
