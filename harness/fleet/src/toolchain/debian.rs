@@ -68,7 +68,13 @@ pub fn ensure_tree(cache: &Cache, watch: Watch) -> Result<PathBuf> {
             bail!("making a toolchain from Debian's packages needs `{program}`, which is not on `PATH`");
         }
     }
-    let version = offered_version(watch)?;
+    // First: an old index names packages that are gone, and other ones than the compiler of today needs.
+    watch.say("updating apt's index");
+    if let Err(error) = apt::update(watch) {
+        watch.go_on()?;
+        watch.say(&format!("going on with apt's index as it is: {error:#}"));
+    }
+    let version = offered_version()?;
     let folder = cache.folder("toolchain")?;
     let work = folder.join("work");
     empty_folder(&work)?;
@@ -161,22 +167,12 @@ fn version_numbers(text: &str) -> Option<Vec<u32>> {
     text.split('.').map(|part| part.parse().ok()).collect()
 }
 
-fn offered_version(watch: Watch) -> Result<Version> {
-    let candidate = || {
-        let policy = process::ask(&CommandLine::new("apt-cache").args(["policy", "rustc-web"])).unwrap_or_default();
-        candidate_in(&policy)
-    };
-    let debian = match candidate() {
-        Some(debian) => debian,
-        None => {
-            watch.say("apt does not know `rustc-web`; updating its index");
-            apt::update(watch)?;
-            candidate().context(
-                "apt offers no `rustc-web`: are Debian's security archives among its sources \
-                 (the suite `bookworm-security`, component `main`)?",
-            )?
-        }
-    };
+fn offered_version() -> Result<Version> {
+    let policy = process::ask(&CommandLine::new("apt-cache").args(["policy", "rustc-web"])).unwrap_or_default();
+    let debian = candidate_in(&policy).context(
+        "apt offers no `rustc-web`: are Debian's security archives among its sources \
+         (the suite `bookworm-security`, component `main`), and its index new (`sudo apt-get update`)?",
+    )?;
     Version::parse(&debian).with_context(|| format!("cannot read a Rust version out of `{debian}`"))
 }
 
@@ -205,13 +201,8 @@ fn download(folder: &Path, version: &Version, watch: Watch) -> Result<()> {
     // apt's own user may not write into the cache; downloading needs no protection from itself there.
     let fetch = CommandLine::new("apt-get").args(["-q", "-o", "APT::Sandbox::User=root", "download"]).args(packages);
     empty_folder(folder)?;
-    if process::run(&fetch, Some(folder), watch).is_err() {
-        watch.go_on()?;
-        watch.say("apt could not; updating its index");
-        apt::update(watch)?;
-        empty_folder(folder)?;
-        process::run(&fetch, Some(folder), watch).context("cannot download the toolchain's packages")?;
-    }
+    process::run(&fetch, Some(folder), watch)
+        .context("cannot download the toolchain's packages (where apt's index is old: `sudo apt-get update`)")?;
     Ok(())
 }
 
