@@ -65,6 +65,7 @@ fn peak_memory_is_the_kernels() {
         iterations: 1,
         min_time_ms: 0,
         cpus: Vec::new(),
+        slow_down_percent: None,
     };
     let mut runner = Command::new(runner)
         .args(job.to_args())

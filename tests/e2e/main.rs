@@ -3,6 +3,7 @@
 mod agreement;
 mod configuration;
 mod connections;
+mod gate;
 mod host;
 mod models;
 mod reports;

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use espalier_bench::record::{FailureStage, Outcome, Record};
+use espalier_bench::{
+    gate::{Criterion, Verdict, file::GateRun},
+    record::{FailureStage, Outcome, Record},
+};
 use espalier_fleet::{
     boards::{self, BoardKind, Options},
     cancel::Cancel,
@@ -82,6 +85,99 @@ fn ctrl_c_leaves_nothing_behind() {
     let records = on_the_board(&shelf);
     assert!((KEPT..JOBS).contains(&records.len()) && records.iter().all(is_measured), "{records:?}");
     expect_the_rest(&shelf, &records);
+}
+
+/// Four times as slow is found on any board, by both sessions, and stands in the file as it was judged.
+#[test]
+fn a_slow_candidate_is_stopped() {
+    let _alone = alone();
+    let name = "a_slow_candidate_is_stopped";
+    if !boards_are_up(name, &[KIND]) {
+        return;
+    }
+    let shelf = shelf_of_a_gate(name);
+    let outcome = shelf.run(&[&GATE[..], &["--slow-down", "300"]].concat()).expect(3);
+    outcome.says(&["a fresh session is to confirm it"]);
+    outcome.prints(&["regressed", "confirmed", "(exit code 3)"]);
+    let run = gate_file(&shelf);
+    let slow = run.comparisons.iter().find(|made| made.criterion == Criterion::P50).unwrap();
+    assert_eq!(slow.verdict, Verdict::Regressed);
+    assert!(slow.confirmation.as_ref().is_some_and(|second| second.confirmed), "{slow:?}");
+    assert!(run.judge_again().unwrap().contains(slow), "judged again it is another verdict");
+    shelf.run(&["gate", "--from", &run.header.id]).expect(3);
+}
+
+/// The board goes in the middle of a gate: exit code 5, nothing passes that was not measured.
+#[test]
+fn a_gate_loses_its_board() {
+    let _alone = alone();
+    let name = "a_gate_loses_its_board";
+    if !boards_are_up(name, &[KIND]) {
+        return;
+    }
+    let shelf = shelf_of_a_gate(name);
+    let mut running = shelf.start(&GATE);
+    // Both scores, and two invocations of memory.
+    wait_until("the first records", Duration::from_secs(120), || {
+        running.has_ended() || (shelf.path("reports/gates").exists() && gate_file(&shelf).records.len() >= 4)
+    });
+    assert!(boards::power_cut(&cache(), KIND).unwrap());
+    let outcome = running.wait(Duration::from_secs(90));
+    boards::up(&cache(), KIND, &Options::default(), &|_| (), &Cancel::default()).unwrap();
+    outcome.expect(5).prints(&["lost", "(exit code 5)"]);
+    let run = gate_file(&shelf);
+    let open = |criterion: Criterion| {
+        let made = run.comparisons.iter().find(|made| made.criterion == criterion).unwrap();
+        assert_eq!(made.verdict, Verdict::Inconclusive, "{made:?}");
+    };
+    open(Criterion::P50);
+    open(Criterion::PeakRss);
+    assert!(run.records.len() >= 4, "what was measured is kept");
+}
+
+/// Ctrl-C in the middle of a gate: nothing runs on, the board is given back, and no verdict is made of half a session.
+#[test]
+fn ctrl_c_ends_a_gate_without_a_verdict() {
+    let _alone = alone();
+    let name = "ctrl_c_ends_a_gate_without_a_verdict";
+    if !boards_are_up(name, &[KIND]) {
+        return;
+    }
+    let mut shelf = shelf_of_a_gate(name);
+    // The same folder: it is named by the test.
+    let workdir = shelf.board(KIND, "");
+    let mut running = shelf.start(&GATE);
+    wait_until("the first records", Duration::from_secs(120), || {
+        running.has_ended() || (shelf.path("reports/gates").exists() && gate_file(&shelf).records.len() >= 4)
+    });
+    running.interrupt();
+    running.wait(Duration::from_secs(20)).expect(1).says(&["stopping tidily"]);
+    assert_eq!(runners(&workdir), 0, "a runner runs on");
+    assert_eq!(on_board(KIND, &format!("cd '{workdir}' && ls tmp && ls")), "blobs\ntmp\n", "not given back");
+    let run = gate_file(&shelf);
+    let made = run.comparisons.iter().find(|made| made.criterion == Criterion::P50).unwrap();
+    assert_eq!(made.verdict, Verdict::Inconclusive, "{made:?}");
+}
+
+const GATE: [&str; 10] =
+    ["gate", "--device", "virt-aarch64", "--emulated", "--profile", "coarse", "--ratios", "0.5", "--criterion", "p50"];
+
+/// With a baseline, and no more inferences an invocation than it takes to see four times as slow.
+fn shelf_of_a_gate(name: &str) -> Shelf {
+    let mut shelf = Shelf::new(name);
+    shelf.board(KIND, "");
+    let calibration = "format = 1\ndevice = \"virt-aarch64\"\nmeasured = \"2026-11-23T19:15:00Z\"\nrunner = \"any\"\n\
+        [model.digits-cnn]\nwarmup = 2\niterations = 40\nmin-time-ms = 0\njudged = \"p50\"\nfit = \"nightly\"\n\
+        [model.digits-cnn.pair-sd]\np50 = 0.02\n";
+    shelf.write("devices/calibration/virt-aarch64.toml", calibration);
+    shelf.run(&["accept", "--device", KIND.name()]).expect(0);
+    shelf
+}
+
+fn gate_file(shelf: &Shelf) -> GateRun {
+    let entries = std::fs::read_dir(shelf.path("reports/gates")).unwrap();
+    let file = entries.map(|entry| entry.unwrap().path()).max().unwrap();
+    GateRun::parse(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
 /// A bench in the middle of it, with its folder on the board; `None` where there is no board.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use espalier_bench::exit::ExitStatus;
+use espalier_bench::{build_plan::Layout, exit::ExitStatus};
 use espalier_fleet::{build, process::Watch};
 
 use crate::{
@@ -29,15 +29,20 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     for name in names {
         let target = inventory.target(&name).map_err(|error| usage(error.to_string()))?;
         if flags.dry_run {
-            let plan = build::prepare(&context.cache, target)?.plan;
+            let plan = build::prepare(&context.cache, target, Layout::USUAL)?.plan;
             println!("# {}", plan.reason);
             println!("{}", plan.command);
             continue;
         }
         let task = progress.task(&format!("build {name}"), None);
         let say = |text: &str| task.milestone(text);
-        let artifact =
-            build::build(&context.cache, &context.sources, target, Watch { cancel: &cancel, progress: &say })?;
+        let artifact = build::build(
+            &context.cache,
+            &context.sources,
+            target,
+            Layout::USUAL,
+            Watch { cancel: &cancel, progress: &say },
+        )?;
         task.done();
         println!("{name}: {} ({:.1} MB, {})", artifact.path.display(), artifact.bytes as f64 / 1e6, artifact.builder);
     }

@@ -1,16 +1,24 @@
 //! `cargo xtask …`: flags in, exit code out. One file a command; what they share stands in `context`, `progress` and `variants`.
 
+mod accept;
+mod accept_change;
 mod bench;
 mod board;
 mod build;
+mod calibrate;
 mod check;
 mod context;
+mod gate;
+mod history;
+mod nightly;
 mod progress;
 mod provenance;
 mod prune;
 mod report;
 mod run_file;
 mod runners;
+mod selection;
+mod selftest;
 mod sessions;
 mod setup;
 mod ssh_feature;
@@ -40,8 +48,20 @@ enum Command {
     Bench(bench::Flags),
     /// Write a pruned copy of an ONNX file
     Prune(prune::Flags),
+    /// Make what is here now a baseline to compare with later
+    Accept(accept::Flags),
+    /// Find out how a device is to be gated, and what it is fit for
+    Calibrate(calibrate::Flags),
+    /// Say whether a candidate is worse than its baseline
+    Gate(gate::Flags),
+    /// Everything a shelf of boards does in a night: bench, gate, controls, history
+    Nightly(nightly::Flags),
     /// Print the table of an earlier run again
     Report(report::Flags),
+    /// Show the gate's nights one after another, and where a level changed
+    History(history::Flags),
+    /// Answer for a change that `history` shows
+    AcceptChange(accept_change::Flags),
     /// Find every mistake in targets.toml, devices/ and models/
     Check,
     /// Make targets buildable on this host
@@ -51,6 +71,9 @@ enum Command {
     /// Boot, stop and list emulated boards
     #[command(subcommand)]
     Board(board::Action),
+    /// Whether Espalier keeps its own promises
+    #[command(subcommand)]
+    Selftest(selftest::Test),
     /// Set up what the tests need, and run them all
     Test(suite::Flags),
 }
@@ -61,11 +84,18 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Bench(flags) => bench::run(flags),
         Command::Prune(flags) => prune::run(flags),
+        Command::Accept(flags) => accept::run(flags),
+        Command::Calibrate(flags) => calibrate::run(flags),
+        Command::Gate(flags) => gate::run(flags),
+        Command::Nightly(flags) => nightly::run(flags),
         Command::Report(flags) => report::run(flags),
+        Command::History(flags) => history::run(flags),
+        Command::AcceptChange(flags) => accept_change::run(flags),
         Command::Check => check::run(),
         Command::Setup(flags) => setup::run(flags),
         Command::Build(flags) => build::run(flags),
         Command::Board(action) => board::run(action),
+        Command::Selftest(test) => selftest::run(test),
         Command::Test(flags) => suite::run(flags),
     };
     match done {
@@ -74,5 +104,16 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             context::status_of(&error).into()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    /// Flags that name flags which are not there are found by clap only when the command is used.
+    #[test]
+    fn every_command_is_whole() {
+        super::Cli::command().debug_assert();
     }
 }

@@ -1,6 +1,6 @@
 //! Progress on stderr: bars on a terminal, a line at each milestone elsewhere (a log of a nightly job is read by people too).
 
-use std::{io::IsTerminal, time::Duration};
+use std::{io::IsTerminal, sync::OnceLock, time::Duration};
 
 use anyhow::Result;
 use espalier_fleet::cancel::Cancel;
@@ -84,9 +84,14 @@ impl Task {
     }
 }
 
-/// The first Ctrl-C (or SIGTERM, as a job's runner sends it) stops tidily, a second one at once.
+/// The first Ctrl-C (or SIGTERM, as a job's runner sends it) stops tidily, a second one at once. One for the whole program: a command that is made of
+/// others is stopped as one.
 pub fn stop_on_signal(progress: &Progress) -> Result<Cancel> {
-    let cancel = Cancel::default();
+    static CANCEL: OnceLock<Cancel> = OnceLock::new();
+    if let Some(cancel) = CANCEL.get() {
+        return Ok(cancel.clone());
+    }
+    let cancel = CANCEL.get_or_init(Cancel::default).clone();
     let (asked, progress) = (cancel.clone(), progress.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut terminate = {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::Write,
+    io::{Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -55,10 +55,19 @@ fn folder(root: &Path) -> PathBuf {
 
 /// A run by its file, its id or the beginning of it; the newest where nothing is given.
 pub fn find(root: &Path, wanted: Option<&str>) -> Result<PathBuf> {
+    let found = find_in(&folder(root), wanted);
+    found.map_err(|_| match wanted {
+        Some(wanted) => usage(format!("there is no run `{wanted}`: give a file, or an id as in `reports/runs/`")),
+        None => usage("there is no earlier run: `cargo xtask bench` makes one"),
+    })
+}
+
+/// The newest of a folder's `.jsonl` files whose name begins so; or the file itself.
+pub fn find_in(folder: &Path, wanted: Option<&str>) -> Result<PathBuf> {
     if let Some(path) = wanted.map(Path::new).filter(|path| path.is_file()) {
         return Ok(path.to_owned());
     }
-    let mut found: Vec<PathBuf> = match std::fs::read_dir(folder(root)) {
+    let mut found: Vec<PathBuf> = match std::fs::read_dir(folder) {
         Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
         Err(_) => Vec::new(),
     };
@@ -68,15 +77,30 @@ pub fn find(root: &Path, wanted: Option<&str>) -> Result<PathBuf> {
         name.ends_with(".jsonl") && name.starts_with(prefix)
     });
     found.sort();
-    found.pop().ok_or_else(|| match wanted {
-        Some(wanted) => usage(format!("there is no run `{wanted}`: give a file, or an id as in `reports/runs/`")),
-        None => usage("there is no earlier run: `cargo xtask bench` makes one"),
-    })
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    found.pop().ok_or_else(|| usage(format!("there is no `{prefix}`: give a file, or an id as in `reports/{name}/`")))
 }
 
 pub fn read(path: &Path) -> Result<Run> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
     Run::parse(&text).map_err(|error| anyhow::anyhow!("`{}` cannot be used: {error}", path.display()))
+}
+
+/// Adds whole lines to a file that only grows, in one write. A last line that was cut off is taken away first: what is added to it would be lost with
+/// it.
+pub fn append(path: &Path, lines: &str) -> Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        file.set_len(text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end as u64 + 1))?;
+        file.write_all(lines.as_bytes())
+    };
+    write().with_context(|| format!("cannot write `{}`", path.display()))
 }
 
 /// Now in UTC: as RFC 3339, and as a run's id. The fraction of the second is behind it (in 65536ths): runs of one second differ, and sort by their time.

@@ -3,7 +3,10 @@
 use std::{cell::Cell, path::Path};
 
 use anyhow::Result;
-use espalier_bench::inventory::{Device, Inventory, Target};
+use espalier_bench::{
+    build_plan::Layout,
+    inventory::{Device, Inventory, Target},
+};
 use espalier_fleet::{
     blob,
     build::{self, Artifact},
@@ -56,7 +59,7 @@ impl Builds<'_> {
         let given = given.map(|path| given_runner(&self.context.cache, path)).transpose()?;
         let runner = |target: &Target| match &given {
             Some(runner) => Ok(runner.clone()),
-            None => self.one(target).map_err(|error| format!("{error:#}")),
+            None => self.one(target, Layout::USUAL).map_err(|error| format!("{error:#}")),
         };
         let runners: Vec<(String, Result<Runner, String>)> =
             targets.iter().map(|target| (target.name.clone(), runner(target))).collect();
@@ -68,7 +71,7 @@ impl Builds<'_> {
         Ok(Runners(runners))
     }
 
-    pub fn one(&self, target: &Target) -> Result<Runner> {
+    pub fn one(&self, target: &Target, layout: Layout) -> Result<Runner> {
         let task = self.progress.task(&format!("build {}", target.name), None);
         let told = Cell::new(false);
         // Called only where cargo runs: an artifact of the cache says nothing.
@@ -79,7 +82,7 @@ impl Builds<'_> {
             if self.verbose { self.progress.say(text) } else { task.now(text) }
         };
         let watch = Watch { cancel: self.cancel, progress: &say };
-        let artifact = build::build(&self.context.cache, &self.context.sources, target, watch)?;
+        let artifact = build::build(&self.context.cache, &self.context.sources, target, layout, watch)?;
         task.done();
         let Artifact { path, sha256, bytes, builder, elf, .. } = artifact;
         Ok(Runner { file: BlobFile { sha256, path, bytes, executable: true }, elf: Some(elf), builder })

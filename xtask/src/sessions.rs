@@ -33,7 +33,7 @@ pub struct CarriedOut<S> {
 
 /// What a session's thread tells.
 enum Told<S> {
-    Event(usize, Event),
+    Event(usize, Box<Event>),
     Over(usize, S),
 }
 
@@ -72,7 +72,7 @@ impl Sessions<'_> {
                 let carried = tokio::task::spawn_blocking(move || {
                     session::carry_out(&work, &mut script, start, &cancel, &mut |event| {
                         // The other end only goes away with the whole program.
-                        let _ = sender.send(Told::Event(index, event));
+                        let _ = sender.send(Told::Event(index, Box::new(event)));
                     });
                     let _ = sender.send(Told::Over(index, script));
                 });
@@ -87,7 +87,7 @@ impl Sessions<'_> {
                 Told::Event(index, event) => {
                     let (name, task) = &tasks[index];
                     self.show(name, task, &event);
-                    match event {
+                    match *event {
                         Event::Record(record) => hear(&record)?,
                         Event::Ended(ended) => ends[index] = Some(ended),
                         _ => {}

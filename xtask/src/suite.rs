@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use espalier_bench::{command::CommandLine, exit::ExitStatus, inventory::Target};
+use espalier_bench::{build_plan::Layout, command::CommandLine, exit::ExitStatus, inventory::Target};
 use espalier_fleet::{
     apt,
     boards::{self, Board, BoardKind, Options},
@@ -42,11 +42,14 @@ pub struct Flags {
 const BUDGET: Duration = Duration::from_secs(90 * 60);
 
 /// Debian's packages the tests need beyond Rust and a C compiler.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 15] = [
     "gcc-aarch64-linux-gnu",
     "gcc-arm-linux-gnueabihf",
     "gcc-riscv64-linux-gnu",
     "libc6-arm64-cross",
+    "libc6-dev-arm64-cross",
+    "libc6-dev-armhf-cross",
+    "libc6-dev-riscv64-cross",
     "libgcc-s1-arm64-cross",
     "libssl-dev",
     "openssh-client",
@@ -220,7 +223,7 @@ impl Suite {
         toolchain::setup(&self.context.cache, target, None, watch)?;
         // cargo's own lines, one a crate, would bury the rest.
         let quiet = Watch { cancel: watch.cancel, progress: &|_| () };
-        let artifact = build::build(&self.context.cache, &self.context.sources, target, quiet)?;
+        let artifact = build::build(&self.context.cache, &self.context.sources, target, Layout::USUAL, quiet)?;
         (watch.progress)(&format!(
             "{:.1} MB, {}{}",
             artifact.bytes as f64 / 1e6,

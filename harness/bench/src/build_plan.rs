@@ -9,6 +9,17 @@ use crate::{
     inventory::{Builder, Libc, Target},
 };
 
+/// Where the runner's code is put. The usual way is 0 (the default); any other number is another way to link the very same code, so that what comes from
+/// the addresses and not from the code can be told apart. `layout.rs` of the runner makes something of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Layout(pub u32);
+
+impl Layout {
+    pub const USUAL: Layout = Layout(0);
+    /// What tells the runner's build of it, unless it is the usual one.
+    pub const VARIABLE: &str = "ESPALIER_LAYOUT";
+}
+
 /// The package that is built, and the profile it is built with.
 pub const RUNNER: &str = "espalier-runner";
 pub const PROFILE: &str = "runner";
@@ -45,6 +56,8 @@ pub struct Cross {
     pub toolchain: Option<String>,
     /// Whether the engine is Docker's and a person has no options of their own for it.
     pub engine_options_are_ours: bool,
+    /// Variables a person has `cross` pass on into the container, by `CROSS_BUILD_ENV_PASSTHROUGH`.
+    pub passed_on: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +68,8 @@ pub struct BuildPlan {
     pub reason: String,
     /// To be run in the repository's root.
     pub command: CommandLine,
+    /// Has cargo forget what it built of a package in that folder. To be run there too, with `--package NAME` of each behind it.
+    pub forget: CommandLine,
     /// The C compiler that links, where it is a program of its own.
     pub compiler: Option<String>,
     /// cargo's build folder; a name of its own for whatever makes every crate another.
@@ -67,11 +82,19 @@ pub struct BuildPlan {
 ///
 /// # Errors
 /// What is missing, and what to do, as one sentence.
-pub fn plan(target: &Target, tools: &Tools) -> Result<BuildPlan, String> {
+pub fn plan(target: &Target, tools: &Tools, layout: Layout) -> Result<BuildPlan, String> {
     let (builder, reason) = choose(target, tools)?;
     let folder = format!("{}{}", target.triple, folder_suffix(target, builder));
     let target_folder = format!("{}/{folder}", tools.target_root);
     let mut command = start(builder, target, tools);
+    if layout != Layout::USUAL {
+        command = command.env(Layout::VARIABLE, layout.0.to_string());
+        if let (Builder::Cross, Some(cross)) = (builder, &tools.cross) {
+            // Only what is named there reaches the container.
+            let names = cross.passed_on.iter().map(String::as_str).chain([Layout::VARIABLE]);
+            command = command.env("CROSS_BUILD_ENV_PASSTHROUGH", names.collect::<Vec<_>>().join(" "));
+        }
+    }
     let floor = match (builder, target.libc) {
         (Builder::Zigbuild, Libc::Floor(floor)) => format!(".{floor}"),
         _ => String::new(),
@@ -87,7 +110,10 @@ pub fn plan(target: &Target, tools: &Tools) -> Result<BuildPlan, String> {
     };
     // zigbuild's output folder does not carry the version it appends to the triple.
     let program = format!("{target_folder}/{}/{PROFILE}/{RUNNER}", target.triple);
-    Ok(BuildPlan { builder, reason, command, compiler, target_folder, program })
+    let mut forget = CommandLine::new(&tools.cargo).args(["clean", "--locked", "--profile", PROFILE, "--target"]);
+    forget = forget.args([&target.triple, "--target-dir", &target_folder]);
+    forget.env.extend(tools.cargo_env.iter().cloned());
+    Ok(BuildPlan { builder, reason, command, forget, compiler, target_folder, program })
 }
 
 /// A C compiler that links for a target, and the Debian packages it comes with.
@@ -276,6 +302,7 @@ mod tests {
                 sysroot: "/tree".to_owned(),
                 toolchain: Some("espalier-1.96.0".to_owned()),
                 engine_options_are_ours: true,
+                passed_on: None,
             }),
             target_root: "/cache/target".to_owned(),
         }
@@ -338,7 +365,7 @@ mod tests {
 
     #[track_caller]
     fn check_command(target: &Target, installed: &str, expected: &str) {
-        assert_eq!(plan(target, &tools(installed)).unwrap().command.to_string(), expected);
+        assert_eq!(plan(target, &tools(installed), Layout::USUAL).unwrap().command.to_string(), expected);
     }
 
     #[test]
@@ -373,7 +400,8 @@ mod tests {
         let cross = tools.cross.as_mut().unwrap();
         cross.toolchain = None;
         cross.engine_options_are_ours = false;
-        let command = plan(&target(ARM64, Builder::Cross, Libc::Any), &tools).unwrap().command.to_string();
+        let command =
+            plan(&target(ARM64, Builder::Cross, Libc::Any), &tools, Layout::USUAL).unwrap().command.to_string();
         assert!(
             command.starts_with("CROSS_CUSTOM_TOOLCHAIN=1 RUSTUP_TOOLCHAIN=/tree RUSTFLAGS='' cross build "),
             "{command}"
@@ -381,9 +409,34 @@ mod tests {
     }
 
     #[test]
+    fn another_layout_is_one_variable_more() {
+        let arm = |builder| target(ARM64, builder, Libc::Any);
+        let plans = |builder, tools: &Tools| {
+            [Layout::USUAL, Layout(7)].map(|layout| plan(&arm(builder), tools, layout).unwrap())
+        };
+        for (builder, installed) in [(Builder::Cargo, "gcc"), (Builder::Zigbuild, "zig")] {
+            let [usual, mut other] = plans(builder, &tools(installed));
+            assert_eq!(other.command.env.pop().unwrap(), ("ESPALIER_LAYOUT".to_owned(), "7".to_owned()));
+            // In the same folder: everything but the runner itself is used again.
+            assert_eq!(other, usual);
+        }
+        let mut tools = tools("cross");
+        for (passed_on, expected) in [(None, "ESPALIER_LAYOUT"), (Some("SCCACHE_DIR"), "SCCACHE_DIR ESPALIER_LAYOUT")] {
+            tools.cross.as_mut().unwrap().passed_on = passed_on.map(str::to_owned);
+            let [usual, mut other] = plans(Builder::Cross, &tools);
+            assert_eq!(
+                other.command.env.pop().unwrap(),
+                ("CROSS_BUILD_ENV_PASSTHROUGH".to_owned(), expected.to_owned())
+            );
+            assert_eq!(other.command.env.pop().unwrap().0, "ESPALIER_LAYOUT");
+            assert_eq!(other, usual);
+        }
+    }
+
+    #[test]
     fn static_is_asked_of_the_last_step_and_shares_the_folder() {
-        let [dynamic, fixed] =
-            [Libc::Any, Libc::Static].map(|libc| plan(&target(ARM64, Builder::Auto, libc), &tools("gcc")).unwrap());
+        let [dynamic, fixed] = [Libc::Any, Libc::Static]
+            .map(|libc| plan(&target(ARM64, Builder::Auto, libc), &tools("gcc"), Layout::USUAL).unwrap());
         assert_eq!(dynamic.target_folder, fixed.target_folder);
         assert_eq!(fixed.command.words[1], "rustc");
         assert!(fixed.command.to_string().ends_with("-- -C target-feature=+crt-static"));
@@ -398,7 +451,7 @@ mod tests {
         let mut special = target(HOST, Builder::Auto, Libc::Any);
         special.cpu = Some("x86-64-v3".to_owned());
         special.features = vec!["+fma".to_owned(), "-aes".to_owned()];
-        let plan = plan(&special, &tools("")).unwrap();
+        let plan = plan(&special, &tools(""), Layout::USUAL).unwrap();
         assert_eq!(plan.target_folder, "/cache/target/x86_64-unknown-linux-gnu-x86-64-v3-+fma--aes");
         let flags = ("RUSTFLAGS".to_owned(), "-C target-cpu=x86-64-v3 -C target-feature=+fma,-aes".to_owned());
         assert!(plan.command.env.contains(&flags));

@@ -15,6 +15,7 @@ pub struct Conversation {
     states: Vec<BoardState>,
     loaded: Option<Loaded>,
     first_ns: Option<u64>,
+    first_digest: Option<String>,
     timed_ns: Vec<u64>,
     memory: Option<Memory>,
     predictions: Option<Predictions>,
@@ -30,6 +31,7 @@ impl Conversation {
             states: Vec::new(),
             loaded: None,
             first_ns: None,
+            first_digest: None,
             timed_ns: Vec::new(),
             memory: None,
             predictions: None,
@@ -66,7 +68,7 @@ impl Conversation {
             (_, Line::Heartbeat { .. }) => {}
             (_, Line::State(state)) => self.states.push(state),
             (_, Line::Loaded(loaded)) => self.loaded = Some(loaded),
-            (_, Line::First { ns }) => self.first_ns = Some(ns),
+            (_, Line::First { ns, digest }) => (self.first_ns, self.first_digest) = (Some(ns), digest),
             (_, Line::Timed { ns }) => self.timed_ns.extend(ns),
             (_, Line::Memory(memory)) => self.memory = Some(memory),
             (_, Line::Predictions(more)) => self.hear_predictions(more)?,
@@ -109,6 +111,7 @@ impl Conversation {
             hello: self.hello.ok_or_else(|| missing("hello"))?,
             loaded: self.loaded.ok_or_else(|| missing("loading times"))?,
             first_ns: self.first_ns,
+            first_digest: self.first_digest,
             timed_ns: self.timed_ns,
             memory: self.memory,
             predictions: self.predictions,
@@ -163,7 +166,7 @@ mod tests {
             hello(),
             state(),
             Line::Loaded(loaded),
-            Line::First { ns: 9 },
+            Line::First { ns: 9, digest: Some("85944171f73967e8".into()) },
             Line::Heartbeat { doing: Stage::Time, done: 1, total: 3 },
             Line::Timed { ns: vec![5, 6] },
             Line::Timed { ns: vec![7] },
@@ -189,6 +192,7 @@ mod tests {
     fn a_whole_conversation_is_a_measurement() {
         let measurement = told(&whole()).unwrap();
         assert_eq!((measurement.first_ns, measurement.timed_ns), (Some(9), vec![5, 6, 7]));
+        assert_eq!(measurement.first_digest.as_deref(), Some("85944171f73967e8"));
     }
 
     #[test]

@@ -24,6 +24,31 @@ impl ExitStatus {
     pub fn code(self) -> u8 {
         self as u8
     }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            ExitStatus::Ok => "ok",
+            ExitStatus::Failed => "failed",
+            ExitStatus::Usage => "usage or configuration",
+            ExitStatus::Regression => "regression",
+            ExitStatus::Inconclusive => "inconclusive",
+            ExitStatus::Device => "device unreachable or broken",
+        }
+    }
+
+    /// What two parts of one command come to: a proved regression is true whatever else happened; a lost device explains what is missing; what failed
+    /// goes before what was merely not found out.
+    pub fn and(self, other: ExitStatus) -> ExitStatus {
+        let rank = |status: ExitStatus| match status {
+            ExitStatus::Ok => 0,
+            ExitStatus::Inconclusive => 1,
+            ExitStatus::Failed => 2,
+            ExitStatus::Usage => 3,
+            ExitStatus::Device => 4,
+            ExitStatus::Regression => 5,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
 }
 
 impl From<ExitStatus> for ExitCode {

@@ -161,6 +161,7 @@ pub fn measured(device: &str, change: impl FnOnce(&mut Measurement)) -> Outcome 
         },
         loaded: Loaded { parse_ns: 4_000_000, optimise_ns: 8_500_000, inputs: vec![], outputs: vec![], macs: None },
         first_ns: None,
+        first_digest: None,
         timed_ns: vec![],
         memory: None,
         predictions: None,

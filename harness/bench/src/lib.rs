@@ -9,6 +9,7 @@ pub mod conversation;
 pub mod exit;
 pub mod export;
 pub mod gate;
+pub mod history;
 pub mod inventory;
 pub mod markdown;
 pub mod message;

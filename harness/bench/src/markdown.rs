@@ -20,16 +20,18 @@ pub fn render(run: &Run, summaries: &[CaseSummary]) -> String {
     out
 }
 
-fn render_sheet(sheet: &Sheet) -> String {
+pub(crate) fn render_sheet(sheet: &Sheet) -> String {
     let mut out = format!("\n## {}\n\n", escape(&sheet.title));
     out.push_str(&format!("{}\n", escape(&sheet.facts.join(" · "))));
     let heading = sheet.columns.iter().map(|column| match column.unit.as_str() {
         "" => escape(column.name),
         unit => format!("{}, {}", escape(column.name), escape(unit)),
     });
-    out.push('\n');
-    out.push_str(&row(heading));
-    out.push_str(&row(sheet.columns.iter().map(|_| "---:".to_owned())));
+    if !sheet.columns.is_empty() {
+        out.push('\n');
+        out.push_str(&row(heading));
+        out.push_str(&row(sheet.columns.iter().map(|_| "---:".to_owned())));
+    }
     let rows = sheet.columns.first().map_or(0, |column| column.cells.len());
     for index in 0..rows {
         out.push_str(&row(sheet.columns.iter().map(|column| escape(&column.cells[index].text))));

@@ -7,6 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use espalier_protocol::{Job, Mode};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     inventory::Device,
@@ -28,8 +29,8 @@ pub struct PlannedJob {
     /// As `NAME=1x128`.
     pub shapes: Vec<String>,
     pub effort: Effort,
-    /// Bytes by which the environment is made longer, so that the stack begins elsewhere.
-    pub padding: u32,
+    /// Bytes by which the environment is made longer, so that the stack begins elsewhere; `None`: it is left as it is.
+    pub padding: Option<usize>,
     /// A busy-wait after each timed inference, in per cent of it: a drill for the gate.
     pub slow_down_percent: Option<f64>,
     /// Its place in a comparison, where it is part of one.
@@ -37,7 +38,7 @@ pub struct PlannedJob {
 }
 
 /// How much one timing invocation does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effort {
     /// Untimed inferences after the first.
     pub warmup: u32,
@@ -58,6 +59,9 @@ impl From<&MeasuringProtocol> for Effort {
 pub trait Script: Send {
     /// The next job; nothing when all is done. `last` is how the job before ended; nothing at the start.
     fn next(&mut self, last: Option<&Record>) -> Option<PlannedJob>;
+
+    /// The device is lost, and with it the job under way: nothing more is carried out.
+    fn lost(&mut self, failure: &Failure);
 
     /// Jobs in all, as far as can be told.
     fn length(&self) -> u64;
@@ -96,6 +100,8 @@ impl Script for InOrder {
         }
         None
     }
+
+    fn lost(&mut self, _: &Failure) {}
 
     fn length(&self) -> u64 {
         self.jobs.len() as u64
@@ -140,7 +146,7 @@ pub fn jobs(
                 inputs: model.inputs.clone(),
                 shapes: if model.inputs.is_none() { shapes.to_vec() } else { Vec::new() },
                 effort: Effort::from(protocol),
-                padding: 0,
+                padding: None,
                 slow_down_percent: None,
                 trial: None,
             }));
@@ -161,6 +167,7 @@ pub fn runner_job(job: &PlannedJob, device: &Device, path: impl Fn(&str) -> Stri
         iterations,
         min_time_ms,
         cpus: device.conditions.cpus.clone(),
+        slow_down_percent: job.slow_down_percent,
     }
 }
 
@@ -169,12 +176,17 @@ pub fn runner_words(device: &Device, runner: &str, job: &Job) -> Vec<String> {
     device.runner.iter().cloned().chain([runner.to_owned()]).chain(job.to_args()).collect()
 }
 
-/// The same, in an environment that is longer by so many bytes: the stack begins elsewhere, and with it what lies on it.
-pub fn padded_words(words: Vec<String>, bytes: u32) -> Vec<String> {
-    if bytes == 0 {
-        return words;
-    }
-    ["env".to_owned(), format!("ESPALIER_PAD={}", "x".repeat(bytes as usize))].into_iter().chain(words).collect()
+/// The most bytes of padding: a page. A command of that and its flags is short enough for dropbear, which takes 9000 bytes.
+pub const MOST_PADDING: usize = 4096;
+
+/// The same words with a variable of so many bytes (at most [`MOST_PADDING`]) in the environment.
+///
+/// The environment lies above the stack, so that its size moves what a program keeps there; that alone has been seen to change times by several percent
+/// (Mytkowicz et al., "Producing wrong data without doing anything obviously wrong!", ASPLOS 2009). Padded at random, each invocation has another place
+/// and it averages out. Also 0 bytes are said by `env`, so that no invocation is started another way than the rest.
+pub fn padded_words(words: Vec<String>, bytes: usize) -> Vec<String> {
+    let padding = format!("ESPALIER_PAD={}", "x".repeat(bytes.min(MOST_PADDING)));
+    ["env".to_owned(), padding].into_iter().chain(words).collect()
 }
 
 #[cfg(test)]
@@ -302,5 +314,18 @@ mod tests {
             runner_words(&device(), "/b/run", &job).join(" "),
             "nice /b/run score --model /b/sha-0 --inputs /b/sha-x --warmup 1 --iterations 5 --min-time-ms 0 --cpus 3"
         );
+    }
+
+    #[test]
+    fn padding_goes_before_the_devices_own_prefix() {
+        let job = &jobs(&device(), &[model()], &[], &PROTOCOL, &[])[0];
+        let job = runner_job(job, &device(), |sha| format!("/b/{sha}"));
+        let words = runner_words(&device(), "/b/run", &job);
+        let padded = padded_words(words.clone(), 3);
+        assert_eq!(padded[..4], ["env", "ESPALIER_PAD=xxx", "nice", "/b/run"]);
+        assert_eq!(padded[2..], words);
+        for (bytes, expected) in [(0, 0), (4096, 4096), (4097, 4096)] {
+            assert_eq!(padded_words(words.clone(), bytes)[1].len(), "ESPALIER_PAD=".len() + expected);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What is stored of a run: one header, then one record a job, in the order they ended. The only stored shape; tables, exports and verdicts are
 //! functions of it, so that a better statistic tomorrow re-reads today's runs. Raw nanoseconds are kept, summaries are not.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fmt};
 
 use espalier_protocol::{BoardState, Hello, Loaded, Memory, Mode, Predictions};
 use serde::{Deserialize, Serialize};
@@ -129,6 +129,30 @@ pub struct Case {
     pub device: String,
 }
 
+impl Case {
+    /// Reads what [`fmt::Display`] writes: `digits-cnn@0.5 on pi4`.
+    ///
+    /// # Errors
+    /// Says how a case is written.
+    pub fn parse(text: &str) -> Result<Case, String> {
+        let parts = || {
+            let (variant, device) = text.rsplit_once(" on ")?;
+            let (model, ratio) = variant.rsplit_once('@')?;
+            let ratio: f64 = ratio.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio))?;
+            let named = !model.is_empty() && !device.is_empty();
+            // Minus zero is zero.
+            named.then(|| Case { model: model.to_owned(), ratio: ratio + 0.0, device: device.to_owned() })
+        };
+        parts().ok_or_else(|| format!("`{}` is not a case such as `digits-cnn@0.5 on pi4`", text.escape_debug()))
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{} on {}", self.model, self.ratio, self.device)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub case: Case,
@@ -172,6 +196,9 @@ pub struct Measurement {
     pub hello: Hello,
     pub loaded: Loaded,
     pub first_ns: Option<u64>,
+    /// Of the first inference's outputs, as the runner says it ([`espalier_protocol::line::digest`]).
+    #[serde(default)]
+    pub first_digest: Option<String>,
     /// Raw times in order, of `time` jobs.
     pub timed_ns: Vec<u64>,
     pub memory: Option<Memory>,
@@ -316,6 +343,7 @@ pub(crate) mod tests_support {
             },
             loaded: Loaded { parse_ns: 1, optimise_ns: 1, inputs: vec![], outputs: vec![], macs: None },
             first_ns: None,
+            first_digest: None,
             timed_ns: vec![],
             memory: None,
             predictions: None,
@@ -334,6 +362,17 @@ mod tests {
     fn a_run_comes_back_from_its_file() {
         let run = fixture::run();
         assert_eq!(Run::parse(&fixture::lines(&run)).unwrap(), run);
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_release_is_read() {
+        let run = fixture::run();
+        let new = [r#","first_digest":null"#, r#","busy_ms":null"#, r#","own_cpu_ms":null"#];
+        let text = new.iter().fold(fixture::lines(&run), |text, field| {
+            assert!(text.contains(field), "{field}");
+            text.replace(field, "")
+        });
+        assert_eq!(Run::parse(&text).unwrap(), run);
     }
 
     /// Wherever the host lost power after the header: what was written whole is there.
@@ -372,6 +411,18 @@ mod tests {
             (after.measured, after.failed, after.missing),
             (before.measured - 1, before.failed, before.missing + 1)
         );
+    }
+
+    #[test]
+    fn a_case_is_read_as_it_is_written() {
+        for text in ["digits-cnn@0.5 on pi4", "m@0 on local", "a@b@0.955 on d-on.e"] {
+            assert_eq!(Case::parse(text).unwrap().to_string(), text);
+        }
+        let case = Case { model: "m".into(), ratio: 0.1 + 0.2, device: "d".into() };
+        assert_eq!(Case::parse(&case.to_string()), Ok(case));
+        for text in ["", "m on d", "m@0.5", "m@half on d", "m@NaN on d", "m@1.5 on d", "@0.5 on d", "m@0.5 on "] {
+            assert!(Case::parse(text).unwrap_err().contains("is not a case such as"), "{text}");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Column {
 }
 
 impl Column {
-    fn new(name: &'static str, unit: impl Into<String>, rank: u8, cells: Vec<Cell>) -> Column {
+    pub(crate) fn new(name: &'static str, unit: impl Into<String>, rank: u8, cells: Vec<Cell>) -> Column {
         Column { name, unit: unit.into(), rank, cells, legend: "" }
     }
 }
@@ -155,7 +155,7 @@ fn cells(cases: &[&CaseSummary], text: impl Fn(&CaseSummary) -> Option<String>) 
     cases.iter().map(|case| cell(text(case).unwrap_or_else(|| MISSING.to_owned()), Tone::Plain)).collect()
 }
 
-fn cell(text: impl Into<String>, tone: Tone) -> Cell {
+pub(crate) fn cell(text: impl Into<String>, tone: Tone) -> Cell {
     Cell { text: text.into(), tone }
 }
 
@@ -335,15 +335,19 @@ const TIMES: &[(f64, &str)] = &[(1.0, "ns"), (1e3, "µs"), (1e6, "ms"), (1e9, "s
 const SIZES: &[(f64, &str)] = &[(1.0, "B"), (1024.0, "KiB"), (1_048_576.0, "MiB"), (1_073_741_824.0, "GiB")];
 const COUNTS: &[(f64, &str)] = &[(1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G")];
 
+fn steps(unit: Unit) -> &'static [(f64, &'static str)] {
+    match unit {
+        Unit::Nanoseconds => TIMES,
+        Unit::Bytes => SIZES,
+        _ => COUNTS,
+    }
+}
+
 impl Scale {
     fn of_metrics(cases: &[&CaseSummary], metrics: &[Metric]) -> Scale {
         let values = cases.iter().flat_map(|case| metrics.iter().filter_map(|metric| case.value(*metric)));
-        let steps = match metrics.first().map(|metric| metric.unit()) {
-            Some(Unit::Nanoseconds) => TIMES,
-            Some(Unit::Bytes) => SIZES,
-            _ => COUNTS,
-        };
-        Scale::new(values.map(|estimate| estimate.value), steps)
+        let unit = metrics.first().map_or(Unit::Count, |metric| metric.unit());
+        Scale::new(values.map(|estimate| estimate.value), steps(unit))
     }
 
     /// The unit in which the largest value is at least 1, with three digits of the smallest that is not 0.
@@ -368,8 +372,17 @@ pub fn size(bytes: u64) -> String {
     format!("{} {}", scale.text(bytes as f64), scale.unit)
 }
 
+/// Two values in one unit, with a digit more than in a table, because they may lie close together: `1.000 ms` and `1.034 ms`. Of times (ns), sizes
+/// (bytes) and counts.
+pub(crate) fn both(base: f64, candidate: f64, unit: Unit) -> [String; 2] {
+    let scale = Scale::new([base, candidate].into_iter(), steps(unit));
+    let decimals = if scale.divisor == 1.0 { 0 } else { scale.decimals + 1 };
+    let scale = Scale { decimals, ..scale };
+    [base, candidate].map(|value| format!("{} {}", scale.text(value), scale.unit))
+}
+
 /// Foreign text, harmless and of bounded length.
-fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     const MOST: usize = 200;
     let mut kept: String = text.chars().take(MOST).collect();
     if kept.len() < text.len() {

@@ -372,7 +372,8 @@ fn trust(run: &Run, case: &Case, device: &DeviceInfo, medians: &[f64]) -> Option
     })
 }
 
-fn runs_slow(state: &BoardState) -> bool {
+/// Below [`FULL_FREQUENCY`] under the governor that promises the highest.
+pub(crate) fn runs_slow(state: &BoardState) -> bool {
     match (state.governor.as_deref(), state.frequency_khz, state.max_frequency_khz) {
         (Some("performance"), Some(now), Some(max)) => (now as f64) < FULL_FREQUENCY * max as f64,
         _ => false,

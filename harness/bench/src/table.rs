@@ -22,12 +22,14 @@ pub fn render(run: &Run, summaries: &[CaseSummary], look: Look) -> String {
     sheets.iter().map(|sheet| render_sheet(sheet, look)).collect::<Vec<String>>().join("\n")
 }
 
-fn render_sheet(sheet: &Sheet, look: Look) -> String {
+pub(crate) fn render_sheet(sheet: &Sheet, look: Look) -> String {
     let (columns, dropped) = fitting(&sheet.columns, look.width);
     let mut out = format!("{}\n", sheet.title);
     out.push_str(&wrapped(&sheet.facts, " · ", look.width));
-    out.push_str(&table(&columns, look.colour).to_string());
-    out.push('\n');
+    if !columns.is_empty() {
+        out.push_str(&table(&columns, look.colour).to_string());
+        out.push('\n');
+    }
     let mut notes = sheet.notes.clone();
     notes.extend(sheet::legend(columns.into_iter()));
     if !dropped.is_empty() {
@@ -48,11 +50,10 @@ fn table(columns: &[&Column], colour: bool) -> Table {
     if colour {
         table.enforce_styling();
     }
-    table.set_header(
-        columns.iter().map(|column| {
-            Cell::new(heading(column)).set_alignment(CellAlignment::Center).add_attribute(Attribute::Bold)
-        }),
-    );
+    let with_units = has_units(columns);
+    table.set_header(columns.iter().map(|column| {
+        Cell::new(heading(column, with_units)).set_alignment(CellAlignment::Center).add_attribute(Attribute::Bold)
+    }));
     let rows = columns.first().map_or(0, |column| column.cells.len());
     for row in 0..rows {
         table.add_row(columns.iter().map(|column| {
@@ -69,8 +70,13 @@ fn table(columns: &[&Column], colour: bool) -> Table {
     table
 }
 
-fn heading(column: &Column) -> String {
-    format!("{}\n{}", column.name, column.unit)
+/// The second line is left out where no column has a unit.
+fn heading(column: &Column, with_units: bool) -> String {
+    if with_units { format!("{}\n{}", column.name, column.unit) } else { column.name.to_owned() }
+}
+
+fn has_units(columns: &[&Column]) -> bool {
+    columns.iter().any(|column| !column.unit.is_empty())
 }
 
 /// What is shown, and what there is no room for.
@@ -89,7 +95,7 @@ fn fitting(columns: &[Column], width: usize) -> (Vec<&Column>, Vec<&Column>) {
 /// Cells and headings hold nothing but characters of one cell's width.
 fn content_width(column: &Column) -> usize {
     let cells = column.cells.iter().map(|cell| cell.text.chars().count());
-    cells.chain(heading(column).lines().map(|line| line.chars().count())).max().unwrap_or(0)
+    cells.chain(heading(column, true).lines().map(|line| line.chars().count())).max().unwrap_or(0)
 }
 
 /// Parts joined into lines of at most `width`; continued lines are indented. Every line ends with a line break.

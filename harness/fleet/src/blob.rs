@@ -74,7 +74,7 @@ fn put(cache: &Cache, content: &[u8], executable: bool) -> Result<Blob> {
     Ok(Blob { path, sha256, bytes: content.len() as u64 })
 }
 
-fn hash_file(path: &Path) -> io::Result<(String, u64)> {
+pub(crate) fn hash_file(path: &Path) -> io::Result<(String, u64)> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
     let mut piece = vec![0; 256 * 1024];
@@ -90,7 +90,7 @@ fn hash_file(path: &Path) -> io::Result<(String, u64)> {
     }
 }
 
-fn hex(digest: &[u8]) -> String {
+pub(crate) fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -17,6 +17,7 @@ pub mod lease;
 pub mod npz;
 pub mod process;
 pub mod session;
+pub mod store;
 pub mod toolchain;
 pub mod transport;
 mod versions;

@@ -239,7 +239,10 @@ impl Session<'_> {
         let device = &self.work.device;
         let runner = &self.work.runners[job.runner].file.sha256;
         let words = plan::runner_words(device, &path(runner), &plan::runner_job(job, device, path));
-        let words = plan::padded_words(words, job.padding);
+        let words = match job.padding {
+            Some(bytes) => plan::padded_words(words, bytes),
+            None => words,
+        };
         let limits = self.limits();
         let start_ms = self.run_start.elapsed().as_millis() as u64;
         let start = Instant::now();
@@ -269,9 +272,8 @@ impl Session<'_> {
     fn blame(&mut self, failure: Failure) {
         if let Some(job) = self.current.clone() {
             let now = self.run_start.elapsed().as_millis() as u64;
-            let record = self.record(&job, now, Duration::ZERO, Outcome::Failed(failure));
-            // The script is to know, not to go on.
-            self.script.next(Some(&record));
+            self.script.lost(&failure);
+            self.record(&job, now, Duration::ZERO, Outcome::Failed(failure));
         }
     }
 

@@ -2,13 +2,17 @@
 
 use std::{
     cell::Cell,
-    fs,
+    fs, io,
     path::Path,
     process::Command,
-    time::{Duration, Instant},
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
-use espalier_bench::inventory::{Builder, Libc, Target};
+use espalier_bench::{
+    build_plan::Layout,
+    inventory::{Builder, Libc, Target},
+};
 use espalier_fleet::{
     build::{self, Artifact},
     cache::Cache,
@@ -58,8 +62,13 @@ impl Workspace {
 
     #[track_caller]
     fn build(&self) -> Artifact {
+        self.build_as(Layout::USUAL, &self.cache)
+    }
+
+    #[track_caller]
+    fn build_as(&self, layout: Layout, cache: &Cache) -> Artifact {
         let watch = Watch { cancel: &Cancel::default(), progress: &|_| {} };
-        build::build(&self.cache, self.folder.path(), &host(), watch).unwrap_or_else(|error| panic!("{error:?}"))
+        build::build(cache, self.folder.path(), &host(), layout, watch).unwrap_or_else(|error| panic!("{error:?}"))
     }
 }
 
@@ -71,7 +80,13 @@ fn host() -> Target {
 }
 
 fn said(program: &Path) -> String {
-    String::from_utf8(Command::new(program).output().unwrap().stdout).unwrap().trim().to_owned()
+    loop {
+        match Command::new(program).output() {
+            // A child that another test has just forked still has the file open as its parent had while writing it.
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => thread::sleep(Duration::from_millis(10)),
+            output => return String::from_utf8(output.unwrap().stdout).unwrap().trim().to_owned(),
+        }
+    }
 }
 
 #[test]
@@ -103,12 +118,46 @@ fn made_once_and_never_stale() {
 }
 
 #[test]
+fn every_layout_is_an_artifact_of_its_own() {
+    let workspace = Workspace::new();
+    workspace.write("runner/src/main.rs", "fn main() { println!(\"{:?}\", option_env!(\"ESPALIER_LAYOUT\")) }");
+    let build = |layout| workspace.build_as(Layout(layout), &workspace.cache);
+    for (layout, expected) in [(0, "None"), (1, "Some(\"1\")"), (2, "Some(\"2\")")] {
+        let artifact = build(layout);
+        assert_eq!((said(&artifact.path).as_str(), artifact.cached), (expected, false));
+    }
+    for (layout, expected) in [(1, "Some(\"1\")"), (0, "None")] {
+        let artifact = build(layout);
+        assert_eq!((said(&artifact.path).as_str(), artifact.cached), (expected, true));
+    }
+}
+
+/// Two clones share a cache. cargo knows files by their place in the workspace and by time: older sources it would take for those it has built.
+#[test]
+fn an_older_clone_is_built_from_its_own_sources() {
+    let newer = Workspace::new();
+    assert_eq!(said(&newer.build().path), "one");
+    let older = Workspace::new();
+    older.write("words/src/lib.rs", "pub const WORD: &str = \"two\";");
+    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+    for file in
+        ["Cargo.toml", "Cargo.lock", "runner/Cargo.toml", "runner/src/main.rs", "words/Cargo.toml", "words/src/lib.rs"]
+    {
+        let file = fs::File::options().write(true).open(older.folder.path().join(file)).unwrap();
+        file.set_modified(long_ago).unwrap();
+    }
+    assert_eq!(said(&older.build_as(Layout::USUAL, &newer.cache).path), "two");
+    newer.write("words/src/lib.rs", "pub const WORD: &str = \"three\";");
+    assert_eq!(said(&newer.build().path), "three");
+}
+
+#[test]
 fn a_file_from_elsewhere_leaves_it_to_cargo() {
     let workspace = Workspace::new();
     workspace.write("words/src/lib.rs", "pub const WORD: &str = include_str!(\"../../outside.txt\");");
     assert_eq!(said(&workspace.build().path), "seven");
     // cargo compares times of change, whose steps are coarse on some file systems.
-    std::thread::sleep(Duration::from_millis(1100));
+    thread::sleep(Duration::from_millis(1100));
     workspace.write("outside.txt", "eight");
     assert_eq!(said(&workspace.build().path), "eight");
 }
@@ -120,7 +169,7 @@ fn an_error_of_the_compiler_is_shown_and_nothing_is_kept() {
     let lines = Cell::new(0);
     let progress = |_: &str| lines.set(lines.get() + 1);
     let watch = Watch { cancel: &Cancel::default(), progress: &progress };
-    let error = build::build(&workspace.cache, workspace.folder.path(), &host(), watch).unwrap_err();
+    let error = build::build(&workspace.cache, workspace.folder.path(), &host(), Layout::USUAL, watch).unwrap_err();
     let text = format!("{error:#}");
     assert!(text.contains("cannot find value `nonsense`") && text.contains("--profile runner"), "{text}");
     assert!(lines.get() > 0);

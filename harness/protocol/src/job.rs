@@ -24,7 +24,7 @@ impl Mode {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Job {
     pub mode: Mode,
     /// Path of the ONNX file, on the board.
@@ -41,9 +41,15 @@ pub struct Job {
     pub min_time_ms: u64,
     /// CPUs to stay on; empty: wherever the kernel likes.
     pub cpus: Vec<u32>,
+    /// A drill: each timed inference is made to take that many percent longer, above 0 and at most [`Job::MOST_SLOW_DOWN`]. With it the gate shows that it
+    /// would see a slow-down of a known size. A flag only where it is set: runners of earlier releases do not know it.
+    pub slow_down_percent: Option<f64>,
 }
 
 impl Job {
+    /// Eleven times the time; what takes longer than that for a drill is a slip of the pen.
+    pub const MOST_SLOW_DOWN: f64 = 1000.0;
+
     /// The flags after the program's name. Without shell quoting.
     pub fn to_args(&self) -> Vec<String> {
         let mut args = vec![self.mode.name().to_owned(), "--model".into(), self.model.clone()];
@@ -59,6 +65,10 @@ impl Job {
         flag("--min-time-ms", self.min_time_ms.to_string());
         if !self.cpus.is_empty() {
             flag("--cpus", self.cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
+        }
+        if let Some(percent) = self.slow_down_percent {
+            // Printed shortest: reads back to the same bits.
+            flag("--slow-down", percent.to_string());
         }
         args
     }
@@ -81,6 +91,7 @@ impl Job {
             iterations: 1,
             min_time_ms: 0,
             cpus: Vec::new(),
+            slow_down_percent: None,
         };
         while let Some(flag) = args.next() {
             let value = args.next().ok_or_else(|| format!("`{flag}` has no value"))?;
@@ -94,6 +105,7 @@ impl Job {
                 "--cpus" => {
                     job.cpus = value.split(',').map(|cpu| number(flag, cpu)).collect::<Result<_, _>>()?;
                 }
+                "--slow-down" => job.slow_down_percent = Some(slow_down(flag, value)?),
                 _ => return Err(format!("unknown flag `{flag}`")),
             }
         }
@@ -108,13 +120,18 @@ fn number<T: std::str::FromStr>(flag: &str, value: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("`{flag}` wants a whole number, not `{value}`"))
 }
 
+fn slow_down(flag: &str, value: &str) -> Result<f64, String> {
+    let percent = value.parse().ok().filter(|percent| *percent > 0.0 && *percent <= Job::MOST_SLOW_DOWN);
+    percent.ok_or_else(|| format!("`{flag}` wants percent above 0 and at most {}, not `{value}`", Job::MOST_SLOW_DOWN))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn flags_round_trip() {
-        for mode in Mode::ALL {
+        for (mode, slow_down_percent) in Mode::ALL.into_iter().zip([None, Some(5.0), Some(0.1 + 0.2)]) {
             let job = Job {
                 mode,
                 model: "/tmp/a b.onnx".into(),
@@ -124,8 +141,11 @@ mod tests {
                 iterations: 40,
                 min_time_ms: 500,
                 cpus: vec![1, 3],
+                slow_down_percent,
             };
             assert_eq!(Job::from_args(&job.to_args()).unwrap(), job);
+            // A runner of an earlier release refuses flags it does not know.
+            assert_eq!(job.to_args().contains(&"--slow-down".to_owned()), slow_down_percent.is_some());
         }
     }
 
@@ -141,5 +161,9 @@ mod tests {
         check(&["time", "--model"], "`--model` has no value");
         check(&["time", "--warmup", "x"], "`--warmup` wants a whole number, not `x`");
         check(&["time", "--speed", "9"], "unknown flag `--speed`");
+        for value in ["0", "-5", "1000.5", "nan", "inf", "x"] {
+            let expected = format!("`--slow-down` wants percent above 0 and at most 1000, not `{value}`");
+            check(&["time", "--slow-down", value], &expected);
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The host gives the runner one [`Job`] as command-line flags and prepared inputs as a [`tensor`] file; the runner answers with JSON
 //! [`Line`]s on stdout, one a line, `hello` first and `finished` last. A run without `finished` was cut off, whatever its exit status.
-//! Depends on serde alone, so that it costs the runner nothing.
+//! A baseline's runner may be older than the host, so fields and flags are only ever
+//! added, and what is new is optional on both sides. Depends on serde alone, so that it costs the runner nothing.
 
 pub mod job;
 pub mod line;

@@ -13,6 +13,9 @@ pub enum Line {
     /// The first inference after loading, on its own: caches are cold and memory is touched for the first time.
     First {
         ns: u64,
+        /// [`digest`] of its outputs: two invocations of one arm compute the same, or something is wrong with them. An earlier runner does not say it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<String>,
     },
     /// "Still alive", while nothing else is said for [`crate::HEARTBEAT_SECONDS`].
     Heartbeat {
@@ -101,6 +104,13 @@ pub struct BoardState {
     pub memory_available: Option<u64>,
     /// Pages swapped in since boot.
     pub swap_ins: Option<u64>,
+    /// Time all CPUs together were busy since boot, whosever work it was (stolen time counts, waiting for disks does not), in ms and steps of the kernel's
+    /// tick (10 ms). Two states with [`BoardState::own_cpu_ms`] tell what others computed meanwhile.
+    #[serde(default)]
+    pub busy_ms: Option<u64>,
+    /// CPU time of the runner's own process so far, in the same steps.
+    #[serde(default)]
+    pub own_cpu_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -165,4 +175,46 @@ pub struct Predictions {
 impl Predictions {
     /// Output values a sample that still travel to the host.
     pub const MAX_VALUES: usize = 1024;
+}
+
+/// FNV-1a, 64 bits (Fowler, Noll, Vo; RFC 9923), of pieces one behind another, as 16 lower-case hexadecimal digits. Tells accidents apart, not forgeries.
+pub fn digest<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in pieces.into_iter().flatten() {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Test vectors of the FNV authors' reference code.
+    #[test]
+    fn the_digest_is_fnv_1a() {
+        for (text, expected) in [("", "cbf29ce484222325"), ("a", "af63dc4c8601ec8c"), ("foobar", "85944171f73967e8")] {
+            assert_eq!(digest([text.as_bytes()]), expected);
+        }
+        assert_eq!(digest(["foo".as_bytes(), "bar".as_bytes()]), "85944171f73967e8");
+    }
+
+    /// Lines as they were before digests and CPU times: a baseline's runner may be that old.
+    #[test]
+    fn lines_of_an_earlier_runner_are_read() {
+        let read = |line: &str| serde_json::from_str::<Line>(line).unwrap();
+        assert_eq!(read(r#"{"line":"first","ns":9}"#), Line::First { ns: 9, digest: None });
+        let state = r#"{"line":"state","kernel":"6.1.0","cpu":null,"cpus":4,"governor":null,"frequency_khz":null,
+            "max_frequency_khz":null,"temperature_millicelsius":51000,"throttled":false,"load_percent":3,"memory_total":1,
+            "memory_available":1,"swap_ins":0}"#;
+        let Line::State(state) = read(state) else { panic!("not a state") };
+        assert_eq!((state.swap_ins, state.busy_ms, state.own_cpu_ms), (Some(0), None, None));
+    }
+
+    /// The other way around: an earlier host reads what it knows.
+    #[test]
+    fn an_unknown_field_is_passed_over() {
+        let line = r#"{"line":"first","ns":9,"digest":"00","of_tomorrow":1}"#;
+        assert_eq!(serde_json::from_str::<Line>(line).unwrap(), Line::First { ns: 9, digest: Some("00".into()) });
+    }
 }

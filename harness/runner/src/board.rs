@@ -30,6 +30,8 @@ pub fn state(root: &Path, cpu: u32) -> BoardState {
         memory_total: kib("MemTotal"),
         memory_available: kib("MemAvailable"),
         swap_ins: text("proc/vmstat").and_then(|stat| field(&stat, "pswpin")?.parse().ok()),
+        busy_ms: text("proc/stat").and_then(|stat| busy_ticks(&stat)).and_then(milliseconds),
+        own_cpu_ms: text("proc/self/stat").and_then(|stat| own_ticks(&stat)).and_then(milliseconds),
     }
 }
 
@@ -85,6 +87,26 @@ fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 
 fn cpu_name(info: &str) -> Option<String> {
     ["model name", "Model", "Hardware", "uarch", "isa"].iter().find_map(|key| field(info, key)).map(str::to_owned)
+}
+
+/// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal; guests are in user already (proc_stat(5)).
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let times: Vec<u64> = field(stat.lines().next()?, "cpu")?.split(' ').map_while(|time| time.parse().ok()).collect();
+    let [user, nice, system, _idle, _iowait, irq, softirq, steal] = *times.first_chunk()?;
+    Some(user + nice + system + irq + softirq + steal)
+}
+
+/// utime and stime of `/proc/self/stat`, the 14th and 15th field (proc_pid_stat(5)). The second, the program's name, may hold spaces and brackets.
+fn own_ticks(stat: &str) -> Option<u64> {
+    let (_, behind_name) = stat.rsplit_once(") ")?;
+    let mut times = behind_name.split(' ').skip(11).map_while(|time| time.parse::<u64>().ok());
+    Some(times.next()? + times.next()?)
+}
+
+fn milliseconds(ticks: u64) -> Option<u64> {
+    // SAFETY: sysconf only looks a number up.
+    let a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    ticks.checked_mul(1000)?.checked_div(u64::try_from(a_second).ok()?)
 }
 
 /// `0-3,5` is five.
@@ -160,6 +182,8 @@ mod tests {
             ("proc/meminfo", "MemTotal:        3884332 kB\nMemAvailable:    3400000 kB\n"),
             ("proc/vmstat", "pswpin 17\npswpout 3\n"),
             ("proc/loadavg", "0.25 0.10 0.02 1/200 999\n"),
+            ("proc/stat", "cpu  1000 200 30 99999 88888 4 5 6 700 80\ncpu0 1 1 1 1 1 1 1 1 1 1\nintr 17\n"),
+            ("proc/self/stat", "42 (a (b) c) R 1 42 42 0 -1 4194304 500 0 0 0 123 45 7 8 20 0 2 0 99 1000 200\n"),
             ("sys/devices/system/cpu/online", "0-3\n"),
             ("sys/devices/system/cpu/cpu3/cpufreq/scaling_governor", "performance\n"),
             ("sys/devices/system/cpu/cpu3/cpufreq/scaling_cur_freq", "600000\n"),
@@ -181,9 +205,26 @@ mod tests {
             memory_total: Some(3_884_332 * 1024),
             memory_available: Some(3_400_000 * 1024),
             swap_ins: Some(17),
+            // A tick is 10 ms on every Linux there is a runner for.
+            busy_ms: Some((1000 + 200 + 30 + 4 + 5 + 6) * 10),
+            own_cpu_ms: Some((123 + 45) * 10),
         };
         assert_eq!(state(&root, 3), expected);
         fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn cut_short_cpu_times_are_no_numbers() {
+        assert_eq!(busy_ticks("cpu  1 2 3 4 5 6 7\n"), None);
+        assert_eq!(busy_ticks("intr 1 2 3 4 5 6 7 8\n"), None);
+        assert_eq!(own_ticks("42 (runner) R 1 42 42 0 -1 4194304 500 0 0 0 123"), None);
+        assert_eq!(own_ticks("42"), None);
+    }
+
+    #[test]
+    fn this_process_is_part_of_what_is_busy() {
+        let state = state(Path::new("/"), 0);
+        assert!(state.busy_ms.unwrap() >= state.own_cpu_ms.unwrap());
     }
 
     #[test]

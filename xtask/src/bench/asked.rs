@@ -9,7 +9,10 @@ use espalier_bench::{
 };
 
 use super::Flags;
-use crate::context::{Context, LOCAL, usage};
+use crate::{
+    context::{Context, usage},
+    selection,
+};
 
 pub struct Asked {
     pub devices: Vec<Device>,
@@ -20,19 +23,7 @@ pub struct Asked {
 }
 
 pub fn by_flags(context: &Context, flags: &Flags) -> Result<(Inventory, Asked)> {
-    let asked_for = |names: &[String], name: &str| names.iter().any(|asked| asked == name);
-    let inventory = context.inventory(&|file| match file.trim_end_matches(".toml").split_once('/') {
-        Some(("devices", name)) => flags.all_devices || name == LOCAL || asked_for(&flags.device, name),
-        Some((_, name)) => flags.model.is_empty() || asked_for(&flags.model, name),
-        None => true,
-    })?;
-    let devices = if flags.all_devices {
-        inventory.devices.values().filter(|device| device.in_all).cloned().collect()
-    } else if flags.device.is_empty() {
-        devices(&inventory, [LOCAL])?
-    } else {
-        devices(&inventory, flags.device.iter().map(String::as_str))?
-    };
+    let (inventory, devices) = selection::devices(context, &flags.device, flags.all_devices, &flags.model)?;
     let mut models = if flags.model.is_empty() {
         inventory.models.values().cloned().collect()
     } else {
@@ -70,7 +61,7 @@ pub fn as_in(context: &Context, header: &RunHeader) -> Result<(Inventory, Asked)
         Some((_, name)) => header.models.iter().any(|model| model.name == name),
         None => true,
     })?;
-    let devices = devices(&inventory, header.devices.iter().map(|device| device.name.as_str()))?;
+    let devices = selection::named(&inventory, header.devices.iter().map(|device| device.name.as_str()))?;
     let models = header.models.iter().map(|info| earlier_model(info, &inventory)).collect();
     Ok((inventory, Asked { devices, models, protocol: header.protocol, shapes: header.shapes.clone() }))
 }
@@ -97,17 +88,6 @@ pub fn check_same(earlier: &RunHeader, now: &RunHeader, path: &Path) -> Result<(
         }
     }
     Ok(())
-}
-
-fn devices<'a>(inventory: &Inventory, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<Device>> {
-    let mut devices: Vec<Device> = Vec::new();
-    for name in names {
-        let device = inventory.device(name).map_err(|error| usage(error.to_string()))?;
-        if !devices.contains(device) {
-            devices.push(device.clone());
-        }
-    }
-    Ok(devices)
 }
 
 /// By name, or made up around a file.

@@ -7,7 +7,7 @@ mod asked;
 use std::{path::PathBuf, time::Instant};
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use espalier_bench::{
     command::CommandLine,
     exit::ExitStatus,
@@ -26,7 +26,7 @@ use espalier_protocol::Mode;
 
 use self::asked::Asked;
 use crate::{
-    context::{Context, LOCAL},
+    context::{Context, LOCAL, usage},
     progress::{Progress, stop_on_signal},
     provenance,
     report::{self, Exports},
@@ -98,6 +98,20 @@ enum MessageFormat {
     Human,
     /// One JSON object a line
     Json,
+}
+
+impl Flags {
+    /// As they would be written behind `cargo xtask bench`.
+    pub fn from_words(words: &[String]) -> Result<Flags> {
+        #[derive(Parser)]
+        #[command(name = "cargo xtask bench")]
+        struct Bench {
+            #[command(flatten)]
+            flags: Flags,
+        }
+        let words = ["bench".to_owned()].into_iter().chain(words.iter().cloned());
+        Ok(Bench::try_parse_from(words).map_err(|error| usage(error.to_string()))?.flags)
+    }
 }
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
@@ -314,7 +328,7 @@ impl Bench {
         done: &[Record],
     ) -> Result<ExitStatus> {
         for target in targets.iter().filter(|_| self.flags.runner.is_none()) {
-            match build::prepare(&self.context.cache, target) {
+            match build::prepare(&self.context.cache, target, espalier_bench::build_plan::Layout::USUAL) {
                 Ok(prepared) => {
                     println!("# runner for target `{}` ({}): {}", target.name, target.triple, prepared.plan.reason);
                     println!("{}", prepared.plan.command);

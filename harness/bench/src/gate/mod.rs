@@ -1,7 +1,31 @@
 //! The gate: whether a candidate is worse than its baseline, case by case, in three words: pass, regressed, inconclusive.
 //!
 //! Both arms run interleaved in one session; the unit is the process invocation, never the single inference. A verdict is a function of what was
-//! measured, so that it can be given again from the stored invocations. What was not measured is inconclusive: nothing here turns silence into a pass.
+//! measured, so that it can be given again from the stored invocations. What was not measured is inconclusive: nothing here turns silence into a
+//! pass.
+
+pub mod accuracy;
+pub mod baseline;
+pub mod calibration;
+pub mod controls;
+pub mod date;
+pub mod family;
+pub mod file;
+pub mod json;
+pub mod judge;
+pub mod junit;
+pub mod memory;
+pub mod outcome;
+pub mod profile;
+pub mod render;
+pub mod replay;
+pub mod report;
+pub mod session;
+pub mod simulate;
+pub mod size;
+pub mod validity;
+pub mod waivers;
+mod words;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +44,9 @@ pub enum Arm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Criterion {
+    /// The fastest inference of an invocation: what a board does that nobody else keeps busy. For machines whose processor is shared with others, where
+    /// the median jumps between two speeds (Chen and Revels 2016, "Robust benchmarking in noisy environments").
+    Fastest,
     /// Quantiles of the latency of single inferences.
     P50,
     P95,
@@ -36,7 +63,8 @@ pub enum Criterion {
 }
 
 impl Criterion {
-    pub const ALL: [Criterion; 8] = [
+    pub const ALL: [Criterion; 9] = [
+        Criterion::Fastest,
         Criterion::P50,
         Criterion::P95,
         Criterion::P99,
@@ -50,6 +78,7 @@ impl Criterion {
     /// In lower case with dashes, as files and exports have it.
     pub fn name(self) -> &'static str {
         match self {
+            Criterion::Fastest => "fastest",
             Criterion::P50 => "p50",
             Criterion::P95 => "p95",
             Criterion::P99 => "p99",
@@ -61,9 +90,15 @@ impl Criterion {
         }
     }
 
+    /// Whether its verdict can be wrong by chance, so that the error rate of a run is shared with it. Bytes are counted.
+    pub fn shares_error_rate(self) -> bool {
+        self.quantile().is_some() || self == Criterion::Accuracy
+    }
+
     /// The quantile of the invocation's times that is compared; `None` for what is no latency.
     pub fn quantile(self) -> Option<f64> {
         match self {
+            Criterion::Fastest => Some(0.0),
             Criterion::P50 => Some(0.5),
             Criterion::P95 => Some(0.95),
             Criterion::P99 => Some(0.99),
@@ -101,7 +136,8 @@ pub enum Role {
     Gate,
     /// The baseline against itself: anything but "not regressed" is an alarm.
     NegativeControl,
-    /// The baseline against itself made slower by a known amount: anything but "regressed" is an alarm.
+    /// The candidate against itself made slower by a known amount: anything but "regressed" is an alarm. Not the baseline, whose runner may be too old
+    /// to know how.
     PositiveControl,
 }
 
@@ -116,6 +152,8 @@ pub struct Effect {
     pub blocks: usize,
     /// Standard deviation of one pair's difference of logarithms.
     pub pair_sd: f64,
+    /// Standard error of the ratio's logarithm, as the test took it.
+    pub se: f64,
     /// Smallest slow-down that would have failed in 95 of 100 sessions like this one, as a fraction; `None` with fewer than two pairs.
     pub mde: Option<f64>,
 }

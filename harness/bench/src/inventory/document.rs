@@ -256,6 +256,19 @@ impl<'d, 'f> Value<'d, 'f> {
         number
     }
 
+    /// A whole number from 0 on, of any size.
+    pub fn count(&self) -> Option<u64> {
+        let DeValue::Integer(integer) = &self.value else {
+            self.wrong(self.not("a whole number"));
+            return None;
+        };
+        let count = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
+        if count.is_none() {
+            self.wrong(Wrong::new(format!("`{}` must be 0 or more, and below 2^64", self.name)));
+        }
+        count
+    }
+
     /// A number for which `holds` is true; `rule` says when it is, e.g. `from 0 to 1`. Never NaN nor infinite.
     pub fn number(&self, rule: &str, holds: impl FnOnce(f64) -> bool) -> Option<f64> {
         let number = match &self.value {
@@ -288,6 +301,10 @@ impl<'d, 'f> Value<'d, 'f> {
             value: item.into_inner(),
         };
         items.into_iter().map(item).collect()
+    }
+
+    pub fn is_empty_array(&self) -> bool {
+        matches!(&self.value, DeValue::Array(items) if items.is_empty())
     }
 
     pub fn is_table(&self) -> bool {

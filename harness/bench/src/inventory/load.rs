@@ -10,7 +10,7 @@ use super::{
     device::read_device,
     document::{Document, Table, Wrong},
     model::read_model,
-    names::{self, UnknownName},
+    names::{self, UnknownName, ill_name},
     problem::SourceFile,
     values,
 };
@@ -108,10 +108,6 @@ fn named<'a>(sources: &'a [SourceFile], kind: &str, problems: &mut Vec<Problem>)
         named.push((source, name));
     }
     named
-}
-
-fn ill_name(kind: &str, name: &str) -> String {
-    format!("`{name}` cannot be a {kind}'s name: a to z, 0 to 9, `.`, `_` and `-`, a letter or digit first, at most 64")
 }
 
 fn host_target(triple: &str) -> Target {

@@ -4,10 +4,10 @@
 //! every rule holds, or a [`Problem`] for every mistake in all of them.
 
 mod device;
-mod document;
+pub(crate) mod document;
 mod load;
 mod model;
-mod names;
+pub(crate) mod names;
 mod problem;
 #[cfg(test)]
 mod tests;

@@ -73,8 +73,12 @@ pub fn is_name(name: &str) -> bool {
     name.chars().all(allowed) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.len() <= 64
 }
 
+pub(crate) fn ill_name(kind: &str, name: &str) -> String {
+    format!("`{name}` cannot be a {kind}'s name: a to z, 0 to 9, `.`, `_` and `-`, a letter or digit first, at most 64")
+}
+
 /// `` `a`, `b`, `c` ``
-pub(super) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 

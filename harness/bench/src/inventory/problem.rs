@@ -33,7 +33,7 @@ impl SourceFile {
     }
 
     /// The file's name without folder and `.toml`, if it has such a name.
-    pub(super) fn stem(&self) -> Option<&str> {
+    pub(crate) fn stem(&self) -> Option<&str> {
         self.path.rsplit('/').next()?.strip_suffix(".toml")
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use espalier_bench::{
-    build_plan::{PROFILE, RUNNER},
+    build_plan::{Layout, PROFILE, RUNNER},
     inventory::Target,
     runner_sources,
 };
@@ -20,7 +20,16 @@ use sha2::{Digest, Sha256};
 use super::Prepared;
 
 /// Raised when something is added to what is hashed.
-const FORMAT: &str = "espalier-artifact 1";
+const FORMAT: &str = "espalier-artifact 2";
+
+/// What of the workspace's own a runner is made of.
+pub struct Sources {
+    /// Of every file, with its place in the repository. Lower-case hexadecimal.
+    pub hash: String,
+    /// Names of the crates.
+    pub packages: Vec<String>,
+    folders: Vec<PathBuf>,
+}
 
 pub struct Key {
     /// Lower-case hexadecimal.
@@ -31,27 +40,12 @@ pub struct Key {
 
 /// The key of a build as it would be now; nothing when not all that matters can be found.
 pub fn of(repository: &Path, prepared: &Prepared, target: &Target) -> Result<Option<Key>> {
-    let repository = fs::canonicalize(repository).with_context(|| format!("no folder `{}`", repository.display()))?;
-    let manifest = read(&repository.join("Cargo.toml"))?;
+    let Some(sources) = sources(repository)? else { return Ok(None) };
+    let repository = canonical(repository)?;
+    let settings = runner_sources::root_settings(&read(&repository.join("Cargo.toml"))?, PROFILE)
+        .map_err(in_file("Cargo.toml"))?;
     let lock = read(&repository.join("Cargo.lock"))?;
-    let in_file = |file: &'static str| move |error: String| anyhow::anyhow!("cannot read `{file}`: {error}");
     let packages = runner_sources::locked_packages(&lock, RUNNER).map_err(in_file("Cargo.lock"))?;
-    let settings = runner_sources::root_settings(&manifest, PROFILE).map_err(in_file("Cargo.toml"))?;
-
-    let mut missing = packages.local;
-    let mut folders = Vec::new();
-    for member in runner_sources::members(&manifest).map_err(in_file("Cargo.toml"))? {
-        let folder = repository.join(member);
-        let name =
-            fs::read_to_string(folder.join("Cargo.toml")).ok().and_then(|text| runner_sources::package_name(&text));
-        if name.is_some_and(|name| missing.remove(&name)) {
-            folders.push(folder);
-        }
-    }
-    if !missing.is_empty() {
-        // A crate in a folder outside of the workspace: cargo knows where, and decides.
-        return Ok(None);
-    }
 
     let mut parts = Parts::default();
     parts.add("format", FORMAT);
@@ -69,6 +63,34 @@ pub fn of(repository: &Path, prepared: &Prepared, target: &Target) -> Result<Opt
             parts.add(&file.display().to_string(), text);
         }
     }
+    parts.add("sources", &sources.hash);
+    Ok(Some(Key { name: parts.hash(), folders: sources.folders }))
+}
+
+/// The sources as they are now; nothing when not all can be found.
+pub fn sources(repository: &Path) -> Result<Option<Sources>> {
+    let repository = canonical(repository)?;
+    let manifest = read(&repository.join("Cargo.toml"))?;
+    let lock = read(&repository.join("Cargo.lock"))?;
+    let packages = runner_sources::locked_packages(&lock, RUNNER).map_err(in_file("Cargo.lock"))?;
+    let local = packages.local.iter().cloned().collect();
+
+    let mut missing = packages.local;
+    let mut folders = Vec::new();
+    for member in runner_sources::members(&manifest).map_err(in_file("Cargo.toml"))? {
+        let folder = repository.join(member);
+        let name =
+            fs::read_to_string(folder.join("Cargo.toml")).ok().and_then(|text| runner_sources::package_name(&text));
+        if name.is_some_and(|name| missing.remove(&name)) {
+            folders.push(folder);
+        }
+    }
+    if !missing.is_empty() {
+        // A crate in a folder outside of the workspace: cargo knows where, and decides.
+        return Ok(None);
+    }
+
+    let mut parts = Parts::default();
     for folder in &folders {
         let mut files = Vec::new();
         list(folder, &mut files)?;
@@ -79,7 +101,7 @@ pub fn of(repository: &Path, prepared: &Prepared, target: &Target) -> Result<Opt
             parts.add(&file.strip_prefix(&repository).unwrap_or(&file).display().to_string(), content);
         }
     }
-    Ok(Some(Key { name: parts.hash(), folders }))
+    Ok(Some(Sources { hash: parts.hash(), packages: local, folders }))
 }
 
 impl Key {
@@ -141,6 +163,10 @@ fn is_relevant(name: &str) -> bool {
     let bare = name.strip_prefix("TARGET_").unwrap_or(name);
     let in_family =
         |family: &&str| bare.strip_prefix(*family).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+    if name == Layout::VARIABLE {
+        // Set by hand it moves the usual build.
+        return true;
+    }
     !HARMLESS.contains(&name) && (STARTS.iter().any(|start| name.starts_with(start)) || FAMILIES.iter().any(in_family))
 }
 
@@ -165,6 +191,14 @@ fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
+fn canonical(repository: &Path) -> Result<PathBuf> {
+    fs::canonicalize(repository).with_context(|| format!("no folder `{}`", repository.display()))
+}
+
+fn in_file(file: &'static str) -> impl Fn(String) -> anyhow::Error {
+    move |error| anyhow::anyhow!("cannot read `{file}`: {error}")
+}
+
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))
 }
@@ -186,8 +220,9 @@ mod tests {
 
     #[test]
     fn variables_that_change_a_build_are_told_from_others() {
-        for name in ["CC", "CC_aarch64_unknown_linux_gnu", "TARGET_CFLAGS", "CARGO_PROFILE_RUNNER_LTO", "RUSTC_WRAPPER"]
-        {
+        let relevant =
+            ["CC", "CC_aarch64_unknown_linux_gnu", "TARGET_CFLAGS", "CARGO_PROFILE_RUNNER_LTO", "RUSTC_WRAPPER"];
+        for name in relevant.into_iter().chain(["ESPALIER_LAYOUT"]) {
             assert!(is_relevant(name), "{name}");
         }
         for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_JOBS", "CCACHE", "ARCH", "PATH", "CARGO_PKG_NAME"] {

@@ -5,13 +5,13 @@
 //! is remembered.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
 use espalier_bench::{
-    build_plan::{self, BuildPlan, Cross, Tools, Zigbuild},
+    build_plan::{self, BuildPlan, Cross, Layout, Tools, Zigbuild},
     inventory::{Builder, Target},
 };
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// The target is not buildable as things are; the message says what to run.
-pub fn prepare(cache: &Cache, target: &Target) -> Result<Prepared> {
+pub fn prepare(cache: &Cache, target: &Target, layout: Layout) -> Result<Prepared> {
     let versions = Versions::open(cache)?;
     let active = ActiveRust::find(&versions)?;
     let toolchain = toolchain::find(cache, &versions, &active, target)
@@ -73,7 +73,7 @@ pub fn prepare(cache: &Cache, target: &Target) -> Result<Prepared> {
         target_root: cache.folder("target")?.display().to_string(),
         host: active.host,
     };
-    let plan = build_plan::plan(target, &tools).map_err(anyhow::Error::msg)?;
+    let plan = build_plan::plan(target, &tools, layout).map_err(anyhow::Error::msg)?;
     let compilers = Compilers::of(&plan, zig.as_ref(), &versions)?;
     Ok(Prepared { plan, toolchain, compilers })
 }
@@ -82,8 +82,8 @@ pub fn prepare(cache: &Cache, target: &Target) -> Result<Prepared> {
 ///
 /// # Errors
 /// The target is not buildable as things are, cargo fails, or what it built is not what the target promises.
-pub fn build(cache: &Cache, repository: &Path, target: &Target, watch: Watch) -> Result<Artifact> {
-    let prepared = prepare(cache, target)?;
+pub fn build(cache: &Cache, repository: &Path, target: &Target, layout: Layout, watch: Watch) -> Result<Artifact> {
+    let prepared = prepare(cache, target, layout)?;
     let Prepared { plan, toolchain, compilers } = &prepared;
     // What is in the container `cross` uses cannot be seen from here.
     let key = || match plan.builder {
@@ -97,8 +97,18 @@ pub fn build(cache: &Cache, repository: &Path, target: &Target, watch: Watch) ->
     fs::create_dir_all(&plan.target_folder).with_context(|| format!("cannot make `{}`", plan.target_folder))?;
     let lock = Path::new(&plan.target_folder).join("espalier-lock");
     let _lock = file_lock::hold(&lock, "another build is at work on this target; waiting for it", watch)?;
+    let sources = key::sources(repository)?;
+    let note = Path::new(&plan.target_folder).join("espalier-sources");
+    if let Some(sources) = &sources {
+        forget_others(plan, repository, sources, &note, watch)?;
+    }
     process::run(&plan.command, Some(repository), watch)
         .with_context(|| format!("cannot build the runner for target `{}`", target.name))?;
+    if let Some(sources) = &sources
+        && key::sources(repository).is_ok_and(|now| now.is_some_and(|now| now.hash == sources.hash))
+    {
+        fs::write(&note, &sources.hash).with_context(|| format!("cannot write `{}`", note.display()))?;
+    }
 
     let program = Path::new(&plan.program);
     let content = fs::read(program).with_context(|| format!("cargo built no `{}`", plan.program))?;
@@ -118,6 +128,24 @@ pub fn build(cache: &Cache, repository: &Path, target: &Target, watch: Watch) ->
     }
     let Stored { builder, elf, .. } = stored;
     Ok(Artifact { path: blob.path, sha256: blob.sha256, bytes: blob.bytes, builder, elf, cached: false })
+}
+
+/// cargo tells a workspace's files by their place in it and by when they changed. What was built last in this folder may come from another clone or an
+/// older commit, and sources that are older than that cargo takes for built: unless they are the same, it starts its own crates anew (seconds).
+fn forget_others(plan: &BuildPlan, repository: &Path, sources: &key::Sources, note: &Path, watch: Watch) -> Result<()> {
+    if fs::read_to_string(note).is_ok_and(|last| last == sources.hash) {
+        return Ok(());
+    }
+    match fs::remove_file(note) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove `{}`", note.display()));
+        }
+        _ => {}
+    }
+    let packages = sources.packages.iter().flat_map(|name| ["--package", name]);
+    process::run(&plan.forget.clone().args(packages), Some(repository), watch)
+        .with_context(|| format!("cannot clear `{}` of what was built of other sources", plan.target_folder))?;
+    Ok(())
 }
 
 /// What is remembered of an artifact, in `CACHE/artifacts/<key>.json`.
@@ -185,6 +213,7 @@ fn cross(active: &ActiveRust, toolchain: &Toolchain) -> Cross {
         sysroot: sysroot.display().to_string(),
         toolchain: name,
         engine_options_are_ours: untouched && process::which("docker").is_some(),
+        passed_on: std::env::var("CROSS_BUILD_ENV_PASSTHROUGH").ok(),
     }
 }
 

@@ -11,7 +11,10 @@ use std::{
 };
 
 use crate::server::{self, Sshd, device, fingerprint, key};
-use espalier_bench::inventory::SshAddress;
+use espalier_bench::{
+    inventory::SshAddress,
+    plan::{MOST_PADDING, padded_words},
+};
 use espalier_fleet::{
     cancel::Cancel,
     transport::{Exit, Limits, Transport, TransportError},
@@ -100,6 +103,17 @@ pub fn says_what_it_should(mut board: Transport) {
         })
         .unwrap();
     assert!(output.success());
+
+    for bytes in [0, 1, MOST_PADDING] {
+        let padded = padded_words(words(&["sh", "-c", "echo ${#ESPALIER_PAD}"]), bytes);
+        let mut said = Vec::new();
+        let mut hear = |line: &str| {
+            said.push(line.to_owned());
+            ControlFlow::Continue(())
+        };
+        assert!(board.run(&padded, &[], LIMITS, &Cancel::default(), &mut hear).unwrap().success());
+        assert_eq!(said, [bytes.to_string()]);
+    }
 
     let missing = lines(&mut board, "exec /no/such/program", LIMITS).0.unwrap();
     assert!(matches!(missing.code, Some(126 | 127)) && missing.stderr.contains("/no/such/program"), "{missing:?}");

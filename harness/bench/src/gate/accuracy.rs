@@ -1,0 +1,292 @@
+//! Accuracy: both arms answered the same questions, so only answers that changed say anything (McNemar). Two margins as for times: regressed is a
+//! drop shown to exist and larger than the lower margin, a pass a drop shown to be smaller than the upper one.
+//!
+//! Outputs that are equal bit by bit need no statistics and no labels. Classes that are all equal need no labels either, since nothing was lost or
+//! won, but a small eval set shows little by that: they are judged by the limit like everything else.
+
+use espalier_protocol::Predictions;
+use espalier_stats::{mcnemar_one_sided, paired_drop};
+
+use super::{Finding, Verdict};
+
+/// Drops of accuracy as fractions: 0.01 is one percentage point.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Margins {
+    /// An observed drop up to this is no regression, however sure it is.
+    pub lower: f64,
+    /// A drop that is surely below this passes.
+    pub upper: f64,
+    /// A contract on the eval set itself: an observed drop above this is a regression whatever the statistics say.
+    pub max_drop: Option<f64>,
+}
+
+impl Default for Margins {
+    fn default() -> Margins {
+        Margins { lower: 0.002, upper: 0.01, max_drop: None }
+    }
+}
+
+/// Of the limit that a pass needs, one-sided.
+const CONFIDENCE: f64 = 0.95;
+
+/// `alpha`: how often a candidate that is as good may be called regressed by the statistics. `labels` in the order of the predictions.
+pub fn judge_accuracy(
+    labels: Option<&[i64]>,
+    base: &Predictions,
+    candidate: &Predictions,
+    alpha: f64,
+    margins: Margins,
+) -> (Verdict, Finding, String) {
+    let nothing = |reason: String| (Verdict::Inconclusive, Finding::Nothing, reason);
+    let answers = base.classes.len();
+    if answers == 0 || candidate.classes.len() != answers {
+        let given = candidate.classes.len();
+        return nothing(format!("no comparison: {answers} answers of the baseline and {given} of the candidate"));
+    }
+    if same_outputs(base, candidate) {
+        return same(answers as u64);
+    }
+    let changed = base.classes.iter().zip(&candidate.classes).filter(|(base, candidate)| base != candidate).count();
+    let (lost, won) = match labels {
+        _ if changed == 0 => (0, 0),
+        None => {
+            return nothing(format!(
+                "{changed} of {answers} answers changed; which were right takes an eval set with labels"
+            ));
+        }
+        Some(labels) if labels.len() != answers => {
+            return nothing(format!("no comparison: {answers} answers for {} labels", labels.len()));
+        }
+        Some(labels) => lost_and_won(labels, base, candidate),
+    };
+    judge_counts(lost, won, changed as u64, answers as u64, alpha, margins)
+}
+
+fn judge_counts(
+    lost: u64,
+    won: u64,
+    changed: u64,
+    total: u64,
+    alpha: f64,
+    margins: Margins,
+) -> (Verdict, Finding, String) {
+    let drop = match paired_drop(lost, won, total) {
+        Ok(drop) => drop,
+        Err(error) => return (Verdict::Inconclusive, Finding::Nothing, error.to_string()),
+    };
+    let (p_value, observed, drop_high) = (mcnemar_one_sided(lost, won), drop.observed, drop.upper(CONFIDENCE));
+    let seen = format!(
+        "{changed} of {total} answers changed, {lost} for the worse and {won} for the better: drop {:.2} pp, below {:.2} pp at {} %",
+        observed * 100.0,
+        drop_high * 100.0,
+        CONFIDENCE * 100.0
+    );
+    // Counts over a total: what is over by less than a thousandth of an answer is rounding.
+    let above = |margin: f64| observed > margin + 1e-3 / total as f64;
+    let points = |margin: f64| format!("{} pp", (margin * 1e8).round() / 1e6);
+    let (verdict, why) = match margins.max_drop {
+        Some(budget) if above(budget) => {
+            (Verdict::Regressed, format!("over the budget of {} on this eval set", points(budget)))
+        }
+        _ if p_value < alpha && above(margins.lower) => {
+            (Verdict::Regressed, format!("a drop, p {p_value:.1e}, and above {}", points(margins.lower)))
+        }
+        _ if drop_high < margins.upper => (Verdict::Pass, format!("surely below {}", points(margins.upper))),
+        _ => {
+            let margin = points(margins.upper);
+            (Verdict::Inconclusive, format!("neither a drop nor surely below {margin}: a larger eval set may tell"))
+        }
+    };
+    let finding = Finding::Accuracy { lost, won, total, p_value, drop: observed, drop_high, same_outputs: false };
+    (verdict, finding, format!("{seen}; {why}"))
+}
+
+fn same(total: u64) -> (Verdict, Finding, String) {
+    let finding =
+        Finding::Accuracy { lost: 0, won: 0, total, p_value: 1.0, drop: 0.0, drop_high: 0.0, same_outputs: true };
+    (Verdict::Pass, finding, format!("the outputs for all {total} samples are equal bit by bit"))
+}
+
+/// Bit by bit. Values that did not travel are not known to be equal.
+fn same_outputs(base: &Predictions, candidate: &Predictions) -> bool {
+    let bits = |said: &Predictions| -> Vec<Vec<u32>> {
+        said.values.iter().map(|values| values.iter().map(|value| value.to_bits()).collect()).collect()
+    };
+    let complete = base.values.len() == base.classes.len() && base.values.iter().all(|values| !values.is_empty());
+    complete && base.start == candidate.start && base.classes == candidate.classes && bits(base) == bits(candidate)
+}
+
+/// Answers that only the baseline, and that only the candidate has right. All of the same length.
+fn lost_and_won(labels: &[i64], base: &Predictions, candidate: &Predictions) -> (u64, u64) {
+    let right = |said: &Predictions| -> Vec<bool> {
+        labels.iter().zip(&said.classes).map(|(label, class)| *label == i64::from(*class)).collect()
+    };
+    let (base, candidate) = (right(base), right(candidate));
+    let count = |was: bool| base.iter().zip(&candidate).filter(|(b, c)| **b == was && **c != was).count() as u64;
+    (count(true), count(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALPHA: f64 = 0.001;
+
+    fn answers(classes: Vec<u32>, value: f32) -> Predictions {
+        let values = classes.iter().map(|class| vec![*class as f32, value]).collect();
+        Predictions { start: 0, classes, values }
+    }
+
+    /// Labels, and arms of which the baseline alone is right on the first `lost` of `total` and the candidate alone on the next `won`.
+    fn arms(lost: usize, won: usize, total: usize) -> (Vec<i64>, Predictions, Predictions) {
+        let class = |wrong: std::ops::Range<usize>| (0..total).map(|i| u32::from(wrong.contains(&i))).collect();
+        (vec![0; total], answers(class(lost..lost + won), 1.0), answers(class(0..lost), 2.0))
+    }
+
+    fn judge(lost: usize, won: usize, total: usize, max_drop: Option<f64>) -> (Verdict, Finding, String) {
+        let (labels, base, candidate) = arms(lost, won, total);
+        judge_accuracy(Some(&labels), &base, &candidate, ALPHA, Margins { max_drop, ..Margins::default() })
+    }
+
+    #[test]
+    fn verdicts_and_their_words() {
+        for (lost, won, total, max_drop, verdict, reason) in [
+            (
+                60,
+                10,
+                4000,
+                None,
+                Verdict::Regressed,
+                "70 of 4000 answers changed, 60 for the worse and 10 for the better: drop 1.25 pp, below 1.59 pp at 95 %; \
+                 a drop, p 4.0e-10, and above 0.2 pp",
+            ),
+            (
+                20,
+                8,
+                497,
+                None,
+                Verdict::Inconclusive,
+                "28 of 497 answers changed, 20 for the worse and 8 for the better: drop 2.41 pp, below 4.16 pp at 95 %; \
+                 neither a drop nor surely below 1 pp: a larger eval set may tell",
+            ),
+            (
+                20,
+                8,
+                497,
+                Some(0.01),
+                Verdict::Regressed,
+                "28 of 497 answers changed, 20 for the worse and 8 for the better: drop 2.41 pp, below 4.16 pp at 95 %; \
+                 over the budget of 1 pp on this eval set",
+            ),
+            (
+                60,
+                40,
+                10_000,
+                Some(0.01),
+                Verdict::Pass,
+                "100 of 10000 answers changed, 60 for the worse and 40 for the better: drop 0.20 pp, below 0.36 pp at 95 %; \
+                 surely below 1 pp",
+            ),
+        ] {
+            let (got, finding, said) = judge(lost, won, total, max_drop);
+            assert_eq!((got, said.as_str()), (verdict, reason));
+            let Finding::Accuracy { lost: l, won: w, total: t, same_outputs, .. } = finding else {
+                panic!("{finding:?}")
+            };
+            assert_eq!((l, w, t, same_outputs), (lost as u64, won as u64, total as u64, false));
+        }
+    }
+
+    /// p = 5e-6 that there is no drop, but it is one of 0.19 pp: nobody needs to hear of it. And exactly as much as the contract allows is within it.
+    #[test]
+    fn margins() {
+        assert_eq!(judge(29, 4, 13_000, None).0, Verdict::Pass);
+        assert_eq!(judge(29, 3, 13_000, None).0, Verdict::Pass);
+        assert_eq!(judge(29, 2, 13_000, None).0, Verdict::Regressed);
+        assert_eq!(judge(30, 0, 3000, Some(0.01)).0, Verdict::Regressed);
+        assert_eq!(judge(3, 0, 300, Some(0.01)).0, Verdict::Inconclusive);
+        assert_eq!(judge(4, 0, 300, Some(0.01)).0, Verdict::Regressed);
+    }
+
+    #[test]
+    fn equal_outputs_need_nothing_else() {
+        let (_, base, _) = arms(3, 2, 10);
+        let (verdict, finding, reason) = judge_accuracy(None, &base, &base.clone(), ALPHA, Margins::default());
+        assert_eq!((verdict, reason.as_str()), (Verdict::Pass, "the outputs for all 10 samples are equal bit by bit"));
+        assert!(matches!(finding, Finding::Accuracy { same_outputs: true, drop_high: 0.0, .. }), "{finding:?}");
+        // Not a number is equal to itself bit by bit; 0 and −0 are not.
+        let nan = Predictions { start: 0, classes: vec![0], values: vec![vec![f32::NAN]] };
+        assert!(same_outputs(&nan, &nan.clone()));
+        let zero = |value: f32| Predictions { start: 0, classes: vec![0], values: vec![vec![value]] };
+        assert!(!same_outputs(&zero(0.0), &zero(-0.0)));
+        let unknown = Predictions { start: 0, classes: vec![0], values: vec![] };
+        assert!(!same_outputs(&unknown, &unknown.clone()));
+    }
+
+    #[test]
+    fn without_labels() {
+        let judge = |classes: Vec<u32>, other: Vec<u32>| {
+            judge_accuracy(None, &answers(classes, 1.0), &answers(other, 2.0), ALPHA, Margins::default())
+        };
+        assert_eq!(judge(vec![1; 497], vec![1; 497]).0, Verdict::Pass);
+        // 230 equal answers do not show that less than one in a hundred changes: 1.645 · √2 / 232 is 1.0027 %.
+        assert_eq!(judge(vec![1; 231], vec![1; 231]).0, Verdict::Pass);
+        assert_eq!(judge(vec![1; 230], vec![1; 230]).0, Verdict::Inconclusive);
+        let mut other = vec![1; 497];
+        other[7] = 2;
+        let (verdict, finding, reason) = judge(vec![1; 497], other);
+        assert_eq!((verdict, finding), (Verdict::Inconclusive, Finding::Nothing));
+        assert_eq!(reason, "1 of 497 answers changed; which were right takes an eval set with labels");
+    }
+
+    #[test]
+    fn lengths_must_agree() {
+        let (labels, base, candidate) = arms(3, 2, 10);
+        for (labels, base, candidate, expected) in [
+            (&labels[..9], &base, &candidate, "no comparison: 10 answers for 9 labels"),
+            (
+                &labels,
+                &answers(vec![], 1.0),
+                &candidate,
+                "no comparison: 0 answers of the baseline and 10 of the candidate",
+            ),
+            (
+                &labels,
+                &base,
+                &answers(vec![1; 9], 1.0),
+                "no comparison: 10 answers of the baseline and 9 of the candidate",
+            ),
+        ] {
+            let (verdict, finding, reason) = judge_accuracy(Some(labels), base, candidate, ALPHA, Margins::default());
+            assert_eq!((verdict, finding, reason.as_str()), (Verdict::Inconclusive, Finding::Nothing, expected));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn exchanging_the_arms(lost in 0usize..80, won in 0usize..80, same in 1usize..4000) {
+            let total = lost + won + same;
+            let (there, back) = (judge(lost, won, total, Some(0.02)), judge(won, lost, total, Some(0.02)));
+            prop_assert!((there.0, back.0) != (Verdict::Regressed, Verdict::Regressed));
+            if let (Finding::Accuracy { drop: one, .. }, Finding::Accuracy { drop: other, .. }) = (there.1, back.1) {
+                prop_assert_eq!(one, -other);
+            }
+        }
+
+        /// More losses never turn a regression into anything better.
+        #[test]
+        fn worse_is_not_better(lost in 0usize..80, won in 0usize..80, same in 100usize..4000) {
+            let total = lost + won + same;
+            let rank = |lost: usize| match judge(lost, won, total, Some(0.02)).0 {
+                Verdict::Pass => 0,
+                Verdict::Inconclusive => 1,
+                Verdict::Regressed => 2,
+            };
+            // Between 19 and 20 changed answers the standard error changes its formula.
+            prop_assume!(lost + won != 19);
+            prop_assert!(rank(lost + 1) >= rank(lost));
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `cargo xtask accept`: the current runners and variants become a baseline. The manifest goes to `reports/baselines/`, to be committed; the files go to
+//! the baseline store. A baseline is all or nothing: a runner that cannot be built stops it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use espalier_bench::{
+    exit::ExitStatus,
+    gate::baseline::{self, Baseline, BaselineModel, BaselineRunner},
+    inventory::{Transport, is_name},
+};
+use espalier_fleet::{
+    blob::Blob,
+    deploy::BlobFile,
+    store::{Put, Store},
+};
+
+use crate::{
+    context::{Context, Exit, usage},
+    progress::{Progress, stop_on_signal},
+    provenance, report, run_file,
+    runners::{self, Builds},
+    selection::{Selected, Selection},
+    variants,
+};
+
+#[derive(Args)]
+pub struct Flags {
+    /// What the baseline is called, e.g. release-1.4
+    #[arg(long, default_value = "main")]
+    name: String,
+    #[command(flatten)]
+    selection: Selection,
+    /// A runner built elsewhere, for every device asked for, instead of building one
+    #[arg(long, value_name = "FILE")]
+    runner: Option<PathBuf>,
+    /// Take the place of a baseline of this name
+    #[arg(long)]
+    replace: bool,
+    /// Show every command as it is run
+    #[arg(short, long)]
+    verbose: bool,
+    /// No progress
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub fn run(flags: Flags) -> Result<ExitStatus> {
+    let context = Context::open()?;
+    if !is_name(&flags.name) {
+        return Err(usage(format!("`{}` cannot be a baseline's name: it becomes a file's", flags.name)));
+    }
+    let path = path(&context.root, &flags.name);
+    if path.exists() && !flags.replace {
+        let path = path.display();
+        return Err(usage(format!("there is a baseline in `{path}`: take another `--name`, or `--replace` it")));
+    }
+    let Selected { inventory, devices, models } = flags.selection.resolve(&context)?;
+    let progress = Progress::new(flags.quiet);
+    let cancel = stop_on_signal(&progress)?;
+    let targets = runners::targets(&inventory, devices.iter())?;
+    let builds = Builds { context: &context, progress: &progress, cancel: &cancel, verbose: flags.verbose };
+    let runners = builds.all(&targets, flags.runner.as_deref())?;
+    let mut files: Vec<BlobFile> = Vec::new();
+    let mut baseline_runners = Vec::new();
+    for target in &targets {
+        let device = devices.iter().find(|device| device.target == target.name).context("a target without device")?;
+        let runner = runners.of(device).map_err(|message| anyhow::anyhow!("{message}"))?;
+        baseline_runners.push(BaselineRunner {
+            target: target.name.clone(),
+            triple: target.triple.clone(),
+            sha256: runner.file.sha256.clone(),
+            bytes: runner.file.bytes,
+            builder: runner.builder.clone(),
+        });
+        files.push(runner.file.clone());
+    }
+    let steps = models.iter().map(|model| model.recipe.ratios.len() as u64).sum();
+    let task = progress.task("prune", Some(steps));
+    let mut baseline_models = Vec::new();
+    for model in &models {
+        let prepared = variants::prepare(&context.cache, &context.root, model, &task)?;
+        files.extend(prepared.files);
+        let info = prepared.info;
+        baseline_models.push(BaselineModel {
+            name: info.name,
+            recipe: info.recipe,
+            inputs: info.inputs,
+            variants: info.variants,
+        });
+    }
+    task.done();
+    let store = Store::find(&context.root)?;
+    for file in &files {
+        let BlobFile { sha256, path, bytes, .. } = file.clone();
+        if store.put(&Blob { path, sha256: sha256.clone(), bytes })? == Put::Repaired {
+            progress.say(&format!("`{sha256}` was damaged in the store, and is whole again: look at that disk"));
+        }
+    }
+    let (accepted, _) = run_file::now()?;
+    let provenance = provenance::of_this_run(&context);
+    let baseline = Baseline {
+        format: baseline::FORMAT,
+        name: flags.name.clone(),
+        accepted,
+        by: provenance::person(),
+        espalier: provenance.espalier,
+        revision: provenance.revision,
+        runners: baseline_runners,
+        models: baseline_models,
+    };
+    std::fs::create_dir_all(path.parent().context("it lies in a folder")?)
+        .with_context(|| format!("cannot make the folder of `{}`", path.display()))?;
+    // The files are in the store before the manifest names them.
+    report::write(&path, &baseline.to_toml())?;
+    let variants: usize = baseline.models.iter().map(|model| model.variants.len()).sum();
+    println!("baseline `{}`: {} runners, {variants} variants", flags.name, baseline.runners.len());
+    println!("manifest: {} (to be committed)", path.display());
+    println!("files: {}", store.folder.display());
+    let local_only = devices.iter().all(|device| matches!(device.transport, Transport::Local));
+    if local_only && flags.selection.device.is_empty() && !flags.selection.all_devices {
+        progress.say("only this machine's runner is in it: `--all-devices` or `--device` takes the boards' too");
+    }
+    Ok(ExitStatus::Ok)
+}
+
+/// Where a baseline's manifest is.
+pub fn path(root: &Path, name: &str) -> PathBuf {
+    root.join("reports/baselines").join(format!("{name}.toml"))
+}
+
+/// The baseline of this name; the only one there is where no name is given.
+///
+/// # Errors
+/// There is none, or more than one to choose from: nothing can be compared, which is not a pass.
+pub fn find(root: &Path, wanted: Option<&str>) -> Result<Baseline> {
+    let folder = root.join("reports/baselines");
+    let mut names: Vec<String> = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries
+            .flatten()
+            .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".toml")?.to_owned()))
+            .collect(),
+        Err(_) => Vec::new(),
+    };
+    names.sort();
+    let none = |message: String| anyhow::Error::new(Exit { status: ExitStatus::Inconclusive, message });
+    let cure = "`cargo xtask accept --name NAME` makes one of what is here now";
+    let name = match (wanted, names.as_slice()) {
+        (Some(wanted), names) if names.iter().any(|name| name == wanted) => wanted.to_owned(),
+        (None, [only]) => only.clone(),
+        (_, []) => return Err(none(format!("there is no baseline in `{}`: {cure}", folder.display()))),
+        (Some(wanted), names) => {
+            return Err(none(format!("there is no baseline `{wanted}` (there are: {}): {cure}", names.join(", "))));
+        }
+        (None, names) => {
+            return Err(none(format!(
+                "there are several baselines ({}): say which with `--baseline`",
+                names.join(", ")
+            )));
+        }
+    };
+    let path = path(root, &name);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    Baseline::parse(&text, &path.display().to_string())
+        .map_err(|error| usage(format!("the baseline has mistakes:\n{error}")))
+}

@@ -1,0 +1,73 @@
+//! Which devices and models a command is about, as flags that several commands have.
+
+use anyhow::Result;
+use clap::Args;
+use espalier_bench::inventory::{Device, Inventory, Model};
+
+use crate::context::{Context, LOCAL, usage};
+
+#[derive(Args, Clone, Default)]
+pub struct Selection {
+    /// A device by its file's name in devices/; may be repeated [default: local]
+    #[arg(short, long, value_name = "NAME")]
+    pub device: Vec<String>,
+    /// Every device in devices/, but those with `in-all = false`
+    #[arg(long, conflicts_with = "device")]
+    pub all_devices: bool,
+    /// A model by its file's name in models/; may be repeated [default: every model in models/]
+    #[arg(short, long, value_name = "NAME")]
+    pub model: Vec<String>,
+}
+
+/// What the files say, and what was selected of it.
+pub struct Selected {
+    pub inventory: Inventory,
+    pub devices: Vec<Device>,
+    pub models: Vec<Model>,
+}
+
+impl Selection {
+    pub fn resolve(&self, context: &Context) -> Result<Selected> {
+        let (inventory, devices) = devices(context, &self.device, self.all_devices, &self.model)?;
+        let models: Vec<Model> = if self.model.is_empty() {
+            inventory.models.values().cloned().collect()
+        } else {
+            let model = |name: &String| inventory.model(name).cloned().map_err(|error| usage(error.to_string()));
+            self.model.iter().map(model).collect::<Result<_>>()?
+        };
+        if models.is_empty() {
+            return Err(usage("there is no model in `models/`"));
+        }
+        Ok(Selected { inventory, devices, models })
+    }
+}
+
+/// What the files say, and the devices asked for. Mistakes in files of others are left aside; `models` are names (none: all) or other words.
+pub fn devices(context: &Context, asked: &[String], all: bool, models: &[String]) -> Result<(Inventory, Vec<Device>)> {
+    let asked_for = |names: &[String], name: &str| names.iter().any(|asked| asked == name);
+    let inventory = context.inventory(&|file| match file.trim_end_matches(".toml").split_once('/') {
+        Some(("devices", name)) => all || name == LOCAL || asked_for(asked, name),
+        Some((_, name)) => models.is_empty() || asked_for(models, name),
+        None => true,
+    })?;
+    let devices = if all {
+        inventory.devices.values().filter(|device| device.in_all).cloned().collect()
+    } else if asked.is_empty() {
+        named(&inventory, [LOCAL])?
+    } else {
+        named(&inventory, asked.iter().map(String::as_str))?
+    };
+    Ok((inventory, devices))
+}
+
+/// Each once, in the order of their names.
+pub fn named<'a>(inventory: &Inventory, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<Device>> {
+    let mut devices: Vec<Device> = Vec::new();
+    for name in names {
+        let device = inventory.device(name).map_err(|error| usage(error.to_string()))?;
+        if !devices.contains(device) {
+            devices.push(device.clone());
+        }
+    }
+    Ok(devices)
+}
