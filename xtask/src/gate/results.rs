@@ -100,7 +100,9 @@ impl Results {
         report::write(&markdown, &render::markdown(&report))?;
         self.remember(context)?;
         progress.say(&format!("invocations: {}", self.path.display()));
-        Ok(if self.cancelled { ExitStatus::Failed } else { report.outcome().status })
+        let status = report.outcome().status;
+        // What was proved and confirmed before it was stopped is proved.
+        Ok(if self.cancelled { ExitStatus::Failed.and(status) } else { status })
     }
 
     /// What came of the gate, behind its invocations.
