@@ -76,11 +76,8 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         });
         files.push(runner.file.clone());
     }
-    let steps = models.iter().map(|model| model.recipe.ratios.len() as u64).sum();
-    let task = progress.task("prune", Some(steps));
     let mut baseline_models = Vec::new();
-    for model in &models {
-        let prepared = variants::prepare(&context.cache, &context.root, model, &task)?;
+    for prepared in variants::prepare_all(&context, &models, &progress)? {
         files.extend(prepared.files);
         let info = prepared.info;
         baseline_models.push(BaselineModel {
@@ -90,7 +87,6 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
             variants: info.variants,
         });
     }
-    task.done();
     let store = Store::find(&context.root)?;
     for file in &files {
         let BlobFile { sha256, path, bytes, .. } = file.clone();

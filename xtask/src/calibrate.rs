@@ -91,15 +91,13 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         ssh_feature::ensure(&context)?;
     }
 
-    let task = progress.task("prune", Some(selected.models.len() as u64));
+    let mut models = selected.models;
+    models.iter_mut().for_each(|model| model.recipe.ratios = vec![0.0]);
     let (mut infos, mut files) = (Vec::new(), Vec::new());
-    for mut model in selected.models {
-        model.recipe.ratios = vec![0.0];
-        let prepared = variants::prepare(&context.cache, &context.root, &model, &task)?;
+    for prepared in variants::prepare_all(&context, &models, &progress)? {
         infos.push(prepared.info);
         files.extend(prepared.files);
     }
-    task.done();
     let target = runners::targets(&selected.inventory, [&device].into_iter())?;
     let target = target.into_iter().next().context("a device has a target")?;
     let builds = Builds { context: &context, progress: &progress, cancel: &cancel, verbose: flags.verbose };

@@ -16,7 +16,10 @@ use espalier_fleet::{
 use espalier_protocol::tensor;
 use espalier_prune::{Axis, Inspection, Port};
 
-use crate::{context::usage, progress::Task};
+use crate::{
+    context::{Context, usage},
+    progress::{Progress, Task},
+};
 
 /// Raised when the pruner gives other bytes for the same recipe.
 const PRUNER: u32 = 1;
@@ -27,8 +30,17 @@ pub struct Prepared {
     pub files: Vec<BlobFile>,
 }
 
+/// Each of the models, with progress.
+pub fn prepare_all(context: &Context, models: &[Model], progress: &Progress) -> Result<Vec<Prepared>> {
+    let steps = models.iter().map(|model| model.recipe.ratios.len() as u64).sum();
+    let task = progress.task("prune", Some(steps));
+    let prepared = models.iter().map(|model| prepare(&context.cache, &context.root, model, &task)).collect();
+    task.done();
+    prepared
+}
+
 /// `root` is where the model's relative paths begin.
-pub fn prepare(cache: &Cache, root: &Path, model: &Model, task: &Task) -> Result<Prepared> {
+fn prepare(cache: &Cache, root: &Path, model: &Model, task: &Task) -> Result<Prepared> {
     let source = root.join(&model.source);
     let dense =
         espalier_prune::file::read(&source).map_err(|error| usage(format!("model `{}`: {error}", model.name)))?;

@@ -201,8 +201,7 @@ impl Bench {
         let mut all = |devices: Vec<&Device>, only: &[Mode]| -> Result<Vec<(DeviceWork, InOrder)>> {
             devices.into_iter().filter_map(|device| work(device, only).transpose()).collect()
         };
-        let is_board = |device: &&Device| device.emulated || device.transport != Transport::Local;
-        let (boards, hosts) = self.asked.devices.iter().partition(is_board);
+        let (boards, hosts) = self.asked.devices.iter().partition(|device| device.is_board());
         let phases =
             [all(reference.iter().collect(), &[Mode::Score])?, all(boards, &Mode::ALL)?, all(hosts, &Mode::ALL)?];
         let sessions =
@@ -221,16 +220,12 @@ impl Bench {
 
     /// The variants of every model, and all their files.
     fn prepare_models(&self) -> Result<(Vec<ModelInfo>, Vec<BlobFile>)> {
-        let models = &self.asked.models;
-        let steps = models.iter().map(|model| model.recipe.ratios.len() as u64).sum();
-        let task = self.progress.task("prune", Some(steps));
+        let prepared = variants::prepare_all(&self.context, &self.asked.models, &self.progress)?;
         let (mut infos, mut files) = (Vec::new(), Vec::new());
-        for model in models {
-            let prepared = variants::prepare(&self.context.cache, &self.context.root, model, &task)?;
+        for prepared in prepared {
             infos.push(prepared.info);
             files.extend(prepared.files);
         }
-        task.done();
         Ok((infos, files))
     }
 

@@ -59,9 +59,8 @@ impl Drill {
         }
         let mut model = selected.models.into_iter().next().context("a model is selected")?;
         model.recipe.ratios = vec![0.0];
-        let task = progress.task("prune", Some(1));
-        let prepared = variants::prepare(&context.cache, &context.root, &model, &task)?;
-        task.done();
+        let prepared = variants::prepare_all(context, std::slice::from_ref(&model), progress)?;
+        let prepared = prepared.into_iter().next().context("one model was prepared")?;
         let targets = runners::targets(&selected.inventory, [&device].into_iter())?;
         let target = targets.into_iter().next().context("a device has a target")?;
         let builds = Builds { context, progress, cancel, verbose: false };

@@ -7,13 +7,12 @@ use std::time::Instant;
 use anyhow::Result;
 use espalier_bench::{
     gate::{
-        Comparison, Role,
+        Comparison, Role, Verdict,
         file::{Entry, StoredSession, is_same},
         profile::{Profile, Terms},
         report::Fault,
         session::{self, CellPlan, GateScript},
     },
-    inventory::Transport,
     record::Failure,
 };
 use espalier_fleet::{
@@ -72,9 +71,8 @@ pub struct Gate<'a> {
 
 impl Gate<'_> {
     pub fn judge(&self, devices: Vec<DeviceGate>, file: &mut GateFile) -> Result<Judged> {
-        let (boards, hosts): (Vec<DeviceGate>, Vec<DeviceGate>) = devices
-            .into_iter()
-            .partition(|gate| gate.work.device.emulated || gate.work.device.transport != Transport::Local);
+        let (boards, hosts): (Vec<DeviceGate>, Vec<DeviceGate>) =
+            devices.into_iter().partition(|gate| gate.work.device.is_board());
         let mut judged = Judged { comparisons: Vec::new(), scripts: Vec::new(), lost: Vec::new(), cancelled: false };
         for phase in [boards, hosts] {
             self.phase(phase, file, &mut judged)?;
@@ -109,7 +107,7 @@ impl Gate<'_> {
                         }
                         _ => CONFIRMATIONS,
                     };
-                    let denied = others.iter().any(|other| other.verdict != espalier_bench::gate::Verdict::Regressed);
+                    let denied = others.iter().any(|other| other.verdict != Verdict::Regressed);
                     *device == gate.work.device.name && others.len() < wanted && !denied
                 };
                 let failed: Vec<&Comparison> =

@@ -210,15 +210,11 @@ impl Asked {
             ssh_feature::ensure(context)?;
         }
 
-        let steps = models.iter().map(|model| model.recipe.ratios.len() as u64).sum();
-        let task = progress.task("prune", Some(steps));
         let (mut infos, mut files) = (Vec::new(), Vec::new());
-        for model in &models {
-            let prepared = variants::prepare(&context.cache, &context.root, model, &task)?;
+        for prepared in variants::prepare_all(context, &models, progress)? {
             infos.push(prepared.info);
             files.extend(prepared.files);
         }
-        task.done();
         let all_asked_for = self.ratios.is_empty() && self.selection.model.is_empty();
         let gone = left_out(&baseline, &infos);
         notes.extend(other_recipes(&baseline, &infos));

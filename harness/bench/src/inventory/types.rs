@@ -91,6 +91,13 @@ pub struct Device {
     pub timeouts: Timeouts,
 }
 
+impl Device {
+    /// Whether it is measured beside others; this host is measured alone, because builds and emulators would disturb it.
+    pub fn is_board(&self) -> bool {
+        self.emulated || self.transport != Transport::Local
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// This host.
