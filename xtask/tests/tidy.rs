@@ -11,9 +11,11 @@ use espalier_bench::inventory::{self, SourceFile, SourceFiles, Surroundings};
 use toml::{Table, Value};
 
 /// The arrows of ARCHITECTURE.md: a crate, its folder and the crates of ours it may use.
-const ARROWS: [(&str, &str, &[&str]); 7] = [
+const ARROWS: [(&str, &str, &[&str]); 9] = [
     ("espalier-protocol", "harness/protocol", &[]),
-    ("espalier-prune", "harness/prune", &[]),
+    ("espalier-onnx", "harness/onnx", &[]),
+    ("espalier-engine", "harness/engine", &["espalier-onnx"]),
+    ("espalier-prune", "harness/prune", &["espalier-engine", "espalier-onnx"]),
     ("espalier-stats", "harness/stats", &[]),
     ("espalier-bench", "harness/bench", &["espalier-protocol", "espalier-stats"]),
     ("espalier-fleet", "harness/fleet", &["espalier-bench", "espalier-protocol"]),

@@ -1,18 +1,11 @@
 //! What can be wrong with a model or a recipe. Each message completes "failed to prune `FILE`: …".
 
+use espalier_onnx::OnnxError;
+
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PruneError {
-    #[error("it is not an ONNX file: {why}")]
-    NotOnnx { why: String },
-    /// Decodes, but breaks a rule of ONNX.
-    #[error("the model is malformed: {why}")]
-    Malformed { why: String },
-    #[error("tensor `{tensor}` {why}")]
-    BadTensor { tensor: String, why: String },
-    #[error(
-        "tensor `{tensor}` keeps its values in another file (`{location}`); read the model from its path, not from bytes alone"
-    )]
-    ExternalData { tensor: String, location: String },
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
     #[error(
         "tensor `{tensor}` has a NaN at flat index {index}; a weight that is not a number has no importance to rank"
     )]

@@ -1,6 +1,6 @@
 //! What a model takes and gives, and what in it can be pruned.
 
-use bytes::Bytes;
+use espalier_onnx::Bytes;
 
 use crate::{
     PruneError,

@@ -6,12 +6,9 @@
 //! The core works on bytes; only [`file`] touches the disk. The same model and recipe give the same bytes everywhere. A variant at ratio 0 is
 //! the dense file itself, byte for byte.
 
-pub mod file;
 pub mod manifest;
-pub mod onnx;
 pub mod prunable;
 pub mod select;
-pub mod tensor;
 
 mod error;
 mod inspect;
@@ -19,8 +16,8 @@ mod magnitude;
 mod recipe;
 mod remove;
 
-pub use bytes::Bytes;
 pub use error::PruneError;
+pub use espalier_onnx::{self as onnx, Bytes, OnnxError, file, tensor};
 pub use inspect::{Axis, Inspection, Port, inspect};
 pub use manifest::{Manifest, PrunedTensor};
 pub use prunable::{Reason, Untouched};

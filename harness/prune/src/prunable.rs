@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    PruneError,
+    OnnxError, PruneError,
     onnx::{GraphProto, Model, NodeProto, SparseTensorProto, TensorProto, tensor_proto::DataType},
     tensor::{dtype_name, element_count, may_hold_weights},
 };
@@ -145,7 +145,7 @@ impl fmt::Display for Reason {
 }
 
 /// # Errors
-/// [`PruneError::Malformed`] for two constants of one name, [`PruneError::BadTensor`] for an impossible shape.
+/// [`OnnxError::Malformed`] for two constants of one name, [`OnnxError::BadTensor`] for an impossible shape.
 pub fn survey(model: &Model) -> Result<Survey, PruneError> {
     let graph = model.graph();
     let uses = Uses::of(graph);
@@ -154,7 +154,7 @@ pub fn survey(model: &Model) -> Result<Survey, PruneError> {
     let mut names = HashSet::new();
     for (name, place) in constants(graph) {
         if !names.insert(name) {
-            return Err(PruneError::Malformed { why: format!("two constant tensors are called `{name}`") });
+            return Err(OnnxError::Malformed { why: format!("two constant tensors are called `{name}`") }.into());
         }
         let tensor = place.tensor(graph);
         if !may_hold_weights(tensor.data_type()) {

@@ -4,7 +4,7 @@
 //! even what this version of the schema does not know. Only where weights are kept as a list of floats (a rare, older form) is the file
 //! encoded anew.
 
-use bytes::Bytes;
+use espalier_onnx::Bytes;
 
 use crate::{
     PruneError,

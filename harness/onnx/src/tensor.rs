@@ -1,8 +1,8 @@
 //! The values of a constant tensor, wherever a file keeps them: as raw little-endian bytes or as a list of floats.
 
 use crate::{
-    PruneError,
-    onnx::{TensorProto, tensor_proto::DataLocation, tensor_proto::DataType},
+    OnnxError, TensorProto,
+    tensor_proto::{DataLocation, DataType},
 };
 
 /// The f32 values of a tensor, in row-major order.
@@ -16,11 +16,11 @@ impl<'a> Values<'a> {
     /// `tensor` must be of type f32; `name` is what the graph calls it (the tensor of a `Constant` node often has no name of its own).
     ///
     /// # Errors
-    /// [`PruneError::ExternalData`], and [`PruneError::BadTensor`] where the values do not fit the shape.
-    pub fn of(name: &str, tensor: &'a TensorProto) -> Result<Values<'a>, PruneError> {
-        let bad = |why: String| PruneError::BadTensor { tensor: name.to_owned(), why };
+    /// [`OnnxError::ExternalData`], and [`OnnxError::BadTensor`] where the values do not fit the shape.
+    pub fn of(name: &str, tensor: &'a TensorProto) -> Result<Values<'a>, OnnxError> {
+        let bad = |why: String| OnnxError::BadTensor { tensor: name.to_owned(), why };
         if let Some(location) = external_location(tensor) {
-            return Err(PruneError::ExternalData { tensor: name.to_owned(), location: location.to_owned() });
+            return Err(OnnxError::ExternalData { tensor: name.to_owned(), location: location.to_owned() });
         }
         if tensor.segment.is_some() {
             return Err(bad("is stored in segments, which is not supported".into()));
@@ -75,13 +75,10 @@ impl<'a> Values<'a> {
 /// How many elements the shape of a tensor has; 1 for a scalar.
 ///
 /// # Errors
-/// [`PruneError::BadTensor`] for a negative axis or a product beyond u64.
-pub fn element_count(name: &str, tensor: &TensorProto) -> Result<u64, PruneError> {
+/// [`OnnxError::BadTensor`] for a negative axis or a product beyond u64.
+pub fn element_count(name: &str, tensor: &TensorProto) -> Result<u64, OnnxError> {
     tensor.dims.iter().try_fold(1u64, |product, axis| product.checked_mul(u64::try_from(*axis).ok()?)).ok_or_else(
-        || PruneError::BadTensor {
-            tensor: name.to_owned(),
-            why: format!("has the impossible shape {:?}", tensor.dims),
-        },
+        || OnnxError::BadTensor { tensor: name.to_owned(), why: format!("has the impossible shape {:?}", tensor.dims) },
     )
 }
 

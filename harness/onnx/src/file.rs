@@ -13,12 +13,8 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    PruneError,
-    onnx::{
-        GraphProto, Model, NodeProto, SparseTensorProto, StringStringEntryProto, TensorProto,
-        tensor_proto::DataLocation,
-    },
-    tensor::external_location,
+    GraphProto, Model, NodeProto, OnnxError, SparseTensorProto, StringStringEntryProto, TensorProto,
+    tensor::external_location, tensor_proto::DataLocation,
 };
 
 /// Protobuf's limit on one message, in bytes.
@@ -35,7 +31,7 @@ pub enum FileError {
     #[error("cannot {verb} `{}`: {source}", path.display())]
     Io { verb: &'static str, path: PathBuf, source: io::Error },
     #[error("`{}`: {source}", path.display())]
-    Model { path: PathBuf, source: PruneError },
+    Model { path: PathBuf, source: OnnxError },
     #[error("`{}`: the data of tensor `{tensor}`: {why}", path.display())]
     ExternalData { path: PathBuf, tensor: String, why: String },
 }
@@ -213,7 +209,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::onnx::{ModelProto, OperatorSetIdProto};
+    use crate::{ModelProto, OperatorSetIdProto};
 
     fn model(values: &[f32]) -> Bytes {
         let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();

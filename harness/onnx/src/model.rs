@@ -1,17 +1,9 @@
-//! ONNX files: bytes in, typed messages out, and back.
-//!
-//! Decoding copies no weights: every `raw_data` is a slice of the file it came from, so that a pruned file can be a patched copy of the
-//! dense one (see [`Model::offset`]). What a file may cost in memory is bounded before it is decoded, in [`budget`].
-
-mod budget;
-mod generated;
+//! A decoded file, and the bytes it came from.
 
 use bytes::Bytes;
 use prost::Message;
 
-pub use generated::*;
-
-use crate::PruneError;
+use crate::{GraphProto, ModelProto, OnnxError, budget};
 
 /// A decoded file.
 #[derive(Clone, Debug)]
@@ -22,9 +14,9 @@ pub struct Model {
 
 impl Model {
     /// # Errors
-    /// [`PruneError::NotOnnx`] for anything that is not a whole ONNX file with a graph, or that would take absurd memory to decode.
-    pub fn decode(source: &Bytes) -> Result<Model, PruneError> {
-        let not_onnx = |why: String| PruneError::NotOnnx { why };
+    /// [`OnnxError::NotOnnx`] for anything that is not a whole ONNX file with a graph, or that would take absurd memory to decode.
+    pub fn decode(source: &Bytes) -> Result<Model, OnnxError> {
+        let not_onnx = |why: String| OnnxError::NotOnnx { why };
         if source.is_empty() {
             return Err(not_onnx("it is empty".into()));
         }

@@ -1,0 +1,102 @@
+//! From the gradients of a run's outputs back to those of any of its values.
+
+use std::collections::HashMap;
+
+use crate::{Array, EngineError, Network, Run, ValueId, ops::Backward};
+
+/// Gradients of the values that were asked for. A value the outputs do not depend on has none.
+#[derive(Clone, Debug, Default)]
+pub struct Gradients(HashMap<ValueId, Array<f32>>);
+
+impl Gradients {
+    pub fn of(&self, value: ValueId) -> Option<&Array<f32>> {
+        self.0.get(&value)
+    }
+
+    pub fn take(&mut self, value: ValueId) -> Option<Array<f32>> {
+        self.0.remove(&value)
+    }
+}
+
+impl Network {
+    /// The gradient of `sum over seeds of <seed, value>` with respect to each of `wanted`: reverse mode. `run` must have been kept whole
+    /// ([`Keep::All`](crate::Keep::All)); a seed has the shape of its value.
+    ///
+    /// # Errors
+    /// [`EngineError::NoGradient`] where the way back leads through an operator that has none.
+    pub fn backward(
+        &self,
+        run: &Run,
+        seeds: &[(ValueId, Array<f32>)],
+        wanted: &[ValueId],
+    ) -> Result<Gradients, EngineError> {
+        let needed = self.depends_on(wanted);
+        let mut gradients: Vec<Option<Array<f32>>> = vec![None; self.values()];
+        for (value, seed) in seeds {
+            add(&mut gradients[*value], seed.clone());
+        }
+        let mut is_wanted = vec![false; self.values()];
+        wanted.iter().for_each(|value| is_wanted[*value] = true);
+        for (index, node) in self.nodes.iter().enumerate().rev() {
+            let wants: Vec<bool> = node.inputs.iter().map(|input| input.is_some_and(|input| needed[input])).collect();
+            let outputs: Vec<Option<Array<f32>>> = node
+                .outputs
+                .iter()
+                .map(|output| {
+                    let output = (*output)?;
+                    if is_wanted[output] { gradients[output].clone() } else { gradients[output].take() }
+                })
+                .collect();
+            if !wants.contains(&true) || outputs.iter().all(Option::is_none) {
+                continue;
+            }
+            let value = |id: &Option<ValueId>| id.and_then(|id| run.values[id].as_ref());
+            let backward = Backward {
+                inputs: node.inputs.iter().map(value).collect(),
+                outputs: node.outputs.iter().map(value).collect(),
+                saved: run.saved.get(index).and_then(Option::as_deref),
+                gradients: outputs,
+                wants,
+            };
+            let found = match node.operator.backward(&backward) {
+                None => {
+                    return Err(EngineError::NoGradient { node: node.name.clone(), op: node.op_type.clone() });
+                }
+                Some(found) => found.map_err(|why| EngineError::Node {
+                    node: node.name.clone(),
+                    op: node.op_type.clone(),
+                    why: format!("its gradient: {why}"),
+                })?,
+            };
+            for ((input, wants), gradient) in node.inputs.iter().zip(&backward.wants).zip(found) {
+                if let (Some(input), true, Some(gradient)) = (input, wants, gradient) {
+                    add(&mut gradients[*input], gradient);
+                }
+            }
+        }
+        let found = wanted.iter().filter_map(|value| Some((*value, gradients[*value].take()?)));
+        Ok(Gradients(found.collect()))
+    }
+
+    /// Which values depend on one of `roots`, or are one.
+    fn depends_on(&self, roots: &[ValueId]) -> Vec<bool> {
+        let mut depends = vec![false; self.values()];
+        roots.iter().for_each(|root| depends[*root] = true);
+        for node in &self.nodes {
+            if node.inputs.iter().flatten().any(|input| depends[*input]) {
+                node.outputs.iter().flatten().for_each(|output| depends[*output] = true);
+            }
+        }
+        depends
+    }
+}
+
+fn add(sum: &mut Option<Array<f32>>, term: Array<f32>) {
+    match sum {
+        None => *sum = Some(term),
+        Some(sum) => {
+            assert_eq!(sum.shape(), term.shape(), "two gradients of one value");
+            sum.data_mut().iter_mut().zip(term.data()).for_each(|(sum, term)| *sum += term);
+        }
+    }
+}
