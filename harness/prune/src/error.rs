@@ -1,5 +1,6 @@
 //! What can be wrong with a model or a recipe. Each message completes "failed to prune `FILE`: …".
 
+use espalier_engine::EngineError;
 use espalier_onnx::OnnxError;
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -14,4 +15,11 @@ pub enum PruneError {
     Ratio { ratio: f64 },
     #[error("nothing in the model can be pruned: {why}")]
     NothingPrunable { why: String },
+    #[error("pruning by {what} is not there yet")]
+    NotYet { what: String },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The samples do not fit the network, or a method's needs.
+    #[error("the samples do not do: {why}")]
+    Samples { why: String },
 }

@@ -8,6 +8,8 @@
 
 pub mod manifest;
 pub mod prunable;
+pub mod samples;
+pub mod scores;
 pub mod select;
 
 mod error;
@@ -21,7 +23,9 @@ pub use espalier_onnx::{self as onnx, Bytes, OnnxError, file, tensor};
 pub use inspect::{Axis, Inspection, Port, inspect};
 pub use manifest::{Manifest, PrunedTensor};
 pub use prunable::{Reason, Untouched};
-pub use recipe::{Method, Recipe, Scope, Unit};
+pub use recipe::{Method, Recipe, Scope, Structure, Unit};
+pub use samples::Samples;
+pub use scores::{Mask, Scores};
 
 use onnx::Model;
 use prunable::Survey;
@@ -42,7 +46,11 @@ pub struct Pruned {
 /// See [`PruneError`]. At ratio 0 only a file that is no model at all, or whose weights do not fit their shapes, is an error.
 pub fn prune(model: &Bytes, recipe: &Recipe) -> Result<Pruned, PruneError> {
     recipe.check()?;
-    let Recipe { method: Method::Magnitude, scope: Scope::Global, unit: Unit::Weight, ratio } = *recipe;
+    let Recipe { method: Method::Magnitude, scope: Scope::Global, unit: Unit::Weight, ratio } = *recipe else {
+        return Err(PruneError::NotYet {
+            what: format!("{}, {}, {}", recipe.method.name(), recipe.scope.name(), recipe.unit),
+        });
+    };
     let model = Model::decode(model)?;
     let survey = prunable::survey(&model)?;
     if survey.prunable() == 0 && ratio > 0.0 {

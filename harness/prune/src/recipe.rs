@@ -1,30 +1,179 @@
-//! What is asked for: the names are those of the model files (`models/*.toml`) and of the manifest.
+//! What is asked for: the names are those of the model files (`models/*.toml`), of the command line and of the manifest.
+
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::PruneError;
 
-/// How the importance of a weight is judged.
+/// How the importance of a weight `w` with gradient `g` is judged; of a unit of several weights: the sum over them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// Absolute value.
+    /// `|w|` (L1 of a unit).
     Magnitude,
+    /// `w²` (L2 of a unit); the same order as `Magnitude` for single weights.
+    MagnitudeL2,
+    /// `|g|`, mean over calibration batches.
+    Gradient,
+    /// `|w g|`, mean over calibration batches: first-order Taylor expansion of the loss (Molchanov et al., 2017).
+    Taylor,
+    /// `|w| ‖x‖₂` with `x` the input that the weight multiplies (Wanda: Sun et al., 2024); mean activation for whole channels.
+    Activation,
+    /// Iterative and free of data: `|w ∂R/∂w|` with R the sum of outputs of the net of absolute weights (Tanaka et al., 2020).
+    Synflow,
+    /// From a seed; the yardstick.
+    Random,
 }
 
-/// What weights compete with.
+impl Method {
+    pub const ALL: [Method; 7] = [
+        Method::Magnitude,
+        Method::MagnitudeL2,
+        Method::Gradient,
+        Method::Taylor,
+        Method::Activation,
+        Method::Synflow,
+        Method::Random,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Magnitude => "magnitude",
+            Method::MagnitudeL2 => "magnitude-l2",
+            Method::Gradient => "gradient",
+            Method::Taylor => "taylor",
+            Method::Activation => "activation",
+            Method::Synflow => "synflow",
+            Method::Random => "random",
+        }
+    }
+
+    /// Whether it looks at samples.
+    pub fn needs_samples(self) -> bool {
+        matches!(self, Method::Gradient | Method::Taylor | Method::Activation)
+    }
+}
+
+/// What units compete with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
-    /// All weights of the model.
+    /// All of the model.
     Global,
+    /// Those of the same tensor; of the same dimension where whole channels go.
+    Local,
 }
 
-/// What is removed together.
+impl Scope {
+    pub const ALL: [Scope; 2] = [Scope::Global, Scope::Local];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Scope::Global => "global",
+            Scope::Local => "local",
+        }
+    }
+}
+
+/// What is removed together. Written `weight`, `2:4`, `block-4x1`, `channel`, …
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(try_from = "String", into = "String")]
 pub enum Unit {
+    /// Single weights, set to zero.
     Weight,
+    /// Of each `of` neighbours along the input axis, `keep` stay: `2:4`. The ratio is then `1 - keep/of`.
+    NOfM { keep: u32, of: u32 },
+    /// Tiles of `rows` output by `columns` input channels, set to zero: `block-4x1`.
+    Block { rows: u32, columns: u32 },
+    /// Parts that are taken out, so that tensors shrink.
+    Structure(Structure),
+}
+
+/// What shrinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Structure {
+    /// Convolution channels (filters), with everything that depends on them.
+    Channel,
+    /// Units of fully connected layers: FFN width, hidden layers.
+    Neuron,
+    /// Attention heads.
+    Head,
+    /// Hidden units of LSTM, GRU and RNN.
+    Hidden,
+    /// Whole residual branches.
+    Layer,
+    /// Channels, neurons, heads and hidden units, whatever the model has.
+    Any,
+}
+
+impl Unit {
+    /// The units that have no numbers in their names, and an example of those that do.
+    pub const NAMES: [&'static str; 9] =
+        ["weight", "2:4", "block-4x1", "channel", "neuron", "head", "hidden", "layer", "structure"];
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unit::Weight => write!(f, "weight"),
+            Unit::NOfM { keep, of } => write!(f, "{keep}:{of}"),
+            Unit::Block { rows, columns } => write!(f, "block-{rows}x{columns}"),
+            Unit::Structure(structure) => f.write_str(match structure {
+                Structure::Channel => "channel",
+                Structure::Neuron => "neuron",
+                Structure::Head => "head",
+                Structure::Hidden => "hidden",
+                Structure::Layer => "layer",
+                Structure::Any => "structure",
+            }),
+        }
+    }
+}
+
+impl FromStr for Unit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Unit, String> {
+        let numbers = |text: &str, separator: char| {
+            let (first, second) = text.split_once(separator)?;
+            let number = |text: &str| text.parse::<u32>().ok().filter(|number| (1..=64).contains(number));
+            Some((number(first)?, number(second)?))
+        };
+        let unknown = || format!("there is no unit `{text}`; known are {}", Unit::NAMES.join(", "));
+        Ok(match text {
+            "weight" => Unit::Weight,
+            "channel" => Unit::Structure(Structure::Channel),
+            "neuron" => Unit::Structure(Structure::Neuron),
+            "head" => Unit::Structure(Structure::Head),
+            "hidden" => Unit::Structure(Structure::Hidden),
+            "layer" => Unit::Structure(Structure::Layer),
+            "structure" => Unit::Structure(Structure::Any),
+            _ => {
+                if let Some(block) = text.strip_prefix("block-") {
+                    let (rows, columns) = numbers(block, 'x').ok_or_else(unknown)?;
+                    Unit::Block { rows, columns }
+                } else {
+                    let (keep, of) = numbers(text, ':').filter(|(keep, of)| keep < of).ok_or_else(unknown)?;
+                    Unit::NOfM { keep, of }
+                }
+            }
+        })
+    }
+}
+
+impl TryFrom<String> for Unit {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Unit, String> {
+        text.parse()
+    }
+}
+
+impl From<Unit> for String {
+    fn from(unit: Unit) -> String {
+        unit.to_string()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,7 +181,7 @@ pub struct Recipe {
     pub method: Method,
     pub scope: Scope,
     pub unit: Unit,
-    /// Fraction of the prunable weights to remove, in [0, 1).
+    /// Fraction of the prunable units to remove, in [0, 1).
     pub ratio: f64,
 }
 
@@ -48,7 +197,7 @@ impl Recipe {
         if (0.0..1.0).contains(&self.ratio) { Ok(()) } else { Err(PruneError::Ratio { ratio: self.ratio }) }
     }
 
-    /// How many of `prunable` weights are removed: `round(ratio * prunable)`, halves away from zero. A ratio just below 1 may round to all.
+    /// How many of `prunable` units are removed: `round(ratio * prunable)`, halves away from zero. A ratio just below 1 may round to all.
     pub fn removed(&self, prunable: u64) -> u64 {
         (self.ratio * prunable as f64).round() as u64
     }
