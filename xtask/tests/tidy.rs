@@ -26,12 +26,15 @@ const ARROWS: [(&str, &str, &[&str]); 9] = [
 /// The end-to-end tests, which may use anything but the runner: that is built for a target, never linked.
 const TESTS: (&str, &str) = ("espalier-tests", "tests");
 
+/// Files for tests: any crate may take it as a development dependency, and only so.
+const FIXTURES: (&str, &str) = ("espalier-fixtures", "tests/fixtures");
+
 #[test]
 fn crates_depend_along_the_arrows_only() {
     let workspace = read_toml("Cargo.toml");
     let members: BTreeSet<&str> =
         workspace["workspace"]["members"].as_array().unwrap().iter().map(|member| member.as_str().unwrap()).collect();
-    let listed = ARROWS.iter().map(|(_, folder, _)| *folder).chain([TESTS.1]).collect();
+    let listed = ARROWS.iter().map(|(_, folder, _)| *folder).chain([TESTS.1, FIXTURES.1]).collect();
     assert_eq!(members, listed, "a crate was added or removed: give it its place in `ARROWS` and in ARCHITECTURE.md");
 
     for (name, folder, allowed) in ARROWS {
@@ -159,6 +162,8 @@ fn shipped_targets_devices_and_models_are_valid() {
 /// The crates of this workspace among all kinds of dependencies.
 fn own_dependencies(manifest: &Table) -> BTreeSet<String> {
     let kinds = ["dependencies", "dev-dependencies", "build-dependencies"];
+    let shipped = manifest.get("dependencies").and_then(Value::as_table);
+    assert!(!shipped.is_some_and(|table| table.contains_key(FIXTURES.0)), "`{}` is for tests only", FIXTURES.0);
     let platforms = manifest.get("target").and_then(Value::as_table).into_iter().flat_map(Table::values);
     let places = platforms.filter_map(Value::as_table).chain([manifest]);
     let tables = places.flat_map(|place| kinds.iter().filter_map(|kind| place.get(*kind)?.as_table()));
@@ -166,7 +171,7 @@ fn own_dependencies(manifest: &Table) -> BTreeSet<String> {
         let renamed = dependency.get("package").and_then(Value::as_str);
         renamed.unwrap_or(name).to_owned()
     });
-    names.filter(|name| name.starts_with("espalier-") || name == "xtask").collect()
+    names.filter(|name| name.starts_with("espalier-") && name != FIXTURES.0 || name == "xtask").collect()
 }
 
 /// Names of all packages below one, according to Cargo.lock.
