@@ -8,6 +8,10 @@ use crate::{Array, Tensor};
 
 mod elementwise;
 
+#[cfg(test)]
+#[allow(dead_code, reason = "families of operators use what they need")]
+mod check;
+
 /// What an operator keeps from its forward for its gradient.
 pub type Saved = Box<dyn Any + Send + Sync>;
 
