@@ -34,7 +34,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let dense = espalier_prune::file::read(&source).map_err(|error| usage(error.to_string()))?;
     let recipe = Recipe::magnitude(flags.ratio);
     recipe.check().map_err(|error| usage(error.to_string()))?;
-    let pruned = espalier_prune::prune(&dense, &recipe)?;
+    let pruned = espalier_prune::prune(&dense, &recipe, None)?;
     espalier_prune::file::write(&flags.output, &pruned.bytes)?;
     if let Some(path) = &flags.manifest {
         report::write(path, &(serde_json::to_string_pretty(&pruned.manifest)? + "\n"))?;

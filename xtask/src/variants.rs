@@ -95,7 +95,7 @@ fn variant(
     {
         return Ok((known, blob));
     }
-    let pruned = espalier_prune::prune(dense, &espalier_prune::Recipe::magnitude(ratio))?;
+    let pruned = espalier_prune::prune(dense, &espalier_prune::Recipe::magnitude(ratio), None)?;
     let blob = blob::put_bytes(cache, &pruned.bytes)?;
     let manifest = pruned.manifest;
     let info = VariantInfo {

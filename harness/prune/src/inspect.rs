@@ -60,6 +60,8 @@ pub fn inspect(model: &Bytes) -> Result<Inspection, PruneError> {
             weights: weight.count,
             removed: 0,
             zeros: values.zeros(),
+            units: weight.count,
+            removed_units: 0,
         });
     }
     let given: std::collections::HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();

@@ -6,30 +6,34 @@
 //! The core works on bytes; only [`file`] touches the disk. The same model and recipe give the same bytes everywhere. A variant at ratio 0 is
 //! the dense file itself, byte for byte.
 
+pub mod importance;
+pub mod layout;
 pub mod manifest;
 pub mod prunable;
+pub mod remove;
 pub mod samples;
 pub mod scores;
 pub mod select;
 
 mod error;
 mod inspect;
-mod magnitude;
 mod recipe;
-mod remove;
 
 pub use error::PruneError;
 pub use espalier_onnx::{self as onnx, Bytes, OnnxError, file, tensor};
 pub use inspect::{Axis, Inspection, Port, inspect};
-pub use manifest::{Manifest, PrunedTensor};
-pub use prunable::{Reason, Untouched};
-pub use recipe::{Method, Recipe, Scope, Structure, Unit};
+pub use manifest::{Calibration, Macs, Manifest, PrunedTensor};
+pub use prunable::{Reason, Untouched, survey};
+pub use recipe::{Amount, Method, Recipe, Scope, Structure, Unit};
 pub use samples::Samples;
 pub use scores::{Mask, Scores};
 
+use std::borrow::Cow;
+
 use onnx::Model;
 use prunable::Survey;
-use remove::Count;
+use remove::Patch;
+use select::{Importance, Removal, Selection};
 use tensor::Values;
 
 /// A variant.
@@ -40,64 +44,119 @@ pub struct Pruned {
     pub manifest: Manifest,
 }
 
-/// Removes exactly `round(ratio * n)` of the model's `n` prunable weights, the least important ones.
+/// Removes exactly `round(ratio * n)` of the model's `n` prunable units, the least important ones. `samples` are for the methods that look at
+/// them: see [`Method::needs_samples`].
 ///
 /// # Errors
 /// See [`PruneError`]. At ratio 0 only a file that is no model at all, or whose weights do not fit their shapes, is an error.
-pub fn prune(model: &Bytes, recipe: &Recipe) -> Result<Pruned, PruneError> {
+pub fn prune(model: &Bytes, recipe: &Recipe, samples: Option<&Samples>) -> Result<Pruned, PruneError> {
     recipe.check()?;
-    let Recipe { method: Method::Magnitude, scope: Scope::Global, unit: Unit::Weight, ratio } = *recipe else {
-        return Err(PruneError::NotYet {
-            what: format!("{}, {}, {}", recipe.method.name(), recipe.scope.name(), recipe.unit),
-        });
-    };
+    if let Unit::Structure(_) = recipe.unit {
+        return Err(PruneError::NotYet { what: recipe.unit.to_string() });
+    }
     let model = Model::decode(model)?;
     let survey = prunable::survey(&model)?;
-    if survey.prunable() == 0 && ratio > 0.0 {
-        return Err(PruneError::NothingPrunable { why: why_nothing(&survey) });
-    }
-    let mut weights = Vec::new();
     for weight in &survey.weights {
-        weights.push((weight.name.as_str(), Values::of(&weight.name, weight.place.tensor(model.graph()))?));
+        Values::of(&weight.name, weight.place.tensor(model.graph()))?;
     }
-
-    let removed = recipe.removed(survey.prunable());
-    let (bytes, counts) = if removed == 0 {
-        let counts = weights.iter().map(|(_, values)| Count { removed: 0, zeros: values.zeros() }).collect();
-        (model.source().clone(), counts)
-    } else {
-        let cut = magnitude::cut(&weights, removed)?;
-        remove::remove(model, &survey, cut, magnitude::importance)?
-    };
-    Ok(Pruned { bytes, manifest: manifest(recipe, survey, &counts) })
+    if recipe.amount().is_nothing() {
+        return unchanged(&model, recipe, survey);
+    }
+    if survey.weights.iter().all(|weight| select::units(weight, recipe.unit) == 0) {
+        return Err(PruneError::NothingPrunable { why: why_nothing(&survey, recipe.unit) });
+    }
+    match importance::from_the_file(&model, &survey, recipe.method, recipe.seed) {
+        Some(importance) => removed(&model, recipe, &survey, &importance, samples),
+        None => {
+            let scores = importance::scores(&model, None, &survey, recipe.method, samples, recipe.batch, recipe.seed)?;
+            removed(&model, recipe, &survey, &|tensor| Ok(Cow::Borrowed(&scores.0[tensor])), samples)
+        }
+    }
 }
 
-fn manifest(recipe: &Recipe, survey: Survey, counts: &[Count]) -> Manifest {
-    let (prunable, parameters) = (survey.prunable(), survey.parameters());
-    let removed = counts.iter().map(|count| count.removed).sum();
-    let tensors = survey.weights.into_iter().zip(counts).map(|(weight, count)| PrunedTensor {
-        name: weight.name,
-        shape: weight.shape,
+fn removed(
+    model: &Model,
+    recipe: &Recipe,
+    survey: &Survey,
+    importance: &Importance<'_>,
+    samples: Option<&Samples>,
+) -> Result<Pruned, PruneError> {
+    let mut selection = Selection::new(survey, recipe.scope, recipe.unit, recipe.amount(), importance, None)?;
+    let mut patch = Patch::of(model);
+    let mut tensors = Vec::new();
+    for (index, weight) in survey.weights.iter().enumerate() {
+        let removal = selection.tensor(index)?;
+        let zeros = patch.zero(&weight.name, weight.place, &removal.removed)?;
+        tensors.push(pruned_tensor(weight, &removal, zeros));
+    }
+    Ok(Pruned { bytes: patch.finish(), manifest: manifest(recipe, survey, tensors, samples) })
+}
+
+fn unchanged(model: &Model, recipe: &Recipe, survey: Survey) -> Result<Pruned, PruneError> {
+    let mut tensors = Vec::new();
+    for weight in &survey.weights {
+        let values = Values::of(&weight.name, weight.place.tensor(model.graph()))?;
+        let removal = Removal { units: select::units(weight, recipe.unit), ..Removal::default() };
+        tensors.push(pruned_tensor(weight, &removal, values.zeros()));
+    }
+    Ok(Pruned { bytes: model.source().clone(), manifest: manifest(recipe, &survey, tensors, None) })
+}
+
+fn pruned_tensor(weight: &prunable::Weight, removal: &Removal, zeros: u64) -> PrunedTensor {
+    PrunedTensor {
+        name: weight.name.clone(),
+        shape: weight.shape.clone(),
         weights: weight.count,
-        removed: count.removed,
-        zeros: count.zeros,
+        removed: removal.removed.iter().map(|removed| u64::from(*removed)).sum(),
+        zeros,
+        units: removal.units,
+        removed_units: removal.removed_units,
+    }
+}
+
+/// `tensors` are those of the survey; what the unit does not fit is listed with the untouched.
+fn manifest(recipe: &Recipe, survey: &Survey, tensors: Vec<PrunedTensor>, samples: Option<&Samples>) -> Manifest {
+    let parameters = survey.parameters();
+    let (tensors, misfits): (Vec<_>, Vec<_>) =
+        tensors.into_iter().partition(|tensor| tensor.units > 0 || tensor.weights == 0);
+    let misfits = misfits.into_iter().map(|tensor| Untouched {
+        name: tensor.name,
+        shape: tensor.shape,
+        parameters: tensor.weights,
+        reason: Reason::Unit { unit: recipe.unit },
+    });
+    let sum = |count: fn(&PrunedTensor) -> u64| tensors.iter().map(count).fold(0, u64::saturating_add);
+    let (units, removed_units) = (sum(|tensor| tensor.units), sum(|tensor| tensor.removed_units));
+    let calibration = samples.filter(|_| recipe.method.needs_samples()).map(|samples| Calibration {
+        samples: samples.len(),
+        batch: recipe.batch,
+        labels: samples.labels.is_some(),
     });
     Manifest {
         method: recipe.method,
         scope: recipe.scope,
         unit: recipe.unit,
         ratio: recipe.ratio,
-        effective_ratio: if prunable == 0 { 0.0 } else { removed as f64 / prunable as f64 },
-        prunable,
-        removed,
-        zeros: counts.iter().map(|count| count.zeros).sum(),
+        threshold: recipe.threshold,
+        effective_ratio: if units == 0 { 0.0 } else { removed_units as f64 / units as f64 },
+        units,
+        removed_units,
+        prunable: sum(|tensor| tensor.weights),
+        removed: sum(|tensor| tensor.removed),
+        zeros: sum(|tensor| tensor.zeros),
         parameters,
-        tensors: tensors.collect(),
-        untouched: survey.untouched,
+        macs: None,
+        calibration,
+        seed: recipe.seed,
+        untouched: misfits.chain(survey.untouched.iter().cloned()).collect(),
+        tensors,
     }
 }
 
-fn why_nothing(survey: &Survey) -> String {
+fn why_nothing(survey: &Survey, unit: Unit) -> String {
+    if let Some(weight) = survey.weights.first() {
+        return format!("`{}`, for one, is {}", weight.name, Reason::Unit { unit });
+    }
     match survey.untouched.iter().find(|tensor| matches!(tensor.reason, Reason::Dtype { .. } | Reason::Indirect { .. }))
     {
         Some(tensor) => format!("`{}`, for one, is {}", tensor.name, tensor.reason),

@@ -4,18 +4,20 @@
 //! table. A tensor several nodes share is one tensor and counts once. Everything that holds parameters and is not pruned is listed with its
 //! reason, so that no layer stays whole without a word. Order is that of the file: initialisers, then `Constant` nodes.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-};
-
-use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 use crate::{
     OnnxError, PruneError,
+    layout::Layout,
     onnx::{GraphProto, Model, NodeProto, SparseTensorProto, TensorProto, tensor_proto::DataType},
     tensor::{dtype_name, element_count, may_hold_weights},
 };
+use uses::{Reached, Uses};
+
+mod reason;
+mod uses;
+
+pub use reason::{Reason, Untouched};
 
 /// What [`survey`] finds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -45,8 +47,12 @@ pub struct Weight {
     pub shape: Vec<u64>,
     /// Number of elements.
     pub count: u64,
-    /// The nodes it is a weight of.
+    /// The nodes it is a weight of, directly or through others that only move values.
     pub used_by: Vec<String>,
+    /// The same by their position in the graph, with which of their inputs it reaches.
+    pub weight_of: Vec<(usize, usize)>,
+    /// Which of its axes are outputs, which inputs; `None` where that cannot be told.
+    pub layout: Option<Layout>,
 }
 
 /// Where in the graph a constant tensor is kept.
@@ -76,74 +82,6 @@ impl Place {
     }
 }
 
-/// A tensor with parameters that is left as it is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Untouched {
-    pub name: String,
-    pub shape: Vec<u64>,
-    pub parameters: u64,
-    pub reason: Reason,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reason {
-    Bias,
-    Normalisation,
-    Embedding,
-    Scalar,
-    /// Input `input` (from 0) of an operator whose constants are not known to be weights.
-    Operator {
-        op: String,
-        input: u32,
-    },
-    /// It may be a weight, but reaches the node that uses it through another one.
-    Indirect {
-        op: String,
-    },
-    /// A weight, but `op` uses it too and not as one.
-    AlsoUsed {
-        op: String,
-    },
-    /// A weight of a type whose pruning is not supported.
-    Dtype {
-        dtype: String,
-    },
-    /// Kept as something else than a dense tensor.
-    Storage {
-        form: String,
-    },
-    Subgraph {
-        node: String,
-    },
-    Function {
-        function: String,
-    },
-    /// The graph gives it out as a result.
-    Output,
-    Unused,
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reason::Bias => write!(f, "bias"),
-            Reason::Normalisation => write!(f, "parameter of a normalisation"),
-            Reason::Embedding => write!(f, "embedding table"),
-            Reason::Scalar => write!(f, "scalar"),
-            Reason::Operator { op, input } => write!(f, "input {input} of `{op}`, not known to be a weight"),
-            Reason::Indirect { op } => write!(f, "reaches its use through `{op}`"),
-            Reason::AlsoUsed { op } => write!(f, "a weight, but also used by `{op}`"),
-            Reason::Dtype { dtype } => write!(f, "a weight of type {dtype}, only float32 is pruned"),
-            Reason::Storage { form } => write!(f, "kept as {form}"),
-            Reason::Subgraph { node } => write!(f, "used in a subgraph of `{node}`"),
-            Reason::Function { function } => write!(f, "in the function `{function}`"),
-            Reason::Output => write!(f, "is itself an output of the model"),
-            Reason::Unused => write!(f, "used by no node"),
-        }
-    }
-}
-
 /// # Errors
 /// [`OnnxError::Malformed`] for two constants of one name, [`OnnxError::BadTensor`] for an impossible shape.
 pub fn survey(model: &Model) -> Result<Survey, PruneError> {
@@ -162,8 +100,11 @@ pub fn survey(model: &Model) -> Result<Survey, PruneError> {
         }
         let count = element_count(name, tensor)?;
         let shape = shape(tensor);
-        match judge(tensor, count, uses.of_tensor(name)) {
-            Ok(used_by) => survey.weights.push(Weight { name: name.to_owned(), place, shape, count, used_by }),
+        match judge(tensor, count, uses.follow(name, shape.len())) {
+            Ok(Reached { weight_of, layout, .. }) => {
+                let used_by = weight_of.iter().map(|(node, _)| label(&graph.node[*node])).collect();
+                survey.weights.push(Weight { name: name.to_owned(), place, shape, count, used_by, weight_of, layout });
+            }
             Err(reason) => {
                 survey.untouched.push(Untouched { name: name.to_owned(), shape, parameters: count, reason });
             }
@@ -184,104 +125,18 @@ pub fn survey(model: &Model) -> Result<Survey, PruneError> {
     Ok(survey)
 }
 
-/// What one node does with a constant.
-enum Role {
-    Weight,
-    Not(Reason),
-}
-
-fn role(node: &NodeProto, input: usize) -> Role {
-    let op = node.op_type();
-    let unknown = || Role::Not(Reason::Operator { op: qualified_op(node), input: input as u32 });
-    if !is_standard(node) {
-        return unknown();
-    }
-    match (op, input) {
-        ("Conv" | "ConvTranspose", 1) | ("Gemm" | "MatMul", 0 | 1) | ("LSTM" | "GRU" | "RNN", 1 | 2) => Role::Weight,
-        // Integer arithmetic: weights all the same; their type keeps them from being pruned.
-        ("ConvInteger" | "MatMulInteger", 1) | ("QLinearConv" | "QLinearMatMul", 3) => Role::Weight,
-        ("Conv" | "ConvTranspose" | "Gemm", 2) | ("LSTM" | "GRU" | "RNN", 3) | ("Add" | "Sub", _) => {
-            Role::Not(Reason::Bias)
-        }
-        ("BatchNormalization", 1..=4)
-        | ("LayerNormalization" | "InstanceNormalization" | "GroupNormalization" | "RMSNormalization", 1 | 2) => {
-            Role::Not(Reason::Normalisation)
-        }
-        ("Gather", 0) => Role::Not(Reason::Embedding),
-        ("Identity" | "Transpose" | "Cast" | "Reshape" | "Squeeze" | "Unsqueeze" | "DequantizeLinear", 0) => {
-            Role::Not(Reason::Indirect { op: op.to_owned() })
-        }
-        _ => unknown(),
-    }
-}
-
-/// The nodes a tensor is a weight of, or why it is left alone.
-fn judge(tensor: &TensorProto, count: u64, uses: &[Use<'_>]) -> Result<Vec<String>, Reason> {
-    let mut used_by = Vec::new();
-    let mut other = None;
-    for usage in uses {
-        match usage {
-            Use::Node { node, input } => match role(node, *input) {
-                Role::Weight => used_by.push(label(node)),
-                Role::Not(reason) => other = other.or(Some((qualified_op(node), reason))),
-            },
-            Use::Subgraph { node } => {
-                other = other.or(Some((qualified_op(node), Reason::Subgraph { node: label(node) })));
-            }
-            Use::Output => other = other.or(Some((String::new(), Reason::Output))),
-        }
-    }
-    match other {
+/// What it is a weight of, or why it is left alone.
+fn judge(tensor: &TensorProto, count: u64, mut reached: Reached) -> Result<Reached, Reason> {
+    match reached.other.take() {
         Some((_, Reason::Output)) => Err(Reason::Output),
-        Some((op, _)) if !used_by.is_empty() => Err(Reason::AlsoUsed { op }),
+        Some((op, _)) if !reached.weight_of.is_empty() => Err(Reason::AlsoUsed { op }),
         Some(_) if count == 1 => Err(Reason::Scalar),
         Some((_, reason)) => Err(reason),
-        None if used_by.is_empty() => Err(Reason::Unused),
+        None if reached.weight_of.is_empty() => Err(Reason::Unused),
         None if tensor.data_type() != DataType::Float as i32 => {
             Err(Reason::Dtype { dtype: dtype_name(tensor.data_type()).to_owned() })
         }
-        None => Ok(used_by),
-    }
-}
-
-enum Use<'a> {
-    Node { node: &'a NodeProto, input: usize },
-    Subgraph { node: &'a NodeProto },
-    Output,
-}
-
-struct Uses<'a>(HashMap<&'a str, Vec<Use<'a>>>);
-
-impl<'a> Uses<'a> {
-    fn of(graph: &'a GraphProto) -> Uses<'a> {
-        let mut uses: HashMap<&str, Vec<Use<'_>>> = HashMap::new();
-        for node in &graph.node {
-            for (input, name) in node.input.iter().enumerate() {
-                uses.entry(name).or_default().push(Use::Node { node, input });
-            }
-            // Names within that are defined within too are noted in vain: that only makes us more careful.
-            let mut within = Vec::new();
-            subgraphs(node).for_each(|subgraph| names_used(subgraph, &mut within));
-            for name in within {
-                uses.entry(name).or_default().push(Use::Subgraph { node });
-            }
-        }
-        for output in &graph.output {
-            uses.entry(output.name()).or_default().push(Use::Output);
-        }
-        Uses(uses)
-    }
-
-    fn of_tensor(&self, name: &str) -> &[Use<'a>] {
-        self.0.get(name).map_or(&[], Vec::as_slice)
-    }
-}
-
-fn names_used<'a>(graph: &'a GraphProto, names: &mut Vec<&'a str>) {
-    names.extend(graph.output.iter().map(|output| output.name()));
-    for node in &graph.node {
-        names.extend(node.input.iter().map(String::as_str));
-        subgraphs(node).for_each(|subgraph| names_used(subgraph, names));
+        None => Ok(reached),
     }
 }
 
@@ -291,7 +146,7 @@ fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
 }
 
 /// Every dense constant of a graph by its name, in the order of the file.
-fn constants(graph: &GraphProto) -> impl Iterator<Item = (&str, Place)> {
+pub(crate) fn constants(graph: &GraphProto) -> impl Iterator<Item = (&str, Place)> {
     let initializers = graph.initializer.iter().enumerate();
     let nodes = graph.node.iter().enumerate().filter(|(_, node)| is_constant(node));
     initializers.map(|(index, tensor)| (tensor.name(), Place::Initializer(index))).chain(nodes.filter_map(

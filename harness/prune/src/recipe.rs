@@ -111,6 +111,18 @@ impl Unit {
     /// The units that have no numbers in their names, and an example of those that do.
     pub const NAMES: [&'static str; 9] =
         ["weight", "2:4", "block-4x1", "channel", "neuron", "head", "hidden", "layer", "structure"];
+
+    /// # Errors
+    /// [`PruneError::NOfM`]: of each `of` weights `keep` stay, so there is one ratio and no threshold.
+    pub fn check(self, amount: Amount) -> Result<(), PruneError> {
+        let Unit::NOfM { keep, of } = self else { return Ok(()) };
+        let only = 1.0 - f64::from(keep) / f64::from(of);
+        match amount {
+            // As written with a few digits: 0.667 for 1:3.
+            Amount::Ratio(ratio) if ratio == 0.0 || (ratio - only).abs() < 1e-3 => Ok(()),
+            _ => Err(PruneError::NOfM { keep, of, only }),
+        }
+    }
 }
 
 impl fmt::Display for Unit {
@@ -176,6 +188,39 @@ impl From<Unit> for String {
     }
 }
 
+/// How much is removed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Amount {
+    /// Exactly `round(ratio * n)` of the `n` units of a scope, the least important ones.
+    Ratio(f64),
+    /// Every unit less important than `threshold * max`, the most important unit of its scope.
+    Threshold(f64),
+}
+
+impl Amount {
+    /// # Errors
+    /// A ratio outside [0, 1), a threshold outside [0, 1], or NaN.
+    pub fn check(self) -> Result<(), PruneError> {
+        match self {
+            Amount::Ratio(ratio) if !(0.0..1.0).contains(&ratio) => Err(PruneError::Ratio { ratio }),
+            Amount::Threshold(threshold) if !(0.0..=1.0).contains(&threshold) => {
+                Err(PruneError::Threshold { threshold })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn is_nothing(self) -> bool {
+        matches!(self, Amount::Ratio(amount) | Amount::Threshold(amount) if amount == 0.0)
+    }
+}
+
+impl From<f64> for Amount {
+    fn from(ratio: f64) -> Amount {
+        Amount::Ratio(ratio)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     pub method: Method,
@@ -183,22 +228,51 @@ pub struct Recipe {
     pub unit: Unit,
     /// Fraction of the prunable units to remove, in [0, 1).
     pub ratio: f64,
+    /// In place of `ratio`: see [`Amount::Threshold`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// Of whatever is drawn at random.
+    #[serde(default)]
+    pub seed: u64,
+    /// How many samples a gradient is taken of at a time: the absolute value is that of the batch's gradient.
+    #[serde(default = "default_batch")]
+    pub batch: usize,
+}
+
+/// All values of a batch are kept for its gradient: 150 MB an image for ResNet50.
+fn default_batch() -> usize {
+    8
 }
 
 impl Recipe {
+    /// With whatever else can be said at its default.
+    pub fn new(method: Method, scope: Scope, unit: Unit, ratio: f64) -> Recipe {
+        Recipe { method, scope, unit, ratio, threshold: None, seed: 0, batch: default_batch() }
+    }
+
     /// Global weight magnitude.
     pub fn magnitude(ratio: f64) -> Recipe {
-        Recipe { method: Method::Magnitude, scope: Scope::Global, unit: Unit::Weight, ratio }
+        Recipe::new(Method::Magnitude, Scope::Global, Unit::Weight, ratio)
+    }
+
+    pub fn amount(&self) -> Amount {
+        self.threshold.map_or(Amount::Ratio(self.ratio), Amount::Threshold)
     }
 
     /// # Errors
-    /// [`PruneError::Ratio`] for a ratio outside [0, 1), or NaN.
+    /// Those of [`Amount::check`]; a ratio that an N:M unit cannot have.
     pub fn check(&self) -> Result<(), PruneError> {
-        if (0.0..1.0).contains(&self.ratio) { Ok(()) } else { Err(PruneError::Ratio { ratio: self.ratio }) }
+        self.amount().check()?;
+        self.unit.check(self.amount())
     }
 
     /// How many of `prunable` units are removed: `round(ratio * prunable)`, halves away from zero. A ratio just below 1 may round to all.
     pub fn removed(&self, prunable: u64) -> u64 {
-        (self.ratio * prunable as f64).round() as u64
+        removed(self.ratio, prunable)
     }
+}
+
+/// `round(ratio * n)`, halves away from zero.
+pub fn removed(ratio: f64, n: u64) -> u64 {
+    (ratio * n as f64).round() as u64
 }

@@ -1,84 +1,131 @@
-//! Writes zeros where weights were, and nothing else.
+//! Writes zeros where weights were, or other values, and nothing else.
 //!
-//! The pruned file is a copy of the dense one with four bytes changed for each removed weight: whatever else is in the file stays as it was,
-//! even what this version of the schema does not know. Only where weights are kept as a list of floats (a rare, older form) is the file
-//! encoded anew.
+//! The new file is a copy of the old one with four bytes changed for each weight: whatever else is in the file stays as it was, even what this
+//! version of the schema does not know. Only where weights are kept as a list of floats (a rare, older form) is the file encoded anew.
+
+use std::collections::HashMap;
 
 use espalier_onnx::Bytes;
 
 use crate::{
-    PruneError,
-    onnx::Model,
-    prunable::{Survey, Weight},
-    select::Cut,
+    Mask, PruneError,
+    onnx::{Model, TensorProto, tensor_proto::DataType},
+    prunable::{Place, Survey, constants},
     tensor::Values,
 };
 
-/// What became of the tensors of a survey, in its order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
-    pub removed: u64,
-    /// Weights that are zero now, removed or zero before.
-    pub zeros: u64,
+/// The model without the weights of a mask.
+///
+/// # Errors
+/// A mask or a survey of another model.
+pub fn apply(model: &Bytes, survey: &Survey, mask: &Mask) -> Result<Bytes, PruneError> {
+    let model = Model::decode(model)?;
+    let mut patch = Patch::of(&model);
+    for (index, weight) in survey.weights.iter().enumerate() {
+        let removed = mask.0.get(index).filter(|removed| removed.len() as u64 == weight.count).ok_or_else(|| {
+            let why = format!("there are not {} for `{}`", weight.count, weight.name);
+            PruneError::Mismatch { what: "removed weights", why }
+        })?;
+        patch.zero(&weight.name, weight.place, removed)?;
+    }
+    Ok(patch.finish())
 }
 
+/// The model with other values for some of its f32 constants, initialisers or `Constant` nodes, by name.
+///
 /// # Errors
-/// Those of [`Values::of`].
-pub fn remove(
-    mut model: Model,
-    survey: &Survey,
-    mut cut: Cut,
-    importance: impl Fn(f32) -> u32,
-) -> Result<(Bytes, Vec<Count>), PruneError> {
-    let mut patched = model.source().to_vec();
-    let mut lists = Vec::new();
-    let mut counts = Vec::new();
-    for weight in &survey.weights {
-        let tensor = weight.place.tensor(model.graph());
-        let mut count = Count::default();
-        let mut goes = |value: f32| {
-            let removed = cut.removes(importance(value));
-            count.removed += u64::from(removed);
-            count.zeros += u64::from(removed || value == 0.0);
-            removed
-        };
-        match Values::of(&weight.name, tensor)? {
-            Values::Raw(values) if !values.is_empty() => {
-                let offset = raw_offset(&model, weight);
-                let out = &mut patched[offset..offset + 4 * values.len()];
-                for (value, out) in values.iter().zip(out.as_chunks_mut().0) {
-                    if goes(f32::from_le_bytes(*value)) {
-                        *out = 0.0f32.to_le_bytes();
-                    }
+/// A constant that is not there, of another type or of another size.
+pub fn write(model: &Bytes, values: &HashMap<String, Vec<f32>>) -> Result<Bytes, PruneError> {
+    let model = Model::decode(model)?;
+    let mut patch = Patch::of(&model);
+    let mut written = 0;
+    for (name, place) in constants(model.graph()) {
+        let Some(values) = values.get(name) else { continue };
+        written += 1;
+        patch.write(name, place, values)?;
+    }
+    if written < values.len() {
+        let known: std::collections::HashSet<&str> = constants(model.graph()).map(|(name, _)| name).collect();
+        let missing = values.keys().filter(|name| !known.contains(name.as_str())).min();
+        let why = format!("it has no constant `{}`", missing.map_or("", String::as_str));
+        return Err(PruneError::Mismatch { what: "values", why });
+    }
+    Ok(patch.finish())
+}
+
+/// A copy of a model's file being changed.
+pub(crate) struct Patch<'a> {
+    model: &'a Model,
+    bytes: Vec<u8>,
+    lists: Vec<(Place, Vec<f32>)>,
+}
+
+impl<'a> Patch<'a> {
+    /// `model` as it was decoded: what was changed since is not in the file that is patched.
+    pub fn of(model: &'a Model) -> Patch<'a> {
+        Patch { model, bytes: model.source().to_vec(), lists: Vec::new() }
+    }
+
+    /// Removes weights, and counts those of the tensor that are zero then.
+    pub fn zero(&mut self, name: &str, place: Place, removed: &[bool]) -> Result<u64, PruneError> {
+        let mut zeros = 0;
+        self.change(name, place, removed.len(), |index, value| {
+            let kept = if removed[index] { 0.0 } else { value };
+            zeros += u64::from(kept == 0.0);
+            kept
+        })?;
+        Ok(zeros)
+    }
+
+    fn write(&mut self, name: &str, place: Place, values: &[f32]) -> Result<(), PruneError> {
+        self.change(name, place, values.len(), |index, _| values[index])
+    }
+
+    fn change(
+        &mut self,
+        name: &str,
+        place: Place,
+        len: usize,
+        mut new: impl FnMut(usize, f32) -> f32,
+    ) -> Result<(), PruneError> {
+        let mismatch = |why| PruneError::Mismatch { what: "values", why };
+        let tensor: &TensorProto = place.tensor(self.model.graph());
+        if tensor.data_type() != DataType::Float as i32 {
+            return Err(mismatch(format!("`{name}` is not of type float32")));
+        }
+        let values = Values::of(name, tensor)?;
+        if values.len() != len {
+            return Err(mismatch(format!("{len} for the {} of `{name}`", values.len())));
+        }
+        match values {
+            Values::Raw(values) => {
+                let raw = tensor.raw_data.as_ref().and_then(|raw| self.model.offset(raw));
+                let offset = raw.ok_or_else(|| mismatch(format!("`{name}` was changed since the file was read")))?;
+                let out = self.bytes[offset..offset + 4 * len].as_chunks_mut().0;
+                for (index, (value, out)) in values.iter().zip(out).enumerate() {
+                    *out = new(index, f32::from_le_bytes(*value)).to_le_bytes();
                 }
             }
-            Values::Raw(_) => {}
             Values::Floats(values) => {
-                let kept = values.iter().map(|value| if goes(*value) { 0.0 } else { *value }).collect::<Vec<_>>();
-                lists.push((weight, kept));
+                let kept: Vec<f32> = values.iter().enumerate().map(|(index, value)| new(index, *value)).collect();
+                if !kept.is_empty() {
+                    self.lists.push((place, kept));
+                }
             }
         }
-        counts.push(count);
+        Ok(())
     }
 
-    let patched = Bytes::from(patched);
-    if lists.iter().all(|(_, kept)| kept.is_empty()) {
-        return Ok((patched, counts));
-    }
-    for weight in &survey.weights {
-        let raw = &weight.place.tensor(model.graph()).raw_data;
-        if let Some(len) = raw.as_ref().map(Bytes::len).filter(|len| *len > 0) {
-            let offset = raw_offset(&model, weight);
-            weight.place.tensor_mut(model.graph_mut()).raw_data = Some(patched.slice(offset..offset + len));
+    pub fn finish(self) -> Bytes {
+        let bytes = Bytes::from(self.bytes);
+        if self.lists.is_empty() {
+            return bytes;
         }
+        // What was patched so far is a file of its own, the lists as they were.
+        let mut model = Model::decode(&bytes).expect("weights are all that differs from a file that could be read");
+        for (place, kept) in self.lists {
+            place.tensor_mut(model.graph_mut()).float_data = kept;
+        }
+        model.encode()
     }
-    for (weight, kept) in lists {
-        weight.place.tensor_mut(model.graph_mut()).float_data = kept;
-    }
-    Ok((model.encode(), counts))
-}
-
-fn raw_offset(model: &Model, weight: &Weight) -> usize {
-    let raw = weight.place.tensor(model.graph()).raw_data.as_ref();
-    raw.and_then(|raw| model.offset(raw)).expect("decoding slices the file, it does not copy weights")
 }

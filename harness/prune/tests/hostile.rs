@@ -38,7 +38,7 @@ static ALLOCATOR: Counting = Counting;
 /// No panic; and what is called a success is one: it can be read again and has as many zeros as it says.
 fn survives(file: &Bytes) -> Result<(), PruneError> {
     inspect(file).ok();
-    let pruned = prune(file, &Recipe::magnitude(0.5))?;
+    let pruned = prune(file, &Recipe::magnitude(0.5), None)?;
     let zeros: u64 = inspect(&pruned.bytes)?.tensors.iter().map(|tensor| tensor.zeros).sum();
     assert_eq!(zeros, pruned.manifest.zeros);
     assert!(zeros >= pruned.manifest.removed);

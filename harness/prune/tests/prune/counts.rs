@@ -45,7 +45,7 @@ proptest! {
         order[..k].iter().for_each(|index| expected[*index] = 0.0);
 
         let file = three_forms(&a, &b, &c);
-        let pruned = prune(&file, &Recipe::magnitude(ratio)).unwrap();
+        let pruned = prune(&file, &Recipe::magnitude(ratio), None).unwrap();
         let got = [values(&pruned.bytes, "a"), values(&pruned.bytes, "b"), values(&pruned.bytes, "c")].concat();
         let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         prop_assert_eq!(bits(&got), bits(&expected));
@@ -68,7 +68,7 @@ fn fields_of_a_later_onnx_are_kept() {
     let mut file = model(graph(vec![raw("w", &[10], &values)], vec![node("MatMul", "x w", "y")])).to_vec();
     // Field 1000 of the model: three bytes.
     file.extend([0xc2, 0x3e, 0x03, b'n', b'e', b'w']);
-    let pruned = prune(&Bytes::from(file.clone()), &Recipe::magnitude(0.5)).unwrap();
+    let pruned = prune(&Bytes::from(file.clone()), &Recipe::magnitude(0.5), None).unwrap();
     let changed = file.iter().zip(&pruned.bytes).filter(|(before, after)| before != after).count();
     assert_eq!(pruned.bytes.len(), file.len());
     assert!(pruned.bytes.ends_with(b"new"));
@@ -79,7 +79,7 @@ fn fields_of_a_later_onnx_are_kept() {
 fn what_cannot_be_pruned_says_why() {
     #[track_caller]
     fn check(file: Bytes, ratio: f64, expected: &str) {
-        assert_eq!(prune(&file, &Recipe::magnitude(ratio)).unwrap_err().to_string(), expected);
+        assert_eq!(prune(&file, &Recipe::magnitude(ratio), None).unwrap_err().to_string(), expected);
     }
     let matmul = |tensor| model(graph(vec![tensor], vec![node("MatMul", "x w", "y")]));
     let good = matmul(raw("w", &[2], &[1.0, 2.0]));
@@ -143,7 +143,7 @@ fn ratio_0_is_the_file_itself() {
         model(graph(vec![], vec![node("Relu", "x", "y")])),
         model(graph(vec![raw("w", &[2], &[f32::NAN, 0.0])], vec![node("MatMul", "x w", "y")])),
     ] {
-        assert_eq!(prune(&file, &Recipe::magnitude(0.0)).unwrap().bytes, file);
+        assert_eq!(prune(&file, &Recipe::magnitude(0.0), None).unwrap().bytes, file);
     }
 }
 

@@ -93,7 +93,7 @@ fn what_is_no_plain_weight_is_left_with_a_reason() {
         vec![
             node("Gather", "tied ids", "1"),
             node("MatMul", "1 tied", "2"),
-            node("Transpose", "turned", "3"),
+            node("Cast", "turned", "3"),
             node("MatMul", "2 captured", "4"),
             NodeProto { attribute: vec![branch], name: Some("choice".into()), ..node("If", "cond", "5") },
             node("MatMul", "5 given", "6"),
@@ -108,7 +108,7 @@ fn what_is_no_plain_weight_is_left_with_a_reason() {
     check(
         &model(graph),
         "tied [4, 2] a weight, but also used by `Gather`
-         turned [2, 2] reaches its use through `Transpose`
+         turned [2, 2] reaches its use through `Cast`
          captured [2, 2] a weight, but also used by `If`
          given [2, 2] is itself an output of the model
          custom [2, 2] input 1 of `com.example.Dense`, not known to be a weight
@@ -125,7 +125,7 @@ fn a_shared_tensor_counts_once() {
         vec![raw("w", &[2, 2], &[1.0, 2.0, 3.0, 4.0])],
         vec![node("MatMul", "x w", "1"), node("MatMul", "1 w", "2")],
     ));
-    let pruned = prune(&file, &Recipe::magnitude(0.5)).unwrap();
+    let pruned = prune(&file, &Recipe::magnitude(0.5), None).unwrap();
     assert_eq!((pruned.manifest.prunable, pruned.manifest.removed), (4, 2));
     assert_eq!(values(&pruned.bytes, "w"), [0.0, 0.0, 3.0, 4.0]);
 }

@@ -10,6 +10,11 @@ pub fn key(score: f32) -> u32 {
     bits ^ ((bits as i32 >> 31) as u32 | 0x8000_0000)
 }
 
+/// The score of a key.
+pub fn score(key: u32) -> f32 {
+    f32::from_bits(if key & 0x8000_0000 != 0 { key ^ 0x8000_0000 } else { !key })
+}
+
 /// Removes what lies below `key`, and the first `ties` of what equals it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
@@ -18,11 +23,18 @@ pub struct Cut {
 }
 
 impl Cut {
+    pub const NOTHING: Cut = Cut { key: 0, ties: 0 };
+
+    /// Removes everything below `key`.
+    pub fn below(key: u32) -> Cut {
+        Cut { key, ties: 0 }
+    }
+
     /// The cut that removes exactly `k` of the keys `visit` shows; `visit` is called twice and must show the same ones. `None` if there are
     /// fewer than `k`.
     pub fn smallest(k: u64, visit: impl Fn(&mut dyn FnMut(u32))) -> Option<Cut> {
         if k == 0 {
-            return Some(Cut { key: 0, ties: 0 });
+            return Some(Cut::NOTHING);
         }
         let mut counts = vec![0u64; 1 << 16];
         visit(&mut |key| counts[(key >> 16) as usize] += 1);
@@ -73,6 +85,7 @@ mod tests {
         fn keys_order_as_total_cmp(a: u32, b: u32) {
             let (a, b) = (f32::from_bits(a), f32::from_bits(b));
             prop_assert_eq!(key(a).cmp(&key(b)), a.total_cmp(&b));
+            prop_assert_eq!(score(key(a)).to_bits(), a.to_bits());
         }
 
         /// Against a stable sort. Few distinct values, so that there are ties on both sides of the cut.

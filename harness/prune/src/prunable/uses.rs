@@ -1,0 +1,261 @@
+//! What becomes of a constant: the nodes it reaches, directly or through nodes that only move values, and what it is to them.
+//!
+//! torch's exporters turn and cut weights in the graph (gates of an LSTM in another order by Slice and Concat) and de-duplicate equal tensors
+//! through Identity. A zero stays a zero on that way, so that such a constant is as good a weight as one that a node uses directly.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Reason, constants, is_standard, label, qualified_op, subgraphs};
+use crate::{
+    layout::{Direction, Kind, Layout},
+    onnx::{GraphProto, NodeProto},
+};
+
+/// Moves that are followed for one constant: a bound on what a made-up graph can cost.
+const MOST_MOVES: usize = 1000;
+
+/// What one node does with one of its inputs.
+enum Role {
+    Weight(Kind),
+    Not(Reason),
+    /// Gives the same values out, elsewhere.
+    Moves,
+}
+
+fn role(node: &NodeProto, input: usize) -> Role {
+    let op = node.op_type();
+    let unknown = || Role::Not(Reason::Operator { op: qualified_op(node), input: input as u32 });
+    if !is_standard(node) {
+        return unknown();
+    }
+    match (op, input) {
+        // Integer arithmetic: weights all the same; their type keeps them from being pruned.
+        ("Conv" | "ConvInteger", 1) | ("QLinearConv", 3) => Role::Weight(Kind::Conv),
+        ("ConvTranspose", 1) => Role::Weight(Kind::ConvTranspose),
+        ("Gemm", 0 | 1) => Role::Weight(Kind::Gemm),
+        ("MatMul", 0 | 1) | ("MatMulInteger", 1) | ("QLinearMatMul", 3) => Role::Weight(Kind::MatMul),
+        ("LSTM" | "GRU" | "RNN", 1 | 2) => Role::Weight(Kind::Recurrent),
+        ("Conv" | "ConvTranspose" | "Gemm", 2) | ("LSTM" | "GRU" | "RNN", 3) | ("Add" | "Sub", _) => {
+            Role::Not(Reason::Bias)
+        }
+        ("BatchNormalization", 1..=4)
+        | ("LayerNormalization" | "InstanceNormalization" | "GroupNormalization" | "RMSNormalization", 1 | 2) => {
+            Role::Not(Reason::Normalisation)
+        }
+        ("Gather", 0) => Role::Not(Reason::Embedding),
+        ("Identity" | "Transpose" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Slice" | "Split", 0)
+        | ("Concat", _) => Role::Moves,
+        ("Cast" | "DequantizeLinear", 0) => Role::Not(Reason::Indirect { op: op.to_owned() }),
+        _ => unknown(),
+    }
+}
+
+enum Use {
+    Node { node: usize, input: usize },
+    Subgraph { node: usize },
+    Output,
+}
+
+pub struct Uses<'a> {
+    graph: &'a GraphProto,
+    by_name: HashMap<&'a str, Vec<Use>>,
+    /// Integer constants: axes and shapes.
+    integers: HashMap<&'a str, Vec<i64>>,
+}
+
+/// Where a constant ends up.
+#[derive(Default)]
+pub struct Reached {
+    /// Nodes it is a weight of: position in the graph, and which input.
+    pub weight_of: Vec<(usize, usize)>,
+    /// What its axes are to them; `None` where they do not agree, or a reshape lies between.
+    pub layout: Option<Layout>,
+    /// The first use as something else, and by which operator.
+    pub other: Option<(String, Reason)>,
+}
+
+impl<'a> Uses<'a> {
+    pub fn of(graph: &'a GraphProto) -> Uses<'a> {
+        let mut by_name: HashMap<&str, Vec<Use>> = HashMap::new();
+        for (position, node) in graph.node.iter().enumerate() {
+            for (input, name) in node.input.iter().enumerate() {
+                by_name.entry(name).or_default().push(Use::Node { node: position, input });
+            }
+            // Names within that are defined within too are noted in vain: that only makes us more careful.
+            let mut within = Vec::new();
+            subgraphs(node).for_each(|subgraph| names_used(subgraph, &mut within));
+            for name in within {
+                by_name.entry(name).or_default().push(Use::Subgraph { node: position });
+            }
+        }
+        for output in &graph.output {
+            by_name.entry(output.name()).or_default().push(Use::Output);
+        }
+        Uses { graph, by_name, integers: small_integers(graph) }
+    }
+
+    /// Follows `name`, a constant with `rank` axes.
+    pub fn follow(&self, name: &str, rank: usize) -> Reached {
+        let mut reached = Reached::default();
+        let mut layouts = Vec::new();
+        // Each value with where the constant's axes are by then; `None` for an axis that was not the constant's.
+        let start: Option<Vec<Option<usize>>> = Some((0..rank).map(Some).collect());
+        let mut waiting = vec![(name, start)];
+        let mut seen = HashSet::from([name]);
+        // In the order of the file, so that the reason given is the first one.
+        let mut next = 0;
+        while next < waiting.len() {
+            let (value, axes) = waiting[next].clone();
+            next += 1;
+            for usage in self.by_name.get(value).map_or(&[][..], Vec::as_slice) {
+                let (position, input) = match usage {
+                    Use::Node { node, input } => (*node, *input),
+                    Use::Subgraph { node } => {
+                        let node = &self.graph.node[*node];
+                        reached.not(qualified_op(node), Reason::Subgraph { node: label(node) });
+                        continue;
+                    }
+                    Use::Output => {
+                        reached.other = Some((String::new(), Reason::Output));
+                        return reached;
+                    }
+                };
+                let node = &self.graph.node[position];
+                match role(node, input) {
+                    Role::Weight(kind) => {
+                        reached.weight_of.push((position, input));
+                        layouts.push(axes.as_ref().and_then(|axes| layout(node, input, kind, axes, rank)));
+                    }
+                    Role::Not(reason) => reached.not(qualified_op(node), reason),
+                    Role::Moves if waiting.len() >= MOST_MOVES => {
+                        reached.not(qualified_op(node), Reason::Indirect { op: qualified_op(node) });
+                    }
+                    Role::Moves => {
+                        let axes = axes.as_ref().and_then(|axes| self.moved(node, axes));
+                        for output in node.output.iter().filter(|output| !output.is_empty()) {
+                            if seen.insert(output) {
+                                waiting.push((output, axes.clone()));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        // Through several moves a node may be reached more than once: by each part of a Concat.
+        reached.weight_of.sort_unstable();
+        reached.weight_of.dedup();
+        let first = layouts.first().cloned().flatten();
+        reached.layout = first.filter(|first| layouts.iter().all(|layout| layout.as_ref() == Some(first)));
+        reached
+    }
+
+    /// Where axes are after a node that moves values.
+    fn moved(&self, node: &NodeProto, axes: &[Option<usize>]) -> Option<Vec<Option<usize>>> {
+        let attribute = |name: &str| {
+            let found = node.attribute.iter().find(|attribute| attribute.name() == name);
+            found.map(|attribute| attribute.ints.clone())
+        };
+        let listed = || attribute("axes").or_else(|| self.integers.get(node.input.get(1)?.as_str()).cloned());
+        let rank = axes.len();
+        match node.op_type() {
+            "Identity" | "Slice" | "Split" | "Concat" => Some(axes.to_vec()),
+            "Transpose" => match attribute("perm") {
+                None => Some(axes.iter().rev().copied().collect()),
+                Some(order) if order.len() == rank => {
+                    order.iter().map(|axis| axes.get(usize::try_from(*axis).ok()?).copied()).collect()
+                }
+                Some(_) => None,
+            },
+            "Unsqueeze" => {
+                let added = positions(&listed()?, rank + listed()?.len())?;
+                let mut kept = axes.iter();
+                (0..rank + added.len())
+                    .map(|axis| if added.contains(&axis) { Some(None) } else { kept.next().copied() })
+                    .collect()
+            }
+            "Squeeze" => {
+                let removed = positions(&listed()?, rank)?;
+                let kept = axes.iter().enumerate().filter(|(axis, _)| !removed.contains(axis));
+                Some(kept.map(|(_, axis)| *axis).collect())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Reached {
+    fn not(&mut self, op: String, reason: Reason) {
+        self.other.get_or_insert((op, reason));
+    }
+}
+
+/// What the constant's axes are to a node that multiplies with it. `None` where the node cannot use it in that shape.
+fn layout(node: &NodeProto, input: usize, kind: Kind, axes: &[Option<usize>], rank: usize) -> Option<Layout> {
+    use Direction::{Batch, Input, Output};
+    let flag = |name: &str| {
+        let attribute = node.attribute.iter().find(|attribute| attribute.name() == name);
+        attribute.is_some_and(|attribute| attribute.i() != 0)
+    };
+    let now = axes.len();
+    let wanted: Vec<Direction> = match kind {
+        Kind::Conv => [Output].into_iter().chain((1..now).map(|_| Input)).collect(),
+        Kind::ConvTranspose => [Input].into_iter().chain((1..now).map(|_| Output)).collect(),
+        Kind::Recurrent => vec![Batch, Output, Input],
+        Kind::Gemm if (input == 1) == flag(if input == 1 { "transB" } else { "transA" }) => vec![Output, Input],
+        Kind::Gemm => vec![Input, Output],
+        Kind::MatMul if now <= 1 => vec![Input; now],
+        Kind::MatMul => {
+            let last = if input == 0 { [Output, Input] } else { [Input, Output] };
+            (2..now).map(|_| Batch).chain(last).collect()
+        }
+    };
+    if wanted.len() != now {
+        return None;
+    }
+    let mut directions = vec![Batch; rank];
+    for (axis, direction) in axes.iter().zip(wanted) {
+        if let Some(axis) = axis {
+            directions[*axis] = direction;
+        }
+    }
+    Some(Layout { kind, axes: directions })
+}
+
+/// Axes counted from either end as positions below `rank`.
+fn positions(axes: &[i64], rank: usize) -> Option<HashSet<usize>> {
+    let position = |axis: &i64| {
+        let axis = if *axis < 0 { axis.checked_add(i64::try_from(rank).ok()?)? } else { *axis };
+        usize::try_from(axis).ok().filter(|axis| *axis < rank)
+    };
+    let found: HashSet<usize> = axes.iter().map(position).collect::<Option<_>>()?;
+    (found.len() == axes.len()).then_some(found)
+}
+
+/// Constants of a few int64 numbers.
+fn small_integers(graph: &GraphProto) -> HashMap<&str, Vec<i64>> {
+    let mut found = HashMap::new();
+    for (name, place) in constants(graph) {
+        let tensor = place.tensor(graph);
+        let raw = tensor.raw_data.as_deref().unwrap_or_default();
+        if tensor.data_type() != crate::onnx::tensor_proto::DataType::Int64 as i32
+            || raw.len() > 64
+            || tensor.int64_data.len() > 8
+        {
+            continue;
+        }
+        let values = match raw {
+            [] => tensor.int64_data.clone(),
+            _ => raw.as_chunks().0.iter().map(|value| i64::from_le_bytes(*value)).collect(),
+        };
+        found.insert(name, values);
+    }
+    found
+}
+
+fn names_used<'a>(graph: &'a GraphProto, names: &mut Vec<&'a str>) {
+    names.extend(graph.output.iter().map(|output| output.name()));
+    for node in &graph.node {
+        names.extend(node.input.iter().map(String::as_str));
+        subgraphs(node).for_each(|subgraph| names_used(subgraph, names));
+    }
+}

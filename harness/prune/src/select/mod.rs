@@ -1,0 +1,185 @@
+//! From importance to what is removed: exactly `round(ratio * n)` of the `n` units that compete, whatever the ties.
+//!
+//! Importance comes tensor by tensor and may be asked for several times, so that a model's scores need not be in memory all at once. What was
+//! removed before stays removed: masks only grow.
+
+use std::borrow::Cow;
+
+use crate::{
+    Amount, Mask, PruneError, Scope, Scores, Unit,
+    prunable::{Survey, Weight},
+    recipe,
+};
+use cut::Cut;
+use units::Units;
+
+pub mod cut;
+mod units;
+
+/// The importance of the weights of one tensor of a survey, by its index there; the same whenever it is asked for.
+pub type Importance<'a> = dyn Fn(usize) -> Result<Cow<'a, [f32]>, PruneError> + 'a;
+
+/// What goes of one tensor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// By weight.
+    pub removed: Vec<bool>,
+    /// How many units the tensor has, and how many of them are removed.
+    pub units: u64,
+    pub removed_units: u64,
+}
+
+/// Which weights go, as [`Selection`] says, for all tensors at once.
+///
+/// # Errors
+/// An amount or unit that cannot be, scores or masks that are not those of the survey.
+pub fn mask(
+    scores: &Scores,
+    survey: &Survey,
+    scope: Scope,
+    unit: Unit,
+    amount: impl Into<Amount>,
+    already: Option<&Mask>,
+) -> Result<Mask, PruneError> {
+    if scores.0.len() != survey.weights.len() {
+        let why = format!("{} tensors, {} prunable ones", scores.0.len(), survey.weights.len());
+        return Err(PruneError::Mismatch { what: "scores", why });
+    }
+    let importance = |tensor: usize| Ok(Cow::Borrowed(scores.0[tensor].as_slice()));
+    let mut selection = Selection::new(survey, scope, unit, amount.into(), &importance, already)?;
+    (0..survey.weights.len()).map(|tensor| Ok(selection.tensor(tensor)?.removed)).collect::<Result<_, _>>().map(Mask)
+}
+
+/// A decision about all tensors of a survey, given out tensor by tensor.
+pub struct Selection<'a, 's> {
+    survey: &'a Survey,
+    unit: Unit,
+    importance: &'a Importance<'s>,
+    already: Option<&'a Mask>,
+    /// One for all tensors, or one each.
+    cuts: Vec<Cut>,
+}
+
+impl<'a, 's> Selection<'a, 's> {
+    /// Looks at every score, and at no memory beyond one tensor's.
+    ///
+    /// # Errors
+    /// Those of [`Amount::check`] and [`Unit::check`]; importance that is not a number.
+    pub fn new(
+        survey: &'a Survey,
+        scope: Scope,
+        unit: Unit,
+        amount: Amount,
+        importance: &'a Importance<'s>,
+        already: Option<&'a Mask>,
+    ) -> Result<Selection<'a, 's>, PruneError> {
+        amount.check()?;
+        unit.check(amount)?;
+        if let Some(already) = already {
+            fits(already, survey)?;
+        }
+        let mut selection = Selection { survey, unit, importance, already, cuts: Vec::new() };
+        for tensor in 0..survey.weights.len() {
+            selection.checked(tensor)?;
+        }
+        if matches!(unit, Unit::NOfM { .. }) {
+            if !amount.is_nothing() {
+                selection.cuts = vec![Cut::NOTHING];
+            }
+            return Ok(selection);
+        }
+        let all: Vec<usize> = (0..survey.weights.len()).collect();
+        let scopes: Vec<&[usize]> = match scope {
+            Scope::Global => vec![&all],
+            Scope::Local => all.chunks(1).collect(),
+        };
+        selection.cuts = scopes.into_iter().map(|tensors| selection.cut(tensors, amount)).collect::<Result<_, _>>()?;
+        Ok(selection)
+    }
+
+    /// To be asked for every tensor once, in order: ties are spent on the first.
+    ///
+    /// # Errors
+    /// Those of the importance.
+    pub fn tensor(&mut self, tensor: usize) -> Result<Removal, PruneError> {
+        let weight = &self.survey.weights[tensor];
+        let already = self.already(tensor);
+        let mut removed = already.map_or_else(|| vec![false; weight.count as usize], <[bool]>::to_vec);
+        let units = Units::of(weight, self.unit);
+        let scores = (self.importance)(tensor)?;
+        let removed_units = if let Units::Groups { .. } = units {
+            if self.cuts.is_empty() { 0 } else { units.mark_groups(&scores, &mut removed) }
+        } else {
+            let index = if self.cuts.len() == 1 { 0 } else { tensor };
+            let mut goes = Vec::with_capacity(units.count() as usize);
+            let cut = &mut self.cuts[index];
+            units.keys(&scores, already, |key| goes.push(cut.removes(key)));
+            let mut goes = goes.into_iter();
+            units.mark(&mut removed, || goes.next().unwrap_or(false))
+        };
+        Ok(Removal { removed, units: units.count(), removed_units })
+    }
+
+    fn already(&self, tensor: usize) -> Option<&'a [bool]> {
+        self.already.map(|mask| mask.0[tensor].as_slice())
+    }
+
+    fn checked(&self, tensor: usize) -> Result<(), PruneError> {
+        let weight = &self.survey.weights[tensor];
+        let scores = (self.importance)(tensor)?;
+        if scores.len() as u64 != weight.count {
+            let why = format!("{} for the {} weights of `{}`", scores.len(), weight.count, weight.name);
+            return Err(PruneError::Mismatch { what: "scores", why });
+        }
+        match scores.iter().position(|score| score.is_nan()) {
+            Some(index) => Err(PruneError::NotAScore { tensor: weight.name.clone(), index: index as u64 }),
+            None => Ok(()),
+        }
+    }
+
+    /// The cut through the units of `tensors`, which compete with one another.
+    fn cut(&self, tensors: &[usize], amount: Amount) -> Result<Cut, PruneError> {
+        let visit = |show: &mut dyn FnMut(u32)| {
+            for tensor in tensors {
+                let units = Units::of(&self.survey.weights[*tensor], self.unit);
+                // `new` has asked once, and got an answer.
+                if let Ok(scores) = (self.importance)(*tensor) {
+                    units.keys(&scores, self.already(*tensor), &mut *show);
+                }
+            }
+        };
+        let mut already = 0;
+        if self.already.is_some() {
+            visit(&mut |key| already += u64::from(key == units::REMOVED));
+        }
+        match amount {
+            Amount::Ratio(ratio) => {
+                let of = |tensor: &usize| Units::of(&self.survey.weights[*tensor], self.unit).count();
+                let k = recipe::removed(ratio, tensors.iter().map(of).sum()).max(already);
+                Ok(Cut::smallest(k, visit).expect("no more are removed than there are"))
+            }
+            Amount::Threshold(threshold) => {
+                let mut most = units::REMOVED;
+                visit(&mut |key| most = most.max(key));
+                let most = cut::score(most);
+                let limit = if most > 0.0 { (threshold * f64::from(most)) as f32 } else { 0.0 };
+                Ok(Cut::below(cut::key(limit)))
+            }
+        }
+    }
+}
+
+/// How many units a tensor has; 0 where the unit does not fit it.
+pub fn units(weight: &Weight, unit: Unit) -> u64 {
+    Units::of(weight, unit).count()
+}
+
+fn fits(mask: &Mask, survey: &Survey) -> Result<(), PruneError> {
+    let same = mask.0.len() == survey.weights.len()
+        && mask.0.iter().zip(&survey.weights).all(|(mask, weight)| mask.len() as u64 == weight.count);
+    if same {
+        return Ok(());
+    }
+    let why = format!("it has {} tensors, {} are prunable", mask.0.len(), survey.weights.len());
+    Err(PruneError::Mismatch { what: "removed weights", why })
+}
