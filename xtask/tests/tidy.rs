@@ -11,15 +11,16 @@ use espalier_bench::inventory::{self, SourceFile, SourceFiles, Surroundings};
 use toml::{Table, Value};
 
 /// The arrows of ARCHITECTURE.md: a crate, its folder and the crates of ours it may use.
-const ARROWS: [(&str, &str, &[&str]); 9] = [
+const ARROWS: [(&str, &str, &[&str]); 10] = [
     ("espalier-protocol", "harness/protocol", &[]),
+    ("espalier-weights", "harness/weights", &[]),
     ("espalier-onnx", "harness/onnx", &[]),
     ("espalier-engine", "harness/engine", &["espalier-onnx"]),
     ("espalier-prune", "harness/prune", &["espalier-engine", "espalier-onnx"]),
     ("espalier-stats", "harness/stats", &[]),
     ("espalier-bench", "harness/bench", &["espalier-protocol", "espalier-stats"]),
     ("espalier-fleet", "harness/fleet", &["espalier-bench", "espalier-protocol"]),
-    ("espalier-runner", "harness/runner", &["espalier-protocol"]),
+    ("espalier-runner", "harness/runner", &["espalier-protocol", "espalier-weights"]),
     ("xtask", "xtask", &["espalier-bench", "espalier-fleet", "espalier-protocol", "espalier-prune"]),
 ];
 

@@ -11,6 +11,7 @@ mod macs;
 mod measure;
 mod memory;
 mod model;
+mod packed;
 mod report;
 
 use std::{path::Path, process::ExitCode, sync::Arc};
@@ -61,13 +62,19 @@ fn work(reporter: &Reporter, args: &[String]) -> Result<()> {
     }
     let state = || board::state(Path::new("/"), job.cpus.first().copied().unwrap_or(0));
     reporter.say(&Line::State(state()));
-    match job.mode {
-        Mode::Time => measure::time(reporter, &job)?,
-        Mode::Memory => memory::measure(reporter, &job)?,
-        Mode::Score => measure::score(reporter, &job)?,
-    }
+    let after = match job.mode {
+        Mode::Time => measure::time(reporter, &job, &state)?,
+        Mode::Memory => {
+            memory::measure(reporter, &job)?;
+            state()
+        }
+        Mode::Score => {
+            measure::score(reporter, &job)?;
+            state()
+        }
+    };
     reporter.enter(Stage::Start, 0);
-    reporter.say(&Line::State(state()));
+    reporter.say(&Line::State(after));
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use espalier_protocol::{HEARTBEAT_SECONDS, Job, Line, Predictions, Stage, line};
+use espalier_protocol::{BoardState, HEARTBEAT_SECONDS, Job, Line, Predictions, Stage, line};
 use tract_onnx::prelude::*;
 
 use crate::{model, report::Reporter};
@@ -21,7 +21,9 @@ const CHUNK: usize = 512;
 /// Samples a line of predictions.
 const SAMPLES: usize = 16;
 
-pub fn time(reporter: &Reporter, job: &Job) -> Result<()> {
+/// Gives the board's state once the last inference is timed. Saying the times takes the host's work as well as ours, which would pass for that of
+/// other programs if the state was read afterwards.
+pub fn time(reporter: &Reporter, job: &Job, state: &dyn Fn() -> BoardState) -> Result<BoardState> {
     let mut ready = model::load(reporter, job, false)?;
     let prepared: Vec<TVec<TValue>> =
         (0..PREPARED.min(ready.samples.count)).map(|index| ready.samples.get(index)).collect::<Result<_>>()?;
@@ -61,11 +63,12 @@ pub fn time(reporter: &Reporter, job: &Job) -> Result<()> {
         spent += took;
         reporter.step();
     }
+    let after = state();
     reporter.set_quiet(false);
     for chunk in times.chunks(CHUNK) {
         reporter.say(&Line::Timed { ns: chunk.to_vec() });
     }
-    Ok(())
+    Ok(after)
 }
 
 pub fn score(reporter: &Reporter, job: &Job) -> Result<()> {

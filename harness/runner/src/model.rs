@@ -1,9 +1,10 @@
-//! From an ONNX file to something that runs, with the time each step took.
+//! From an ONNX file, packed or not, to something that runs, with the time each step took. Unpacking is part of parsing.
 
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use espalier_protocol::{Job, Line, Loaded, OutputFact, Stage};
+use espalier_weights::pack::Pack;
 use tract_onnx::{
     prelude::*,
     tract_core::{ops::TypedOp, plan::SimpleState},
@@ -13,6 +14,7 @@ use tract_onnx::{
 use crate::{
     inputs::{Declared, Samples},
     macs,
+    packed::{self, Unpacking},
     report::Reporter,
 };
 
@@ -30,9 +32,8 @@ pub struct Ready {
 pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
     reporter.enter(Stage::Load, 0);
     let start = Instant::now();
-    let mut model = tract_onnx::onnx()
-        .model_for_path(&job.model)
-        .with_context(|| format!("`{}` is not a model this runner can read", job.model))?;
+    let mut model =
+        read(&job.model).with_context(|| format!("`{}` is not a model this runner can read", job.model))?;
     let parse_ns = start.elapsed().as_nanos() as u64;
 
     reporter.enter(Stage::Inputs, 0);
@@ -68,6 +69,16 @@ impl Ready {
 
     pub fn run_on(&mut self, inputs: TVec<TValue>) -> Result<TVec<TValue>> {
         self.state.run(inputs)
+    }
+}
+
+fn read(path: &str) -> Result<InferenceModel> {
+    match packed::read(path)? {
+        Some(bytes) => {
+            let pack = Pack::open(&bytes)?;
+            tract_onnx::onnx().model_for_read(&mut Unpacking::of(&pack)?)
+        }
+        None => tract_onnx::onnx().model_for_path(path),
     }
 }
 

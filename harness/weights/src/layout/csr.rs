@@ -1,0 +1,116 @@
+//! Compressed sparse rows, over single cells or over blocks: where each row's entries start, and the column of each entry.
+
+use super::is_zero;
+use crate::{
+    Matrix, WeightsError,
+    bytes::{Reader, put_planes},
+};
+
+/// As narrow as the matrix allows: what a kernel reads is what it waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Columns {
+    U16(Vec<u16>),
+    U32(Vec<u32>),
+}
+
+impl Columns {
+    pub fn len(&self) -> usize {
+        match self {
+            Columns::U16(columns) => columns.len(),
+            Columns::U32(columns) => columns.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn get(&self, entry: usize) -> usize {
+        match self {
+            Columns::U16(columns) => columns[entry].into(),
+            Columns::U32(columns) => columns[entry] as usize,
+        }
+    }
+}
+
+/// Bytes of one column index.
+pub fn index_width(columns: u64) -> u64 {
+    if columns <= 1 << 16 { 2 } else { 4 }
+}
+
+/// Row starts, columns, and the values of whole blocks, each row by row.
+pub fn find(matrix: &Matrix, height: usize, width: usize) -> Result<(Vec<u32>, Columns, Vec<f32>), WeightsError> {
+    let block_rows = matrix.rows.div_ceil(height);
+    let mut row_starts = Vec::with_capacity(block_rows + 1);
+    row_starts.push(0);
+    let (mut columns, mut values) = (Vec::new(), Vec::new());
+    let mut stored = vec![false; matrix.columns.div_ceil(width)];
+    for block_row in 0..block_rows {
+        let first_row = block_row * height;
+        stored.fill(false);
+        for row in first_row..matrix.rows.min(first_row + height) {
+            let cells = matrix.values[row * matrix.columns..][..matrix.columns].chunks(width);
+            for (stored, cells) in stored.iter_mut().zip(cells) {
+                *stored |= !cells.iter().all(|value| is_zero(*value));
+            }
+        }
+        for (block_column, _) in stored.iter().enumerate().filter(|(_, stored)| **stored) {
+            columns.push(block_column as u32);
+            for row in first_row..first_row + height {
+                for column in block_column * width..(block_column + 1) * width {
+                    let inside = row < matrix.rows && column < matrix.columns;
+                    values.push(if inside { matrix.values[row * matrix.columns + column] } else { 0.0 });
+                }
+            }
+        }
+        row_starts.push(u32::try_from(columns.len()).map_err(|_| WeightsError::TooManyValues)?);
+    }
+    let columns = match index_width(stored.len() as u64) {
+        2 => Columns::U16(columns.into_iter().map(|column| column as u16).collect()),
+        _ => Columns::U32(columns),
+    };
+    Ok((row_starts, columns, values))
+}
+
+pub fn for_each(row_starts: &[u32], columns: &Columns, mut f: impl FnMut(usize, usize, usize)) {
+    for (row, ends) in row_starts.windows(2).enumerate() {
+        for entry in ends[0] as usize..ends[1] as usize {
+            f(entry, row, columns.get(entry));
+        }
+    }
+}
+
+pub fn write(row_starts: &[u32], columns: &Columns, out: &mut Vec<u8>) {
+    put_planes(out, row_starts.iter().map(|start| start.to_le_bytes()));
+    match columns {
+        Columns::U16(columns) => put_planes(out, columns.iter().map(|column| column.to_le_bytes())),
+        Columns::U32(columns) => put_planes(out, columns.iter().map(|column| column.to_le_bytes())),
+    }
+}
+
+pub fn read(rows: usize, columns: usize, reader: &mut Reader) -> Result<(Vec<u32>, Columns), String> {
+    let starts = reader.planes::<4>(rows.checked_add(1).ok_or("it has too many rows")?)?;
+    let row_starts: Vec<u32> = starts.iter().map(u32::from_le_bytes).collect();
+    if row_starts[0] != 0 || !row_starts.is_sorted() {
+        return Err("its row starts do not ascend from 0".into());
+    }
+    let entries = row_starts[rows] as usize;
+    let places = match index_width(columns as u64) {
+        2 => Columns::U16(reader.planes::<2>(entries)?.iter().map(u16::from_le_bytes).collect()),
+        _ => Columns::U32(reader.planes::<4>(entries)?.iter().map(u32::from_le_bytes).collect()),
+    };
+    let mut least = 0;
+    let mut row_before = 0;
+    let mut wrong = false;
+    for_each(&row_starts, &places, |_, row, column| {
+        if row != row_before {
+            (least, row_before) = (0, row);
+        }
+        wrong |= column < least || column >= columns;
+        least = column + 1;
+    });
+    if wrong {
+        return Err("its column indices do not ascend within the matrix".into());
+    }
+    Ok((row_starts, places))
+}

@@ -1,0 +1,191 @@
+//! Which cells of a matrix are stored: all of them, or those that are not zero, found again by an index.
+//!
+//! Zero is `0.0` and nothing else: `-0.0` and NaN are stored like any value, so that what is decoded is what was encoded, bit for bit.
+
+mod bitmap;
+mod csr;
+
+use crate::{Channels, Matrix, WeightsError, bytes::Reader};
+
+pub use csr::Columns;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layout {
+    Dense,
+    /// Row starts and column indices.
+    Csr,
+    /// The same over blocks of at most 256 x 256 cells; a block is stored whole if one of its cells is not zero.
+    BlockCsr {
+        rows: u16,
+        columns: u16,
+    },
+    /// One bit a cell.
+    Bitmap,
+}
+
+impl Layout {
+    pub const MAX_BLOCK: u16 = 256;
+
+    /// What the index takes, in bytes, with `stored` cells (those of whole blocks in [`Layout::BlockCsr`]). `None` beyond u64.
+    pub(crate) fn index_bytes(self, rows: u64, columns: u64, stored: u64) -> Option<u64> {
+        let csr = |rows: u64, columns: u64, entries: u64| {
+            let starts = rows.checked_add(1)?.checked_mul(4)?;
+            starts.checked_add(entries.checked_mul(csr::index_width(columns))?)
+        };
+        match self {
+            Layout::Dense => Some(0),
+            Layout::Csr => csr(rows, columns, stored),
+            Layout::BlockCsr { rows: height, columns: width } => {
+                let cells = u64::from(height) * u64::from(width);
+                csr(rows.div_ceil(height.into()), columns.div_ceil(width.into()), stored / cells)
+            }
+            Layout::Bitmap => Some(rows.checked_mul(columns)?.div_ceil(8)),
+        }
+    }
+
+    /// As many cells as can be stored: all, and what pads the blocks at the edges.
+    pub(crate) fn most_stored(self, rows: u64, columns: u64) -> Option<u64> {
+        match self {
+            Layout::BlockCsr { rows: height, columns: width } => {
+                let padded = |length: u64, block: u16| length.checked_next_multiple_of(block.into());
+                padded(rows, height)?.checked_mul(padded(columns, width)?)
+            }
+            _ => rows.checked_mul(columns),
+        }
+    }
+}
+
+/// Where the stored cells are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Index {
+    Dense,
+    /// The cells of row `r` are those from `row_starts[r]` to `row_starts[r + 1]`; columns ascend within a row.
+    Csr {
+        row_starts: Vec<u32>,
+        columns: Columns,
+    },
+    /// As CSR, counted in blocks of `height` x `width` cells, each stored row by row. What lies beyond the matrix's edge is zero.
+    BlockCsr {
+        height: usize,
+        width: usize,
+        row_starts: Vec<u32>,
+        columns: Columns,
+    },
+    /// Cell `i` is stored where bit `i % 8` of byte `i / 8` is set.
+    Bitmap {
+        bits: Vec<u8>,
+    },
+}
+
+impl Index {
+    /// How many values are stored.
+    pub fn stored(&self, rows: usize, columns: usize) -> usize {
+        match self {
+            Index::Dense => rows * columns,
+            Index::Csr { columns, .. } => columns.len(),
+            Index::BlockCsr { height, width, columns, .. } => columns.len() * height * width,
+            Index::Bitmap { bits } => bitmap::count(bits),
+        }
+    }
+
+    /// Calls `f` with place in the list of values, row and column of each stored cell, in the order of the values. Cells that only pad a block are left
+    /// out.
+    pub fn for_each(&self, rows: usize, columns: usize, mut f: impl FnMut(usize, usize, usize)) {
+        match self {
+            Index::Dense => {
+                for row in 0..rows {
+                    (0..columns).for_each(|column| f(row * columns + column, row, column));
+                }
+            }
+            Index::Csr { row_starts, columns } => {
+                csr::for_each(row_starts, columns, f);
+            }
+            Index::BlockCsr { height, width, row_starts, columns: places } => {
+                csr::for_each(row_starts, places, |block, block_row, block_column| {
+                    let (first_row, first_column) = (block_row * height, block_column * width);
+                    let first = block * height * width;
+                    for row in first_row..rows.min(first_row + height) {
+                        for column in first_column..columns.min(first_column + width) {
+                            f(first + (row - first_row) * width + column - first_column, row, column);
+                        }
+                    }
+                });
+            }
+            Index::Bitmap { bits } => bitmap::for_each(bits, columns, f),
+        }
+    }
+
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Index::Dense => {}
+            Index::Csr { row_starts, columns } | Index::BlockCsr { row_starts, columns, .. } => {
+                csr::write(row_starts, columns, out);
+            }
+            Index::Bitmap { bits } => out.extend_from_slice(bits),
+        }
+    }
+
+    /// The index [`Index::write`] wrote. What it says is checked: every cell lies in the matrix, and none is stored twice.
+    pub(crate) fn read(layout: Layout, rows: usize, columns: usize, reader: &mut Reader) -> Result<Index, String> {
+        match layout {
+            Layout::Dense => Ok(Index::Dense),
+            Layout::Csr => {
+                let (row_starts, columns) = csr::read(rows, columns, reader)?;
+                Ok(Index::Csr { row_starts, columns })
+            }
+            Layout::BlockCsr { rows: height, columns: width } => {
+                let (height, width) = (usize::from(height), usize::from(width));
+                let (row_starts, columns) = csr::read(rows.div_ceil(height), columns.div_ceil(width), reader)?;
+                Ok(Index::BlockCsr { height, width, row_starts, columns })
+            }
+            Layout::Bitmap => Ok(Index::Bitmap { bits: bitmap::read(rows * columns, reader)? }),
+        }
+    }
+}
+
+/// A matrix with its stored cells found; what kernels that skip zeros work on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sparse {
+    pub rows: usize,
+    pub columns: usize,
+    pub channels: Channels,
+    pub index: Index,
+    /// Those of whole blocks in [`Index::BlockCsr`].
+    pub values: Vec<f32>,
+}
+
+impl Sparse {
+    /// # Errors
+    /// [`WeightsError::TooManyValues`] where CSR's indices do not reach.
+    pub fn new(layout: Layout, matrix: &Matrix) -> Result<Sparse, WeightsError> {
+        let (index, values) = match layout {
+            Layout::Dense => (Index::Dense, matrix.values.to_vec()),
+            Layout::Csr => {
+                let (row_starts, columns, values) = csr::find(matrix, 1, 1)?;
+                (Index::Csr { row_starts, columns }, values)
+            }
+            Layout::BlockCsr { rows, columns } => {
+                let (height, width) = (usize::from(rows), usize::from(columns));
+                let (row_starts, columns, values) = csr::find(matrix, height, width)?;
+                (Index::BlockCsr { height, width, row_starts, columns }, values)
+            }
+            Layout::Bitmap => {
+                let (bits, values) = bitmap::find(matrix.values);
+                (Index::Bitmap { bits }, values)
+            }
+        };
+        Ok(Sparse { rows: matrix.rows, columns: matrix.columns, channels: matrix.channels, index, values })
+    }
+
+    pub fn to_dense(&self) -> Vec<f32> {
+        let mut dense = vec![0.0; self.rows * self.columns];
+        self.index.for_each(self.rows, self.columns, |place, row, column| {
+            dense[row * self.columns + column] = self.values[place];
+        });
+        dense
+    }
+}
+
+fn is_zero(value: f32) -> bool {
+    value.to_bits() == 0
+}

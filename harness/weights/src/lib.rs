@@ -1,0 +1,61 @@
+//! Formats for pruned weights: what a tensor takes in each, and a container that holds a whole model in them.
+//!
+//! ```text
+//! f32 matrix ─► layout (which cells are stored) ─► values (as what) ─► bytes      Form = Layout + Values
+//! ONNX file + spans of its weights ─► pack (one zstd section a tensor, checksums) ─► ONNX file again
+//! ```
+//! Pure: bytes in, bytes out. This crate knows nothing of ONNX: its caller says where in a file the weights lie, and unpacking puts them back in the
+//! same place. Decoding takes bytes from strangers: it never panics, and what it allocates is bounded by sizes that were checked beforehand.
+
+mod bytes;
+mod error;
+mod form;
+mod half;
+mod kmeans;
+mod layout;
+mod values;
+
+pub mod pack;
+
+pub use error::WeightsError;
+pub use form::Form;
+pub use half::{f16_to_f32, f32_to_f16};
+pub use layout::{Columns, Index, Layout, Sparse};
+pub use values::{Values, int8_scales, int8_value};
+
+/// Where a matrix has its output channels: int8 has one scale for each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Channels {
+    /// As in Conv and in Gemm with `transB`.
+    Rows,
+    /// As in MatMul.
+    Columns,
+}
+
+/// A tensor seen as a matrix, row after row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Matrix<'a> {
+    pub rows: usize,
+    pub columns: usize,
+    pub channels: Channels,
+    pub values: &'a [f32],
+}
+
+impl<'a> Matrix<'a> {
+    /// # Errors
+    /// [`WeightsError::Shape`] unless there are `rows * columns` values, each of the two at most `u32::MAX`.
+    pub fn new(rows: usize, columns: usize, channels: Channels, values: &'a [f32]) -> Result<Matrix<'a>, WeightsError> {
+        let fits = rows.checked_mul(columns) == Some(values.len());
+        if !fits || u32::try_from(rows).is_err() || u32::try_from(columns).is_err() {
+            return Err(WeightsError::Shape { rows, columns, values: values.len() });
+        }
+        Ok(Matrix { rows, columns, channels, values })
+    }
+
+    pub fn channel_count(&self) -> usize {
+        match self.channels {
+            Channels::Rows => self.rows,
+            Channels::Columns => self.columns,
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What stands at the head of a pack, read and written in one place each, side by side.
+
+use sha2::{Digest, Sha256};
+
+use super::{MAGIC, VERSION, most_file_bytes};
+use crate::{Channels, Form, Layout, Values, WeightsError, bytes::Reader};
+
+pub type Sha = [u8; 32];
+
+/// Up to where the size of the whole header is known.
+const FIXED: usize = MAGIC.len() + 4 + 4;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Header {
+    pub file_bytes: u64,
+    pub file_sha256: Sha,
+    /// The file without its weights.
+    pub rest: Part,
+    /// In the order they lie in the file.
+    pub tensors: Vec<PackedTensor>,
+}
+
+/// One zstd frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Once decompressed.
+    pub encoded_bytes: u64,
+    pub packed_bytes: u64,
+    /// Of the packed bytes.
+    pub sha256: Sha,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct PackedTensor {
+    pub name: String,
+    pub shape: Vec<u64>,
+    /// Of the matrix the tensor is seen as; the columns follow from it.
+    pub rows: u64,
+    pub channels: Channels,
+    /// In the unpacked file.
+    pub offset: u64,
+    pub form: Form,
+    pub part: Part,
+}
+
+impl PackedTensor {
+    /// How many values it has. Reading has made sure that they and their bytes can be counted.
+    pub fn count(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    pub fn columns(&self) -> u64 {
+        self.count() / self.rows.max(1)
+    }
+
+    /// In the unpacked file.
+    pub fn dense_bytes(&self) -> u64 {
+        4 * self.count()
+    }
+}
+
+impl Header {
+    #[cfg(feature = "encode")]
+    pub fn write(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend(MAGIC);
+        out.extend(VERSION.to_le_bytes());
+        out.extend([0; 4]);
+        out.extend(self.file_bytes.to_le_bytes());
+        out.extend(self.file_sha256);
+        write_part(&self.rest, &mut out);
+        out.extend((self.tensors.len() as u32).to_le_bytes());
+        for tensor in &self.tensors {
+            out.extend((tensor.name.len() as u32).to_le_bytes());
+            out.extend(tensor.name.as_bytes());
+            out.push(tensor.shape.len() as u8);
+            tensor.shape.iter().for_each(|axis| out.extend(axis.to_le_bytes()));
+            out.extend(tensor.rows.to_le_bytes());
+            out.push(match tensor.channels {
+                Channels::Rows => 0,
+                Channels::Columns => 1,
+            });
+            out.extend(tensor.offset.to_le_bytes());
+            let (layout, [height, width]) = match tensor.form.layout {
+                Layout::Dense => (0, [0, 0]),
+                Layout::Csr => (1, [0, 0]),
+                Layout::BlockCsr { rows, columns } => (2, [rows, columns]),
+                Layout::Bitmap => (3, [0, 0]),
+            };
+            let (values, size) = match tensor.form.values {
+                Values::F32 => (0, 0),
+                Values::F16 => (1, 0),
+                Values::Int8 => (2, 0),
+                Values::Codebook { size } => (3, size),
+            };
+            out.extend([layout, values]);
+            [height, width, size].iter().for_each(|number| out.extend(number.to_le_bytes()));
+            write_part(&tensor.part, &mut out);
+        }
+        let bytes = out.len() as u32 + 32;
+        out[FIXED - 4..FIXED].copy_from_slice(&bytes.to_le_bytes());
+        let sha256 = sha256(&out);
+        out.extend(sha256);
+        out
+    }
+
+    /// The header and the bytes after it. Whatever it says of sizes is checked here: no two tensors overlap, all lie in the file, every part takes no
+    /// more than its form can.
+    pub fn read(pack: &[u8]) -> Result<(Header, &[u8]), WeightsError> {
+        if !pack.starts_with(&MAGIC) {
+            return Err(WeightsError::NotAPack);
+        }
+        let malformed = |why: String| WeightsError::Malformed { why };
+        let mut reader = Reader(&pack[MAGIC.len()..]);
+        let found = reader.u32().map_err(malformed)?;
+        if found != VERSION {
+            return Err(WeightsError::Version { found, known: VERSION });
+        }
+        let bytes = reader.u32().map_err(malformed)? as usize;
+        let header = pack.get(..bytes).ok_or_else(|| malformed("it is cut off within its header".into()))?;
+        let split = bytes.checked_sub(32).filter(|end| *end >= FIXED);
+        let (signed, sha) = header.split_at(split.ok_or_else(|| malformed("its header is too short".into()))?);
+        if sha256(signed) != *sha {
+            return Err(WeightsError::Checksum { part: "the header".into() });
+        }
+        let header = read_fields(Reader(&signed[FIXED..])).map_err(malformed)?;
+        header.check(pack.len() as u64)?;
+        Ok((header, &pack[bytes..]))
+    }
+
+    fn check(&self, pack_bytes: u64) -> Result<(), WeightsError> {
+        let limit = most_file_bytes(pack_bytes).min(isize::MAX as u64);
+        if self.file_bytes > limit {
+            return Err(WeightsError::Bomb { pack: pack_bytes, file: self.file_bytes, limit });
+        }
+        let (mut end, mut cut) = (0, 0);
+        for tensor in &self.tensors {
+            let wrong = |why: &str| WeightsError::Span { tensor: tensor.name.clone(), why: why.to_owned() };
+            let bytes = tensor.shape.iter().try_fold(4u64, |product, axis| product.checked_mul(*axis));
+            let bytes = bytes.filter(|bytes| *bytes > 0 && *bytes <= self.file_bytes);
+            let bytes = bytes.ok_or_else(|| wrong("has a shape that does not fit into the file"))?;
+            let count = bytes / 4;
+            if tensor.rows == 0 || count % tensor.rows != 0 {
+                return Err(wrong("has rows that do not divide its values"));
+            }
+            let columns = count / tensor.rows;
+            if tensor.rows > u32::MAX.into() || columns > u32::MAX.into() {
+                return Err(wrong("has more rows or columns than 32 bits count"));
+            }
+            if tensor.offset < end {
+                return Err(wrong("overlaps the one before it"));
+            }
+            let end_here = tensor.offset.checked_add(bytes).filter(|end| *end <= self.file_bytes);
+            end = end_here.ok_or_else(|| wrong("lies beyond the end of the file"))?;
+            cut += bytes;
+            let most = tensor.form.most_bytes(tensor.rows, columns, tensor.channels);
+            if most.is_none_or(|most| tensor.part.encoded_bytes > most) {
+                return Err(wrong("claims more bytes than its form can take"));
+            }
+        }
+        // No tensor overlaps another, so that those cut out are not more than the file.
+        if self.rest.encoded_bytes != self.file_bytes - cut {
+            return Err(WeightsError::Malformed { why: "its parts do not add up to the file".into() });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(feature = "encode")]
+fn write_part(part: &Part, out: &mut Vec<u8>) {
+    out.extend(part.encoded_bytes.to_le_bytes());
+    out.extend(part.packed_bytes.to_le_bytes());
+    out.extend(part.sha256);
+}
+
+fn read_part(reader: &mut Reader) -> Result<Part, String> {
+    Ok(Part { encoded_bytes: reader.u64()?, packed_bytes: reader.u64()?, sha256: read_sha(reader)? })
+}
+
+fn read_sha(reader: &mut Reader) -> Result<Sha, String> {
+    Ok(reader.take(32)?.try_into().expect("as many were taken"))
+}
+
+fn read_fields(mut reader: Reader) -> Result<Header, String> {
+    let (file_bytes, file_sha256, rest) = (reader.u64()?, read_sha(&mut reader)?, read_part(&mut reader)?);
+    let count = reader.u32()?;
+    // Not allocated beforehand: the count is a stranger's, and each tensor has to be there.
+    let mut tensors = Vec::new();
+    for _ in 0..count {
+        tensors.push(read_tensor(&mut reader)?);
+    }
+    reader.end()?;
+    Ok(Header { file_bytes, file_sha256, rest, tensors })
+}
+
+fn read_tensor(reader: &mut Reader) -> Result<PackedTensor, String> {
+    let name_bytes = reader.u32()? as usize;
+    let name = std::str::from_utf8(reader.take(name_bytes)?).map_err(|_| "a name is not UTF-8")?.to_owned();
+    let rank = reader.u8()?;
+    let shape = (0..rank).map(|_| reader.u64()).collect::<Result<Vec<u64>, String>>()?;
+    let rows = reader.u64()?;
+    let channels = match reader.u8()? {
+        0 => Channels::Rows,
+        1 => Channels::Columns,
+        other => return Err(format!("`{name}` has its channels on axis {other}")),
+    };
+    let offset = reader.u64()?;
+    let (layout, values) = (reader.u8()?, reader.u8()?);
+    let (height, width, size) = (reader.u16()?, reader.u16()?, reader.u16()?);
+    let is_side = |side: u16| (1..=Layout::MAX_BLOCK).contains(&side);
+    let layout = match layout {
+        0 => Layout::Dense,
+        1 => Layout::Csr,
+        2 if is_side(height) && is_side(width) => Layout::BlockCsr { rows: height, columns: width },
+        3 => Layout::Bitmap,
+        _ => return Err(format!("`{name}` is in the unknown layout {layout} ({height} x {width})")),
+    };
+    let values = match values {
+        0 => Values::F32,
+        1 => Values::F16,
+        2 => Values::Int8,
+        3 if (2..=256).contains(&size) => Values::Codebook { size },
+        _ => return Err(format!("`{name}` has the unknown kind of values {values} ({size})")),
+    };
+    let form = Form { layout, values };
+    Ok(PackedTensor { name, shape, rows, channels, offset, form, part: read_part(reader)? })
+}
+
+pub fn sha256(bytes: &[u8]) -> Sha {
+    Sha256::digest(bytes).into()
+}
