@@ -32,8 +32,7 @@ pub struct Ready {
 pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
     reporter.enter(Stage::Load, 0);
     let start = Instant::now();
-    let mut model =
-        read(&job.model).with_context(|| format!("`{}` is not a model this runner can read", job.model))?;
+    let mut model = read(&job.model).with_context(|| format!("`{}` is not a model this runner can read", job.model))?;
     let parse_ns = start.elapsed().as_nanos() as u64;
 
     reporter.enter(Stage::Inputs, 0);
