@@ -14,6 +14,7 @@ pub mod remove;
 pub mod samples;
 pub mod scores;
 pub mod select;
+pub mod structure;
 
 mod error;
 mod inspect;
@@ -52,7 +53,7 @@ pub struct Pruned {
 pub fn prune(model: &Bytes, recipe: &Recipe, samples: Option<&Samples>) -> Result<Pruned, PruneError> {
     recipe.check()?;
     if let Unit::Structure(_) = recipe.unit {
-        return Err(PruneError::NotYet { what: recipe.unit.to_string() });
+        return structure::prune(model, recipe, samples, &structure::Options::default());
     }
     let model = Model::decode(model)?;
     let survey = prunable::survey(&model)?;
@@ -148,6 +149,7 @@ fn manifest(recipe: &Recipe, survey: &Survey, tensors: Vec<PrunedTensor>, sample
         macs: None,
         calibration,
         seed: recipe.seed,
+        structure: None,
         untouched: misfits.chain(survey.untouched.iter().cloned()).collect(),
         tensors,
     }

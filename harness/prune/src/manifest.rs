@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, Scope, Unit, prunable::Untouched};
+use crate::{Method, Scope, Unit, prunable::Untouched, structure};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -38,6 +38,9 @@ pub struct Manifest {
     /// Of whatever was drawn at random.
     #[serde(default)]
     pub seed: u64,
+    /// Of variants whose tensors shrank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub structure: Option<structure::Report>,
     /// The prunable tensors, in the order of the file.
     pub tensors: Vec<PrunedTensor>,
     /// The others that hold parameters, with the reason each was left alone.

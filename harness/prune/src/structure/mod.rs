@@ -1,0 +1,360 @@
+//! Structured pruning: whole channels, neurons, heads, hidden units or residual branches are taken out, and tensors truly shrink.
+//!
+//! ```text
+//! model ─► normalise ─► probe (shapes, by a run) ─► rules (what goes together) ─► classes, families ─► rank ─► surgery ─► bytes + report
+//! ```
+//! The unit of thought is one index of one axis of one value. What is left computes what the dense model computes with all that was removed set
+//! to zero: [`Anatomy::masked`] gives that model, and tests hold the two against each other.
+
+mod classes;
+mod feeds;
+mod graph;
+mod layers;
+mod movement;
+mod normalise;
+mod probe;
+mod rank;
+mod report;
+mod reshape;
+mod rules;
+mod slices;
+mod surgery;
+mod units;
+mod weights;
+
+use std::collections::{HashMap, HashSet};
+
+use espalier_engine::{Keep, Network};
+
+pub use classes::{Anatomy, Class, Family, Kept, Kind};
+pub use layers::Branch;
+pub use report::{BranchReport, FamilyReport, Report};
+pub use surgery::Removed;
+
+use crate::{
+    Bytes, Calibration, Manifest, Method, PruneError, Pruned, PrunedTensor, Reason, Recipe, Samples, Structure, Unit,
+    Untouched, importance,
+    onnx::Model,
+    prunable::{Survey, survey},
+    recipe::removed as rounded,
+};
+use rank::{Choice, Limits};
+
+/// What can be said beside a recipe.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Kept counts are rounded up to multiples of it (4 or 8, as SIMD registers are); 1 for not at all.
+    pub round_to: usize,
+    /// Fraction of each family that stays; one unit stays in any case.
+    pub keep_at_least: f64,
+    /// Shapes of inputs, where what the file says of them does not do for a run.
+    pub shapes: HashMap<String, Vec<usize>>,
+    /// Runs the pruned model once: one that does not run is an error, not a result.
+    pub verify: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { round_to: 1, keep_at_least: 0.0, shapes: HashMap::new(), verify: true }
+    }
+}
+
+/// Which units of a model go, decided and not yet carried out.
+pub struct Plan {
+    pub anatomy: Anatomy,
+    /// Classes by root.
+    pub removed: Removed,
+    pub branches: Vec<(Branch, f64, bool)>,
+    choice: Choice,
+    /// Families the recipe's unit is one of, by index.
+    asked: Vec<usize>,
+}
+
+/// Takes out exactly `round(ratio * n)` of the `n` units of the kinds asked for. Which those are is told by [`Unit::Structure`].
+///
+/// # Errors
+/// See [`PruneError`]: an operator the engine does not know is named; shapes come from a run.
+pub fn prune(
+    model: &Bytes,
+    recipe: &Recipe,
+    samples: Option<&Samples>,
+    options: &Options,
+) -> Result<Pruned, PruneError> {
+    recipe.check()?;
+    let dense = Model::decode(model)?;
+    let before = survey(&dense)?;
+    if recipe.amount().is_nothing() {
+        let tensors =
+            before.weights.iter().map(|weight| whole(weight.name.clone(), weight.shape.clone(), weight.count));
+        let (tensors, report) = (tensors.collect(), report_of_nothing(&before, options));
+        return Ok(Pruned {
+            bytes: model.clone(),
+            manifest: manifest(recipe, &before, tensors, report, (0, 0), samples),
+        });
+    }
+    let mut plan = plan(dense, recipe, samples, options)?;
+    let bytes = plan.carry_out()?;
+    let after = survey(&Model::decode(&bytes)?)?;
+    if options.verify {
+        verify(&plan.anatomy, &bytes, options)?;
+    }
+    let counts = plan.counts();
+    if counts.1 == 0 {
+        return Err(PruneError::NothingPrunable { why: plan.why_nothing(recipe.unit) });
+    }
+    let normalised = survey(&plan.anatomy.model)?;
+    let tensors = tensors(&normalised, &after);
+    let report = plan.report(&before, &after, options);
+    Ok(Pruned { bytes, manifest: manifest(recipe, &before, tensors, report, counts, samples) })
+}
+
+/// What of a model can be taken out, for `inspect`: nothing is removed.
+///
+/// # Errors
+/// As [`prune`].
+pub fn inspect(model: &Bytes, options: &Options) -> Result<Report, PruneError> {
+    let dense = Model::decode(model)?;
+    let before = survey(&dense)?;
+    let anatomy = Anatomy::of(dense, &options.shapes)?;
+    let branches = layers::branches(&anatomy).into_iter().map(|branch| (branch, 0.0, false)).collect();
+    let removed = anatomy.families.iter().map(|family| vec![false; family.classes.len()]).collect();
+    let asked = (0..anatomy.families.len()).collect();
+    let plan =
+        Plan { anatomy, removed: Removed::new(), branches, choice: Choice { removed, notes: Vec::new() }, asked };
+    Ok(plan.report(&before, &before, options))
+}
+
+/// # Errors
+/// As [`prune`].
+pub fn plan(model: Model, recipe: &Recipe, samples: Option<&Samples>, options: &Options) -> Result<Plan, PruneError> {
+    let Unit::Structure(structure) = recipe.unit else {
+        return Err(PruneError::NotYet { what: format!("{} as a structure", recipe.unit) });
+    };
+    let anatomy = Anatomy::of(model, &options.shapes)?;
+    if structure == Structure::Layer {
+        return plan_layers(anatomy, recipe, samples);
+    }
+    let asked: Vec<usize> =
+        (0..anatomy.families.len()).filter(|family| anatomy.families[*family].kind.is_of(structure)).collect();
+    let families: Vec<Family> = asked.iter().map(|family| anatomy.families[*family].clone()).collect();
+    let (tensors, scores) = scores(&anatomy, recipe, samples)?;
+    let importance = rank::importance(&families, &tensors, &scores);
+    let limits = Limits { round_to: options.round_to, keep_at_least: options.keep_at_least };
+    let choice = rank::choose(&families, &importance, recipe.scope, recipe.amount(), &limits)?;
+    let mut removed = Removed::new();
+    for (family, goes) in families.iter().zip(&choice.removed) {
+        removed.extend(family.classes.iter().zip(goes).filter(|(_, goes)| **goes).map(|(class, _)| class.root));
+    }
+    Ok(Plan { anatomy, removed, branches: Vec::new(), choice, asked })
+}
+
+type Scored = (Vec<(usize, Vec<usize>)>, crate::Scores);
+
+/// Scores of the normalised model's weights, with the initialiser and shape of each.
+fn scores(anatomy: &Anatomy, recipe: &Recipe, samples: Option<&Samples>) -> Result<Scored, PruneError> {
+    let survey = survey(&anatomy.model)?;
+    let constants = graph::initializers(anatomy.model.graph());
+    let tensors = survey.weights.iter().filter_map(|weight| {
+        let shape = weight.shape.iter().map(|len| *len as usize).collect();
+        Some((*constants.get(weight.name.as_str())?, shape))
+    });
+    let tensors: Vec<(usize, Vec<usize>)> = tensors.collect();
+    let scores = importance::scores(&anatomy.model, None, &survey, recipe.method, samples, recipe.batch, recipe.seed)?;
+    Ok((tensors, scores))
+}
+
+/// A branch is as important as what it adds compared with what it is added to (for `activation`), or as the sum of the scores of its weights.
+fn plan_layers(anatomy: Anatomy, recipe: &Recipe, samples: Option<&Samples>) -> Result<Plan, PruneError> {
+    let branches = layers::branches(&anatomy);
+    let importance: Vec<f64> = match (recipe.method, samples) {
+        (Method::Activation, Some(samples)) => layers::strength(&anatomy.model, &branches, samples, recipe.batch)?,
+        _ => {
+            let (tensors, scores) = scores(&anatomy, recipe, samples)?;
+            let graph = anatomy.model.graph();
+            let sums: HashMap<&str, f64> = tensors
+                .iter()
+                .zip(&scores.0)
+                .map(|((tensor, _), scores)| {
+                    (graph.initializer[*tensor].name(), scores.iter().map(|score| f64::from(*score)).sum())
+                })
+                .collect();
+            let of = |branch: &Branch| branch.constants.iter().filter_map(|name| sums.get(name.as_str())).sum();
+            branches.iter().map(of).collect()
+        }
+    };
+    let mut order: Vec<usize> = (0..branches.len()).collect();
+    order.sort_by(|a, b| importance[*a].total_cmp(&importance[*b]));
+    let count = match recipe.amount() {
+        crate::Amount::Ratio(ratio) => rounded(ratio, branches.len() as u64) as usize,
+        crate::Amount::Threshold(threshold) => {
+            let most = importance.iter().copied().fold(0.0, f64::max);
+            importance.iter().filter(|importance| **importance < threshold * most).count()
+        }
+    };
+    let gone: HashSet<usize> = order.into_iter().take(count).collect();
+    let judged = branches.into_iter().zip(importance).enumerate();
+    let branches = judged.map(|(index, (branch, importance))| (branch, importance, gone.contains(&index))).collect();
+    let choice = Choice { removed: Vec::new(), notes: Vec::new() };
+    Ok(Plan { anatomy, removed: Removed::new(), branches, choice, asked: Vec::new() })
+}
+
+impl Plan {
+    /// # Errors
+    /// Constants that are broken.
+    pub fn carry_out(&mut self) -> Result<Bytes, PruneError> {
+        if self.branches.is_empty() {
+            return self.anatomy.without(&self.removed);
+        }
+        let gone: Vec<&Branch> =
+            self.branches.iter().filter(|(_, _, gone)| *gone).map(|(branch, _, _)| branch).collect();
+        Ok(layers::without(&self.anatomy, &gone))
+    }
+
+    /// How many units there are, and how many go.
+    fn counts(&self) -> (u64, u64) {
+        if !self.branches.is_empty() {
+            let gone = self.branches.iter().filter(|(_, _, gone)| *gone).count();
+            return (self.branches.len() as u64, gone as u64);
+        }
+        let all: usize = self.choice.removed.iter().map(Vec::len).sum();
+        (all as u64, self.removed.len() as u64)
+    }
+
+    fn why_nothing(&self, unit: Unit) -> String {
+        let (all, _) = self.counts();
+        if all > 0 {
+            return format!("of its {all} units ({unit}) less than one would go, or none may");
+        }
+        let unknown: Vec<&str> = self.anatomy.unknown.keys().map(String::as_str).collect();
+        match (unknown.as_slice(), self.anatomy.kept.first()) {
+            ([_, ..], _) => format!("it has no {unit} to take out; no rule says how {} shrink", unknown.join(", ")),
+            ([], Some(kept)) => {
+                format!(
+                    "it has no {unit} to take out; axis {} of `{}`, for one, stays: {}",
+                    kept.axis, kept.tensor, kept.why
+                )
+            }
+            ([], None) => format!("it has no {unit} to take out"),
+        }
+    }
+
+    fn report(&self, before: &Survey, after: &Survey, options: &Options) -> Report {
+        let families = self.asked.iter().zip(&self.choice.removed).map(|(family, removed)| {
+            let count = removed.iter().filter(|removed| **removed).count();
+            report::family(&self.anatomy, &self.anatomy.families[*family], count)
+        });
+        let sizes: HashMap<&str, i64> = self
+            .anatomy
+            .model
+            .graph()
+            .initializer
+            .iter()
+            .map(|tensor| (tensor.name(), tensor.dims.iter().product()))
+            .collect();
+        let branches = self.branches.iter().map(|(branch, importance, removed)| BranchReport {
+            node: branch.node.clone(),
+            parameters: branch
+                .constants
+                .iter()
+                .filter_map(|name| sizes.get(name.as_str()))
+                .map(|len| *len as u64)
+                .sum(),
+            importance: *importance,
+            removed: *removed,
+        });
+        Report {
+            families: families.collect(),
+            branches: branches.collect(),
+            parameters: before.parameters(),
+            parameters_left: after.parameters(),
+            round_to: options.round_to,
+            keep_at_least: options.keep_at_least,
+            kept: self.anatomy.kept.clone(),
+            unknown: self.anatomy.unknown.clone(),
+            notes: self.choice.notes.clone(),
+            changes: report::CHANGES.to_owned(),
+        }
+    }
+}
+
+fn report_of_nothing(before: &Survey, options: &Options) -> Report {
+    Report {
+        parameters: before.parameters(),
+        parameters_left: before.parameters(),
+        round_to: options.round_to,
+        keep_at_least: options.keep_at_least,
+        changes: "none".to_owned(),
+        ..Report::default()
+    }
+}
+
+/// Runs what came out, and compares the shapes of its outputs with those of the dense model.
+fn verify(anatomy: &Anatomy, bytes: &Bytes, options: &Options) -> Result<(), PruneError> {
+    let model = Model::decode(bytes)?;
+    let network = Network::new(&model)?;
+    let feeds = feeds::feeds(model.graph(), &options.shapes, anatomy.probe.sizes)?;
+    let run = network.run(&feeds, Keep::Outputs)?;
+    for output in &network.outputs {
+        let shape = run.value(*output).map(|value| value.shape().to_vec());
+        let dense = anatomy.probe.shape(network.name(*output)).map(<[usize]>::to_vec);
+        if shape != dense {
+            let why = format!("output `{}` came out as {shape:?}, not {dense:?}", network.name(*output));
+            return Err(PruneError::Mismatch { what: "the pruned model's outputs", why });
+        }
+    }
+    Ok(())
+}
+
+fn whole(name: String, shape: Vec<u64>, weights: u64) -> PrunedTensor {
+    PrunedTensor { name, shape, weights, removed: 0, zeros: 0, units: 0, removed_units: 0 }
+}
+
+/// The weights of the normalised model, and how much of each is gone.
+fn tensors(before: &Survey, after: &Survey) -> Vec<PrunedTensor> {
+    let left: HashMap<&str, u64> = after.weights.iter().map(|weight| (weight.name.as_str(), weight.count)).collect();
+    let tensor = |weight: &crate::prunable::Weight| {
+        let left = left.get(weight.name.as_str()).copied().unwrap_or(0);
+        let removed = weight.count.saturating_sub(left);
+        PrunedTensor { removed, ..whole(weight.name.clone(), weight.shape.clone(), weight.count) }
+    };
+    before.weights.iter().map(tensor).collect()
+}
+
+fn manifest(
+    recipe: &Recipe,
+    before: &Survey,
+    tensors: Vec<PrunedTensor>,
+    report: Report,
+    (units, removed_units): (u64, u64),
+    samples: Option<&Samples>,
+) -> Manifest {
+    let sum = |count: fn(&PrunedTensor) -> u64| tensors.iter().map(count).fold(0, u64::saturating_add);
+    let calibration = samples.filter(|_| recipe.method.needs_samples()).map(|samples| Calibration {
+        samples: samples.len(),
+        batch: recipe.batch,
+        labels: samples.labels.is_some(),
+    });
+    let other =
+        |untouched: &Untouched| !matches!(untouched.reason, Reason::Bias | Reason::Normalisation | Reason::Scalar);
+    Manifest {
+        method: recipe.method,
+        scope: recipe.scope,
+        unit: recipe.unit,
+        ratio: recipe.ratio,
+        threshold: recipe.threshold,
+        effective_ratio: if units == 0 { 0.0 } else { removed_units as f64 / units as f64 },
+        units,
+        removed_units,
+        prunable: sum(|tensor| tensor.weights),
+        removed: sum(|tensor| tensor.removed),
+        zeros: 0,
+        parameters: before.parameters(),
+        macs: None,
+        calibration,
+        seed: recipe.seed,
+        // Biases and norms shrink with their channels.
+        untouched: before.untouched.iter().filter(|untouched| other(untouched)).cloned().collect(),
+        tensors,
+        structure: Some(report),
+    }
+}

@@ -1,0 +1,212 @@
+//! Rules of the operators that move, cut and repeat values without computing anything.
+
+use super::{
+    graph::{attribute, input, int, ints, op},
+    probe::{axes, axis_of},
+    reshape::Regroup,
+    rules::{Rules, pin},
+    units::Value,
+};
+use crate::onnx::NodeProto;
+
+type Applied = Option<()>;
+
+impl Rules<'_> {
+    pub fn transpose(&mut self, node: &NodeProto) -> Applied {
+        let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
+        let rank = self.rank(x);
+        let turned: Vec<usize> = match ints(node, "perm").filter(|perm| !perm.is_empty()) {
+            Some(perm) => perm.iter().map(|axis| axis_of(*axis, rank)).collect::<Option<_>>()?,
+            None => (0..rank).rev().collect(),
+        };
+        (turned.len() == rank && self.rank(y) == rank).then_some(())?;
+        let mismatch = pin(node, "its axes do not fit");
+        for (to, from) in turned.into_iter().enumerate() {
+            self.units.tie_axes((x, from), (y, to), &mismatch);
+        }
+        Some(())
+    }
+
+    pub fn concat(&mut self, node: &NodeProto) -> Applied {
+        let y = self.output(node, 0)?;
+        let axis = axis_of(int(node, "axis", 1), self.rank(y))?;
+        let mut offset = 0;
+        for slot in 0..node.input.len() {
+            let x = self.input(node, slot)?;
+            offset = self.part(node, x, y, axis, offset)?;
+        }
+        (offset == self.units.len(y, axis)).then_some(())
+    }
+
+    pub fn split(&mut self, node: &NodeProto) -> Applied {
+        let x = self.input(node, 0)?;
+        let axis = axis_of(int(node, "axis", 0), self.rank(x))?;
+        let mut offset = 0;
+        for slot in 0..node.output.len() {
+            let y = self.output(node, slot)?;
+            offset = self.part(node, y, x, axis, offset)?;
+        }
+        (offset == self.units.len(x, axis)).then_some(())
+    }
+
+    /// Ties `part` to a stretch of `whole`; where it ends.
+    fn part(&mut self, node: &NodeProto, part: Value, whole: Value, axis: usize, offset: usize) -> Option<usize> {
+        (self.rank(part) == self.rank(whole)).then_some(())?;
+        let mismatch = pin(node, "its parts do not fit");
+        let end = offset.checked_add(self.units.len(part, axis)).filter(|end| *end <= self.units.len(whole, axis))?;
+        for other in (0..self.rank(whole)).filter(|other| *other != axis) {
+            self.units.tie_axes((part, other), (whole, other), &mismatch);
+        }
+        for index in offset..end {
+            self.units.tie(self.units.unit(part, axis, index - offset), self.units.unit(whole, axis, index));
+        }
+        Some(end)
+    }
+
+    pub fn slice(&mut self, node: &NodeProto) -> Applied {
+        let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
+        let rank = self.rank(x);
+        (self.rank(y) == rank).then_some(())?;
+        let cut = pin(node, "it is cut at a place that is not constant, or with a step");
+        let sliced = match axes(node, 3, rank, self.probe)? {
+            Some(axes) => axes,
+            None => (0..starts_of(node, self)?.len()).collect(),
+        };
+        for axis in 0..rank {
+            let Some(place) = sliced.iter().position(|sliced| *sliced == axis) else {
+                self.units.tie_axes((x, axis), (y, axis), &cut);
+                continue;
+            };
+            let (from, to) = (self.units.len(x, axis), self.units.len(y, axis));
+            match stretch(node, self, place, from) {
+                Some((start, end)) if end - start == to => {
+                    for index in start..end {
+                        self.units.tie(self.units.unit(x, axis, index), self.units.unit(y, axis, index - start));
+                    }
+                }
+                _ => {
+                    self.units.pin_axis(x, axis, &cut);
+                    self.units.pin_axis(y, axis, &cut);
+                }
+            }
+        }
+        Some(())
+    }
+
+    pub fn gather(&mut self, node: &NodeProto) -> Applied {
+        let (data, indices, y) = (self.input(node, 0)?, self.input(node, 1)?, self.output(node, 0)?);
+        let axis = axis_of(int(node, "axis", 0), self.rank(data))?;
+        let within = self.rank(indices);
+        (self.rank(y) + 1 == self.rank(data) + within).then_some(())?;
+        let looked_up = pin(node, "it is looked up by index");
+        self.units.pin_axis(data, axis, &looked_up);
+        for before in 0..axis {
+            self.units.tie_axes((data, before), (y, before), &looked_up);
+        }
+        for inner in 0..within {
+            self.units.tie_axes((indices, inner), (y, axis + inner), &looked_up);
+        }
+        for after in axis + 1..self.rank(data) {
+            self.units.tie_axes((data, after), (y, after + within - 1), &looked_up);
+        }
+        Some(())
+    }
+
+    /// Axes that are made longer hold the same value again and again: they may be of any length.
+    pub fn expand(&mut self, node: &NodeProto) -> Applied {
+        let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
+        self.broadcast(node, x, y, 0)?;
+        self.lengths(node, 1, y)
+    }
+
+    pub fn constant_of_shape(&mut self, node: &NodeProto) -> Applied {
+        let y = self.output(node, 0)?;
+        self.lengths(node, 0, y)
+    }
+
+    /// Lengths that are asked for can be changed where they are constants.
+    fn lengths(&mut self, node: &NodeProto, slot: usize, y: Value) -> Applied {
+        let elements = self.probe.elements(input(node, slot)?);
+        let shift = elements.as_ref().map_or(0, |elements| self.rank(y).saturating_sub(elements.len()));
+        let open = pin(node, "its length is computed");
+        for axis in 0..self.rank(y) {
+            let fixed = axis < shift
+                || elements.as_ref().is_some_and(|elements| elements.get(axis - shift).is_some_and(Option::is_some));
+            if !fixed {
+                self.units.pin_axis(y, axis, &open);
+            }
+        }
+        Some(())
+    }
+
+    pub fn pad(&mut self, node: &NodeProto) -> Applied {
+        let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
+        (node.input.len() < 4).then_some(())?;
+        let pads = match ints(node, "pads") {
+            Some(pads) => pads.to_vec(),
+            None => self.probe.integers(input(node, 1)?)?,
+        };
+        let rank = self.rank(x);
+        (pads.len() == 2 * rank).then_some(())?;
+        let padded: Vec<usize> = (0..rank).filter(|axis| pads[*axis] != 0 || pads[axis + rank] != 0).collect();
+        self.one_to_one(node, x, y, &padded, "it is padded")
+    }
+
+    pub fn resize(&mut self, node: &NodeProto) -> Applied {
+        let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
+        (self.rank(x) == self.rank(y)).then_some(())?;
+        let crops = attribute(node, "coordinate_transformation_mode")
+            .is_some_and(|mode| mode.s.as_deref() == Some(b"tf_crop_and_resize".as_slice()));
+        // `sizes` name every axis, the kept ones too.
+        let sizes = op(node) == "Resize" && input(node, 3).is_some();
+        let constant = input(node, 3).is_none_or(|name| self.probe.integers(name).is_some());
+        let plain = !crops && ints(node, "axes").is_none() && (!sizes || constant);
+        plain.then_some(())?;
+        let changed: Vec<usize> = (0..self.rank(x))
+            .filter(|axis| self.units.len(x, *axis) != self.units.len(y, *axis) || *axis >= 2)
+            .collect();
+        self.one_to_one(node, x, y, &changed, "it is resized")
+    }
+
+    pub fn regroup(&mut self, node: &NodeProto) -> Applied {
+        let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
+        let target = (op(node) == "Reshape").then(|| input(node, 1).and_then(|name| self.probe.elements(name)));
+        let (from, to) = (self.units.shape(x).to_vec(), self.units.shape(y).to_vec());
+        let regroups = Regroup::of(node, (x, &from), (y, &to))?;
+        if let Some(target) = target {
+            // Lengths that are computed stay.
+            let open = pin(node, "its length is computed");
+            for axis in 0..to.len() {
+                if !target.as_ref().is_some_and(|target| target.get(axis).is_some_and(Option::is_some)) {
+                    self.units.pin_axis(y, axis, &open);
+                }
+            }
+        }
+        for regroup in regroups {
+            match regroup {
+                Regroup::Same { from, to } => self.units.tie_axes(from, to, &pin(node, "its axes do not fit")),
+                other => self.regroups.push(other),
+            }
+        }
+        Some(())
+    }
+}
+
+fn starts_of(node: &NodeProto, rules: &Rules<'_>) -> Option<Vec<i64>> {
+    match ints(node, "starts") {
+        Some(starts) => Some(starts.to_vec()),
+        None => rules.probe.integers(input(node, 1)?),
+    }
+}
+
+/// From where to where the `place`-th axis of a `Slice` is cut, if its step is 1.
+fn stretch(node: &NodeProto, rules: &Rules<'_>, place: usize, len: usize) -> Option<(usize, usize)> {
+    let known = |name: &str, slot: usize| match ints(node, name) {
+        Some(values) => values.get(place).copied(),
+        None => rules.probe.elements(input(node, slot)?)?.get(place).copied().flatten(),
+    };
+    let step = if input(node, 4).is_some() { known("steps", 4)? } else { 1 };
+    let clamp = |at: i64| (if at < 0 { at.saturating_add(len as i64) } else { at }).clamp(0, len as i64) as usize;
+    let (start, end) = (clamp(known("starts", 1)?), clamp(known("ends", 2)?));
+    (step == 1 && start <= end).then_some((start, end))
+}

@@ -1,0 +1,172 @@
+//! Which classes go: exactly as many as asked for, the least important first, and never all of a family.
+
+use std::collections::HashMap;
+
+use super::classes::{Family, Kind};
+use crate::{Amount, PruneError, Scope, Scores, recipe::removed as rounded};
+
+/// What limits removal beside the ratio.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Kept counts are rounded up to multiples of it; heads excepted.
+    pub round_to: usize,
+    /// Fraction of each family that stays; one unit stays in any case.
+    pub keep_at_least: f64,
+}
+
+impl Limits {
+    /// How many of a family may go.
+    fn removable(&self, family: &Family) -> usize {
+        let len = family.classes.len();
+        let stay = (self.keep_at_least.clamp(0.0, 1.0) * len as f64).ceil() as usize;
+        len - stay.clamp(1, len)
+    }
+}
+
+/// Which classes go, by family; and in words what kept the count from being what was asked for.
+pub struct Choice {
+    pub removed: Vec<Vec<bool>>,
+    pub notes: Vec<String>,
+}
+
+/// Importance by class of each family: the sum of the scores of all weights that belong to it. `tensors` are the scored tensors as (initialiser,
+/// shape), in the order of the scores.
+pub fn importance(families: &[Family], tensors: &[(usize, Vec<usize>)], scores: &Scores) -> Vec<Vec<f64>> {
+    let mut sums: HashMap<(usize, usize), Vec<f64>> = HashMap::new();
+    let wanted: std::collections::HashSet<(usize, usize)> =
+        families.iter().flat_map(|family| family.axes.iter().copied()).collect();
+    for ((tensor, shape), scores) in tensors.iter().zip(&scores.0) {
+        for axis in 0..shape.len() {
+            if !wanted.contains(&(*tensor, axis)) {
+                continue;
+            }
+            let inner: usize = shape[axis + 1..].iter().product::<usize>().max(1);
+            let mut sum = vec![0.0f64; shape[axis]];
+            for (block, values) in scores.chunks(inner).enumerate() {
+                let index = block % shape[axis].max(1);
+                sum[index] += values.iter().map(|value| f64::from(*value)).sum::<f64>();
+            }
+            sums.insert((*tensor, axis), sum);
+        }
+    }
+    let of = |&(tensor, axis, index): &(usize, usize, usize)| {
+        sums.get(&(tensor, axis)).and_then(|sum| sum.get(index)).copied().unwrap_or(0.0)
+    };
+    families
+        .iter()
+        .map(|family| family.classes.iter().map(|class| class.members.iter().map(of).sum()).collect())
+        .collect()
+}
+
+/// # Errors
+/// Importance that is not a number.
+pub fn choose(
+    families: &[Family],
+    importance: &[Vec<f64>],
+    scope: Scope,
+    amount: Amount,
+    limits: &Limits,
+) -> Result<Choice, PruneError> {
+    for (family, importance) in families.iter().zip(importance) {
+        if let Some(index) = importance.iter().position(|importance| !importance.is_finite()) {
+            return Err(PruneError::NotAScore { tensor: family.name.clone(), index: index as u64 });
+        }
+    }
+    let mut choice = Choice {
+        removed: families.iter().map(|family| vec![false; family.classes.len()]).collect(),
+        notes: Vec::new(),
+    };
+    match scope {
+        // Families differ in size and in the scale of their weights: what counts is how a class compares with its family.
+        Scope::Global => {
+            let relative = importance.iter().map(|importance| {
+                let mean = importance.iter().sum::<f64>() / importance.len().max(1) as f64;
+                importance.iter().map(|value| if mean > 0.0 { value / mean } else { 0.0 }).collect::<Vec<f64>>()
+            });
+            let relative: Vec<Vec<f64>> = relative.collect();
+            let all: Vec<usize> = (0..families.len()).collect();
+            take(families, &relative, &all, amount, limits, &mut choice);
+        }
+        Scope::Local => {
+            for family in 0..families.len() {
+                take(families, importance, &[family], amount, limits, &mut choice);
+            }
+        }
+    }
+    if limits.round_to > 1 {
+        round(families, importance, limits.round_to, &mut choice);
+    }
+    Ok(choice)
+}
+
+/// Removes from the families named, which compete with each other.
+fn take(
+    families: &[Family],
+    importance: &[Vec<f64>],
+    among: &[usize],
+    amount: Amount,
+    limits: &Limits,
+    choice: &mut Choice,
+) {
+    let mut order: Vec<(usize, usize)> = among
+        .iter()
+        .flat_map(|family| (0..families[*family].classes.len()).map(move |class| (*family, class)))
+        .collect();
+    // Stable: among equals the earlier go first.
+    order.sort_by(|a, b| importance[a.0][a.1].total_cmp(&importance[b.0][b.1]));
+    let wanted = match amount {
+        Amount::Ratio(ratio) => rounded(ratio, order.len() as u64) as usize,
+        Amount::Threshold(threshold) => {
+            let most = order.last().map_or(0.0, |last| importance[last.0][last.1]);
+            order.iter().filter(|place| importance[place.0][place.1] < threshold * most).count()
+        }
+    };
+    let mut left: HashMap<usize, usize> =
+        among.iter().map(|family| (*family, limits.removable(&families[*family]))).collect();
+    let mut removed = 0;
+    for (family, class) in order {
+        if removed == wanted {
+            break;
+        }
+        match left.get_mut(&family) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                removed += 1;
+                choice.removed[family][class] = true;
+            }
+            // Another family gives one more in its place.
+            _ => {}
+        }
+    }
+    if removed < wanted {
+        let what = if among.len() == 1 { format!("`{}`", families[among[0]].name) } else { "all families".to_owned() };
+        choice
+            .notes
+            .push(format!("{what}: {removed} units removed, not {wanted}, as at least one of each family stays"));
+    }
+}
+
+/// Puts back the most important of what was removed until what is kept is a multiple.
+fn round(families: &[Family], importance: &[Vec<f64>], multiple: usize, choice: &mut Choice) {
+    let mut back = 0;
+    for (index, family) in families.iter().enumerate() {
+        if family.kind == Kind::Head {
+            continue;
+        }
+        let removed = &mut choice.removed[index];
+        let kept = removed.iter().filter(|removed| !**removed).count();
+        if kept == removed.len() {
+            continue;
+        }
+        let target = kept.next_multiple_of(multiple).min(removed.len());
+        let mut order: Vec<usize> = (0..removed.len()).filter(|class| removed[*class]).collect();
+        order.sort_by(|a, b| importance[index][*a].total_cmp(&importance[index][*b]));
+        for class in order.into_iter().rev().take(target - kept) {
+            removed[class] = false;
+            back += 1;
+        }
+    }
+    if back > 0 {
+        choice.notes.push(format!("{back} units stay so that what is kept is a multiple of {multiple}"));
+    }
+}
