@@ -15,6 +15,7 @@ pub mod samples;
 pub mod scores;
 pub mod select;
 pub mod structure;
+pub mod tune;
 
 mod error;
 mod inspect;

@@ -1,0 +1,134 @@
+//! How fast a ratio is reached, and how a number of epochs is shared among the steps. Ratios are always of the dense model.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Recipe, Unit};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// All at once.
+    OneShot,
+    /// Each step removes the same share of what is left: `1 - (1 - ratio)^(s/S)`.
+    Geometric,
+    /// Much at first, where weights are plenty, less and less later: `ratio (1 - (1 - s/S)^3)` (Zhu and Gupta, 2017).
+    Cubic,
+}
+
+impl Schedule {
+    pub const ALL: [Schedule; 3] = [Schedule::OneShot, Schedule::Geometric, Schedule::Cubic];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Schedule::OneShot => "one-shot",
+            Schedule::Geometric => "geometric",
+            Schedule::Cubic => "cubic",
+        }
+    }
+
+    /// The ratio of each step. The last is `ratio` itself, not nearly so.
+    pub fn ratios(self, ratio: f64, steps: usize) -> Vec<f64> {
+        let steps = if self == Schedule::OneShot { 1 } else { steps.max(1) };
+        let at = |step: usize| {
+            let along = step as f64 / steps as f64;
+            match self {
+                Schedule::Geometric => 1.0 - (1.0 - ratio).powf(along),
+                Schedule::OneShot | Schedule::Cubic => ratio * (1.0 - (1.0 - along).powi(3)),
+            }
+        };
+        (1..steps).map(at).chain([ratio]).collect()
+    }
+
+    /// The recipe of each step. Where the unit says the ratio (`2:4`), fewer and fewer of a group stay; steps that would keep as many as the one
+    /// before are left out.
+    pub fn recipes(self, recipe: &Recipe, steps: usize) -> Vec<Recipe> {
+        let Unit::NOfM { keep, of } = recipe.unit else {
+            return self.ratios(recipe.ratio, steps).into_iter().map(|ratio| Recipe { ratio, ..*recipe }).collect();
+        };
+        let all = 1.0 - f64::from(keep) / f64::from(of);
+        let mut kept: Vec<u32> = self
+            .ratios(all, steps)
+            .into_iter()
+            .map(|ratio| ((1.0 - ratio) * f64::from(of)).round().max(f64::from(keep)) as u32)
+            .filter(|kept| *kept < of)
+            .collect();
+        kept.dedup();
+        let at = |kept: u32| Recipe {
+            unit: Unit::NOfM { keep: kept, of },
+            ratio: 1.0 - f64::from(kept) / f64::from(of),
+            ..*recipe
+        };
+        kept.into_iter().map(at).collect()
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Schedule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Schedule, String> {
+        Schedule::ALL.into_iter().find(|schedule| schedule.name() == text).ok_or_else(|| {
+            let names = Schedule::ALL.map(Schedule::name).join(", ");
+            format!("there is no schedule `{text}`; known are {names}")
+        })
+    }
+}
+
+/// `epochs` over `steps`: as evenly as can be, what is over to the last, after which nothing is removed any more.
+pub fn share(epochs: usize, steps: usize) -> Vec<usize> {
+    let each = epochs / steps.max(1);
+    (1..=steps).map(|step| if step == steps { epochs - each * (steps - 1) } else { each }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Weights removed of 1000 after each step.
+    #[track_caller]
+    fn check(schedule: Schedule, ratio: f64, steps: usize, expected: &[u64]) {
+        let recipes = schedule.recipes(&Recipe::magnitude(ratio), steps);
+        assert_eq!(recipes.iter().map(|recipe| recipe.removed(1000)).collect::<Vec<_>>(), expected);
+        assert_eq!(recipes.last().unwrap().ratio, ratio);
+    }
+
+    #[test]
+    fn counts_of_each_step() {
+        check(Schedule::OneShot, 0.9, 5, &[900]);
+        check(Schedule::Geometric, 0.9, 1, &[900]);
+        // 1 - 0.1^(1/3) = 0.5358, 1 - 0.1^(2/3) = 0.7846.
+        check(Schedule::Geometric, 0.9, 3, &[536, 785, 900]);
+        // 0.9 (1 - (2/3)^3) = 0.6333, 0.9 (1 - (1/3)^3) = 0.8667.
+        check(Schedule::Cubic, 0.9, 3, &[633, 867, 900]);
+        check(Schedule::Cubic, 0.5, 4, &[289, 438, 492, 500]);
+        check(Schedule::Geometric, 0.0, 2, &[0, 0]);
+        check(Schedule::Geometric, 0.9, 0, &[900]);
+    }
+
+    #[test]
+    fn groups_keep_fewer_and_fewer() {
+        let recipe = Recipe { unit: "2:8".parse().unwrap(), ratio: 0.75, ..Recipe::magnitude(0.0) };
+        let units = |steps| {
+            let recipes = Schedule::Geometric.recipes(&recipe, steps);
+            recipes.iter().map(|recipe| (recipe.unit.to_string(), recipe.ratio)).collect::<Vec<_>>()
+        };
+        assert_eq!(units(3), [("5:8".into(), 0.375), ("3:8".into(), 0.625), ("2:8".into(), 0.75)]);
+        assert_eq!(units(1), [("2:8".into(), 0.75)]);
+        assert_eq!(units(50).len(), 6);
+    }
+
+    #[test]
+    fn epochs_are_shared() {
+        assert_eq!(share(15, 3), [5, 5, 5]);
+        assert_eq!(share(8, 3), [2, 2, 4]);
+        assert_eq!(share(1, 3), [0, 0, 1]);
+        assert_eq!(share(0, 2), [0, 0]);
+    }
+}
