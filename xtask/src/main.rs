@@ -11,6 +11,7 @@ mod context;
 mod gate;
 mod history;
 mod nightly;
+mod pack;
 mod progress;
 mod provenance;
 mod prune;
@@ -23,6 +24,7 @@ mod sessions;
 mod setup;
 mod ssh_feature;
 mod suite;
+mod unpack;
 mod variants;
 
 use std::process::ExitCode;
@@ -48,6 +50,10 @@ enum Command {
     Bench(bench::Flags),
     /// Write a pruned copy of an ONNX file
     Prune(prune::Flags),
+    /// Write a model's file with its weights in packed form, and show what each form takes
+    Pack(pack::Flags),
+    /// Write the ONNX file that a pack holds
+    Unpack(unpack::Flags),
     /// Make what is here now a baseline to compare with later
     Accept(accept::Flags),
     /// Find out how a device is to be gated, and what it is fit for
@@ -84,6 +90,8 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Bench(flags) => bench::run(flags),
         Command::Prune(flags) => prune::run(flags),
+        Command::Pack(flags) => pack::run(flags),
+        Command::Unpack(flags) => unpack::run(flags),
         Command::Accept(flags) => accept::run(flags),
         Command::Calibrate(flags) => calibrate::run(flags),
         Command::Gate(flags) => gate::run(flags),

@@ -43,7 +43,8 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     Ok(ExitStatus::Ok)
 }
 
-fn source(context: &Context, model: &str) -> Result<PathBuf> {
+/// The ONNX file a command is to work on.
+pub fn source(context: &Context, model: &str) -> Result<PathBuf> {
     if Path::new(model).is_file() {
         return Ok(model.into());
     }

@@ -21,7 +21,11 @@ const ARROWS: [(&str, &str, &[&str]); 10] = [
     ("espalier-bench", "harness/bench", &["espalier-protocol", "espalier-stats"]),
     ("espalier-fleet", "harness/fleet", &["espalier-bench", "espalier-protocol"]),
     ("espalier-runner", "harness/runner", &["espalier-protocol", "espalier-weights"]),
-    ("xtask", "xtask", &["espalier-bench", "espalier-fleet", "espalier-protocol", "espalier-prune"]),
+    (
+        "xtask",
+        "xtask",
+        &["espalier-bench", "espalier-fleet", "espalier-protocol", "espalier-prune", "espalier-weights"],
+    ),
 ];
 
 /// The end-to-end tests, which may use anything but the runner: that is built for a target, never linked.

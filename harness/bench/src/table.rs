@@ -22,7 +22,7 @@ pub fn render(run: &Run, summaries: &[CaseSummary], look: Look) -> String {
     sheets.iter().map(|sheet| render_sheet(sheet, look)).collect::<Vec<String>>().join("\n")
 }
 
-pub(crate) fn render_sheet(sheet: &Sheet, look: Look) -> String {
+pub fn render_sheet(sheet: &Sheet, look: Look) -> String {
     let (columns, dropped) = fitting(&sheet.columns, look.width);
     let mut out = format!("{}\n", sheet.title);
     out.push_str(&wrapped(&sheet.facts, " · ", look.width));

@@ -62,14 +62,31 @@ impl<'a, const N: usize> Planes<'a, N> {
     }
 }
 
-pub fn put_planes<const N: usize>(out: &mut Vec<u8>, numbers: impl ExactSizeIterator<Item = [u8; N]>) {
-    let (start, count) = (out.len(), numbers.len());
-    out.resize(start + N * count, 0);
-    let planes = &mut out[start..];
-    for (index, number) in numbers.enumerate() {
-        for (plane, byte) in number.into_iter().enumerate() {
-            planes[plane * count + index] = byte;
+/// Bytes, and where one kind of them ends and another begins: each kind has other frequencies, and packs better alone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Streams {
+    pub bytes: Vec<u8>,
+    /// Ends of streams, the last included.
+    pub ends: Vec<usize>,
+}
+
+impl Streams {
+    pub fn put(&mut self, bytes: impl IntoIterator<Item = u8>) {
+        self.bytes.extend(bytes);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Each plane is a stream.
+    pub fn put_planes<const N: usize>(&mut self, numbers: impl ExactSizeIterator<Item = [u8; N]>) {
+        let (start, count) = (self.bytes.len(), numbers.len());
+        self.bytes.resize(start + N * count, 0);
+        let planes = &mut self.bytes[start..];
+        for (index, number) in numbers.enumerate() {
+            for (plane, byte) in number.into_iter().enumerate() {
+                planes[plane * count + index] = byte;
+            }
         }
+        self.ends.extend((1..=N).map(|plane| start + plane * count));
     }
 }
 
@@ -80,10 +97,12 @@ mod tests {
     #[test]
     fn planes_come_back() {
         let numbers = [0x0102_0304_u32, 5, u32::MAX];
-        let mut bytes = vec![7];
-        put_planes(&mut bytes, numbers.iter().map(|number| number.to_le_bytes()));
-        assert_eq!(bytes, [7, 4, 5, 255, 3, 0, 255, 2, 0, 255, 1, 0, 255]);
-        let mut reader = Reader(&bytes[1..]);
+        let mut streams = Streams::default();
+        streams.put([7]);
+        streams.put_planes(numbers.iter().map(|number| number.to_le_bytes()));
+        assert_eq!(streams.bytes, [7, 4, 5, 255, 3, 0, 255, 2, 0, 255, 1, 0, 255]);
+        assert_eq!(streams.ends, [1, 4, 7, 10, 13]);
+        let mut reader = Reader(&streams.bytes[1..]);
         let back: Vec<u32> = reader.planes(3).unwrap().iter().map(u32::from_le_bytes).collect();
         assert_eq!(back, numbers);
         reader.end().unwrap();

@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{Channels, Index, Layout, Matrix, Sparse, Values, WeightsError, bytes::Reader};
+use crate::{
+    Channels, Index, Layout, Matrix, Sparse, Values, WeightsError,
+    bytes::{Reader, Streams},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Form {
@@ -24,8 +27,12 @@ impl Form {
     /// # Errors
     /// Values the form cannot hold, or more than it can count.
     pub fn encode(self, matrix: &Matrix) -> Result<Vec<u8>, WeightsError> {
+        Ok(self.streams(matrix)?.bytes)
+    }
+
+    pub(crate) fn streams(self, matrix: &Matrix) -> Result<Streams, WeightsError> {
         let sparse = Sparse::new(self.layout, matrix)?;
-        let mut out = Vec::new();
+        let mut out = Streams::default();
         sparse.index.write(&mut out);
         self.values.write(&sparse, &mut out)?;
         Ok(out)

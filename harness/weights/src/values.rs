@@ -2,7 +2,7 @@
 
 use crate::{
     Channels, Index, Sparse, WeightsError,
-    bytes::{Planes, Reader, put_planes},
+    bytes::{Planes, Reader, Streams},
     half::{f16_to_f32, f32_to_f16},
     kmeans::{self, Codebook},
 };
@@ -32,33 +32,33 @@ impl Values {
         stored.checked_mul(width)?.checked_add(table)
     }
 
-    pub(crate) fn write(self, sparse: &Sparse, out: &mut Vec<u8>) -> Result<(), WeightsError> {
+    pub(crate) fn write(self, sparse: &Sparse, out: &mut Streams) -> Result<(), WeightsError> {
         let values = &sparse.values;
         match self {
-            Values::F32 => put_planes(out, values.iter().map(|value| value.to_le_bytes())),
+            Values::F32 => out.put_planes(values.iter().map(|value| value.to_le_bytes())),
             Values::F16 => {
                 self.check_finite(values)?;
-                put_planes(out, values.iter().map(|value| f32_to_f16(*value).to_le_bytes()));
+                out.put_planes(values.iter().map(|value| f32_to_f16(*value).to_le_bytes()));
             }
             Values::Int8 => {
                 self.check_finite(values)?;
                 let scales = int8_scales(sparse);
-                put_planes(out, scales.iter().map(|scale| scale.to_le_bytes()));
-                let start = out.len();
-                out.resize(start + values.len(), 0);
+                out.put_planes(scales.iter().map(|scale| scale.to_le_bytes()));
+                let mut codes = vec![0; values.len()];
                 sparse.index.for_each(sparse.rows, sparse.columns, |place, row, column| {
                     let scale = scales[channel(sparse.channels, row, column)];
-                    out[start + place] = int8_value(values[place], scale) as u8;
+                    codes[place] = int8_value(values[place], scale) as u8;
                 });
+                out.put(codes);
             }
             Values::Codebook { size } => {
                 if kmeans::different(values, size.into()).is_none() {
                     self.check_finite(values)?;
                 }
                 let codebook = Codebook::of(values, size.into());
-                out.extend((codebook.centroids.len() as u16).to_le_bytes());
-                put_planes(out, codebook.centroids.iter().map(|centroid| centroid.to_le_bytes()));
-                out.extend(values.iter().map(|value| codebook.code(*value)));
+                out.put((codebook.centroids.len() as u16).to_le_bytes());
+                out.put_planes(codebook.centroids.iter().map(|centroid| centroid.to_le_bytes()));
+                out.put(values.iter().map(|value| codebook.code(*value)));
             }
         }
         Ok(())

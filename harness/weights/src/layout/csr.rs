@@ -3,7 +3,7 @@
 use super::is_zero;
 use crate::{
     Matrix, WeightsError,
-    bytes::{Reader, put_planes},
+    bytes::{Reader, Streams},
 };
 
 /// As narrow as the matrix allows: what a kernel reads is what it waits for.
@@ -80,11 +80,11 @@ pub fn for_each(row_starts: &[u32], columns: &Columns, mut f: impl FnMut(usize, 
     }
 }
 
-pub fn write(row_starts: &[u32], columns: &Columns, out: &mut Vec<u8>) {
-    put_planes(out, row_starts.iter().map(|start| start.to_le_bytes()));
+pub fn write(row_starts: &[u32], columns: &Columns, out: &mut Streams) {
+    out.put_planes(row_starts.iter().map(|start| start.to_le_bytes()));
     match columns {
-        Columns::U16(columns) => put_planes(out, columns.iter().map(|column| column.to_le_bytes())),
-        Columns::U32(columns) => put_planes(out, columns.iter().map(|column| column.to_le_bytes())),
+        Columns::U16(columns) => out.put_planes(columns.iter().map(|column| column.to_le_bytes())),
+        Columns::U32(columns) => out.put_planes(columns.iter().map(|column| column.to_le_bytes())),
     }
 }
 

@@ -5,7 +5,10 @@
 mod bitmap;
 mod csr;
 
-use crate::{Channels, Matrix, WeightsError, bytes::Reader};
+use crate::{
+    Channels, Matrix, WeightsError,
+    bytes::{Reader, Streams},
+};
 
 pub use csr::Columns;
 
@@ -115,13 +118,13 @@ impl Index {
         }
     }
 
-    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Streams) {
         match self {
             Index::Dense => {}
             Index::Csr { row_starts, columns } | Index::BlockCsr { row_starts, columns, .. } => {
                 csr::write(row_starts, columns, out);
             }
-            Index::Bitmap { bits } => out.extend_from_slice(bits),
+            Index::Bitmap { bits } => out.put(bits.iter().copied()),
         }
     }
 

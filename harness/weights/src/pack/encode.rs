@@ -5,13 +5,16 @@ use super::{
     header::{Header, sha256},
     most_file_bytes,
 };
-use crate::{Channels, Form, Layout, Matrix, Values, WeightsError};
+use crate::{Channels, Form, Layout, Matrix, Values, WeightsError, bytes::Streams};
 
 /// zstd's levels that are tried, and up to how many bytes the second, which takes a second for two megabytes. Bitmaps and codes have nothing that repeats:
 /// the levels between look for it all the same, and come out a tenth larger than the first.
 const QUICK: i32 = 1;
 const THOROUGH: i32 = 19;
 const THOROUGH_BELOW: usize = 16 << 20;
+
+/// Larger streams hardly gain from a common frame, of whose blocks each has its own code anyway.
+const TOGETHER_BELOW: usize = 128 << 10;
 
 /// Where in the file a tensor's f32 values lie, little-endian and row after row.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,8 +105,8 @@ pub fn pack(file: &[u8], tensors: &[(Span, Choice)]) -> Result<Packed, WeightsEr
 /// # Errors
 /// Values the form cannot hold.
 pub fn packed_bytes(matrix: &Matrix, form: Form) -> Result<(u64, u64), WeightsError> {
-    let bytes = form.encode(matrix)?;
-    Ok((bytes.len() as u64, compress(&bytes).len() as u64))
+    let streams = form.streams(matrix)?;
+    Ok((streams.bytes.len() as u64, compress_streams(&streams).len() as u64))
 }
 
 struct Encoded {
@@ -119,10 +122,10 @@ fn smallest(matrix: &Matrix, choice: Choice) -> Result<Encoded, WeightsError> {
     };
     let mut best: Option<Encoded> = None;
     for form in forms {
-        let bytes = form.encode(matrix)?;
-        let frame = compress(&bytes);
+        let streams = form.streams(matrix)?;
+        let frame = compress_streams(&streams);
         if best.as_ref().is_none_or(|best| frame.len() < best.frame.len()) {
-            best = Some(Encoded { form, bytes, frame });
+            best = Some(Encoded { form, bytes: streams.bytes, frame });
         }
     }
     Ok(best.expect("there is at least one candidate"))
@@ -192,6 +195,30 @@ fn matrix<'a>(span: &Span, values: &'a [f32]) -> Result<Matrix<'a>, WeightsError
 
 fn part(encoded_bytes: usize, frame: &[u8]) -> Part {
     Part { encoded_bytes: encoded_bytes as u64, packed_bytes: frame.len() as u64, sha256: sha256(frame) }
+}
+
+/// One frame for all streams or one for each, or whatever is between: neighbours are put together where that is smaller. In a small tensor a frame more
+/// costs a dozen bytes, and one code for bitmap and values together half of what packing gains.
+fn compress_streams(streams: &Streams) -> Vec<u8> {
+    let (mut packed, mut frame) = (Vec::new(), Vec::new());
+    // Where the frame under way begins, and where the next stream does.
+    let (mut from, mut start) = (0, 0);
+    for end in streams.ends.iter().copied() {
+        if end == start {
+            continue;
+        }
+        let alone = compress(&streams.bytes[start..end]);
+        let together = if end - from <= TOGETHER_BELOW { compress(&streams.bytes[from..end]) } else { Vec::new() };
+        if !frame.is_empty() && !together.is_empty() && together.len() <= frame.len() + alone.len() {
+            frame = together;
+        } else {
+            packed.append(&mut frame);
+            (frame, from) = (alone, start);
+        }
+        start = end;
+    }
+    packed.append(&mut frame);
+    packed
 }
 
 fn compress(bytes: &[u8]) -> Vec<u8> {

@@ -20,7 +20,7 @@ pub struct Header {
     pub tensors: Vec<PackedTensor>,
 }
 
-/// One zstd frame.
+/// One zstd frame, or several one after another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Once decompressed.

@@ -1,12 +1,12 @@
 //! A whole model in packed form.
 //!
 //! A pack holds the ONNX file with the bytes of its weights cut out, and those weights one by one, each in a form of its own. Unpacking decodes them and
-//! puts them back where they were, so that nothing here has to know ONNX, and a pack of lossless forms gives back the very file. Every part is one zstd
-//! frame with a SHA-256 in the header, and the header has one of itself: nothing is decompressed that was not hashed before.
+//! puts them back where they were, so that nothing here has to know ONNX, and a pack of lossless forms gives back the very file. Every part is zstd
+//! frames with a SHA-256 in the header, and the header has one of itself: nothing is decompressed that was not hashed before.
 //!
 //! ```text
 //! magic 8 | version u32 | header bytes u32 | file bytes u64 | file SHA-256 | the rest's size and SHA-256 | tensors … | SHA-256 of all this
-//! zstd frame of the rest | zstd frame of the first tensor | …
+//! zstd frames of the rest | zstd frames of the first tensor | …
 //! ```
 
 mod header;

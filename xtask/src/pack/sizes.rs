@@ -1,0 +1,153 @@
+//! What a model's weights take in every form, and the table that shows it.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use anyhow::{Context as _, Result};
+use espalier_bench::sheet::{Cell, Column, Sheet, Tone};
+use espalier_prune::Bytes;
+use espalier_weights::{
+    Channels, Form, Layout, Matrix, Values, WeightsError,
+    pack::{Packed, Span, packed_bytes},
+};
+
+use super::spans::Spans;
+
+/// Of all weights together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FormSize {
+    pub form: Form,
+    /// Nothing where a value does not fit the form: infinity does not fit int8.
+    pub bytes: Option<FormBytes>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FormBytes {
+    /// In the form alone, as a kernel would have it in memory.
+    pub encoded: u64,
+    /// As it lies in a pack.
+    pub packed: u64,
+}
+
+/// Every layout with every kind of values. `block` is for block CSR, in outputs x inputs.
+pub fn forms(block: (u16, u16)) -> Vec<Form> {
+    let block = Layout::BlockCsr { rows: block.0, columns: block.1 };
+    let codebook = |size| Values::Codebook { size };
+    let kinds = [Values::F32, Values::F16, Values::Int8, codebook(32), codebook(16)];
+    let layouts = [Layout::Dense, Layout::Csr, block, Layout::Bitmap];
+    layouts.iter().flat_map(|layout| kinds.iter().map(|values| Form { layout: *layout, values: *values })).collect()
+}
+
+/// Sizes of all weights of an ONNX file in each of the forms; how many bytes they are there as dense f32 is the second. Takes seconds for tens of
+/// megabytes, on all processors.
+pub fn sizes(file: &Bytes, forms: &[Form]) -> Result<(Vec<FormSize>, u64)> {
+    let spans = Spans::of(file)?.weights;
+    let totals = Mutex::new(vec![Some(FormBytes::default()); forms.len()]);
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(None);
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(span) = spans.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(error) = add_sizes(file, span, forms, &totals) {
+                        *failed.lock().expect("no thread panics with it") = Some(error);
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    if let Some(error) = failed.into_inner().expect("no thread panics with it") {
+        return Err(error);
+    }
+    let totals = totals.into_inner().expect("no thread panics with it");
+    let sizes = forms.iter().zip(totals).map(|(form, bytes)| FormSize { form: *form, bytes });
+    Ok((sizes.collect(), spans.iter().map(dense_bytes).sum()))
+}
+
+fn add_sizes(file: &[u8], span: &Span, forms: &[Form], totals: &Mutex<Vec<Option<FormBytes>>>) -> Result<()> {
+    let bytes = &file[span.offset as usize..][..dense_bytes(span) as usize];
+    let values: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
+    let (rows, columns) = (span.rows as usize, values.len() / span.rows.max(1) as usize);
+    let matrix =
+        Matrix::new(rows, columns, span.channels, &values).with_context(|| format!("tensor `{}`", span.name))?;
+    for (index, form) in forms.iter().enumerate() {
+        let size = match packed_bytes(&matrix, turned(*form, span.channels)) {
+            Ok((encoded, packed)) => Some(FormBytes { encoded, packed }),
+            Err(WeightsError::Unfit { .. }) => None,
+            Err(error) => return Err(error).with_context(|| format!("tensor `{}`", span.name)),
+        };
+        let mut totals = totals.lock().expect("no thread panics with it");
+        let sum = |total: FormBytes, size: FormBytes| FormBytes {
+            encoded: total.encoded + size.encoded,
+            packed: total.packed + size.packed,
+        };
+        totals[index] = totals[index].zip(size).map(|(total, size)| sum(total, size));
+    }
+    Ok(())
+}
+
+/// Blocks are outputs x inputs, whichever of the two are rows.
+pub fn turned(form: Form, channels: Channels) -> Form {
+    match (form.layout, channels) {
+        (Layout::BlockCsr { rows, columns }, Channels::Columns) => {
+            Form { layout: Layout::BlockCsr { rows: columns, columns: rows }, ..form }
+        }
+        _ => form,
+    }
+}
+
+pub fn dense_bytes(span: &Span) -> u64 {
+    4 * span.shape.iter().product::<u64>()
+}
+
+/// One row a form, the smallest of each kind of values marked, and below it what was chosen.
+pub fn sheet(title: &str, sizes: &[FormSize], dense: u64, packed: &Packed, weights: usize) -> Sheet {
+    let share = |bytes: u64| format!("{:.2}", 100.0 * bytes as f64 / dense.max(1) as f64);
+    let smallest = |size: &FormSize| {
+        let same = sizes.iter().filter(|other| other.form.values == size.form.values);
+        same.filter_map(|other| other.bytes).map(|bytes| bytes.packed).min() == size.bytes.map(|bytes| bytes.packed)
+    };
+    let column = |name: &'static str, unit: &str, legend: &'static str, cell: &dyn Fn(&FormSize) -> Option<String>| {
+        let cells = sizes.iter().map(|size| Cell {
+            text: cell(size).unwrap_or_else(|| "—".to_owned()),
+            tone: if smallest(size) { Tone::Good } else { Tone::Plain },
+        });
+        Column { name, unit: unit.to_owned(), rank: 0, cells: cells.collect(), legend }
+    };
+    let columns = vec![
+        column("form", "", "", &|size| Some(size.form.to_string())),
+        column("in memory", "bytes", "in memory: encoded, before zstd", &|size| Some(size.bytes?.encoded.to_string())),
+        column("in memory", "% of dense f32", "", &|size| Some(share(size.bytes?.encoded))),
+        column("packed", "bytes", "packed: after zstd", &|size| Some(size.bytes?.packed.to_string())),
+        column("packed", "% of dense f32", "", &|size| Some(share(size.bytes?.packed))),
+    ];
+    let mut counts: Vec<(String, usize)> = Vec::new();
+    for tensor in &packed.tensors {
+        let form = tensor.form.to_string();
+        match counts.iter_mut().find(|(known, _)| *known == form) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((form, 1)),
+        }
+    }
+    let chosen: Vec<String> = counts.iter().map(|(form, count)| format!("{count} as {form}")).collect();
+    let others = packed.tensors.len() - weights;
+    let mut notes =
+        vec![format!("packed: {}", if chosen.is_empty() { "nothing".to_owned() } else { chosen.join(", ") })];
+    if others > 0 {
+        notes.push(format!(
+            "{others} of these are large tensors that are no prunable weights; they are kept without loss"
+        ));
+    }
+    Sheet {
+        title: title.to_owned(),
+        facts: vec![format!("{weights} weight tensors, {dense} bytes as dense f32")],
+        columns,
+        notes,
+    }
+}
