@@ -19,6 +19,7 @@ pub mod tune;
 
 mod error;
 mod inspect;
+mod probe;
 mod recipe;
 
 pub use error::PruneError;
@@ -67,13 +68,14 @@ pub fn prune(model: &Bytes, recipe: &Recipe, samples: Option<&Samples>) -> Resul
     if survey.weights.iter().all(|weight| select::units(weight, recipe.unit) == 0) {
         return Err(PruneError::NothingPrunable { why: why_nothing(&survey, recipe.unit) });
     }
-    match importance::from_the_file(&model, &survey, recipe.method, recipe.seed) {
-        Some(importance) => removed(&model, recipe, &survey, &importance, samples),
-        None => {
-            let scores = importance::scores(&model, None, &survey, recipe.method, samples, recipe.batch, recipe.seed)?;
-            removed(&model, recipe, &survey, &|tensor| Ok(Cow::Borrowed(&scores.0[tensor])), samples)
-        }
+    if let Some(importance) = importance::from_the_file(&model, &survey, recipe.method, recipe.seed) {
+        return removed(&model, recipe, &survey, &importance, None, samples);
     }
+    let (scores, already) = match recipe.method {
+        Method::Synflow => importance::Flow::new(&model, None, &survey, samples)?.last_step(recipe)?,
+        method => (importance::scores(&model, None, &survey, method, samples, recipe.batch, recipe.seed)?, None),
+    };
+    removed(&model, recipe, &survey, &|tensor| Ok(Cow::Borrowed(&scores.0[tensor])), already.as_ref(), samples)
 }
 
 fn removed(
@@ -81,9 +83,10 @@ fn removed(
     recipe: &Recipe,
     survey: &Survey,
     importance: &Importance<'_>,
+    already: Option<&Mask>,
     samples: Option<&Samples>,
 ) -> Result<Pruned, PruneError> {
-    let mut selection = Selection::new(survey, recipe.scope, recipe.unit, recipe.amount(), importance, None)?;
+    let mut selection = Selection::new(survey, recipe.scope, recipe.unit, recipe.amount(), importance, already)?;
     let mut patch = Patch::of(model);
     let mut tensors = Vec::new();
     for (index, weight) in survey.weights.iter().enumerate() {

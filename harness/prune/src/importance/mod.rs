@@ -14,7 +14,15 @@ use crate::{
     tensor::Values,
 };
 
+use batches::Batches;
+
+mod activation;
+mod batches;
+mod gradient;
 mod random;
+mod synflow;
+
+pub(crate) use synflow::Flow;
 
 /// Scores of all weights of a survey by `method`. `batch` and `samples` are for those that look at samples, `seed` for those that draw.
 ///
@@ -29,15 +37,23 @@ pub fn scores(
     batch: usize,
     seed: u64,
 ) -> Result<Scores, PruneError> {
-    let _ = (samples, batch);
     let all: Vec<usize> = (0..survey.weights.len()).collect();
     match method {
         Method::Magnitude | Method::MagnitudeL2 => {
-            let of = |tensor: &usize| Ok(magnitude(method, &*values(model, network, &survey.weights[*tensor])?));
+            let of = |tensor: &usize| Ok(magnitude(method, values(model, network, &survey.weights[*tensor])?));
             all.iter().map(of).collect::<Result<_, _>>().map(Scores)
         }
         Method::Random => Ok(Scores(all.iter().map(|tensor| random::scores(survey, *tensor, seed)).collect())),
-        _ => Err(PruneError::NotYet { what: method.name().to_owned() }),
+        Method::Synflow => Flow::new(model, network, survey, samples)?.scores(None),
+        Method::Gradient | Method::Taylor | Method::Activation => {
+            let made = if network.is_none() { Some(Network::new(model)?) } else { None };
+            let Some(network) = network.or(made.as_ref()) else { unreachable!("one was just made") };
+            let batches = Batches::new(model, network, samples, batch)?;
+            match method {
+                Method::Activation => activation::scores(model, network, survey, &batches),
+                _ => gradient::scores(model, network, survey, method, &batches),
+            }
+        }
     }
 }
 
@@ -50,7 +66,7 @@ pub(crate) fn from_the_file<'a>(
 ) -> Option<Box<dyn Fn(usize) -> Result<Cow<'a, [f32]>, PruneError> + 'a>> {
     match method {
         Method::Magnitude | Method::MagnitudeL2 => Some(Box::new(move |tensor| {
-            Ok(Cow::Owned(magnitude(method, &*values(model, None, &survey.weights[tensor])?)))
+            Ok(Cow::Owned(magnitude(method, values(model, None, &survey.weights[tensor])?)))
         })),
         // Weights that are not numbers are an error whatever ranks them.
         Method::Random => Some(Box::new(move |tensor| {
@@ -61,11 +77,13 @@ pub(crate) fn from_the_file<'a>(
     }
 }
 
-fn magnitude(method: Method, weights: &[f32]) -> Vec<f32> {
+fn magnitude(method: Method, weights: Cow<'_, [f32]>) -> Vec<f32> {
+    let mut scores = weights.into_owned();
     match method {
-        Method::MagnitudeL2 => weights.iter().map(|weight| weight * weight).collect(),
-        _ => weights.iter().map(|weight| weight.abs()).collect(),
+        Method::MagnitudeL2 => scores.iter_mut().for_each(|score| *score *= *score),
+        _ => scores.iter_mut().for_each(|score| *score = score.abs()),
     }
+    scores
 }
 
 /// The present values of a weight: those of the network, where there is one.

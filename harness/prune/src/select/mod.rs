@@ -3,7 +3,7 @@
 //! Importance comes tensor by tensor and may be asked for several times, so that a model's scores need not be in memory all at once. What was
 //! removed before stays removed: masks only grow.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::RefCell};
 
 use crate::{
     Amount, Mask, PruneError, Scope, Scores, Unit,
@@ -79,9 +79,6 @@ impl<'a, 's> Selection<'a, 's> {
             fits(already, survey)?;
         }
         let mut selection = Selection { survey, unit, importance, already, cuts: Vec::new() };
-        for tensor in 0..survey.weights.len() {
-            selection.checked(tensor)?;
-        }
         if matches!(unit, Unit::NOfM { .. }) {
             if !amount.is_nothing() {
                 selection.cuts = vec![Cut::NOTHING];
@@ -106,7 +103,7 @@ impl<'a, 's> Selection<'a, 's> {
         let already = self.already(tensor);
         let mut removed = already.map_or_else(|| vec![false; weight.count as usize], <[bool]>::to_vec);
         let units = Units::of(weight, self.unit);
-        let scores = (self.importance)(tensor)?;
+        let scores = self.scores(tensor)?;
         let removed_units = if let Units::Groups { .. } = units {
             if self.cuts.is_empty() { 0 } else { units.mark_groups(&scores, &mut removed) }
         } else {
@@ -124,7 +121,7 @@ impl<'a, 's> Selection<'a, 's> {
         self.already.map(|mask| mask.0[tensor].as_slice())
     }
 
-    fn checked(&self, tensor: usize) -> Result<(), PruneError> {
+    fn scores(&self, tensor: usize) -> Result<Cow<'s, [f32]>, PruneError> {
         let weight = &self.survey.weights[tensor];
         let scores = (self.importance)(tensor)?;
         if scores.len() as u64 != weight.count {
@@ -133,18 +130,23 @@ impl<'a, 's> Selection<'a, 's> {
         }
         match scores.iter().position(|score| score.is_nan()) {
             Some(index) => Err(PruneError::NotAScore { tensor: weight.name.clone(), index: index as u64 }),
-            None => Ok(()),
+            None => Ok(scores),
         }
     }
 
     /// The cut through the units of `tensors`, which compete with one another.
     fn cut(&self, tensors: &[usize], amount: Amount) -> Result<Cut, PruneError> {
+        let failed = RefCell::new(None);
         let visit = |show: &mut dyn FnMut(u32)| {
             for tensor in tensors {
-                let units = Units::of(&self.survey.weights[*tensor], self.unit);
-                // `new` has asked once, and got an answer.
-                if let Ok(scores) = (self.importance)(*tensor) {
-                    units.keys(&scores, self.already(*tensor), &mut *show);
+                match self.scores(*tensor) {
+                    Ok(scores) => {
+                        let units = Units::of(&self.survey.weights[*tensor], self.unit);
+                        units.keys(&scores, self.already(*tensor), &mut *show);
+                    }
+                    Err(error) => {
+                        failed.borrow_mut().get_or_insert(error);
+                    }
                 }
             }
         };
@@ -152,19 +154,23 @@ impl<'a, 's> Selection<'a, 's> {
         if self.already.is_some() {
             visit(&mut |key| already += u64::from(key == units::REMOVED));
         }
-        match amount {
+        let cut = match amount {
             Amount::Ratio(ratio) => {
-                let of = |tensor: &usize| Units::of(&self.survey.weights[*tensor], self.unit).count();
+                let of = |tensor: &usize| units(&self.survey.weights[*tensor], self.unit);
                 let k = recipe::removed(ratio, tensors.iter().map(of).sum()).max(already);
-                Ok(Cut::smallest(k, visit).expect("no more are removed than there are"))
+                Cut::smallest(k, visit)
             }
             Amount::Threshold(threshold) => {
                 let mut most = units::REMOVED;
                 visit(&mut |key| most = most.max(key));
                 let most = cut::score(most);
                 let limit = if most > 0.0 { (threshold * f64::from(most)) as f32 } else { 0.0 };
-                Ok(Cut::below(cut::key(limit)))
+                Some(Cut::below(cut::key(limit)))
             }
+        };
+        match failed.into_inner() {
+            Some(error) => Err(error),
+            None => Ok(cut.expect("no more are removed than there are")),
         }
     }
 }

@@ -5,3 +5,4 @@ mod counts;
 mod roles;
 mod shipped;
 mod speed;
+mod units;

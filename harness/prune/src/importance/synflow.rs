@@ -1,0 +1,171 @@
+//! Importance without data: how much of what flows in at one end comes out at the other through a weight (Tanaka et al., 2020).
+//!
+//! The network is made positive and, but for gates and attention, linear: weights by their absolute values, no biases, activation functions and
+//! normalisations left out, ones fed in. With R the sum of all that comes out, `|w ∂R/∂w|` is the share of R that flows through a weight.
+//! R of a deep network is beyond any f32, so each layer is divided by the mean sum of its rows: along a chain of layers that changes no
+//! ranking, as `w ∂R/∂w` does not depend on a layer's scale, and in a sum of branches no branch drowns the others. What is removed at once by
+//! such scores may be a whole layer; so [`Flow::last_step`] removes in steps, and looks again after each.
+
+use espalier_engine::{Array, Keep, Network, Tensor, ValueId};
+
+use super::values;
+use crate::{
+    Amount, Mask, PruneError, Recipe, Samples, Scores, Unit,
+    layout::{Direction, Layout},
+    onnx::{Model, NodeProto},
+    probe,
+    prunable::{Reason, Survey, Weight},
+    select,
+};
+
+/// Steps from the dense model to the ratio, each removing the same fraction of what is left.
+const STEPS: usize = 20;
+
+/// A network through which ones flow.
+pub(crate) struct Flow<'a> {
+    survey: &'a Survey,
+    network: Network,
+    feeds: Vec<Tensor>,
+    /// Absolute weights, by tensor of the survey.
+    weights: Vec<Vec<f32>>,
+    ids: Vec<ValueId>,
+}
+
+impl<'a> Flow<'a> {
+    /// Of `samples` only shapes count, and only where the file leaves them open.
+    ///
+    /// # Errors
+    /// Weights that are not numbers, operators the engine does not know.
+    pub fn new(
+        model: &Model,
+        present: Option<&Network>,
+        survey: &'a Survey,
+        samples: Option<&Samples>,
+    ) -> Result<Flow<'a>, PruneError> {
+        let weights: Vec<Vec<f32>> = survey
+            .weights
+            .iter()
+            .map(|weight| Ok(values(model, present, weight)?.iter().map(|weight| weight.abs()).collect()))
+            .collect::<Result<_, PruneError>>()?;
+        let mut linear = model.clone();
+        let outputs: Vec<String> = linear.graph().output.iter().map(|output| output.name().to_owned()).collect();
+        for node in &mut linear.graph_mut().node {
+            let last = node.output.first().is_some_and(|output| outputs.contains(output));
+            if is_left_out(node.op_type(), last) {
+                *node = NodeProto {
+                    op_type: Some("Identity".into()),
+                    input: node.input.iter().take(1).cloned().collect(),
+                    output: node.output.iter().take(1).cloned().collect(),
+                    name: node.name.clone(),
+                    ..NodeProto::default()
+                };
+            }
+        }
+        let mut network = Network::new(&linear)?;
+        for tensor in &survey.untouched {
+            let new: fn(f32) -> f32 = match tensor.reason {
+                Reason::Bias => |_| 0.0,
+                Reason::Embedding => f32::abs,
+                _ => continue,
+            };
+            if let Some(Tensor::F32(array)) = network.find(&tensor.name).and_then(|id| network.constant_mut(id)) {
+                array.data_mut().iter_mut().for_each(|value| *value = new(*value));
+            }
+        }
+        let ids =
+            survey.weights.iter().map(|weight| network.find(&weight.name).expect("the network has every constant"));
+        let ids = ids.collect();
+        let feeds = probe::ones(model, &network, samples)?;
+        Ok(Flow { survey, network, feeds, weights, ids })
+    }
+
+    /// The scores once what is in the mask is removed.
+    ///
+    /// # Errors
+    /// Where nothing comes out, or more than a number can say.
+    pub fn scores(&mut self, removed: Option<&Mask>) -> Result<Scores, PruneError> {
+        for (index, weight) in self.survey.weights.iter().enumerate() {
+            let mut values = self.weights[index].clone();
+            if let Some(removed) = removed {
+                values.iter_mut().zip(&removed.0[index]).filter(|(_, removed)| **removed).for_each(|(w, _)| *w = 0.0);
+            }
+            let scale = mean_row(weight, &values);
+            if scale > 0.0 && scale.is_finite() {
+                values.iter_mut().for_each(|value| *value = (f64::from(*value) / scale) as f32);
+            }
+            let shape: Vec<usize> = weight.shape.iter().map(|axis| *axis as usize).collect();
+            if let Some(constant) = self.network.constant_mut(self.ids[index]) {
+                *constant = Tensor::F32(Array::new(shape, values));
+            }
+        }
+        let run = self.network.run(&self.feeds, Keep::All)?;
+        let mut seeds = Vec::new();
+        let mut flow = 0.0f64;
+        for output in &self.network.outputs {
+            if let Some(Tensor::F32(array)) = run.value(*output) {
+                flow += array.data().iter().map(|value| f64::from(*value)).sum::<f64>();
+                seeds.push((*output, Array::filled(array.shape(), 1.0)));
+            }
+        }
+        if !flow.is_finite() || flow == 0.0 {
+            let why = format!("with ones for inputs and absolute weights the outputs add up to {flow}");
+            return Err(PruneError::Samples { why });
+        }
+        let gradients = self.network.backward(&run, &seeds, &self.ids)?;
+        let scores = self.ids.iter().zip(&self.weights).map(|(id, weights)| {
+            let (Some(gradient), Some(Tensor::F32(present))) = (gradients.of(*id), self.network.constant(*id)) else {
+                return vec![0.0; weights.len()];
+            };
+            present.data().iter().zip(gradient.data()).map(|(weight, gradient)| (weight * gradient).abs()).collect()
+        });
+        Ok(Scores(scores.collect()))
+    }
+
+    /// The scores that decide the last step of a recipe, and what is removed by then. A threshold, and N:M, are decided at once.
+    ///
+    /// # Errors
+    /// Those of [`select::mask`] and [`Flow::scores`].
+    pub fn last_step(&mut self, recipe: &Recipe) -> Result<(Scores, Option<Mask>), PruneError> {
+        let steps = match (recipe.amount(), recipe.unit) {
+            (Amount::Threshold(_), _) | (_, Unit::NOfM { .. }) => 1,
+            _ => STEPS,
+        };
+        let mut mask: Option<Mask> = None;
+        for step in 1..steps {
+            let ratio = 1.0 - (1.0 - recipe.ratio).powf(step as f64 / steps as f64);
+            let scores = self.scores(mask.as_ref())?;
+            mask = Some(select::mask(&scores, self.survey, recipe.scope, recipe.unit, ratio, mask.as_ref())?);
+        }
+        Ok((self.scores(mask.as_ref())?, mask))
+    }
+}
+
+/// Activation functions and normalisations; what makes probabilities of the outputs, too. Softmax within an attention stays, as do the gates of
+/// an LSTM: without them products of products would grow beyond bounds.
+fn is_left_out(op: &str, last: bool) -> bool {
+    match op {
+        "Relu" | "LeakyRelu" | "PRelu" | "Clip" | "Elu" | "Selu" | "Celu" | "Gelu" | "Softplus" | "Softsign"
+        | "Tanh" | "HardSwish" | "Swish" | "Mish" | "ThresholdedRelu" | "Dropout" => true,
+        "BatchNormalization"
+        | "LayerNormalization"
+        | "InstanceNormalization"
+        | "GroupNormalization"
+        | "RMSNormalization"
+        | "LRN"
+        | "LpNormalization" => true,
+        "Softmax" | "LogSoftmax" | "Sigmoid" => last,
+        _ => false,
+    }
+}
+
+/// The mean over outputs of the sum over inputs.
+fn mean_row(weight: &Weight, values: &[f32]) -> f64 {
+    let inputs = |layout: &Layout| {
+        let lengths = layout.axes.iter().zip(&weight.shape);
+        lengths.filter(|(axis, _)| **axis == Direction::Input).map(|(_, length)| *length as f64).product::<f64>()
+    };
+    let sum: f64 = values.iter().map(|value| f64::from(*value)).sum();
+    // Without known rows: as if the tensor were square.
+    let inputs = weight.layout.as_ref().map_or((values.len() as f64).sqrt(), inputs);
+    sum / (values.len().max(1) as f64) * inputs
+}
