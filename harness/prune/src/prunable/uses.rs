@@ -20,6 +20,8 @@ enum Role {
     Not(Reason),
     /// Gives the same values out, elsewhere.
     Moves,
+    /// Does not look at its values.
+    Nothing,
 }
 
 fn role(node: &NodeProto, input: usize) -> Role {
@@ -45,6 +47,7 @@ fn role(node: &NodeProto, input: usize) -> Role {
         ("Gather", 0) => Role::Not(Reason::Embedding),
         ("Identity" | "Transpose" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Slice" | "Split", 0)
         | ("Concat", _) => Role::Moves,
+        ("Shape" | "Size", 0) => Role::Nothing,
         ("Cast" | "DequantizeLinear", 0) => Role::Not(Reason::Indirect { op: op.to_owned() }),
         _ => unknown(),
     }
@@ -127,6 +130,7 @@ impl<'a> Uses<'a> {
                         layouts.push(axes.as_ref().and_then(|axes| layout(node, input, kind, axes, rank)));
                     }
                     Role::Not(reason) => reached.not(qualified_op(node), reason),
+                    Role::Nothing => {}
                     Role::Moves if waiting.len() >= MOST_MOVES => {
                         reached.not(qualified_op(node), Reason::Indirect { op: qualified_op(node) });
                     }

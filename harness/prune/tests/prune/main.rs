@@ -2,6 +2,7 @@
 
 mod build;
 mod counts;
+mod exports;
 mod roles;
 mod shipped;
 mod speed;

@@ -1,0 +1,80 @@
+//! Files as PyTorch's exporters write them: nothing changes where nothing is removed, and no weight is left out without a word.
+
+use espalier_fixtures::{external_data, fixture, names};
+use espalier_prune::{Reason, Recipe, file, onnx::Model, prune, survey};
+
+#[test]
+fn unchanged_files_are_the_same_to_the_byte() {
+    let names = names();
+    assert!(names.len() >= 30, "{names:?}");
+    for name in &names {
+        let bytes = fixture(name);
+        assert!(Model::decode(&bytes).unwrap().encode() == bytes, "`{name}` decoded and encoded again differs");
+        if external_data(name).is_none() {
+            assert!(
+                prune(&bytes, &Recipe::magnitude(0.0), None).unwrap().bytes == bytes,
+                "`{name}` at ratio 0 differs"
+            );
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let whole = file::read(&espalier_fixtures::write("residual-external", folder.path())).unwrap();
+    assert!(Model::decode(&whole).unwrap().encode() == whole);
+    assert!(prune(&whole, &Recipe::magnitude(0.0), None).unwrap().bytes == whole);
+}
+
+/// The same net has the same weights, whichever exporter wrote it: read in place, turned, cut, or looked at by `Shape` beside.
+#[test]
+fn both_exporters_have_the_same_weights() {
+    for (net, weights) in [
+        ("bert", 410_240),
+        ("bilstm", 326_976),
+        ("bilstm-static", 326_976),
+        ("densenet", 24_848),
+        ("gru", 10_128),
+        ("mobile", 24_944),
+        ("mobile-bn", 24_944),
+        ("mobilenetv2", 3_469_760),
+        ("residual", 169_520),
+        ("residual-bn", 169_520),
+        ("resnet50", 25_502_912),
+        ("se", 71_952),
+        ("shufflenet", 4_248),
+        ("transformer", 37_920),
+    ] {
+        for exporter in ["script", "dynamo"] {
+            let name = format!("{net}-{exporter}");
+            let model = Model::decode(&fixture(&name)).unwrap();
+            let survey = survey(&model).unwrap();
+            assert_eq!(survey.prunable(), weights, "`{name}`");
+            for weight in &survey.weights {
+                assert!(weight.layout.is_some(), "`{name}`: rows and columns of `{}` are not known", weight.name);
+            }
+            for tensor in &survey.untouched {
+                let told =
+                    matches!(tensor.reason, Reason::Bias | Reason::Normalisation | Reason::Embedding | Reason::Scalar);
+                assert!(told, "`{name}`: `{}` is {}", tensor.name, tensor.reason);
+            }
+        }
+    }
+}
+
+/// Integers stay as they are, and it is said why.
+#[test]
+fn quantised_weights_are_not_pruned() {
+    for (name, reason) in [
+        ("mobile-qdq", "reaches its use through `DequantizeLinear`"),
+        ("transformer-dynamic-int8", "a weight of type int8, only float32 is pruned"),
+    ] {
+        let survey = survey(&Model::decode(&fixture(name)).unwrap()).unwrap();
+        let parameters: u64 = survey
+            .untouched
+            .iter()
+            .filter(|tensor| tensor.reason.to_string() == reason)
+            .map(|tensor| tensor.parameters)
+            .sum();
+        assert!(parameters > 20_000, "`{name}`: {:#?}", survey.untouched);
+        let error = prune(&fixture(name), &Recipe::magnitude(0.5), None).unwrap_err().to_string();
+        assert!(error.starts_with("nothing in the model can be pruned: `"), "{error}");
+    }
+}
