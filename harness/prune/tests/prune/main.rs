@@ -5,5 +5,4 @@ mod counts;
 mod exports;
 mod roles;
 mod shipped;
-mod speed;
 mod units;
