@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    path::Path,
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -13,35 +14,50 @@ use espalier_bench::{record::Run, summary::summarise};
 use espalier_protocol::{Job, Line, Memory, Mode};
 use espalier_tests::{Shelf, python, shipped};
 
-const RATIOS: [&str; 5] = ["0", "0.5", "0.8", "0.9", "0.95"];
-
 /// Guards the runner, the pruner and the scoring at once: an engine that shares nothing with ours reads the pruned files.
 #[test]
 fn predictions_equal_onnxruntimes() {
     let name = "predictions_equal_onnxruntimes";
     let Some(python) = python(name) else { return };
     let shelf = Shelf::new(name);
-    shelf.bench(&["--ratios", &RATIOS.join(",")]).expect(0);
+    expect_equal(&shelf, &python, "digits-cnn", &["0", "0.5", "0.8", "0.9", "0.95"], 497);
+}
+
+/// A recurrent network shows whether the runner starts every sample afresh: tract by itself goes on from the state the sample before left.
+#[test]
+fn predictions_of_recurrent_and_attention_models_equal_onnxruntimes() {
+    let name = "predictions_of_recurrent_and_attention_models_equal_onnxruntimes";
+    let Some(python) = python(name) else { return };
+    let shelf = Shelf::new(name);
+    for model in ["spoken-digits", "word-language"] {
+        shelf.model(model);
+        expect_equal(&shelf, &python, model, &["0", "0.5"], 600);
+    }
+}
+
+#[track_caller]
+fn expect_equal(shelf: &Shelf, python: &Path, model: &str, ratios: &[&str], samples: usize) {
+    shelf.bench(&["--model", model, "--ratios", &ratios.join(",")]).expect(0);
     let run = shelf.newest_run();
     let summaries = summarise(&run);
-    let eval = shipped("models/digits-cnn/eval.npz");
-    for (index, ratio) in RATIOS.iter().enumerate() {
-        let file = format!("pruned-{ratio}.onnx");
-        shelf.run(&["prune", "digits-cnn", "--ratio", ratio, "-o", &file]).expect(0);
-        let output = Command::new(&python)
+    let eval = shipped(&format!("models/{model}/eval.npz"));
+    for (index, ratio) in ratios.iter().enumerate() {
+        let file = format!("{model}-{ratio}.onnx");
+        shelf.run(&["prune", model, "--ratio", ratio, "-o", &file]).expect(0);
+        let output = Command::new(python)
             .arg(shipped("tests/oracle/accuracy.py"))
             .arg(shelf.path(&file))
             .arg(&eval)
             .output()
             .unwrap();
-        assert!(output.status.success(), "ratio {ratio}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{model} at {ratio}: {}", String::from_utf8_lossy(&output.stderr));
         let oracle: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let expected: Vec<u32> = serde_json::from_value(oracle["predicted"].clone()).unwrap();
-        assert_eq!(expected.len(), 497);
-        assert_eq!(predictions(&run, ratio.parse().unwrap()), expected, "ratio {ratio}");
+        assert_eq!(expected.len(), samples);
+        assert_eq!(predictions(&run, ratio.parse().unwrap()), expected, "{model} at {ratio}");
         let accuracy = summaries[index].accuracy.expect("the eval set has labels");
-        assert_eq!(Some(accuracy.correct), oracle["correct"].as_u64(), "ratio {ratio}");
-        println!("ratio {ratio}: {} of {} right, as onnxruntime says", accuracy.correct, accuracy.total);
+        assert_eq!(Some(accuracy.correct), oracle["correct"].as_u64(), "{model} at {ratio}");
+        println!("{model} at {ratio}: {} of {} right, as onnxruntime says", accuracy.correct, accuracy.total);
     }
 }
 

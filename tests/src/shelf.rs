@@ -29,11 +29,19 @@ impl Shelf {
     /// With this host as the only device. `name` is the test's.
     pub fn new(name: &str) -> Shelf {
         let shelf = Shelf { folder: tempfile::tempdir().unwrap(), name: name.replace('_', "-"), workdirs: Vec::new() };
-        for file in ["targets.toml", "devices/local.toml", "models/digits-cnn.toml"] {
+        for file in ["targets.toml", "devices/local.toml"] {
             shelf.write(file, fs::read_to_string(shipped(file)).unwrap());
         }
-        std::os::unix::fs::symlink(shipped("models/digits-cnn"), shelf.path("models/digits-cnn")).unwrap();
+        shelf.model("digits-cnn");
         shelf
+    }
+
+    /// Adds another of the shipped models.
+    pub fn model(&self, name: &str) {
+        let file = format!("models/{name}.toml");
+        self.write(&file, fs::read_to_string(shipped(&file)).unwrap());
+        let folder = format!("models/{name}");
+        std::os::unix::fs::symlink(shipped(&folder), self.path(&folder)).unwrap();
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

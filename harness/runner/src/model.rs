@@ -7,7 +7,10 @@ use espalier_protocol::{Job, Line, Loaded, OutputFact, Stage};
 use espalier_weights::pack::Pack;
 use tract_onnx::{
     prelude::*,
-    tract_core::{ops::TypedOp, plan::SimpleState},
+    tract_core::{
+        ops::{TypedOp, scan::Scan},
+        plan::SimpleState,
+    },
     tract_hir::infer::Factoid,
 };
 
@@ -47,7 +50,10 @@ pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
 
     reporter.enter(Stage::Load, 0);
     let start = Instant::now();
-    let decluttered = model.into_typed().and_then(TypedModel::into_decluttered);
+    let decluttered = model.into_typed().and_then(|mut typed| {
+        forget_between_runs(&mut typed);
+        typed.into_decluttered()
+    });
     let decluttered = decluttered.context("the model's shapes and types do not work out")?;
     let macs = count_macs.then(|| macs::count(&decluttered)).transpose()?;
     let inputs = facts(&decluttered, true)?;
@@ -78,6 +84,17 @@ fn read(path: &str) -> Result<InferenceModel> {
             tract_onnx::onnx().model_for_read(&mut Unpacking::of(&pack)?)
         }
         None => tract_onnx::onnx().model_for_path(path),
+    }
+}
+
+/// tract keeps the state of recurrent layers from one run to the next, as a stream wants it. Here every sample stands for itself: without this
+/// an LSTM begins each sample where the one before ended, and is right about the first only.
+fn forget_between_runs(model: &mut TypedModel) {
+    for node in &mut model.nodes {
+        if let Some(scan) = node.op_as_mut::<Scan>() {
+            scan.reset_every_turn = true;
+            forget_between_runs(&mut scan.body);
+        }
     }
 }
 
