@@ -6,7 +6,17 @@ use espalier_onnx::{AttributeProto, NodeProto, OnnxError};
 
 use crate::{Array, Tensor};
 
+mod convolution;
+mod depthwise;
 mod elementwise;
+mod matmul;
+mod normalisation;
+mod pool;
+mod product;
+mod size;
+mod softmax;
+mod vector;
+mod window;
 
 #[cfg(test)]
 #[allow(dead_code, reason = "families of operators use what they need")]
@@ -92,8 +102,15 @@ impl<'a> Attributes<'a> {
 
 /// The operator a node of the standard domain asks for; `None` where the engine does not know it.
 pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    let families = [elementwise::parse];
+    let families =
+        [elementwise::parse, matmul::parse, convolution::parse, pool::parse, normalisation::parse, softmax::parse];
     families.into_iter().find_map(|parse| parse(node))
+}
+
+/// # Errors
+/// A sentence fragment, where the input is left out.
+fn required<'a>(inputs: &[Option<&'a Tensor>], index: usize) -> Result<&'a Tensor, String> {
+    inputs.get(index).copied().flatten().ok_or_else(|| format!("input {index} is missing"))
 }
 
 /// The value of a `Constant` node.

@@ -1,0 +1,556 @@
+//! `Conv` over one or two axes: as a product of the weights with the windows laid out as columns, tile by tile so that a tile stays in the
+//! cache. A tile is part of an image or, where images are small, several whole ones. What has one channel a group goes to [`depthwise`].
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{
+    Attributes, Backward, Forward, InputGradients, Operator, depthwise,
+    product::{Into, Matrix, Threads, multiply},
+    required, size,
+    vector::sum,
+    window::{Side, Window, Windows},
+};
+use crate::{Array, Tensor};
+
+pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
+    if node.proto.op_type() != "Conv" {
+        return None;
+    }
+    let groups = usize::try_from(node.int("group", 1)).ok().filter(|groups| *groups > 0);
+    Some((|| {
+        let groups = groups.ok_or("`group` must be at least 1")?;
+        Ok(Box::new(Conv { window: Window::parse(node)?, groups }) as Box<dyn Operator>)
+    })())
+}
+
+#[derive(Debug)]
+struct Conv {
+    window: Window,
+    groups: usize,
+}
+
+/// The measures of one convolution. Channels are those of one group.
+#[derive(Clone, Copy)]
+pub struct Layout {
+    pub batch: usize,
+    pub groups: usize,
+    pub inputs: usize,
+    pub outputs: usize,
+    pub windows: Windows,
+}
+
+/// Into how many parts a batch is cut for the gradient of weights, each with a sum of its own. It is no matter of how many threads there are,
+/// so that sums come out the same everywhere.
+const PARTS: usize = 8;
+
+/// What the sums of all parts may take: 64 MiB.
+const MOST_SUMS: usize = 1 << 24;
+
+impl Layout {
+    /// Rows of the matrix of windows.
+    fn depth(&self) -> usize {
+        self.inputs * self.windows.kernel()
+    }
+
+    /// All input channels of one image.
+    fn input_image(&self) -> usize {
+        self.groups * self.inputs * self.windows.input()
+    }
+
+    fn output_image(&self) -> usize {
+        self.groups * self.outputs * self.windows.output()
+    }
+
+    /// How many windows are a tile: about half a megabyte of them.
+    fn tile(&self) -> usize {
+        ((1 << 17) / self.depth().max(1)).clamp(64, 1 << 14)
+    }
+
+    /// How many whole images are a tile; 1 also where an image is several tiles.
+    fn joined(&self) -> usize {
+        (self.tile() / self.windows.output().max(1)).min(self.batch.div_ceil(4)).max(1)
+    }
+
+    /// The tiles of some images.
+    fn tiles(&self, images: Range<usize>) -> Vec<Tile> {
+        let (joined, windows) = (self.joined(), self.windows.output());
+        let pieces = windows.div_ceil(self.tile()).max(1);
+        let length = windows.div_ceil(pieces);
+        let mut tiles = Vec::new();
+        for from in images.clone().step_by(joined) {
+            let images = from..(from + joined).min(images.end);
+            tiles.extend((0..pieces).map(|piece| Tile {
+                images: images.clone(),
+                windows: (piece * length).min(windows)..((piece + 1) * length).min(windows),
+            }));
+        }
+        tiles
+    }
+}
+
+/// Some windows of one image, or all windows of several.
+struct Tile {
+    images: Range<usize>,
+    windows: Range<usize>,
+}
+
+impl Tile {
+    fn width(&self) -> usize {
+        self.images.len() * self.windows.len()
+    }
+}
+
+/// Memory that is used again from tile to tile.
+#[derive(Default)]
+struct Buffers {
+    columns: Vec<f32>,
+    rows: Vec<f32>,
+    moved: Vec<f32>,
+}
+
+impl Conv {
+    fn layout(&self, x: &Array<f32>, weights: &Array<f32>) -> Result<Layout, String> {
+        let (groups, shape) = (self.groups, weights.shape());
+        let [outputs, inputs, kernel @ ..] = shape else {
+            return Err(format!("weights of shape {shape:?} are no kernels"));
+        };
+        let windows = self.window.place(x.shape(), kernel)?;
+        if inputs.checked_mul(groups) != Some(x.shape()[1]) || outputs % groups != 0 {
+            return Err(format!(
+                "weights of shape {shape:?} in {groups} groups do not fit an input of shape {:?}",
+                x.shape()
+            ));
+        }
+        let layout = Layout { batch: x.shape()[0], groups, inputs: *inputs, outputs: outputs / groups, windows };
+        size::elements(&windows.output_shape(layout.batch, *outputs, kernel.len()))?;
+        Ok(layout)
+    }
+}
+
+impl Operator for Conv {
+    fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
+        let (x, weights) = (required(inputs, 0)?.f32()?, required(inputs, 1)?.f32()?);
+        let layout = self.layout(x, weights)?;
+        let channels = layout.groups * layout.outputs;
+        let bias = inputs.get(2).copied().flatten().map(Tensor::f32).transpose()?;
+        if let Some(bias) = bias.filter(|bias| bias.shape() != [channels]) {
+            return Err(format!("a bias of shape {:?} for {channels} channels", bias.shape()));
+        }
+        let bias = bias.map(Array::data);
+        let output = if depthwise::suits(&layout) {
+            depthwise::forward(&layout, x.data(), weights.data(), bias)
+        } else {
+            forward(&layout, x.data(), weights.data(), bias)
+        };
+        let shape = layout.windows.output_shape(layout.batch, channels, x.rank() - 2);
+        Ok(Forward::floats(Array::new(shape, output)))
+    }
+
+    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
+        let seed = pass.gradients[0].as_ref()?;
+        Some((|| {
+            let (x, weights) = (required(&pass.inputs, 0)?.f32()?, required(&pass.inputs, 1)?.f32()?);
+            let layout = self.layout(x, weights)?;
+            let wants = (pass.wants[0], pass.wants[1]);
+            let (x_gradient, weight_gradient) = match wants {
+                (false, false) => (None, None),
+                _ if depthwise::suits(&layout) => {
+                    depthwise::backward(&layout, x.data(), weights.data(), seed.data(), wants)
+                }
+                _ => backward(&layout, x.data(), weights.data(), seed.data(), wants),
+            };
+            let mut gradients = vec![
+                x_gradient.map(|gradient| Array::new(x.shape(), gradient)),
+                weight_gradient.map(|gradient| Array::new(weights.shape(), gradient)),
+            ];
+            if let Some(bias) = pass.wants.get(2) {
+                gradients.push((*bias).then(|| sums_of_channels(&layout, seed.data())));
+            }
+            Ok(gradients)
+        })())
+    }
+}
+
+fn sums_of_channels(layout: &Layout, seed: &[f32]) -> Array<f32> {
+    let (channels, plane) = (layout.groups * layout.outputs, layout.windows.output());
+    let mut sums = vec![0.0; channels];
+    for (index, plane) in seed.chunks(plane.max(1)).enumerate() {
+        sums[index % channels] += sum(plane);
+    }
+    Array::new([channels], sums)
+}
+
+/// Where the channels of one group begin in a tensor, and where they end; `length` is that of all channels of a group.
+fn channels(image: usize, group: usize, groups: usize, length: usize) -> Range<usize> {
+    let start = (image * groups + group) * length;
+    start..start + length
+}
+
+fn forward(layout: &Layout, x: &[f32], weights: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let mut y = vec![0.0f32; layout.batch * layout.output_image()];
+    if y.is_empty() {
+        return y;
+    }
+    let joined = layout.joined();
+    let parts = layout.batch.div_ceil(joined);
+    let part = |index: usize, y: &mut [f32], threads: Threads, buffers: &mut Buffers| {
+        let images = index * joined..((index + 1) * joined).min(layout.batch);
+        for tile in layout.tiles(images.clone()) {
+            (0..layout.groups).for_each(|group| {
+                forward_tile(layout, group, &tile, images.start, x, weights, bias, y, threads, buffers)
+            });
+        }
+    };
+    if parts < rayon::current_num_threads() || parts == 1 {
+        let mut buffers = Buffers::default();
+        let pieces = y.chunks_mut(joined * layout.output_image());
+        pieces.enumerate().for_each(|(index, y)| part(index, y, Threads::All, &mut buffers));
+    } else {
+        let pieces = y.par_chunks_mut(joined * layout.output_image()).enumerate();
+        pieces.for_each_init(Buffers::default, |buffers, (index, y)| part(index, y, Threads::This, buffers));
+    }
+    y
+}
+
+/// `y` is the output of images from `first` on.
+#[expect(clippy::too_many_arguments, reason = "one step of `forward`, with all it works on")]
+fn forward_tile(
+    layout: &Layout,
+    group: usize,
+    tile: &Tile,
+    first: usize,
+    x: &[f32],
+    weights: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+    threads: Threads,
+    buffers: &mut Buffers,
+) {
+    let Layout { groups, inputs, outputs, windows, .. } = *layout;
+    let (positions, depth, width) = (windows.output(), layout.depth(), tile.width());
+    let weights = Matrix::new(&weights[group * outputs * depth..], outputs, depth);
+    let product = |target: &mut [f32], stride: usize, columns: Matrix| match bias {
+        None => multiply(target, stride, weights, columns, 1.0, Into::Place, threads),
+        Some(bias) => {
+            for (channel, bias) in bias[group * outputs..][..outputs].iter().enumerate() {
+                target[channel * stride..][..width].fill(*bias);
+            }
+            multiply(target, stride, weights, columns, 1.0, Into::Sum, threads);
+        }
+    };
+    let single = tile.images.len() == 1;
+    let direct = single && windows.pointwise();
+    if !direct {
+        fill_columns(layout, group, tile, x, &mut buffers.columns);
+    }
+    let columns = if direct {
+        let image = &x[channels(tile.images.start, group, groups, inputs * windows.input())];
+        Matrix::strided(&image[tile.windows.start..], depth, width, positions)
+    } else {
+        Matrix::new(&buffers.columns, depth, width)
+    };
+    if single {
+        let image = channels(tile.images.start - first, group, groups, outputs * positions);
+        product(&mut y[image][tile.windows.start..], positions, columns);
+        return;
+    }
+    buffers.rows.resize(outputs * width, 0.0);
+    product(&mut buffers.rows, width, columns);
+    for (index, image) in tile.images.clone().enumerate() {
+        let planes = &mut y[channels(image - first, group, groups, outputs * positions)];
+        for (channel, plane) in planes.chunks_mut(positions).enumerate() {
+            plane.copy_from_slice(&buffers.rows[channel * width + index * positions..][..positions]);
+        }
+    }
+}
+
+/// The gradients of input and weights, where wanted.
+fn backward(
+    layout: &Layout,
+    x: &[f32],
+    weights: &[f32],
+    seed: &[f32],
+    wants: (bool, bool),
+) -> (Option<Vec<f32>>, Option<Vec<f32>>) {
+    let mut x_gradient = wants.0.then(|| vec![0.0f32; x.len()]);
+    let mut weight_gradient = wants.1.then(|| vec![0.0f32; weights.len()]);
+    if seed.is_empty() || weights.is_empty() || x.is_empty() {
+        return (x_gradient, weight_gradient);
+    }
+    let parts = if wants.1 { (MOST_SUMS / weights.len()).clamp(2, PARTS) } else { layout.batch };
+    let images = layout.batch.div_ceil(parts);
+    let parts = layout.batch.div_ceil(images);
+    // The first part sums up in the result itself.
+    let mut sums: Vec<Vec<f32>> = match (&mut weight_gradient, wants.1) {
+        (Some(first), true) => {
+            let mut sums = vec![vec![0.0; weights.len()]; parts - 1];
+            sums.insert(0, std::mem::take(first));
+            sums
+        }
+        _ => vec![Vec::new(); parts],
+    };
+    let mut pieces: Vec<Option<&mut [f32]>> = match &mut x_gradient {
+        Some(gradient) => gradient.chunks_mut(images * layout.input_image()).map(Some).collect(),
+        None => (0..parts).map(|_| None).collect(),
+    };
+    let threads = if parts < rayon::current_num_threads() || parts == 1 { Threads::All } else { Threads::This };
+    let part = |(index, (sums, piece)): (usize, (&mut Vec<f32>, &mut Option<&mut [f32]>))| {
+        let mut buffers = Buffers::default();
+        let images = index * images..((index + 1) * images).min(layout.batch);
+        for tile in layout.tiles(images.clone()) {
+            for group in 0..layout.groups {
+                let range = layout.outputs * layout.depth();
+                let weights = &weights[group * range..][..range];
+                let sums = if wants.1 { Some(&mut sums[group * range..][..range]) } else { None };
+                let x_gradient = piece.as_deref_mut().map(|piece| (piece, images.start));
+                backward_tile(layout, group, &tile, x, weights, seed, sums, x_gradient, threads, &mut buffers);
+            }
+        }
+    };
+    if threads == Threads::All {
+        sums.iter_mut().zip(&mut pieces).enumerate().for_each(part);
+    } else {
+        sums.par_iter_mut().zip(&mut pieces).enumerate().for_each(part);
+    }
+    if let Some(gradient) = &mut weight_gradient {
+        let mut sums = sums.into_iter();
+        *gradient = sums.next().expect("there is at least one image");
+        for term in sums {
+            let add = |(sum, term): (&mut [f32], &[f32])| sum.iter_mut().zip(term).for_each(|(sum, term)| *sum += term);
+            gradient.par_chunks_mut(1 << 16).zip(term.par_chunks(1 << 16)).for_each(add);
+        }
+    }
+    (x_gradient, weight_gradient)
+}
+
+/// Adds what one tile gives to the gradient of one group's weights, and to that of the input: of images from the given one on.
+#[expect(clippy::too_many_arguments, reason = "one step of `backward`, with all it works on")]
+fn backward_tile(
+    layout: &Layout,
+    group: usize,
+    tile: &Tile,
+    x: &[f32],
+    weights: &[f32],
+    seed: &[f32],
+    weight_sums: Option<&mut [f32]>,
+    x_gradient: Option<(&mut [f32], usize)>,
+    threads: Threads,
+    buffers: &mut Buffers,
+) {
+    let Layout { groups, inputs, outputs, windows, .. } = *layout;
+    let (positions, depth, width) = (windows.output(), layout.depth(), tile.width());
+    let single = tile.images.len() == 1;
+    let seed_image = |image: usize| &seed[channels(image, group, groups, outputs * positions)];
+    let seed = if single {
+        Matrix::strided(&seed_image(tile.images.start)[tile.windows.start..], outputs, width, positions)
+    } else {
+        buffers.rows.resize(outputs * width, 0.0);
+        for (index, image) in tile.images.clone().enumerate() {
+            for (channel, plane) in seed_image(image).chunks(positions).enumerate() {
+                buffers.rows[channel * width + index * positions..][..positions].copy_from_slice(plane);
+            }
+        }
+        Matrix::new(&buffers.rows, outputs, width)
+    };
+    let direct = single && windows.pointwise();
+    if let Some(sums) = weight_sums {
+        let columns = if direct {
+            let image = &x[channels(tile.images.start, group, groups, inputs * windows.input())];
+            Matrix::strided(&image[tile.windows.start..], depth, width, positions)
+        } else {
+            fill_columns(layout, group, tile, x, &mut buffers.columns);
+            Matrix::new(&buffers.columns, depth, width)
+        };
+        multiply(sums, depth, seed, columns.transposed(), 1.0, Into::Sum, threads);
+    }
+    let Some((gradient, first)) = x_gradient else { return };
+    let weights = Matrix::new(weights, outputs, depth).transposed();
+    let input = inputs * windows.input();
+    if direct {
+        let planes = &mut gradient[channels(tile.images.start - first, group, groups, input)];
+        multiply(&mut planes[tile.windows.start..], positions, weights, seed, 1.0, Into::Place, threads);
+        return;
+    }
+    buffers.moved.resize(depth * width, 0.0);
+    multiply(&mut buffers.moved, width, weights, seed, 1.0, Into::Place, threads);
+    for (index, image) in tile.images.clone().enumerate() {
+        let planes = &mut gradient[channels(image - first, group, groups, input)];
+        let at = index * tile.windows.len();
+        for_each_run(layout, &tile.windows, |row, run| {
+            let from = &buffers.moved[row * width + at + run.column..][..run.length];
+            let to = &mut planes[run.input..];
+            if run.step == 1 {
+                to[..run.length].iter_mut().zip(from).for_each(|(to, from)| *to += from);
+            } else {
+                to.iter_mut().step_by(run.step).zip(from).for_each(|(to, from)| *to += from);
+            }
+        });
+    }
+}
+
+/// The windows of a tile as columns: row `(channel, tap)`, zero where a window sticks out.
+fn fill_columns(layout: &Layout, group: usize, tile: &Tile, x: &[f32], columns: &mut Vec<f32>) {
+    let width = tile.width();
+    let windows = &layout.windows;
+    let sticks_out = |side: Side| side.before > 0 || side.after > 0 || side.inside(side.kernel - 1).end < side.output;
+    if sticks_out(windows.rows) || sticks_out(windows.columns) {
+        columns.clear();
+    }
+    columns.resize(layout.depth() * width, 0.0);
+    for (index, image) in tile.images.clone().enumerate() {
+        let planes = &x[channels(image, group, layout.groups, layout.inputs * windows.input())];
+        let at = index * tile.windows.len();
+        for_each_run(layout, &tile.windows, |row, run| {
+            let to = &mut columns[row * width + at + run.column..][..run.length];
+            let from = &planes[run.input..];
+            if run.step == 1 {
+                to.copy_from_slice(&from[..run.length]);
+            } else {
+                to.iter_mut().zip(from.iter().step_by(run.step)).for_each(|(to, from)| *to = *from);
+            }
+        });
+    }
+}
+
+/// Neighbouring windows that have one tap inside the input, in one row of it.
+struct Run {
+    /// Counted from the first window of the tile.
+    column: usize,
+    /// Where the first is in the planes of the group, and how far on the next one is.
+    input: usize,
+    step: usize,
+    length: usize,
+}
+
+/// Calls `f` with the row of each channel and tap, and each run of `range`.
+#[inline(always)]
+fn for_each_run(layout: &Layout, range: &Range<usize>, mut f: impl FnMut(usize, Run)) {
+    let Windows { rows, columns } = layout.windows;
+    for channel in 0..layout.inputs {
+        for row_tap in 0..rows.kernel {
+            for column_tap in 0..columns.kernel {
+                let row = (channel * rows.kernel + row_tap) * columns.kernel + column_tap;
+                let inside = columns.inside(column_tap);
+                let mut position = range.start;
+                while position < range.end {
+                    let (y, from) = (position / columns.output, position % columns.output);
+                    let until = columns.output.min(from + range.end - position);
+                    let (start, end) = (from.max(inside.start), until.min(inside.end));
+                    if let (Some(input_row), true) = (rows.at(y, row_tap), start < end) {
+                        let input_column = start * columns.stride + column_tap * columns.dilation - columns.before;
+                        f(
+                            row,
+                            Run {
+                                column: position - range.start + start - from,
+                                input: (channel * rows.input + input_row) * columns.input + input_column,
+                                step: columns.stride,
+                                length: end - start,
+                            },
+                        );
+                    }
+                    position += until - from;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{check, int, int_list, operator, output, random, string};
+
+    /// The definition, with none of the shortcuts.
+    fn slowly(layout: &Layout, x: &[f32], weights: &[f32], bias: &[f32]) -> Vec<f32> {
+        let Layout { batch, groups, inputs, outputs, windows: Windows { rows, columns } } = *layout;
+        let mut y = Vec::new();
+        for (image, channel) in (0..batch).flat_map(|image| (0..groups * outputs).map(move |c| (image, c))) {
+            for (row, column) in (0..rows.output).flat_map(|row| (0..columns.output).map(move |c| (row, c))) {
+                let mut sum = f64::from(bias[channel]);
+                for input in 0..inputs {
+                    for (row_tap, column_tap) in
+                        (0..rows.kernel).flat_map(|row| (0..columns.kernel).map(move |c| (row, c)))
+                    {
+                        let (Some(r), Some(c)) = (rows.at(row, row_tap), columns.at(column, column_tap)) else {
+                            continue;
+                        };
+                        let plane = (image * groups + channel / outputs) * inputs + input;
+                        let weight = ((channel * inputs + input) * rows.kernel + row_tap) * columns.kernel + column_tap;
+                        let value = x[(plane * rows.input + r) * columns.input + c];
+                        sum += f64::from(value) * f64::from(weights[weight]);
+                    }
+                }
+                y.push(sum as f32);
+            }
+        }
+        y
+    }
+
+    #[track_caller]
+    fn right(x: &[usize], weights: &[usize], groups: i64, attributes: Vec<espalier_onnx::AttributeProto>) {
+        let attributes = [attributes, vec![int("group", groups)]].concat();
+        let conv = operator("Conv", 11, attributes.clone());
+        let bias = random(3, &weights[..1]);
+        let (x, weights) = (random(1, x), random(2, weights));
+        let y = output(&*conv, &[x.clone(), weights.clone(), bias.clone()]);
+        let proto = espalier_onnx::NodeProto { attribute: attributes, ..Default::default() };
+        let parsed = Window::parse(&Attributes { proto: &proto, opset: 11 }).expect("parsed before");
+        let conv_again = Conv { window: parsed, groups: groups as usize };
+        let (xs, ws) = (x.f32().expect("floats"), weights.f32().expect("floats"));
+        let layout = conv_again.layout(xs, ws).expect("it fitted");
+        let expected = slowly(&layout, xs.data(), ws.data(), bias.f32().expect("floats").data());
+        assert_eq!(y.len(), expected.len());
+        for (index, (y, expected)) in y.data().iter().zip(&expected).enumerate() {
+            assert!((y - expected).abs() <= 1e-4, "at {index}: {y} instead of {expected}");
+        }
+        check(&*conv, &[x.clone(), weights.clone(), bias], 1, &[0, 1, 2]);
+        check(&*conv, &[x, weights], 1, &[0, 1]);
+    }
+
+    #[test]
+    fn plain_padded_strided_and_dilated() {
+        let pads = |pads: &[i64]| int_list("pads", pads);
+        right(&[2, 3, 5, 6], &[4, 3, 3, 3], 1, vec![]);
+        right(&[2, 3, 5, 6], &[4, 3, 3, 3], 1, vec![pads(&[1, 1, 1, 1])]);
+        right(&[1, 3, 7, 6], &[4, 3, 3, 2], 1, vec![pads(&[1, 0, 2, 1]), int_list("strides", &[2, 2])]);
+        right(&[2, 2, 9, 9], &[3, 2, 3, 3], 1, vec![pads(&[2, 2, 2, 2]), int_list("dilations", &[2, 3])]);
+        right(&[1, 2, 4, 4], &[3, 2, 3, 3], 1, vec![pads(&[5, 4, 3, 6]), int_list("strides", &[3, 2])]);
+        right(&[2, 5, 4, 4], &[3, 5, 1, 1], 1, vec![]);
+        right(&[2, 5, 5, 4], &[3, 5, 1, 1], 1, vec![int_list("strides", &[2, 2])]);
+        right(&[1, 3, 1, 1], &[2, 3, 3, 3], 1, vec![pads(&[1, 1, 1, 1])]);
+    }
+
+    #[test]
+    fn grouped_and_depthwise() {
+        let pads = || int_list("pads", &[1, 1, 1, 1]);
+        right(&[2, 6, 5, 4], &[4, 3, 3, 3], 2, vec![pads()]);
+        right(&[2, 4, 5, 6], &[4, 1, 3, 3], 4, vec![pads()]);
+        right(&[2, 4, 5, 7], &[8, 1, 3, 3], 4, vec![pads(), int_list("strides", &[2, 2])]);
+        right(&[1, 2, 9, 8], &[4, 1, 3, 2], 2, vec![int_list("dilations", &[2, 3]), int_list("strides", &[1, 2])]);
+        right(&[1, 2, 9, 8], &[2, 1, 3, 3], 2, vec![int_list("dilations", &[2, 1]), int_list("strides", &[3, 2])]);
+        right(&[3, 1, 6, 6], &[5, 1, 5, 5], 1, vec![]);
+        right(&[2, 3, 40, 40], &[3, 1, 3, 3], 3, vec![pads()]);
+    }
+
+    #[test]
+    fn over_one_axis_and_padded_to_the_same() {
+        right(&[2, 3, 11], &[4, 3, 3], 1, vec![int_list("pads", &[1, 2]), int_list("strides", &[2])]);
+        right(&[2, 4, 11], &[4, 1, 3], 4, vec![int_list("dilations", &[2])]);
+        for same in ["SAME_UPPER", "SAME_LOWER", "VALID"] {
+            right(&[2, 2, 7, 6], &[3, 2, 4, 3], 1, vec![string("auto_pad", same), int_list("strides", &[2, 2])]);
+            right(&[1, 3, 7, 6], &[3, 1, 2, 3], 3, vec![string("auto_pad", same), int_list("strides", &[2, 1])]);
+        }
+    }
+
+    #[test]
+    fn tiles_of_parts_and_of_several_images() {
+        // An image is several tiles.
+        right(&[2, 32, 40, 40], &[3, 32, 3, 3], 1, vec![int_list("pads", &[1, 1, 1, 1])]);
+        right(&[1, 1100, 12, 13], &[3, 1100, 1, 1], 1, vec![]);
+        // Several images are a tile, the last with fewer.
+        right(&[19, 3, 4, 4], &[4, 3, 3, 3], 1, vec![int_list("pads", &[1, 1, 1, 1])]);
+        right(&[21, 4, 3, 3], &[6, 2, 1, 1], 2, vec![]);
+    }
+}
