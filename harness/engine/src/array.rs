@@ -111,7 +111,7 @@ impl Tensor {
     pub fn f32(&self) -> Result<&Array<f32>, String> {
         match self {
             Tensor::F32(array) => Ok(array),
-            other => Err(format!("a float tensor is needed, not an {} one", other.kind())),
+            other => Err(format!("a float tensor is needed, not {} one", other.with_article())),
         }
     }
 
@@ -120,8 +120,21 @@ impl Tensor {
     pub fn i64(&self) -> Result<&Array<i64>, String> {
         match self {
             Tensor::I64(array) => Ok(array),
-            other => Err(format!("an integer tensor is needed, not a {} one", other.kind())),
+            other => Err(format!("an integer tensor is needed, not {} one", other.with_article())),
         }
+    }
+
+    /// # Errors
+    /// A sentence fragment, where it holds something else.
+    pub fn bool(&self) -> Result<&Array<bool>, String> {
+        match self {
+            Tensor::Bool(array) => Ok(array),
+            other => Err(format!("a boolean tensor is needed, not {} one", other.with_article())),
+        }
+    }
+
+    fn with_article(&self) -> String {
+        format!("{} {}", if matches!(self, Tensor::I64(_)) { "an" } else { "a" }, self.kind())
     }
 
     /// The values of a constant.

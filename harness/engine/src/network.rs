@@ -52,7 +52,9 @@ impl Network {
             outputs: Vec::new(),
             ids: HashMap::new(),
         };
+        let mut types: HashMap<String, i32> = HashMap::new();
         for tensor in &graph.initializer {
+            types.insert(tensor.name().to_owned(), tensor.data_type());
             let id = network.id(tensor.name());
             network.constants[id] = Some(Tensor::of(tensor.name(), tensor)?);
         }
@@ -68,12 +70,16 @@ impl Network {
             if is_standard(proto) && proto.op_type() == "Constant" {
                 let name = proto.output.first().map_or("", String::as_str);
                 let value = ops::constant(name, proto)?;
+                if let Some(tensor) = proto.attribute.iter().find_map(|attribute| attribute.t.as_ref()) {
+                    types.insert(name.to_owned(), tensor.data_type());
+                }
                 let id = network.id(name);
                 network.constants[id] = Some(value);
                 continue;
             }
             let label = label(proto);
-            let parsed = if is_standard(proto) { ops::parse(&Attributes { proto, opset }) } else { None };
+            let parsed =
+                if is_standard(proto) { ops::parse(&Attributes { proto, opset, types: &types }) } else { None };
             match parsed {
                 None => unknown.push(format!("`{}` (node `{label}`)", qualified(proto))),
                 Some(Err(why)) => {

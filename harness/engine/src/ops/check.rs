@@ -5,6 +5,8 @@
 //! element by element besides, which finds what a direction may miss. Differences are taken at two steps and extrapolated (Richardson), which
 //! allows steps large enough for f32. Inputs have to stay away from kinks: see [`apart`].
 
+use std::collections::HashMap;
+
 use espalier_onnx::{AttributeProto, NodeProto};
 
 use super::{Attributes, Backward, Forward, Operator};
@@ -95,7 +97,8 @@ pub fn string(name: &str, value: &str) -> AttributeProto {
 /// As the operator's parser.
 pub fn try_operator(op_type: &str, opset: i64, attribute: Vec<AttributeProto>) -> Result<Box<dyn Operator>, String> {
     let proto = NodeProto { op_type: Some(op_type.to_owned()), attribute, ..NodeProto::default() };
-    super::parse(&Attributes { proto: &proto, opset }).unwrap_or_else(|| Err(format!("nobody knows {op_type}")))
+    super::parse(&Attributes { proto: &proto, opset, types: &HashMap::new() })
+        .unwrap_or_else(|| Err(format!("nobody knows {op_type}")))
 }
 
 #[track_caller]

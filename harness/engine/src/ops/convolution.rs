@@ -496,7 +496,8 @@ mod tests {
         let (x, weights) = (random(1, x), random(2, weights));
         let y = output(&*conv, &[x.clone(), weights.clone(), bias.clone()]);
         let proto = espalier_onnx::NodeProto { attribute: attributes, ..Default::default() };
-        let parsed = Window::parse(&Attributes { proto: &proto, opset: 11 }).expect("parsed before");
+        let parsed =
+            Window::parse(&Attributes { proto: &proto, opset: 11, types: &Default::default() }).expect("parsed before");
         let conv_again = Conv { window: parsed, groups: groups as usize };
         let (xs, ws) = (x.f32().expect("floats"), weights.f32().expect("floats"));
         let layout = conv_again.layout(xs, ws).expect("it fitted");

@@ -1,11 +1,13 @@
 //! The operators: each a type that holds its attributes, computes its outputs, and knows its vector-Jacobian product.
 
-use std::{any::Any, fmt};
+use std::{any::Any, collections::HashMap, fmt};
 
 use espalier_onnx::{AttributeProto, NodeProto, OnnxError};
 
 use crate::{Array, Tensor};
 
+mod arithmetic;
+mod cast;
 mod convolution;
 mod depthwise;
 mod elementwise;
@@ -13,9 +15,13 @@ mod matmul;
 mod normalisation;
 mod pool;
 mod product;
+mod shape;
 mod size;
 mod softmax;
+mod strided;
+mod support;
 mod vector;
+mod view;
 mod window;
 
 #[cfg(test)]
@@ -76,6 +82,8 @@ pub struct Backward<'a> {
 pub struct Attributes<'a> {
     pub proto: &'a NodeProto,
     pub opset: i64,
+    /// Element types of the graph's constants, by name: what a [`Tensor`] does not keep.
+    pub types: &'a HashMap<String, i32>,
 }
 
 impl<'a> Attributes<'a> {
@@ -95,6 +103,11 @@ impl<'a> Attributes<'a> {
         self.get(name).map(|attribute| attribute.ints.as_slice())
     }
 
+    /// The element type of an input that is a constant.
+    pub fn element_type(&self, input: usize) -> Option<i32> {
+        self.types.get(self.proto.input.get(input)?).copied()
+    }
+
     pub fn string(&self, name: &str) -> Option<&'a str> {
         self.get(name).and_then(|attribute| std::str::from_utf8(attribute.s.as_deref()?).ok())
     }
@@ -102,8 +115,18 @@ impl<'a> Attributes<'a> {
 
 /// The operator a node of the standard domain asks for; `None` where the engine does not know it.
 pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    let families =
-        [elementwise::parse, matmul::parse, convolution::parse, pool::parse, normalisation::parse, softmax::parse];
+    let families = [
+        elementwise::parse,
+        arithmetic::parse,
+        cast::parse,
+        shape::parse,
+        view::parse,
+        matmul::parse,
+        convolution::parse,
+        pool::parse,
+        normalisation::parse,
+        softmax::parse,
+    ];
     families.into_iter().find_map(|parse| parse(node))
 }
 
