@@ -9,12 +9,12 @@ use super::{
     course::Grade,
     schedule::{Schedule, share},
     train::End,
-    walk::{Stage, State, Walk},
+    walk::{Stage, State, Step, Walk},
 };
-use crate::{Bytes, Mask, PruneError, Recipe, Samples};
+use crate::{Bytes, Manifest, Mask, PruneError, Recipe, Samples, structure};
 
 /// How to prune and teach.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     pub recipe: Recipe,
     pub schedule: Schedule,
@@ -23,6 +23,10 @@ pub struct Plan {
     pub soft: bool,
     /// How many samples importance is judged on at most.
     pub judged: usize,
+    /// Whether the statistics of BatchNormalization are estimated anew whenever tensors shrank.
+    pub recalibrate: bool,
+    /// For units that make tensors shrink.
+    pub structure: structure::Options,
     /// Its epochs are those of all steps together.
     pub options: Options,
 }
@@ -30,8 +34,16 @@ pub struct Plan {
 impl Plan {
     /// With everything else at its default.
     pub fn new(recipe: Recipe) -> Plan {
-        let options = Options::default();
-        Plan { recipe, schedule: Schedule::Geometric, steps: 3, soft: false, judged: 320, options }
+        Plan {
+            recipe,
+            schedule: Schedule::Geometric,
+            steps: 3,
+            soft: false,
+            judged: 320,
+            recalibrate: true,
+            structure: structure::Options::default(),
+            options: Options::default(),
+        }
     }
 
     /// A threshold is no ratio that could be reached in steps.
@@ -49,6 +61,7 @@ pub struct Iterated {
     pub bytes: Bytes,
     /// What is removed of the dense model; `None` where tensors shrank, or nothing was removed.
     pub mask: Option<Mask>,
+    pub manifest: Manifest,
     /// The ratio that was reached: less than asked for where it was stopped before.
     pub ratio: f64,
     pub dense: Option<Grade>,
@@ -84,32 +97,23 @@ pub fn iterate(
     let walk = Walk::new(model, plan, samples, validation)?;
     let recipes = plan.recipes();
     let steps = recipes.len();
-    let mut state = State { bytes: model.clone(), mask: None };
-    let mut iterated = Iterated {
-        bytes: Bytes::new(),
-        mask: None,
-        ratio: 0.0,
-        dense: walk.dense,
-        trail: Vec::new(),
-        end: End::Complete,
-    };
-    for (step, (recipe, epochs)) in recipes.iter().zip(share(plan.options.epochs, steps)).enumerate() {
+    let mut state = State::dense(model);
+    let (mut trail, mut ratio, mut end) = (Vec::new(), 0.0, End::Complete);
+    for (index, (recipe, epochs)) in recipes.iter().zip(share(plan.options.epochs, steps)).enumerate() {
         if (watch.stop)() {
-            iterated.end = End::Stopped;
+            end = End::Stopped;
             break;
         }
-        let kept = !plan.soft || step + 1 == steps;
-        let (next, stage, end) = walk.advance(&state, recipe, (step, steps), epochs, kept, watch)?;
-        state = next;
-        iterated.trail.push(stage);
-        iterated.ratio = recipe.ratio;
-        iterated.end = end;
+        let (next, stage, how) = walk.advance(&state, recipe, Step { index, of: steps, epochs }, watch)?;
+        (state, ratio, end) = (next, recipe.ratio, how);
+        trail.push(stage);
         if end != End::Complete {
             break;
         }
     }
-    if let (true, Some(last)) = (plan.soft && iterated.trail.len() < steps, iterated.trail.last_mut()) {
+    if let (true, Some(last)) = (plan.soft && trail.len() < steps, trail.last_mut()) {
         walk.settle(&mut state, last)?;
     }
-    Ok(Iterated { bytes: state.bytes, mask: state.mask, ..iterated })
+    let manifest = walk.manifest(model, &state)?;
+    Ok(Iterated { bytes: state.bytes, mask: state.mask, manifest, ratio, dense: walk.dense, trail, end })
 }

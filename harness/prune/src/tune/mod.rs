@@ -16,6 +16,7 @@ mod course;
 mod iterate;
 mod learner;
 mod parameters;
+mod progress;
 mod random;
 mod recalibrate;
 mod sensitivity;
@@ -101,7 +102,7 @@ impl Default for Options {
 /// What happened just now. Indices are from 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event {
-    /// A step of a schedule: weights or units were removed, nothing is taught yet.
+    /// A step of a schedule: `removed` weights are gone (units, where tensors shrink), nothing is taught yet.
     Pruned {
         step: usize,
         steps: usize,

@@ -9,12 +9,12 @@ use super::{
     Plan, Watch,
     course::Grade,
     train::End,
-    walk::{Stage, State, Walk},
+    walk::{Stage, State, Step, Walk},
 };
-use crate::{Bytes, Mask, PruneError, Recipe, Samples, Unit};
+use crate::{Bytes, Manifest, Mask, PruneError, Recipe, Samples, Unit};
 
 /// What is looked for.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Search {
     /// Its ratio is the largest to try; its epochs are those of each rung; it does not look at the schedule.
     pub plan: Plan,
@@ -37,6 +37,7 @@ pub struct Found {
     pub ratio: f64,
     pub bytes: Bytes,
     pub mask: Option<Mask>,
+    pub manifest: Manifest,
     pub dense: Grade,
     /// In the order in which they were tried, each with whether it held.
     pub trail: Vec<(Stage, bool)>,
@@ -55,7 +56,7 @@ pub fn until(
 ) -> Result<Found, PruneError> {
     let Search { plan, max_drop, halvings } = search;
     // What holds must hold as it is.
-    let plan = &Plan { soft: false, ..*plan };
+    let plan = &Plan { soft: false, ..plan.clone() };
     if max_drop.is_nan() {
         return Err(PruneError::Samples { why: "the accuracy that may be lost is not a number".into() });
     }
@@ -70,7 +71,7 @@ pub fn until(
         plan,
         // Accuracies are quotients: a drop of just the budget must not fail for the last bit.
         least: dense.accuracy - max_drop - 1e-9,
-        held: (0.0, State { bytes: model.clone(), mask: None }),
+        held: (0.0, State::dense(model)),
         trail: Vec::new(),
         end: End::Complete,
     };
@@ -97,7 +98,8 @@ pub fn until(
         }
     }
     let Climb { held: (ratio, state), trail, end, .. } = climb;
-    Ok(Found { ratio, bytes: state.bytes, mask: state.mask, dense, trail, end })
+    let manifest = walk.manifest(model, &state)?;
+    Ok(Found { ratio, bytes: state.bytes, mask: state.mask, manifest, dense, trail, end })
 }
 
 struct Climb<'a> {
@@ -116,9 +118,9 @@ impl Climb<'_> {
             self.end = End::Stopped;
             return Ok(None);
         }
-        let step = self.trail.len();
-        let epochs = self.plan.options.epochs;
-        let (state, stage, end) = self.walk.advance(&self.held.1, recipe, (step, step + 1), epochs, true, watch)?;
+        let index = self.trail.len();
+        let step = Step { index, of: index + 1, epochs: self.plan.options.epochs };
+        let (state, stage, end) = self.walk.advance(&self.held.1, recipe, step, watch)?;
         let holds = stage.tuned.is_some_and(|grade| grade.accuracy >= self.least);
         // One that was stopped on the way may hold already; that it does not says nothing. Divergence is a failure like others.
         if end == End::Stopped {

@@ -1,0 +1,75 @@
+//! What a model that was pruned in steps is, compared with the dense one: manifests of several steps made one.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use crate::{
+    Amount, Bytes, Manifest, Mask, PruneError, Recipe, Samples, onnx::Model, prunable::survey, select::Selection,
+    structure::Report, tensor::Values,
+};
+
+/// Of the dense model itself.
+///
+/// # Errors
+/// A model that cannot be read.
+pub fn of_nothing(dense: &Bytes, recipe: &Recipe) -> Result<Manifest, PruneError> {
+    Ok(crate::prune(dense, &Recipe { ratio: 0.0, threshold: None, ..*recipe }, None)?.manifest)
+}
+
+/// Of a model some of whose weights are masked.
+///
+/// # Errors
+/// A mask of another model.
+pub fn of_mask(model: &Bytes, recipe: &Recipe, mask: &Mask, judged: &Samples) -> Result<Manifest, PruneError> {
+    let model = Model::decode(model)?;
+    let survey = survey(&model)?;
+    // What is removed already goes first, whatever the scores: the mask comes out as it is, with its units counted.
+    let zeros = |tensor: usize| Ok(Cow::Owned(vec![0.0; mask.0[tensor].len()]));
+    let amount = match recipe.amount() {
+        Amount::Ratio(ratio) => Amount::Ratio(ratio),
+        Amount::Threshold(_) => Amount::Ratio(mask.removed() as f64 / survey.prunable().max(1) as f64),
+    };
+    let mut selection = Selection::new(&survey, recipe.scope, recipe.unit, amount, &zeros, Some(mask))?;
+    let mut tensors = Vec::new();
+    for (index, weight) in survey.weights.iter().enumerate() {
+        let values = Values::of(&weight.name, weight.place.tensor(model.graph()))?;
+        tensors.push(crate::pruned_tensor(weight, &selection.tensor(index)?, values.zeros()));
+    }
+    Ok(crate::manifest(recipe, &survey, tensors, Some(judged)))
+}
+
+/// Of a model whose tensors shrank `before`, and `now` shrank again.
+pub fn together(before: Option<&Manifest>, now: Manifest, recipe: &Recipe) -> Manifest {
+    let Some(before) = before else {
+        return Manifest { ratio: recipe.ratio, ..now };
+    };
+    let left: HashMap<&str, u64> =
+        now.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.weights - tensor.removed)).collect();
+    let mut all = before.clone();
+    for tensor in &mut all.tensors {
+        tensor.removed = tensor.weights.saturating_sub(left.get(tensor.name.as_str()).copied().unwrap_or(0));
+    }
+    all.removed = all.tensors.iter().map(|tensor| tensor.removed).sum();
+    all.ratio = recipe.ratio;
+    all.removed_units += now.removed_units;
+    all.effective_ratio = if all.units == 0 { 0.0 } else { all.removed_units as f64 / all.units as f64 };
+    if let (Some(all), Some(now)) = (&mut all.structure, now.structure) {
+        add(all, now);
+    }
+    all
+}
+
+fn add(all: &mut Report, now: Report) {
+    for family in &mut all.families {
+        let same = now.families.iter().find(|other| other.axes == family.axes);
+        // One of which a single unit is left is none any more.
+        family.removed = same.map_or(family.removed, |now| family.units - (now.units - now.removed));
+    }
+    let gone = |node: &str| now.branches.iter().any(|branch| branch.node == node && branch.removed);
+    all.branches.iter_mut().for_each(|branch| branch.removed |= gone(&branch.node));
+    all.parameters_left = now.parameters_left;
+    for note in now.notes {
+        if !all.notes.contains(&note) {
+            all.notes.push(note);
+        }
+    }
+}
