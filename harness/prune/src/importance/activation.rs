@@ -5,6 +5,8 @@
 //! use of a weight only one sum a feature is kept. Squares are carried back to the tensor in the file along the nodes that moved its values,
 //! as a gradient is: they add up where a weight is used twice.
 
+use std::collections::HashMap;
+
 use espalier_engine::{Array, EngineError, Keep, Network, Node, Tensor, ops::Attributes};
 
 use super::{batches::Batches, values};
@@ -95,7 +97,8 @@ impl Site<'_> {
             inputs.get(index).copied().flatten().ok_or_else(|| format!("it has no input {index}"))?.f32()
         };
         self.shape = float(self.input)?.shape().to_vec();
-        let attributes = Attributes { proto: self.proto, opset: 0 };
+        let types = HashMap::new();
+        let attributes = Attributes { proto: self.proto, opset: 0, types: &types };
         match (self.kind, self.input) {
             (Kind::Conv, _) => {
                 let found = under_the_kernel(float(0)?, &self.shape, outputs[0].shape(), &attributes)?;
@@ -138,7 +141,7 @@ impl Site<'_> {
         let shape = &self.shape;
         let last = shape.last().copied().unwrap_or(1).max(1);
         let after: usize = shape.iter().skip(1).product::<usize>().max(1);
-        let transposed = |name| Attributes { proto: self.proto, opset: 0 }.int(name, 0) != 0;
+        let transposed = |name| Attributes { proto: self.proto, opset: 0, types: &HashMap::new() }.int(name, 0) != 0;
         // A matrix whose inputs run along the last axis, or the one before.
         let inputs_last = match (self.kind, self.input) {
             (Kind::Gemm, 0) => !transposed("transA"),

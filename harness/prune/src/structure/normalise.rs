@@ -163,7 +163,9 @@ fn carry_out(
     if asks_for(op(node), &inputs).is_none_or(|count| count > LARGEST_FOLDED) {
         return Ok(None);
     }
-    let Some(Ok(operator)) = ops::parse(&Attributes { proto: node, opset }) else { return Ok(None) };
+    let named = node.input.iter().filter_map(|name| Some((name.clone(), constants.get(name)?.data_type())));
+    let kinds: HashMap<String, i32> = named.collect();
+    let Some(Ok(operator)) = ops::parse(&Attributes { proto: node, opset, types: &kinds }) else { return Ok(None) };
     let Ok(forward) = operator.forward(&inputs, names.len()) else { return Ok(None) };
     let types: Vec<i32> = node.input.iter().map(|name| constants.get(name).map_or(0, TensorProto::data_type)).collect();
     let mut folded = Vec::new();
