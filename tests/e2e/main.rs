@@ -8,3 +8,4 @@ mod host;
 mod models;
 mod reports;
 mod runners;
+mod structured;

@@ -239,6 +239,23 @@ fn families(model: &Model, units: &mut Units) -> (Vec<Family>, Vec<Kept>) {
         });
         families[family].classes.push(class);
     }
+    // One of a family always stays.
+    let (single, families): (Vec<Family>, Vec<Family>) =
+        families.into_iter().partition(|family| family.classes.len() == 1);
+    for (tensor, axis, _) in single.iter().flat_map(|family| family.classes[0].members.iter()) {
+        let name = graph.initializer[*tensor].name();
+        match kept.iter_mut().find(|kept| kept.axis == *axis && kept.tensor == name) {
+            Some(kept) => kept.indices += 1,
+            None => kept.push(Kept {
+                tensor: name.to_owned(),
+                axis: *axis,
+                indices: 1,
+                op: String::new(),
+                node: String::new(),
+                why: "all of it would have to go at once".to_owned(),
+            }),
+        }
+    }
     (families, kept)
 }
 

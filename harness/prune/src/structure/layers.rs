@@ -9,11 +9,11 @@ use espalier_engine::{Keep, Network, Tensor};
 
 use super::{
     classes::Anatomy,
-    graph::{self, input, label, op, output},
+    graph::{self, Names, input, label, op, output},
 };
 use crate::{
     Bytes, PruneError, Samples,
-    onnx::{GraphProto, Model},
+    onnx::{GraphProto, Model, tensor_proto::DataType},
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -156,5 +156,21 @@ pub fn without(anatomy: &Anatomy, branches: &[&Branch]) -> Bytes {
         }
     }
     graph::sweep(graph);
+    model.encode()
+}
+
+/// The model with what they give multiplied by zero.
+pub fn masked(anatomy: &Anatomy, branches: &[&Branch]) -> Bytes {
+    let mut model = anatomy.model.clone();
+    let graph = model.graph_mut();
+    let mut names = Names::of(graph);
+    for branch in branches.iter().rev() {
+        let [zero, masked] = ["zero", "masked"].map(|part| names.fresh(&format!("{}/{part}", branch.node)));
+        graph.initializer.push(graph::raw(&zero, &[], DataType::Float, vec![0; 4]));
+        for name in graph.node[branch.add].input.iter_mut().filter(|name| **name == branch.result) {
+            name.clone_from(&masked);
+        }
+        graph.node.insert(branch.add, graph::node("Mul", &masked, &[&branch.result, &zero], &masked));
+    }
     model.encode()
 }

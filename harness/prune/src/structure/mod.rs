@@ -6,6 +6,7 @@
 //! The unit of thought is one index of one axis of one value. What is left computes what the dense model computes with all that was removed set
 //! to zero: [`Anatomy::masked`] gives that model, and tests hold the two against each other.
 
+mod activity;
 mod classes;
 mod feeds;
 mod graph;
@@ -130,15 +131,19 @@ pub fn plan(model: Model, recipe: &Recipe, samples: Option<&Samples>, options: &
     let Unit::Structure(structure) = recipe.unit else {
         return Err(PruneError::NotYet { what: format!("{} as a structure", recipe.unit) });
     };
-    let anatomy = Anatomy::of(model, &options.shapes)?;
+    let mut anatomy = Anatomy::of(model, &options.shapes)?;
     if structure == Structure::Layer {
         return plan_layers(anatomy, recipe, samples);
     }
     let asked: Vec<usize> =
         (0..anatomy.families.len()).filter(|family| anatomy.families[*family].kind.is_of(structure)).collect();
     let families: Vec<Family> = asked.iter().map(|family| anatomy.families[*family].clone()).collect();
-    let (tensors, scores) = scores(&anatomy, recipe, samples)?;
-    let importance = rank::importance(&families, &tensors, &scores);
+    let importance = if recipe.method == Method::Activation {
+        activity::importance(&mut anatomy, &families, samples, recipe.batch)?
+    } else {
+        let (tensors, scores) = scores(&anatomy, recipe, samples)?;
+        rank::importance(&families, &tensors, &scores)
+    };
     let limits = Limits { round_to: options.round_to, keep_at_least: options.keep_at_least };
     let choice = rank::choose(&families, &importance, recipe.scope, recipe.amount(), &limits)?;
     let mut removed = Removed::new();
@@ -208,6 +213,19 @@ impl Plan {
         let gone: Vec<&Branch> =
             self.branches.iter().filter(|(_, _, gone)| *gone).map(|(branch, _, _)| branch).collect();
         Ok(layers::without(&self.anatomy, &gone))
+    }
+
+    /// The dense model with everything that goes set to zero, as large as it was: what the pruned one must agree with.
+    ///
+    /// # Errors
+    /// Constants that are broken.
+    pub fn masked(&mut self) -> Result<Bytes, PruneError> {
+        if self.branches.is_empty() {
+            return self.anatomy.masked(&self.removed);
+        }
+        let gone: Vec<&Branch> =
+            self.branches.iter().filter(|(_, _, gone)| *gone).map(|(branch, _, _)| branch).collect();
+        Ok(layers::masked(&self.anatomy, &gone))
     }
 
     /// How many units there are, and how many go.

@@ -170,3 +170,82 @@ fn round(families: &[Family], importance: &[Vec<f64>], multiple: usize, choice: 
         choice.notes.push(format!("{back} units stay so that what is kept is a multiple of {multiple}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::structure::Class;
+
+    fn family(len: usize, kind: Kind) -> Family {
+        let classes = (0..len).map(|class| Class { root: class as u32, members: vec![(0, 0, class)] }).collect();
+        Family { kind, axes: vec![(0, 0)], name: "w".into(), classes }
+    }
+
+    fn count(choice: &Choice) -> Vec<usize> {
+        choice.removed.iter().map(|removed| removed.iter().filter(|removed| **removed).count()).collect()
+    }
+
+    fn limits(round_to: usize, keep_at_least: f64) -> Limits {
+        Limits { round_to, keep_at_least }
+    }
+
+    proptest! {
+        /// Exactly as many as asked for, at least one of each family stays, and no unit that stays is less important than one that goes.
+        #[test]
+        fn exactly_as_many_as_asked_for(
+            scores in prop::collection::vec(prop::collection::vec(0..5u8, 2..30), 1..6), ratio in 0.0..0.9f64, local: bool,
+        ) {
+            let families: Vec<Family> = scores.iter().map(|scores| family(scores.len(), Kind::Channel)).collect();
+            let importance: Vec<Vec<f64>> =
+                scores.iter().map(|scores| scores.iter().map(|score| f64::from(*score) + 0.5).collect()).collect();
+            let scope = if local { Scope::Local } else { Scope::Global };
+            let choice = choose(&families, &importance, scope, Amount::Ratio(ratio), &limits(1, 0.0)).unwrap();
+            let counts = count(&choice);
+            for (index, count) in counts.iter().enumerate() {
+                let len = scores[index].len();
+                prop_assert!(*count < len);
+                if local {
+                    prop_assert_eq!(*count as u64, rounded(ratio, len as u64).min(len as u64 - 1));
+                }
+                let goes = importance[index].iter().zip(&choice.removed[index]);
+                let most = goes.clone().filter(|(_, goes)| **goes).map(|(score, _)| *score).fold(0.0, f64::max);
+                prop_assert!(goes.filter(|(_, goes)| !**goes).all(|(score, _)| *score >= most));
+            }
+            if !local {
+                let all: usize = scores.iter().map(Vec::len).sum();
+                let most = all - scores.len();
+                prop_assert_eq!(counts.iter().sum::<usize>(), (rounded(ratio, all as u64) as usize).min(most));
+            }
+        }
+    }
+
+    #[test]
+    fn limits_hold_and_are_told() {
+        let families = [family(10, Kind::Channel), family(4, Kind::Head)];
+        let importance = [(0..10).map(f64::from).collect(), vec![1.0; 4]];
+        let choose = |amount, limits: Limits| choose(&families, &importance, Scope::Local, amount, &limits).unwrap();
+        assert_eq!(count(&choose(Amount::Ratio(0.5), limits(1, 0.0))), [5, 2]);
+        // 5 kept are made 8; heads are left alone.
+        let rounded = choose(Amount::Ratio(0.5), limits(8, 0.0));
+        assert_eq!(count(&rounded), [2, 2]);
+        assert!(rounded.removed[0][0] && rounded.removed[0][1]);
+        assert!(rounded.notes[0].contains("multiple of 8"), "{:?}", rounded.notes);
+        let kept = choose(Amount::Ratio(0.9), limits(1, 0.3));
+        assert_eq!(count(&kept), [7, 2]);
+        assert!(kept.notes[0].contains("7 units removed, not 9"), "{:?}", kept.notes);
+        assert_eq!(count(&choose(Amount::Threshold(0.5), limits(1, 0.0))), [5, 0]);
+    }
+
+    #[test]
+    fn importance_is_the_sum_over_all_that_belongs_to_a_class() {
+        let mut channels = family(2, Kind::Channel);
+        channels.axes = vec![(0, 0), (1, 1)];
+        channels.classes[0].members = vec![(0, 0, 0), (1, 1, 0)];
+        channels.classes[1].members = vec![(0, 0, 1), (1, 1, 1)];
+        let scores = Scores(vec![vec![1.0, 2.0, 3.0, 4.0], vec![10.0, 20.0, 30.0, 40.0]]);
+        let tensors = [(0, vec![2, 2]), (1, vec![2, 2])];
+        assert_eq!(importance(&[channels], &tensors, &scores), [[3.0 + 40.0, 7.0 + 60.0]]);
+    }
+}

@@ -137,3 +137,57 @@ fn follow(units: &mut Units, regroup: &Regroup, chosen: Option<usize>) {
         units.tie(units.unit(*merged, *axis, index), units.unit(value, factor_axis, along));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `[split]` for a merged axis and its factors, `=` for the same axis, `mixed`.
+    #[track_caller]
+    fn check(from: &[usize], to: &[usize], expected: &[&str]) {
+        let node = NodeProto::default();
+        let found = Regroup::of(&node, (0, from), (1, to)).unwrap();
+        let words: Vec<String> = found
+            .iter()
+            .map(|regroup| match regroup {
+                Regroup::Same { from, to } => format!("{}={}", from.1, to.1),
+                Regroup::Factors { merged, factors, .. } => {
+                    let factors: Vec<String> = factors.iter().map(|(_, axis)| axis.to_string()).collect();
+                    format!("{}:{}={}", merged.0, merged.1, factors.join(","))
+                }
+                Regroup::Mixed { .. } => "mixed".to_owned(),
+            })
+            .collect();
+        assert_eq!(words, expected);
+    }
+
+    #[test]
+    fn axes_are_matched_by_their_products() {
+        check(&[3, 7, 128], &[3, 7, 4, 32], &["0=0", "1=1", "0:2=2,3"]);
+        check(&[3, 64, 1, 1], &[3, 64], &["0=0", "1=1"]);
+        check(&[3, 8, 4, 4], &[3, 128], &["0=0", "1:1=1,2,3"]);
+        check(&[3, 7, 5], &[21, 5], &["1:0=0,1", "2=1"]);
+        check(&[6, 4], &[4, 6], &["mixed"]);
+        assert_eq!(Regroup::of(&NodeProto::default(), (0, &[2, 3]), (1, &[5])), None);
+        assert_eq!(Regroup::of(&NodeProto::default(), (0, &[0, 3]), (1, &[0])), None);
+    }
+
+    #[test]
+    fn the_factor_that_may_go_is_followed() {
+        let pin = pin(&NodeProto::default(), "test");
+        for (pinned, heads, follows) in [(Some(0), None, 1), (Some(1), None, 0), (None, Some(0), 0), (None, None, 1)] {
+            let mut units = Units::default();
+            let merged = units.add("merged", &[12]).unwrap();
+            let split = units.add("split", &[3, 4]).unwrap();
+            pinned.into_iter().for_each(|axis| units.pin_axis(split, axis, &pin));
+            heads.into_iter().for_each(|axis| units.mark_heads(split, axis));
+            let factors = vec![(split, 0), (split, 1)];
+            settle(&mut units, vec![Regroup::Factors { merged: (merged, 0), factors, pin: pin.clone() }]);
+            assert!(units.is_open(split, follows) && !units.is_open(split, 1 - follows));
+            // The seventh is row 1, column 3.
+            let along = units.unit(split, follows, if follows == 0 { 1 } else { 3 });
+            let seventh = units.unit(merged, 0, 7);
+            assert_eq!(units.root(seventh), units.root(along));
+        }
+    }
+}

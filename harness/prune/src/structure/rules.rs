@@ -79,6 +79,11 @@ impl Rules<'_> {
             "Resize" | "Upsample" => self.resize(node),
             // Only reads lengths; those that matter are constants by now, or pinned.
             "Shape" | "Size" => Some(()),
+            "Range" => {
+                let y = self.output(node, 0)?;
+                self.units.pin_value(y, &pin(node, "its length is computed"));
+                Some(())
+            }
             _ => None,
         }
     }

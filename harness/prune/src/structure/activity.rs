@@ -1,0 +1,95 @@
+//! Importance of channels by what the network does with samples: the mean absolute value of what each gives to the weights that take it in.
+
+use std::collections::HashMap;
+
+use espalier_engine::{Keep, Network, Node, Tensor};
+
+use super::{
+    classes::{Anatomy, Family},
+    graph::{int, op},
+    units::UnitId,
+};
+use crate::{PruneError, Samples, onnx::NodeProto};
+
+/// By class of each family; the mean over all places where a class is taken in, 0 for one that nothing takes in.
+///
+/// # Errors
+/// Samples that are missing or do not fit.
+pub fn importance(
+    anatomy: &mut Anatomy,
+    families: &[Family],
+    samples: Option<&Samples>,
+    batch: usize,
+) -> Result<Vec<Vec<f64>>, PruneError> {
+    let samples = samples.filter(|samples| !samples.is_empty());
+    let samples = samples.ok_or_else(|| PruneError::Samples { why: "activation needs some".into() })?;
+    let network = Network::new(&anatomy.model)?;
+    let indices: Vec<usize> = (0..samples.len()).collect();
+    // Sums of absolute values, and of how many, by node and index of the axis.
+    let mut sums: HashMap<usize, (Vec<f64>, usize)> = HashMap::new();
+    let nodes = &anatomy.model.graph().node;
+    for part in indices.chunks(batch.max(1)) {
+        network.run_observed(&samples.take(part).inputs, Keep::Outputs, &mut |node: &Node, inputs, _| {
+            let (Some(axis), Some(Tensor::F32(x))) =
+                (taken_in(&nodes[node.position]), inputs.first().copied().flatten())
+            else {
+                return;
+            };
+            let Some(axis) = axis.of(x.rank()) else { return };
+            let len = x.shape()[axis];
+            let inner: usize = x.shape()[axis + 1..].iter().product::<usize>().max(1);
+            let (sum, count) = sums.entry(node.position).or_insert_with(|| (vec![0.0; len], 0));
+            if sum.len() != len || len == 0 {
+                return;
+            }
+            for (block, values) in x.data().chunks(inner).enumerate() {
+                sum[block % len] += values.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+            }
+            *count += x.len() / len;
+        })?;
+    }
+    let mut by_root: HashMap<UnitId, (f64, usize)> = HashMap::new();
+    let mut positions: Vec<usize> = sums.keys().copied().collect();
+    positions.sort_unstable();
+    for position in positions {
+        let (sum, count) = &sums[&position];
+        let node = &anatomy.model.graph().node[position];
+        let Some(value) = anatomy.units.value(&node.input[0]) else { continue };
+        let rank = anatomy.units.shape(value).len();
+        let Some(axis) = taken_in(node).and_then(|axis| axis.of(rank)) else { continue };
+        for (index, sum) in sum.iter().enumerate().take(anatomy.units.len(value, axis)) {
+            let root = anatomy.units.root(anatomy.units.unit(value, axis, index));
+            let entry = by_root.entry(root).or_default();
+            entry.0 += sum / (*count).max(1) as f64;
+            entry.1 += 1;
+        }
+    }
+    let of = |root: &UnitId| by_root.get(root).map_or(0.0, |(sum, count)| sum / *count as f64);
+    Ok(families.iter().map(|family| family.classes.iter().map(|class| of(&class.root)).collect()).collect())
+}
+
+/// An axis counted from the front or from the back.
+enum Place {
+    Front(usize),
+    Back(usize),
+}
+
+impl Place {
+    fn of(&self, rank: usize) -> Option<usize> {
+        match self {
+            Place::Front(axis) => Some(*axis).filter(|axis| *axis < rank),
+            Place::Back(axis) => rank.checked_sub(*axis),
+        }
+    }
+}
+
+/// The axis of a node's first input that its weights sum over.
+fn taken_in(node: &NodeProto) -> Option<Place> {
+    match op(node) {
+        "Conv" | "ConvTranspose" => Some(Place::Front(1)),
+        "MatMul" => Some(Place::Back(1)),
+        "Gemm" => Some(Place::Front(if int(node, "transA", 0) == 0 { 1 } else { 0 })),
+        "LSTM" | "GRU" | "RNN" => Some(Place::Front(2)),
+        _ => None,
+    }
+}
