@@ -214,12 +214,13 @@ fn families(model: &Model, units: &mut Units) -> (Vec<Family>, Vec<Kept>) {
             );
         }
     }
+    let reach = reach(units, &by_root, classes.len());
     let mut families: Vec<Family> = Vec::new();
-    let mut by_axes: HashMap<Vec<(usize, usize)>, usize> = HashMap::new();
-    for class in classes {
+    let mut by_reach: HashMap<Vec<(usize, usize)>, usize> = HashMap::new();
+    for (class, reach) in classes.into_iter().zip(reach) {
         let mut axes: Vec<(usize, usize)> = class.members.iter().map(|(tensor, axis, _)| (*tensor, *axis)).collect();
         axes.dedup();
-        let family = *by_axes.entry(axes.clone()).or_insert_with(|| {
+        let family = *by_reach.entry(reach).or_insert_with(|| {
             let is = |test: fn(&Role) -> bool| {
                 axes.iter().any(|(tensor, _)| roles.get(graph.initializer[*tensor].name()).is_some_and(test))
             };
@@ -257,6 +258,25 @@ fn families(model: &Model, units: &mut Units) -> (Vec<Family>, Vec<Kept>) {
         }
     }
     (families, kept)
+}
+
+/// By class, every axis of every value it has a part in, in order. Classes alike in this are a family: as long as one of each family stays, no
+/// axis is left without any.
+fn reach(units: &mut Units, by_root: &HashMap<UnitId, usize>, classes: usize) -> Vec<Vec<(usize, usize)>> {
+    let mut reach: Vec<Vec<(usize, usize)>> = vec![Vec::new(); classes];
+    for value in 0..units.values() {
+        for axis in 0..units.shape(value).len() {
+            for index in 0..units.len(value, axis) {
+                let root = units.root(units.unit(value, axis, index));
+                if let Some(class) = by_root.get(&root)
+                    && reach[*class].last() != Some(&(value, axis))
+                {
+                    reach[*class].push((value, axis));
+                }
+            }
+        }
+    }
+    reach
 }
 
 /// Whether units of a family are those of a recurrent layer, not only what it takes in.

@@ -67,6 +67,11 @@ impl Units {
         self.values.get(name).copied()
     }
 
+    /// How many values there are: each is below it.
+    pub fn values(&self) -> usize {
+        self.shapes.len()
+    }
+
     pub fn shape(&self, value: Value) -> &[usize] {
         &self.shapes[value]
     }

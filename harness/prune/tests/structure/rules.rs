@@ -1,0 +1,253 @@
+//! Rules that no export of ours needs, each in a net of its own: something before, the operator, something after.
+
+use espalier_prune::{
+    Bytes, Method, PruneError, Recipe, Scope, Structure, Unit,
+    onnx::{attribute_proto::AttributeType, tensor_shape_proto::Dimension, *},
+    structure::{Options, Report, inspect, prune},
+};
+use prost::Message;
+
+use crate::agree::check;
+
+const OPSET: i64 = 17;
+
+fn tensor(name: &str, dims: &[i64]) -> TensorProto {
+    let len: i64 = dims.iter().product();
+    let seed = name.bytes().map(u64::from).sum::<u64>();
+    let values = (0..len as u64).map(|index| ((index * 7 + seed) as f32 * 1.3).sin() * 0.5);
+    TensorProto {
+        name: Some(name.into()),
+        dims: dims.to_vec(),
+        data_type: Some(1),
+        float_data: values.collect(),
+        ..TensorProto::default()
+    }
+}
+
+fn ints(name: &str, values: &[i64]) -> TensorProto {
+    TensorProto {
+        name: Some(name.into()),
+        dims: vec![values.len() as i64],
+        data_type: Some(7),
+        int64_data: values.to_vec(),
+        ..TensorProto::default()
+    }
+}
+
+/// `Conv x,w,b -> y pads=1,1,1,1 group=2`; an empty name is `-`.
+fn node(text: &str) -> NodeProto {
+    let (call, rest) = text.split_once(" -> ").unwrap();
+    let (op, inputs) = call.split_once(' ').unwrap();
+    let mut words = rest.split(' ');
+    let names =
+        |text: &str| text.split(',').map(|name| if name == "-" { String::new() } else { name.into() }).collect();
+    let output = names(words.next().unwrap());
+    let attribute = words.map(|word| {
+        let (name, value) = word.split_once('=').unwrap();
+        let base = AttributeProto { name: Some(name.into()), ..AttributeProto::default() };
+        let numbers: Result<Vec<i64>, _> = value.trim_end_matches(',').split(',').map(str::parse).collect();
+        match numbers {
+            Ok(numbers) if value.contains(',') => {
+                AttributeProto { r#type: Some(AttributeType::Ints as i32), ints: numbers, ..base }
+            }
+            Ok(numbers) => AttributeProto { r#type: Some(AttributeType::Int as i32), i: Some(numbers[0]), ..base },
+            Err(_) => AttributeProto {
+                r#type: Some(AttributeType::String as i32),
+                s: Some(value.to_owned().into_bytes().into()),
+                ..base
+            },
+        }
+    });
+    NodeProto {
+        op_type: Some(op.into()),
+        name: Some(format!("n_{}", words_first(rest))),
+        input: names(inputs),
+        output,
+        attribute: attribute.collect(),
+        ..NodeProto::default()
+    }
+}
+
+fn words_first(rest: &str) -> &str {
+    rest.split([' ', ',']).next().unwrap()
+}
+
+fn port(name: &str, shape: &[i64]) -> ValueInfoProto {
+    let dim = |len: &i64| Dimension {
+        value: Some(match len {
+            0 => tensor_shape_proto::dimension::Value::DimParam("N".into()),
+            len => tensor_shape_proto::dimension::Value::DimValue(*len),
+        }),
+        ..Dimension::default()
+    };
+    let shape = TensorShapeProto { dim: shape.iter().map(dim).collect() };
+    let value = type_proto::Value::TensorType(type_proto::Tensor { elem_type: Some(1), shape: Some(shape) });
+    let r#type = Some(TypeProto { value: Some(value), ..TypeProto::default() });
+    ValueInfoProto { name: Some(name.into()), r#type, ..ValueInfoProto::default() }
+}
+
+/// From `x` to `y`; a 0 in the shape of `x` is an open axis.
+fn model(x: &[i64], constants: Vec<TensorProto>, nodes: &[&str]) -> Bytes {
+    let graph = GraphProto {
+        name: Some("g".into()),
+        node: nodes.iter().map(|text| node(text)).collect(),
+        initializer: constants,
+        input: vec![port("x", x)],
+        output: vec![ValueInfoProto { name: Some("y".into()), ..port("y", &[]) }],
+        ..GraphProto::default()
+    };
+    let opset = OperatorSetIdProto { domain: None, version: Some(OPSET) };
+    let proto =
+        ModelProto { ir_version: Some(8), graph: Some(graph), opset_import: vec![opset], ..ModelProto::default() };
+    proto.encode_to_vec().into()
+}
+
+fn half() -> Recipe {
+    Recipe::new(Method::Magnitude, Scope::Local, Unit::Structure(Structure::Any), 0.5)
+}
+
+/// Half of all families goes; `units` are how many units each has, in order.
+#[track_caller]
+fn shrinks(model: &Bytes, units: &[usize]) -> Report {
+    let pruned = check("net", model, &half(), &Options::default());
+    let report = pruned.manifest.structure.unwrap();
+    let found: Vec<usize> = report.families.iter().map(|family| family.units).collect();
+    assert_eq!(found, units, "{report:#?}");
+    report
+}
+
+/// An image of 2 channels made 6, something, and 6 made 2 again.
+#[track_caller]
+fn between_convolutions(nodes: &[&str], mut constants: Vec<TensorProto>, units: &[usize]) {
+    constants.extend([tensor("v", &[6, 2, 1, 1]), tensor("c", &[6]), tensor("w", &[2, 6, 1, 1])]);
+    let nodes: Vec<&str> = ["Conv x,v,c -> a"].iter().chain(nodes).copied().chain(["Conv b,w -> y"]).collect();
+    shrinks(&model(&[0, 2, 5, 5], constants, &nodes), units);
+}
+
+#[test]
+fn elementwise_pad_where_and_identity() {
+    between_convolutions(&["Pad a,p -> b"], vec![ints("p", &[0, 0, 1, 1, 0, 0, 1, 1])], &[6]);
+    between_convolutions(&["Sigmoid a -> s", "Mul a,s -> b"], vec![], &[6]);
+    between_convolutions(&["Sigmoid a -> s", "Greater a,s -> g", "Where g,a,s -> b"], vec![], &[6]);
+    between_convolutions(&["Max a,k -> m", "Identity m -> b"], vec![tensor("k", &[6, 1, 1])], &[6]);
+    between_convolutions(&["PRelu a,k -> b"], vec![tensor("k", &[6, 1, 1])], &[6]);
+}
+
+#[test]
+fn parts_are_cut_where_they_were() {
+    let cut = |starts: &[i64], ends: &[i64]| vec![ints("s", starts), ints("e", ends), ints("ax", &[1])];
+    // Two families: what the slice takes, and what it leaves, which nothing uses.
+    let mut constants = cut(&[1], &[5]);
+    constants.extend([tensor("v", &[6, 2, 1, 1]), tensor("w", &[2, 4, 1, 1])]);
+    shrinks(&model(&[0, 2, 5, 5], constants, &["Conv x,v -> a", "Slice a,s,e,ax -> b", "Conv b,w -> y"]), &[2, 4]);
+    // From the end.
+    let mut constants = cut(&[-4], &[i64::MAX]);
+    constants.extend([tensor("v", &[6, 2, 1, 1]), tensor("w", &[2, 4, 1, 1])]);
+    shrinks(&model(&[0, 2, 5, 5], constants, &["Conv x,v -> a", "Slice a,s,e,ax -> b", "Conv b,w -> y"]), &[2, 4]);
+    between_convolutions(
+        &["Split a,z -> l,r axis=1", "Relu l -> m", "Concat r,m -> b axis=1"],
+        vec![ints("z", &[2, 4])],
+        &[2, 4],
+    );
+}
+
+#[test]
+fn groups_stay_alike() {
+    // Three groups of two channels in, four out: the same one of each group goes.
+    let constants = vec![tensor("v", &[6, 2, 1, 1]), tensor("g", &[12, 2, 3, 3]), tensor("w", &[2, 12, 1, 1])];
+    let nodes = ["Conv x,v -> a", "Conv a,g -> b group=3 pads=1,1,1,1", "Conv b,w -> y"];
+    shrinks(&model(&[0, 2, 5, 5], constants, &nodes), &[2, 4]);
+    // Two outputs for each of the depthwise channels.
+    let constants = vec![tensor("v", &[6, 2, 1, 1]), tensor("g", &[12, 1, 3, 3]), tensor("w", &[2, 12, 1, 1])];
+    let nodes = ["Conv x,v -> a", "Conv a,g -> b group=6", "Conv b,w -> y"];
+    shrinks(&model(&[0, 2, 5, 5], constants, &nodes), &[6]);
+}
+
+#[test]
+fn matrices_of_any_orientation() {
+    let constants = vec![tensor("v", &[8, 3]), tensor("c", &[8]), tensor("w", &[8, 3])];
+    shrinks(&model(&[0, 3], constants, &["Gemm x,v,c -> a transB=1", "Tanh a -> b", "Gemm b,w -> y"]), &[8]);
+    // The constant on the left.
+    let constants = vec![tensor("v", &[8, 3]), tensor("w", &[2, 8])];
+    shrinks(&model(&[3, 5], constants, &["MatMul v,x -> a", "Relu a -> b", "MatMul w,b -> y"]), &[8]);
+    // Summed over without constant weights: nothing may go.
+    let products = model(
+        &[0, 4, 3],
+        vec![tensor("v", &[3, 8])],
+        &["MatMul x,v -> a", "Transpose a -> t perm=0,2,1", "MatMul a,t -> y"],
+    );
+    let report = inspect(&products, &Options::default()).unwrap();
+    assert_eq!(report.families, []);
+    assert!(report.kept.iter().any(|kept| kept.why == "two computed values are summed over it"), "{:?}", report.kept);
+}
+
+#[test]
+fn flattened_images_and_lengths_that_are_computed() {
+    let constants = || vec![tensor("v", &[6, 2, 1, 1]), tensor("w", &[150, 3])];
+    shrinks(&model(&[0, 2, 5, 5], constants(), &["Conv x,v -> a", "Flatten a -> b", "MatMul b,w -> y"]), &[6]);
+    let mut reshaped = constants();
+    reshaped.extend([ints("i", &[0]), ints("rest", &[150])]);
+    let nodes = [
+        "Conv x,v -> a",
+        "Shape a -> s",
+        "Gather s,i -> n",
+        "Concat n,rest -> t axis=0",
+        "Reshape a,t -> b",
+        "MatMul b,w -> y",
+    ];
+    shrinks(&model(&[0, 2, 5, 5], reshaped, &nodes), &[6]);
+    // A vector made as long as another value, then added to it.
+    let expanded = vec![tensor("v", &[3, 8]), tensor("w", &[8, 2]), tensor("k", &[1]), ints("to", &[4, 8])];
+    shrinks(
+        &model(&[4, 3], expanded, &["MatMul x,v -> a", "Expand k,to -> e", "Add a,e -> b", "MatMul b,w -> y"]),
+        &[8],
+    );
+}
+
+#[test]
+fn recurrent_layers_with_states_and_peepholes() {
+    let hidden = 6;
+    for (op, gates, direction, directions) in [
+        ("RNN", 1, "reverse", 1),
+        ("GRU", 3, "bidirectional", 2),
+        ("LSTM", 4, "bidirectional", 2),
+        ("LSTM", 4, "forward", 1),
+    ] {
+        let mut constants = vec![
+            tensor("w", &[directions, gates * hidden, 3]),
+            tensor("r", &[directions, gates * hidden, hidden]),
+            tensor("b", &[directions, 2 * gates * hidden]),
+            tensor("h", &[directions, 4, hidden]),
+            tensor("o", &[hidden, 2]),
+        ];
+        let states = if op == "LSTM" {
+            constants.extend([tensor("c", &[directions, 4, hidden]), tensor("p", &[directions, 3 * hidden])]);
+            "h,c,p"
+        } else {
+            "h"
+        };
+        let layer = format!("{op} x,w,r,b,-,{states} -> s,last hidden_size={hidden} direction={direction}");
+        let net = model(&[5, 4, 3], constants, &[&layer, "Add s,last -> a", "MatMul a,o -> y"]);
+        shrinks(&net, &[6]);
+    }
+}
+
+#[test]
+fn an_operator_without_a_rule_holds_all_it_touches() {
+    let constants = vec![tensor("v", &[6, 2, 1, 1]), tensor("w", &[2, 6, 1, 1]), tensor("u", &[6, 2, 1, 1])];
+    let nodes = ["Conv x,v -> a", "Trilu a -> b", "Conv b,w -> c", "Conv c,u -> d", "Relu d -> e", "Conv e,w -> y"];
+    let report = inspect(&model(&[0, 2, 5, 5], constants, &nodes), &Options::default()).unwrap();
+    assert_eq!(report.unknown.into_iter().collect::<Vec<_>>(), [("Trilu".to_owned(), 1)]);
+    let held = report.kept.iter().find(|kept| kept.tensor == "v" && kept.axis == 0).unwrap();
+    assert_eq!((held.op.as_str(), held.node.as_str()), ("Trilu", "n_b"));
+}
+
+#[test]
+fn what_cannot_be_done_is_an_error_that_says_why() {
+    let unknown = model(&[0, 2], vec![tensor("v", &[2, 2])], &["MatMul x,v -> a", "Frobnicate a -> y"]);
+    let error = prune(&unknown, &half(), None, &Options::default()).unwrap_err();
+    assert!(matches!(error, PruneError::Engine(_)) && error.to_string().contains("Frobnicate"), "{error}");
+    let nothing = model(&[0, 2], vec![tensor("v", &[2, 2])], &["MatMul x,v -> y"]);
+    let error = prune(&nothing, &half(), None, &Options::default()).unwrap_err();
+    assert!(error.to_string().contains("an input or output of the network"), "{error}");
+}
