@@ -11,6 +11,7 @@ use crate::{
     Method, PruneError, Samples, Scores,
     onnx::Model,
     prunable::{Survey, Weight},
+    select::Importance,
     tensor::Values,
 };
 
@@ -63,7 +64,7 @@ pub(crate) fn from_the_file<'a>(
     survey: &'a Survey,
     method: Method,
     seed: u64,
-) -> Option<Box<dyn Fn(usize) -> Result<Cow<'a, [f32]>, PruneError> + 'a>> {
+) -> Option<Box<Importance<'a>>> {
     match method {
         Method::Magnitude | Method::MagnitudeL2 => Some(Box::new(move |tensor| {
             Ok(Cow::Owned(magnitude(method, values(model, None, &survey.weights[tensor])?)))

@@ -21,6 +21,8 @@ pub enum Reason {
     Bias,
     Normalisation,
     Embedding,
+    /// Of an LSTM, GRU or RNN.
+    InitialState,
     Scalar,
     /// Input `input` (from 0) of an operator whose constants are not known to be weights.
     Operator {
@@ -64,6 +66,7 @@ impl fmt::Display for Reason {
             Reason::Bias => write!(f, "bias"),
             Reason::Normalisation => write!(f, "parameter of a normalisation"),
             Reason::Embedding => write!(f, "embedding table"),
+            Reason::InitialState => write!(f, "initial state"),
             Reason::Scalar => write!(f, "scalar"),
             Reason::Operator { op, input } => write!(f, "input {input} of `{op}`, not known to be a weight"),
             Reason::Indirect { op } => write!(f, "reaches its use through `{op}`"),

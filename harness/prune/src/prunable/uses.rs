@@ -44,8 +44,12 @@ fn role(node: &NodeProto, input: usize) -> Role {
         | ("LayerNormalization" | "InstanceNormalization" | "GroupNormalization" | "RMSNormalization", 1 | 2) => {
             Role::Not(Reason::Normalisation)
         }
+        ("LSTM" | "GRU" | "RNN", 5 | 6) => Role::Not(Reason::InitialState),
         ("Gather", 0) => Role::Not(Reason::Embedding),
-        ("Identity" | "Transpose" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Slice" | "Split", 0)
+        (
+            "Identity" | "Transpose" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Slice" | "Split" | "Expand",
+            0,
+        )
         | ("Concat", _) => Role::Moves,
         ("Shape" | "Size", 0) => Role::Nothing,
         ("Cast" | "DequantizeLinear", 0) => Role::Not(Reason::Indirect { op: op.to_owned() }),

@@ -51,8 +51,10 @@ fn both_exporters_have_the_same_weights() {
                 assert!(weight.layout.is_some(), "`{name}`: rows and columns of `{}` are not known", weight.name);
             }
             for tensor in &survey.untouched {
-                let told =
-                    matches!(tensor.reason, Reason::Bias | Reason::Normalisation | Reason::Embedding | Reason::Scalar);
+                let told = matches!(
+                    tensor.reason,
+                    Reason::Bias | Reason::Normalisation | Reason::Embedding | Reason::Scalar | Reason::InitialState
+                );
                 assert!(told, "`{name}`: `{}` is {}", tensor.name, tensor.reason);
             }
         }
