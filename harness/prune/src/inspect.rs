@@ -3,7 +3,7 @@
 use espalier_onnx::Bytes;
 
 use crate::{
-    PruneError,
+    PruneError, macs,
     manifest::PrunedTensor,
     onnx::{Model, ValueInfoProto, tensor_shape_proto::dimension, type_proto},
     prunable::{Untouched, survey},
@@ -25,6 +25,9 @@ pub struct Inspection {
     pub prunable: u64,
     /// `removed` is 0.
     pub tensors: Vec<PrunedTensor>,
+    /// Multiply-accumulates of one sample, by tensor of `tensors`: with all weights, and with those that are not zero. `None` where the file does
+    /// not tell shapes.
+    pub macs: Option<Vec<(u64, u64)>>,
     pub untouched: Vec<Untouched>,
 }
 
@@ -64,6 +67,14 @@ pub fn inspect(model: &Bytes) -> Result<Inspection, PruneError> {
             removed_units: 0,
         });
     }
+    let by_tensor = |uses: Vec<u64>| -> Vec<(u64, u64)> {
+        let counts = tensors.iter().zip(uses);
+        let of = |(tensor, uses): (&PrunedTensor, u64)| {
+            (tensor.weights.saturating_mul(uses), (tensor.weights - tensor.zeros).saturating_mul(uses))
+        };
+        counts.map(of).collect()
+    };
+    let macs = macs::uses(&model, &survey, None).map(by_tensor);
     let given: std::collections::HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
     Ok(Inspection {
         ir_version: model.proto.ir_version(),
@@ -73,6 +84,7 @@ pub fn inspect(model: &Bytes) -> Result<Inspection, PruneError> {
         outputs: graph.output.iter().map(port).collect(),
         parameters: survey.parameters(),
         prunable: survey.prunable(),
+        macs,
         tensors,
         untouched: survey.untouched,
     })

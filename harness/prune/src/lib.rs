@@ -19,8 +19,10 @@ pub mod tune;
 
 mod error;
 mod inspect;
+mod macs;
 mod probe;
 mod recipe;
+mod shapes;
 
 pub use error::PruneError;
 pub use espalier_onnx::{self as onnx, Bytes, OnnxError, file, tensor};
@@ -63,7 +65,7 @@ pub fn prune(model: &Bytes, recipe: &Recipe, samples: Option<&Samples>) -> Resul
         Values::of(&weight.name, weight.place.tensor(model.graph()))?;
     }
     if recipe.amount().is_nothing() {
-        return unchanged(&model, recipe, survey);
+        return unchanged(&model, recipe, survey, samples);
     }
     if survey.weights.iter().all(|weight| select::units(weight, recipe.unit) == 0) {
         return Err(PruneError::NothingPrunable { why: why_nothing(&survey, recipe.unit) });
@@ -88,23 +90,42 @@ fn removed(
 ) -> Result<Pruned, PruneError> {
     let mut selection = Selection::new(survey, recipe.scope, recipe.unit, recipe.amount(), importance, already)?;
     let mut patch = Patch::of(model);
-    let mut tensors = Vec::new();
+    let (mut before, mut tensors) = (Vec::new(), Vec::new());
     for (index, weight) in survey.weights.iter().enumerate() {
         let removal = selection.tensor(index)?;
         let zeros = patch.zero(&weight.name, weight.place, &removal.removed)?;
-        tensors.push(pruned_tensor(weight, &removal, zeros));
+        before.push(zeros.before);
+        tensors.push(pruned_tensor(weight, &removal, zeros.after));
     }
-    Ok(Pruned { bytes: patch.finish(), manifest: manifest(recipe, survey, tensors, samples) })
+    let macs = counted(model, survey, samples, &before, &tensors);
+    Ok(Pruned { bytes: patch.finish(), manifest: Manifest { macs, ..manifest(recipe, survey, tensors, samples) } })
 }
 
-fn unchanged(model: &Model, recipe: &Recipe, survey: Survey) -> Result<Pruned, PruneError> {
+fn unchanged(model: &Model, recipe: &Recipe, survey: Survey, samples: Option<&Samples>) -> Result<Pruned, PruneError> {
     let mut tensors = Vec::new();
     for weight in &survey.weights {
         let values = Values::of(&weight.name, weight.place.tensor(model.graph()))?;
         let removal = Removal { units: select::units(weight, recipe.unit), ..Removal::default() };
         tensors.push(pruned_tensor(weight, &removal, values.zeros()));
     }
-    Ok(Pruned { bytes: model.source().clone(), manifest: manifest(recipe, &survey, tensors, None) })
+    let zeros: Vec<u64> = tensors.iter().map(|tensor| tensor.zeros).collect();
+    let macs = counted(model, &survey, samples, &zeros, &tensors);
+    let manifest = Manifest { macs, ..manifest(recipe, &survey, tensors, None) };
+    Ok(Pruned { bytes: model.source().clone(), manifest })
+}
+
+/// `before` and `after` tell zeros by tensor of the survey.
+fn counted(
+    model: &Model,
+    survey: &Survey,
+    samples: Option<&Samples>,
+    before: &[u64],
+    after: &[PrunedTensor],
+) -> Option<Macs> {
+    let uses = macs::uses(model, survey, samples)?;
+    let (dense, dense_nonzero) = macs::total(survey, &uses, before.iter().copied());
+    let (pruned, pruned_nonzero) = macs::total(survey, &uses, after.iter().map(|tensor| tensor.zeros));
+    Some(Macs { dense, dense_nonzero, pruned, pruned_nonzero })
 }
 
 fn pruned_tensor(weight: &prunable::Weight, removal: &Removal, zeros: u64) -> PrunedTensor {

@@ -53,6 +53,14 @@ pub fn write(model: &Bytes, values: &HashMap<String, Vec<f32>>) -> Result<Bytes,
     Ok(patch.finish())
 }
 
+/// How many weights of a tensor are zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Zeros {
+    pub before: u64,
+    /// The removed ones among them.
+    pub after: u64,
+}
+
 /// A copy of a model's file being changed.
 pub(crate) struct Patch<'a> {
     model: &'a Model,
@@ -66,12 +74,13 @@ impl<'a> Patch<'a> {
         Patch { model, bytes: model.source().to_vec(), lists: Vec::new() }
     }
 
-    /// Removes weights, and counts those of the tensor that are zero then.
-    pub fn zero(&mut self, name: &str, place: Place, removed: &[bool]) -> Result<u64, PruneError> {
-        let mut zeros = 0;
+    /// Removes weights.
+    pub fn zero(&mut self, name: &str, place: Place, removed: &[bool]) -> Result<Zeros, PruneError> {
+        let mut zeros = Zeros::default();
         self.change(name, place, removed.len(), |index, value| {
             let kept = if removed[index] { 0.0 } else { value };
-            zeros += u64::from(kept == 0.0);
+            zeros.before += u64::from(value == 0.0);
+            zeros.after += u64::from(kept == 0.0);
             kept
         })?;
         Ok(zeros)

@@ -1,7 +1,7 @@
 //! Files as PyTorch's exporters write them: nothing changes where nothing is removed, and no weight is left out without a word.
 
 use espalier_fixtures::{external_data, fixture, names};
-use espalier_prune::{Reason, Recipe, file, onnx::Model, prune, survey};
+use espalier_prune::{Reason, Recipe, file, inspect, onnx::Model, prune, survey};
 
 #[test]
 fn unchanged_files_are_the_same_to_the_byte() {
@@ -79,4 +79,30 @@ fn quantised_weights_are_not_pruned() {
         let error = prune(&fixture(name), &Recipe::magnitude(0.5), None).unwrap_err().to_string();
         assert!(error.starts_with("nothing in the model can be pruned: `"), "{error}");
     }
+}
+
+/// The counts everybody knows of these nets: multiply-accumulates of convolutions and the last layer for one image of 224 by 224.
+#[test]
+fn multiplications_are_counted_without_a_run() {
+    for (net, macs) in [("resnet50", 4_089_184_256u64), ("mobilenetv2", 300_774_272)] {
+        for exporter in ["script", "dynamo"] {
+            let name = format!("{net}-{exporter}");
+            let inspection = inspect(&fixture(&name)).unwrap();
+            let by_tensor = inspection.macs.unwrap_or_else(|| panic!("`{name}` has no counts"));
+            assert_eq!(by_tensor.iter().map(|(dense, _)| dense).sum::<u64>(), macs, "`{name}`");
+
+            let manifest = prune(&fixture(&name), &Recipe::magnitude(0.5), None).unwrap().manifest;
+            let counted = manifest.macs.unwrap();
+            assert_eq!((counted.dense, counted.pruned), (macs, macs), "zeros do not shrink tensors");
+            let left: f64 = manifest
+                .tensors
+                .iter()
+                .zip(&by_tensor)
+                .map(|(tensor, (macs, _))| *macs as f64 * (1.0 - tensor.zeros as f64 / tensor.weights as f64))
+                .sum();
+            assert!((counted.pruned_nonzero as f64 - left).abs() < 1.0, "{counted:?}, {left}");
+        }
+    }
+    // How long a sequence is, the file does not say.
+    assert_eq!(inspect(&fixture("bert-script")).unwrap().macs, None);
 }
