@@ -17,6 +17,7 @@ pub mod select;
 pub mod structure;
 pub mod tune;
 
+mod attributes;
 mod error;
 mod inspect;
 mod macs;

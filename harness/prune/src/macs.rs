@@ -7,6 +7,7 @@ use espalier_engine::{Keep, Network, Tensor};
 
 use crate::{
     Samples,
+    attributes::Attributes,
     onnx::{Model, NodeProto},
     probe,
     prunable::{Survey, Weight},

@@ -5,9 +5,8 @@
 
 use std::collections::HashMap;
 
-use espalier_engine::ops::Attributes;
-
 use crate::{
+    attributes::Attributes,
     onnx::{GraphProto, NodeProto},
     prunable::constants,
 };
@@ -57,7 +56,7 @@ fn shape<'a>(
     inputs: &[Option<&[usize]>],
     integers: &dyn Fn(usize) -> Option<&'a [i64]>,
 ) -> Option<Vec<usize>> {
-    let attributes = Attributes { proto: node, opset: 0 };
+    let attributes = Attributes(node);
     let first = inputs.first().copied().flatten();
     let second = || inputs.get(1).copied().flatten();
     match node.op_type() {
@@ -91,8 +90,7 @@ fn shape<'a>(
         "MatMul" => product(first?, second()?),
         "Gemm" => {
             let (a, b) = (first?, second()?);
-            let (rows, columns) =
-                (usize::from(attributes.int("transA", 0) != 0), usize::from(attributes.int("transB", 0) == 0));
+            let (rows, columns) = (usize::from(attributes.is_set("transA")), usize::from(!attributes.is_set("transB")));
             (a.len() == 2 && b.len() == 2).then(|| vec![a[rows], b[columns]])
         }
         "Conv" => {
@@ -199,7 +197,7 @@ fn windows(attributes: &Attributes<'_>, lengths: &[usize], kernel: &[usize]) -> 
         let padded =
             length.checked_add(by_axis("pads", axis, 0)?)?.checked_add(by_axis("pads", axis + lengths.len(), 0)?)?;
         let room = padded.checked_sub(reach)?;
-        let steps = if attributes.int("ceil_mode", 0) != 0 { room.checked_add(stride.checked_sub(1)?)? } else { room };
+        let steps = if attributes.is_set("ceil_mode") { room.checked_add(stride.checked_sub(1)?)? } else { room };
         Some(steps.checked_div(stride)? + 1)
     };
     lengths.iter().enumerate().map(window).collect()

@@ -5,13 +5,12 @@
 //! use of a weight only one sum a feature is kept. Squares are carried back to the tensor in the file along the nodes that moved its values,
 //! as a gradient is: they add up where a weight is used twice.
 
-use std::collections::HashMap;
-
-use espalier_engine::{Array, EngineError, Keep, Network, Node, Tensor, ops::Attributes};
+use espalier_engine::{Array, EngineError, Keep, Network, Node, Tensor};
 
 use super::{batches::Batches, values};
 use crate::{
     PruneError, Scores,
+    attributes::Attributes,
     layout::Kind,
     onnx::{Model, NodeProto},
     prunable::Survey,
@@ -97,8 +96,7 @@ impl Site<'_> {
             inputs.get(index).copied().flatten().ok_or_else(|| format!("it has no input {index}"))?.f32()
         };
         self.shape = float(self.input)?.shape().to_vec();
-        let types = HashMap::new();
-        let attributes = Attributes { proto: self.proto, opset: 0, types: &types };
+        let attributes = Attributes(self.proto);
         match (self.kind, self.input) {
             (Kind::Conv, _) => {
                 let found = under_the_kernel(float(0)?, &self.shape, outputs[0].shape(), &attributes)?;
@@ -113,8 +111,8 @@ impl Site<'_> {
                 let x = float(0)?;
                 self.join(along(x, x.rank().saturating_sub(1))?)
             }
-            (Kind::Gemm, 0) => self.join(along(float(1)?, usize::from(attributes.int("transB", 0) != 0))?),
-            (Kind::Gemm, _) => self.join(along(float(0)?, usize::from(attributes.int("transA", 0) == 0))?),
+            (Kind::Gemm, 0) => self.join(along(float(1)?, usize::from(attributes.is_set("transB")))?),
+            (Kind::Gemm, _) => self.join(along(float(0)?, usize::from(!attributes.is_set("transA")))?),
             (Kind::Recurrent, 1) => self.join(along(float(0)?, 2)?),
             (Kind::Recurrent, _) => {
                 let initial = inputs.get(5).copied().flatten().map(Tensor::f32).transpose()?;
@@ -141,7 +139,7 @@ impl Site<'_> {
         let shape = &self.shape;
         let last = shape.last().copied().unwrap_or(1).max(1);
         let after: usize = shape.iter().skip(1).product::<usize>().max(1);
-        let transposed = |name| Attributes { proto: self.proto, opset: 0, types: &HashMap::new() }.int(name, 0) != 0;
+        let transposed = |name| Attributes(self.proto).is_set(name);
         // A matrix whose inputs run along the last axis, or the one before.
         let inputs_last = match (self.kind, self.input) {
             (Kind::Gemm, 0) => !transposed("transA"),
@@ -260,7 +258,7 @@ fn boxed(values: &[f32], lengths: &[usize], ranges: &[(usize, usize, usize)]) ->
 
 /// Of each direction and hidden unit: the squares of the states that go into a step, which are those that came out of the step before.
 fn hidden(states: &Array<f32>, initial: Option<&Array<f32>>, attributes: &Attributes<'_>) -> Result<Vec<f64>, String> {
-    let batch_first = attributes.int("layout", 0) != 0;
+    let batch_first = attributes.is_set("layout");
     let (steps, directions, batch, units) = match *states.shape() {
         [batch, steps, directions, units] if batch_first => (steps, directions, batch, units),
         [steps, directions, batch, units] => (steps, directions, batch, units),

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Reason, constants, is_standard, label, qualified_op, subgraphs};
 use crate::{
+    attributes::Attributes,
     layout::{Direction, Kind, Layout},
     onnx::{GraphProto, NodeProto},
 };
@@ -159,10 +160,7 @@ impl<'a> Uses<'a> {
 
     /// Where axes are after a node that moves values.
     fn moved(&self, node: &NodeProto, axes: &[Option<usize>]) -> Option<Vec<Option<usize>>> {
-        let attribute = |name: &str| {
-            let found = node.attribute.iter().find(|attribute| attribute.name() == name);
-            found.map(|attribute| attribute.ints.clone())
-        };
+        let attribute = |name: &str| Attributes(node).ints(name).map(<[i64]>::to_vec);
         let listed = || attribute("axes").or_else(|| self.integers.get(node.input.get(1)?.as_str()).cloned());
         let rank = axes.len();
         match node.op_type() {
@@ -200,10 +198,7 @@ impl Reached {
 /// What the constant's axes are to a node that multiplies with it. `None` where the node cannot use it in that shape.
 fn layout(node: &NodeProto, input: usize, kind: Kind, axes: &[Option<usize>], rank: usize) -> Option<Layout> {
     use Direction::{Batch, Input, Output};
-    let flag = |name: &str| {
-        let attribute = node.attribute.iter().find(|attribute| attribute.name() == name);
-        attribute.is_some_and(|attribute| attribute.i() != 0)
-    };
+    let flag = |name: &str| Attributes(node).is_set(name);
     let now = axes.len();
     let wanted: Vec<Direction> = match kind {
         Kind::Conv => [Output].into_iter().chain((1..now).map(|_| Input)).collect(),

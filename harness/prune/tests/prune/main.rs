@@ -3,6 +3,7 @@
 mod build;
 mod counts;
 mod exports;
+mod importance;
 mod roles;
 mod shipped;
 mod units;
