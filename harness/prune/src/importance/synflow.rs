@@ -107,7 +107,8 @@ impl<'a> Flow<'a> {
                 seeds.push((*output, Array::filled(array.shape(), 1.0)));
             }
         }
-        if !flow.is_finite() || flow == 0.0 {
+        // Where so much is to go that no way is left, what remains is as good as any other.
+        if !flow.is_finite() || (flow == 0.0 && removed.is_none()) {
             let why = format!("with ones for inputs and absolute weights the outputs add up to {flow}");
             return Err(PruneError::Samples { why });
         }
