@@ -35,10 +35,10 @@ pub fn infer(graph: &GraphProto, inputs: Shapes) -> Shapes {
         let input = |index: usize| shapes.get(node.input.get(index)?.as_str()).map(Vec::as_slice);
         let integers = |index: usize| integers.get(node.input.get(index)?.as_str()).map(Vec::as_slice);
         let inputs: Vec<Option<&[usize]>> = (0..node.input.len()).map(input).collect();
-        if let (Some(shape), Some(output)) = (shape(node, &inputs, &integers), node.output.first()) {
-            if is_sane(&shape) {
-                shapes.insert(output.clone(), shape);
-            }
+        if let (Some(shape), Some(output)) = (shape(node, &inputs, &integers), node.output.first())
+            && is_sane(&shape)
+        {
+            shapes.insert(output.clone(), shape);
         }
     }
     shapes
