@@ -6,4 +6,5 @@ mod exports;
 mod importance;
 mod roles;
 mod shipped;
+mod tune;
 mod units;

@@ -1,0 +1,406 @@
+//! Teaching and pruning in steps, on a small net that tells four heaps of points apart.
+
+use std::cell::Cell;
+
+use espalier_engine::{Array, Tensor};
+use espalier_prune::{
+    Bytes, Mask, Method, PruneError, Recipe, Samples, Scope, Scores, importance,
+    onnx::{GraphProto, Model, NodeProto, TensorProto, ValueInfoProto},
+    prunable::survey,
+    tune::{
+        Distil, End, Event, Grade, Iterated, Learner, Options, Plan, Rule, Schedule, Search, Tuned, Watch, fine_tune,
+        iterate, sensitivity, until, zeros,
+    },
+};
+
+use crate::build;
+
+const CLASSES: usize = 4;
+const WIDTH: usize = 6;
+const HIDDEN: usize = 16;
+
+/// Numbers in [-1, 1), the same every time.
+fn noise(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| (next() + next() + next()) / 1.5).collect()
+}
+
+/// Points around the centre of their class.
+fn points(count: usize, seed: u64) -> Samples {
+    let (centres, scatter) = (noise(CLASSES * WIDTH, 7), noise(count * WIDTH, seed));
+    let labels: Vec<usize> = (0..count).map(|index| index % CLASSES).collect();
+    let place = |(index, scatter): (usize, &f32)| {
+        let (point, axis) = (index / WIDTH, index % WIDTH);
+        2.0 * centres[labels[point] * WIDTH + axis] + 0.6 * scatter
+    };
+    let data = scatter.iter().enumerate().map(place).collect();
+    Samples { inputs: vec![Tensor::F32(Array::new([count, WIDTH], data))], labels: Some(labels) }
+}
+
+fn weights() -> Vec<TensorProto> {
+    let scaled = |len, seed, scale: f32| noise(len, seed).iter().map(|value| value * scale).collect::<Vec<f32>>();
+    vec![
+        build::raw("w1", &[WIDTH as i64, HIDDEN as i64], &scaled(WIDTH * HIDDEN, 1, 0.8)),
+        build::raw("b1", &[HIDDEN as i64], &[0.0; HIDDEN]),
+        build::raw("w2", &[HIDDEN as i64, CLASSES as i64], &scaled(HIDDEN * CLASSES, 2, 0.5)),
+        build::raw("b2", &[CLASSES as i64], &[0.0; CLASSES]),
+    ]
+}
+
+fn layers() -> Vec<NodeProto> {
+    vec![
+        build::node("MatMul", "x w1", "a"),
+        build::node("Add", "a b1", "b"),
+        build::node("Relu", "b", "c"),
+        build::node("MatMul", "c w2", "d"),
+        build::node("Add", "d b2", "y"),
+    ]
+}
+
+fn fed(weights: Vec<TensorProto>, nodes: Vec<NodeProto>) -> Bytes {
+    let port = |name: &str| ValueInfoProto { name: Some(name.into()), ..ValueInfoProto::default() };
+    build::model(GraphProto { input: vec![port("x")], output: vec![port("y")], ..build::graph(weights, nodes) })
+}
+
+fn untaught() -> Bytes {
+    fed(weights(), layers())
+}
+
+fn options(epochs: usize) -> Options {
+    Options { epochs, batch: 20, rate: 1e-2, ..Options::default() }
+}
+
+/// Calls `work` with somebody who listens and stops at batch `stop`; gives back what was told too.
+fn watched<R>(stop: usize, work: impl FnOnce(&mut Watch<'_>) -> R) -> (R, Vec<Event>) {
+    let (mut events, asked) = (Vec::new(), Cell::new(0));
+    let result = work(&mut Watch {
+        tell: &mut |event| events.push(event),
+        stop: &|| {
+            asked.set(asked.get() + 1);
+            asked.get() > stop
+        },
+    });
+    (result, events)
+}
+
+fn taught_with(mask: Option<&Mask>, options: &Options) -> Tuned {
+    watched(usize::MAX, |watch| fine_tune(&untaught(), mask, None, &points(200, 3), None, options, watch)).0.unwrap()
+}
+
+fn taught() -> Bytes {
+    taught_with(None, &options(12)).bytes
+}
+
+fn accuracy(model: &Bytes, samples: &Samples) -> f64 {
+    let classes = Learner::new(model).unwrap().ask(samples).unwrap().classes();
+    let right = classes.iter().zip(samples.labels.as_ref().unwrap()).filter(|(a, b)| a == b).count();
+    right as f64 / samples.len() as f64
+}
+
+#[test]
+fn a_net_learns_from_labels() {
+    let rules = [Rule::Adam { decay: 1e-4 }, Rule::Descent { momentum: 0.9, decay: 1e-4 }];
+    for rule in rules {
+        let tuned = taught_with(None, &Options { rule, ..options(12) });
+        let (before, after) = (tuned.before.unwrap(), tuned.after.unwrap());
+        assert!(before.accuracy < 0.7 && after.accuracy > 0.9, "{rule:?}: {before:?}, then {after:?}");
+        assert!(accuracy(&tuned.bytes, &points(400, 4)) > 0.9, "{rule:?}");
+        assert_eq!(tuned.end, End::Complete);
+    }
+}
+
+#[test]
+fn everything_is_told() {
+    let (_, events) =
+        watched(usize::MAX, |watch| fine_tune(&untaught(), None, None, &points(200, 3), None, &options(3), watch));
+    let batches = events.iter().filter(|event| matches!(event, Event::Batch { batches: 9, .. })).count();
+    let epochs: Vec<f64> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Epoch { loss, grade: Some(_), epochs: 3, .. } => Some(*loss),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((batches, epochs.len()), (27, 3));
+    assert!(epochs[2] < epochs[0], "losses {epochs:?}");
+}
+
+#[test]
+fn a_seed_makes_the_same_bytes() {
+    let again = taught_with(None, &options(2)).bytes;
+    assert_eq!(taught_with(None, &options(2)).bytes, again);
+    assert_ne!(taught_with(None, &Options { seed: 21, ..options(2) }).bytes, again);
+}
+
+#[test]
+fn what_is_masked_stays_zero_and_the_rest_of_the_file_as_it_was() {
+    let mask = Mask(vec![
+        (0..WIDTH * HIDDEN).map(|index| index % 3 != 0).collect(),
+        (0..HIDDEN * CLASSES).map(|index| index % 2 == 0).collect(),
+    ]);
+    let tuned = taught_with(Some(&mask), &options(4)).bytes;
+    for (name, mask) in ["w1", "w2"].iter().zip(&mask.0) {
+        let (before, after) = (build::values(&untaught(), name), build::values(&tuned, name));
+        for ((before, after), masked) in before.iter().zip(&after).zip(mask) {
+            assert_eq!(after.to_bits() == 0, *masked);
+            assert!(*masked || before != after, "an unmasked weight did not move");
+        }
+    }
+    assert_ne!(build::values(&tuned, "b1"), build::values(&untaught(), "b1"));
+    assert_eq!(zeros(&tuned).unwrap(), mask);
+    // All that may differ are the weights: 4 bytes each.
+    let moved = untaught().iter().zip(&tuned).filter(|(a, b)| a != b).count();
+    assert_eq!(tuned.len(), untaught().len());
+    assert!(moved <= 4 * (WIDTH * HIDDEN + HIDDEN + HIDDEN * CLASSES + CLASSES), "{moved} bytes differ");
+}
+
+#[test]
+fn without_labels_the_dense_model_teaches() {
+    let dense = taught();
+    let samples = Samples { labels: None, ..points(200, 3) };
+    let mask = Mask(vec![(0..WIDTH * HIDDEN).map(|index| index % 4 != 0).collect(), vec![false; HIDDEN * CLASSES]]);
+    for distil in [Distil::Free { temperature: 2.0 }, Distil::Values] {
+        let options = Options { distil, ..options(12) };
+        let tuned =
+            watched(usize::MAX, |watch| fine_tune(&dense, Some(&mask), Some(&dense), &samples, None, &options, watch));
+        let tuned = tuned.0.unwrap();
+        let (before, after) = (tuned.before.unwrap(), tuned.after.unwrap());
+        assert!(after.accuracy > before.accuracy && after.accuracy > 0.8, "{distil:?}: {before:?}, then {after:?}");
+        assert!(accuracy(&tuned.bytes, &points(400, 4)) > 0.9, "{distil:?}");
+    }
+}
+
+/// The same answers with a softmax after them, and the same gradients: training must not look at probabilities as if they were logits.
+#[test]
+fn a_final_softmax_is_looked_through() {
+    let mut nodes = layers();
+    nodes[4].output = vec!["z".into()];
+    nodes.push(build::node("Softmax", "z", "y"));
+    let softmax = fed(weights(), nodes);
+    let samples = points(200, 3);
+    let tuned = watched(usize::MAX, |watch| fine_tune(&softmax, None, None, &samples, None, &options(3), watch));
+    let without = taught_with(None, &options(3)).bytes;
+    assert_eq!(build::values(&tuned.0.unwrap().bytes, "w1"), build::values(&without, "w1"));
+}
+
+fn plan(method: Method, ratio: f64, epochs: usize) -> Plan {
+    let recipe = Recipe::new(method, Scope::Global, espalier_prune::Unit::Weight, ratio);
+    Plan { options: options(epochs), ..Plan::new(recipe) }
+}
+
+fn iterated(plan: &Plan, stop: usize) -> Iterated {
+    watched(stop, |watch| iterate(&taught(), plan, &points(200, 3), None, watch)).0.unwrap()
+}
+
+fn removed(iterated: &Iterated) -> Vec<u64> {
+    iterated.trail.iter().map(|stage| stage.removed).collect()
+}
+
+const N: usize = (WIDTH + CLASSES) * HIDDEN;
+
+#[test]
+fn every_step_removes_its_share_of_the_dense_model() {
+    let plan = Plan { steps: 4, ..plan(Method::Magnitude, 0.75, 24) };
+    // 160 weights; 1 - 0.25^(s/4).
+    let hard = iterated(&plan, usize::MAX);
+    assert_eq!(removed(&hard), [47, 80, 103, 120]);
+    assert_eq!(hard.mask, Some(zeros(&hard.bytes).unwrap()));
+    assert_eq!((hard.ratio, hard.end, hard.note(0.75)), (0.75, End::Complete, None));
+    let (first, last) = (hard.trail[0].pruned.unwrap(), hard.trail[3].tuned.unwrap());
+    assert!(last.accuracy > 0.9, "pruned to {first:?}, taught to {last:?}");
+
+    let soft = iterated(&Plan { soft: true, ..plan.clone() }, usize::MAX);
+    assert_eq!(removed(&soft), [47, 80, 103, 120]);
+    assert_eq!(zeros(&soft.bytes).unwrap().removed(), 120);
+    let once = iterated(&Plan { schedule: Schedule::OneShot, ..plan.clone() }, usize::MAX);
+    assert_eq!(removed(&once), [120]);
+    assert_eq!(
+        removed(&iterated(&Plan { schedule: Schedule::Cubic, ..plan.clone() }, usize::MAX)),
+        [69, 105, 118, 120]
+    );
+}
+
+/// Blocks and groups go through the same loop.
+#[test]
+fn other_units_keep_their_counts() {
+    let of = |unit: &str, ratio| {
+        let mut plan = plan(Method::Magnitude, ratio, 4);
+        plan.recipe.unit = unit.parse().unwrap();
+        zeros(&iterated(&plan, usize::MAX).bytes).unwrap().removed()
+    };
+    // 40 tiles of 4.
+    assert_eq!(of("block-4x1", 0.5), 80);
+    // w1 has rows of 6 inputs, one group of 4 each; w2 of 16.
+    assert_eq!(of("2:4", 0.5), (HIDDEN * 2 + CLASSES * 8) as u64);
+}
+
+/// A weight removed once is removed for good; in soft pruning some come back.
+#[test]
+fn masks_only_grow_unless_soft() {
+    let came_back = |soft| {
+        let mut plan = Plan { soft, schedule: Schedule::Cubic, ..plan(Method::Magnitude, 0.5, 9) };
+        plan.options.rate = 0.05;
+        let mut masks = Vec::new();
+        // Stopped at ever later steps: what had been removed by then.
+        for stop in [28, 56] {
+            masks.push(iterated(&plan, stop).mask.unwrap());
+        }
+        masks.push(iterated(&plan, usize::MAX).mask.unwrap());
+        let (mut back, mut counts) = (0, Vec::new());
+        for pair in masks.windows(2) {
+            let before = pair[0].0.iter().flatten();
+            back += before.zip(pair[1].0.iter().flatten()).filter(|(before, after)| **before && !**after).count();
+        }
+        counts.extend(masks.iter().map(Mask::removed));
+        (back, counts)
+    };
+    let (back, counts) = came_back(false);
+    assert_eq!((back, counts), (0, vec![56, 77, 80]));
+    let (back, counts) = came_back(true);
+    assert!(back > 0, "none of {counts:?} came back");
+}
+
+#[test]
+fn stopped_it_gives_the_best_so_far() {
+    let plan = plan(Method::Magnitude, 0.75, 9);
+    // 9 batches an epoch, 3 epochs a step. In the middle of the last step:
+    let last = iterated(&plan, 70);
+    assert_eq!((last.end, last.ratio, last.trail.len()), (End::Stopped, 0.75, 3));
+    assert!(last.note(0.75).unwrap().contains("best so far"), "{:?}", last.note(0.75));
+    assert_eq!(zeros(&last.bytes).unwrap().removed(), 120);
+    // In the first one:
+    let first = iterated(&plan, 15);
+    assert_eq!((first.end, first.trail.len(), removed(&first)), (End::Stopped, 1, vec![59]));
+    assert_eq!(zeros(&first.bytes).unwrap().removed(), 59);
+    // Before anything:
+    let none = iterated(&plan, 0);
+    assert_eq!((none.end, none.ratio, none.bytes == taught()), (End::Stopped, 0.0, true));
+    // What is given back is the state with the best grade of all that were told.
+    let validation = points(100, 9);
+    let (tuned, events) = watched(20, |watch| {
+        fine_tune(&untaught(), None, None, &points(200, 3), Some(&validation), &options(12), watch)
+    });
+    let grades = events.iter().filter_map(|event| match event {
+        Event::Epoch { grade: Some(grade), .. } => Some(grade.accuracy),
+        _ => None,
+    });
+    let tuned = tuned.unwrap();
+    assert_eq!(tuned.after.map(|grade| grade.accuracy), grades.reduce(f64::max));
+    assert_eq!(accuracy(&tuned.bytes, &validation), tuned.after.unwrap().accuracy);
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_it() {
+    let options = Options { rate: 1e30, clip: f32::INFINITY, ..options(3) };
+    let tuned = taught_with(None, &options);
+    assert_eq!(tuned.end, End::Diverged);
+    assert!(build::values(&tuned.bytes, "w1").iter().all(|value| value.is_finite()));
+}
+
+/// Without teaching every ratio's accuracy is known beforehand: all of them are tried here.
+#[test]
+fn the_largest_ratio_within_a_budget() {
+    let (dense, samples, validation) = (taught(), points(100, 3), points(100, 9));
+    let search = Search { halvings: 9, ..Search::new(plan(Method::Magnitude, 0.99, 0), 0.05) };
+    let found = watched(usize::MAX, |watch| until(&dense, &search, &samples, Some(&validation), watch)).0.unwrap();
+
+    let least = accuracy(&dense, &validation) - 0.05;
+    let model = Model::decode(&dense).unwrap();
+    let survey = survey(&model).unwrap();
+    let Scores(scores) = importance::scores(&model, None, &survey, Method::Magnitude, None, 1, 0).unwrap();
+    let mut order: Vec<(f32, usize, usize)> = Vec::new();
+    for (tensor, scores) in scores.iter().enumerate() {
+        order.extend(scores.iter().enumerate().map(|(index, score)| (*score, tensor, index)));
+    }
+    order.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut mask = Mask(scores.iter().map(|scores| vec![false; scores.len()]).collect());
+    let holds: Vec<bool> = order
+        .iter()
+        .map(|(_, tensor, index)| {
+            mask.0[*tensor][*index] = true;
+            accuracy(&espalier_prune::remove::apply(&dense, &survey, &mask).unwrap(), &validation) >= least
+        })
+        .collect();
+    let removed = found.mask.unwrap().removed() as usize;
+    assert_eq!(removed, (found.ratio * N as f64).round() as usize);
+    assert!(holds[removed - 1] && !holds[removed], "{removed} of {N} is not where it tips: {holds:?}");
+    assert!(found.trail.iter().all(|(stage, held)| *held == holds[stage.removed as usize - 1]));
+    assert!(accuracy(&found.bytes, &validation) >= least);
+}
+
+#[test]
+fn teaching_reaches_further() {
+    let found = |epochs| {
+        let search = Search::new(plan(Method::Taylor, 0.95, epochs), 0.03);
+        let validation = points(200, 9);
+        watched(usize::MAX, |watch| until(&taught(), &search, &points(200, 3), Some(&validation), watch)).0.unwrap()
+    };
+    let (alone, taught) = (found(0), found(6));
+    assert!(taught.ratio > alone.ratio, "{} untaught, {} taught", alone.ratio, taught.ratio);
+    let last = taught.trail.iter().rfind(|(_, held)| *held).unwrap().0.tuned.unwrap();
+    assert!(last.accuracy >= taught.dense.accuracy - 0.03 - 1e-9);
+    assert_eq!(zeros(&taught.bytes).unwrap().removed(), taught.mask.unwrap().removed());
+}
+
+#[test]
+fn no_ratio_holds_an_impossible_budget() {
+    let search = Search::new(plan(Method::Magnitude, 0.9, 0), -1.0);
+    let found = watched(usize::MAX, |watch| until(&taught(), &search, &points(100, 3), None, watch)).0.unwrap();
+    assert_eq!((found.ratio, found.mask, found.bytes == taught()), (0.0, None, true));
+}
+
+#[test]
+fn each_tensor_alone() {
+    let (dense, samples) = (taught(), points(200, 9));
+    let scores = Scores(["w1", "w2"].map(|name| build::values(&dense, name).iter().map(|w| w.abs()).collect()).into());
+    let scan = |stop| watched(stop, |watch| sensitivity(&dense, &scores, &[0.0, 0.5, 0.9], &samples, watch)).0.unwrap();
+    let whole = scan(usize::MAX);
+    let told: Vec<(&str, u64)> = whole.rows.iter().map(|row| (row.tensor.as_str(), row.removed)).collect();
+    assert_eq!(told, [("w1", 0), ("w1", 48), ("w1", 86), ("w2", 0), ("w2", 32), ("w2", 58)]);
+    for row in whole.rows.iter().filter(|row| row.ratio == 0.0) {
+        assert_eq!((row.grade, row.agreement), (whole.dense, 1.0));
+    }
+    assert!(whole.rows[2].agreement < 1.0 && whole.rows[2].grade.accuracy < whole.dense.accuracy);
+    // Half of w1, pruned by the pruner itself: the other tensor is as it was.
+    let mask = |tensor: usize| {
+        let recipe = Recipe::new(Method::Magnitude, Scope::Local, espalier_prune::Unit::Weight, 0.5);
+        let model = Model::decode(&dense).unwrap();
+        let survey = survey(&model).unwrap();
+        let mut mask =
+            espalier_prune::select::mask(&scores, &survey, recipe.scope, recipe.unit, recipe.ratio, None).unwrap();
+        mask.0[1 - tensor].fill(false);
+        accuracy(&espalier_prune::remove::apply(&dense, &survey, &mask).unwrap(), &samples)
+    };
+    assert_eq!([whole.rows[1].grade.accuracy, whole.rows[4].grade.accuracy], [mask(0), mask(1)]);
+    let some = scan(2);
+    assert_eq!((some.stopped, some.rows.as_slice()), (true, &whole.rows[..2]));
+}
+
+#[test]
+fn samples_that_do_not_do() {
+    let check = |samples: Samples, options: &Options, says: &str| {
+        let tuned = watched(usize::MAX, |watch| fine_tune(&untaught(), None, None, &samples, None, options, watch)).0;
+        let Err(PruneError::Samples { why }) = tuned else { panic!("{tuned:?}") };
+        assert!(why.contains(says), "`{why}` does not say `{says}`");
+    };
+    let good = points(40, 3);
+    check(Samples { labels: None, ..good.clone() }, &options(1), "no labels");
+    check(Samples { labels: Some(vec![0; 39]), ..good.clone() }, &options(1), "40 samples have 39 labels");
+    check(Samples { labels: Some(vec![4; 40]), ..good.clone() }, &options(1), "class 4");
+    check(Samples { inputs: vec![], labels: None }, &options(1), "1 inputs");
+    check(good.take(&[]), &options(1), "there are none");
+    let free = Options { distil: Distil::Free { temperature: 2.0 }, ..options(1) };
+    check(good, &free, "teacher");
+}
+
+/// What the pruned one says about a few samples is no measure.
+#[test]
+fn few_samples_are_all_taught() {
+    let tuned =
+        watched(usize::MAX, |watch| fine_tune(&untaught(), None, None, &points(8, 3), None, &options(1), watch));
+    assert_eq!(tuned.0.unwrap().after, None::<Grade>);
+}
