@@ -6,7 +6,8 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Component, Path, PathBuf},
 };
 
@@ -86,24 +87,67 @@ fn write_below(path: &Path, bytes: &Bytes, limit: u64) -> Result<(), FileError> 
     let mut model = Model::decode(bytes).map_err(|source| FileError::Model { path: path.to_owned(), source })?;
     let data_path = beside(path, ".data");
     let location = data_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut data = Vec::new();
+    // Straight to the disk: a copy of what is beyond one file's size would be half of the memory pruning takes.
+    let mut data = Unfinished::create(&data_path)?;
     visit_tensors(&mut model, &mut |tensor| {
         let Some(raw) = tensor.raw_data.take_if(|raw| raw.len() >= MIN_EXTERNAL) else {
             return Ok(());
         };
-        data.resize(data.len().next_multiple_of(ALIGNMENT), 0);
+        let offset = data.written.next_multiple_of(ALIGNMENT);
+        data.write(&vec![0; offset - data.written])?;
         let entry = |key: &str, value: String| StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) };
         tensor.external_data = vec![
             entry("location", location.clone()),
-            entry("offset", data.len().to_string()),
+            entry("offset", offset.to_string()),
             entry("length", raw.len().to_string()),
         ];
         tensor.data_location = Some(DataLocation::External as i32);
-        data.extend_from_slice(&raw);
-        Ok(())
+        data.write(&raw)
     })?;
-    write_bytes(&data_path, &data)?;
+    data.finish()?;
     write_bytes(path, &model.encode())
+}
+
+/// A file being written under a temporary name, removed again if it comes to nothing.
+struct Unfinished<'a> {
+    path: &'a Path,
+    part: PathBuf,
+    file: fs::File,
+    written: usize,
+    finished: bool,
+}
+
+impl<'a> Unfinished<'a> {
+    fn create(path: &'a Path) -> Result<Unfinished<'a>, FileError> {
+        let part = beside(path, ".part");
+        let file =
+            fs::File::create(&part).map_err(|source| FileError::Io { verb: "write", path: path.to_owned(), source })?;
+        Ok(Unfinished { path, part, file, written: 0, finished: false })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), FileError> {
+        self.written += bytes.len();
+        self.file.write_all(bytes).map_err(|source| self.error(source))
+    }
+
+    fn finish(mut self) -> Result<(), FileError> {
+        fs::rename(&self.part, self.path).map_err(|source| self.error(source))?;
+        self.finished = true;
+        Ok(())
+    }
+
+    fn error(&self, source: io::Error) -> FileError {
+        FileError::Io { verb: "write", path: self.path.to_owned(), source }
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            // What is left of it is of no use to anybody; the error that counts is the first.
+            fs::remove_file(&self.part).ok();
+        }
+    }
 }
 
 /// Calls `f` with every tensor of a model, those in attributes and subgraphs included.
@@ -189,13 +233,9 @@ fn read_bytes(path: &Path) -> Result<Bytes, FileError> {
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let io_error = |source| FileError::Io { verb: "write", path: path.to_owned(), source };
-    let unfinished = beside(path, ".part");
-    fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, path)).map_err(|source| {
-        // What is left of it is of no use to anybody; the error that counts is the first.
-        fs::remove_file(&unfinished).ok();
-        io_error(source)
-    })
+    let mut file = Unfinished::create(path)?;
+    file.write(bytes)?;
+    file.finish()
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
