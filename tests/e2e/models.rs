@@ -3,6 +3,7 @@
 use std::fs;
 
 use espalier_bench::summary::summarise;
+use espalier_protocol::Mode;
 use espalier_tests::{Shelf, shipped};
 
 fn dense() -> Vec<u8> {
@@ -67,6 +68,25 @@ fn a_model_without_an_eval_set_gives_latency_and_memory() {
     for summary in &summaries {
         assert!(summary.p50.is_some() && summary.first.is_some() && summary.load.is_some(), "{summary:?}");
         assert!(summary.peak_rss.is_some() && summary.macs.is_some() && summary.accuracy.is_none(), "{summary:?}");
+    }
+}
+
+/// tract by itself keeps the state of a recurrent layer for the next run, so that equal samples would not give equal values. Files of both
+/// exporters, because the newer one also writes shapes with open dimensions into the file.
+#[test]
+fn a_recurrent_model_starts_every_sample_afresh() {
+    let shelf = Shelf::new("a_recurrent_model_starts_every_sample_afresh");
+    for (fixture, inputs) in [("gru-script", 20), ("gru-dynamo", 20), ("bilstm-script", 40), ("bilstm-dynamo", 40)] {
+        let model = espalier_fixtures::write(fixture, &shelf.path("fixtures"));
+        let eval = shelf.write(&format!("{fixture}.npz"), npz(&[("x", &[3, 9, inputs])]));
+        shelf.bench(&["--model", model.to_str().unwrap(), "--eval", &eval, "--ratios", "0"]).expect(0);
+        let run = shelf.newest_run();
+        let scored = run.records.iter().find(|record| record.mode == Mode::Score).unwrap();
+        let (_, measurement) = run.measured(&scored.case, Mode::Score).next().expect("measured");
+        let values = &measurement.predictions.as_ref().expect("a score has predictions").values;
+        assert_eq!(values.len(), 3);
+        assert!(values[0].iter().any(|value| *value != 0.0), "{fixture}: {values:?}");
+        assert!(values.iter().all(|sample| *sample == values[0]), "{fixture}: {values:?}");
     }
 }
 

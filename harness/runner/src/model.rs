@@ -8,7 +8,7 @@ use espalier_weights::pack::Pack;
 use tract_onnx::{
     prelude::*,
     tract_core::{
-        ops::{TypedOp, scan::Scan},
+        ops::{TypedOp, gru_seq::GruSeq, scan::Scan},
         plan::SimpleState,
     },
     tract_hir::infer::Factoid,
@@ -78,22 +78,26 @@ impl Ready {
 }
 
 fn read(path: &str) -> Result<InferenceModel> {
+    // What a file says of the shapes inside it has the open dimensions too, and would contradict the concrete ones.
+    let onnx = tract_onnx::onnx().with_ignore_value_info(true);
     match packed::read(path)? {
         Some(bytes) => {
             let pack = Pack::open(&bytes)?;
-            tract_onnx::onnx().model_for_read(&mut Unpacking::of(&pack)?)
+            onnx.model_for_read(&mut Unpacking::of(&pack)?)
         }
-        None => tract_onnx::onnx().model_for_path(path),
+        None => onnx.model_for_path(path),
     }
 }
 
 /// tract keeps the state of recurrent layers from one run to the next, as a stream wants it. Here every sample stands for itself: without this
-/// an LSTM begins each sample where the one before ended, and is right about the first only.
+/// a recurrent layer begins each sample where it ended the one before, and is right about the first only.
 fn forget_between_runs(model: &mut TypedModel) {
     for node in &mut model.nodes {
         if let Some(scan) = node.op_as_mut::<Scan>() {
             scan.reset_every_turn = true;
             forget_between_runs(&mut scan.body);
+        } else if let Some(gru) = node.op_as_mut::<GruSeq>() {
+            gru.reset_every_turn = true;
         }
     }
 }
