@@ -1,5 +1,9 @@
 //! Makes packs. Which parts of the file are weights is the caller's to say, and in which form they go, or that the smallest is to be found.
 
+use std::io;
+
+use zstd::{bulk::Compressor, zstd_safe::CParameter};
+
 use super::{
     Pack, PackedTensor, Part,
     header::{Header, sha256},
@@ -7,11 +11,15 @@ use super::{
 };
 use crate::{Channels, Form, Layout, Matrix, Values, WeightsError, bytes::Streams};
 
-/// zstd's levels that are tried, and up to how many bytes the second, which takes a second for two megabytes. Bitmaps and codes have nothing that repeats:
-/// the levels between look for it all the same, and come out a tenth larger than the first.
+/// zstd's levels that are tried. Bitmaps and codes have nothing that repeats, and what a search finds in them all the same costs more than it saves: the
+/// quick level, with room to remember 64 places, comes within half a per cent of the thorough one, which takes a second for a megabyte or two.
 const QUICK: i32 = 1;
+const QUICK_HASH_LOG: u32 = 6;
 const THOROUGH: i32 = 19;
-const THOROUGH_BELOW: usize = 16 << 20;
+
+/// Up to how many bytes of a stream the thorough level is tried, and of the graph, which is text and worth it.
+const THOROUGH_STREAM: usize = 256 << 10;
+const THOROUGH_GRAPH: usize = 16 << 20;
 
 /// Larger streams hardly gain from a common frame, of whose blocks each has its own code anyway.
 const TOGETHER_BELOW: usize = 128 << 10;
@@ -79,7 +87,7 @@ pub fn pack(file: &[u8], tensors: &[(Span, Choice)]) -> Result<Packed, WeightsEr
         frames.push(frame);
     }
     rest.extend_from_slice(&file[rest_at..]);
-    let rest_frame = compress(&rest);
+    let rest_frame = compress(&rest, THOROUGH_GRAPH);
     let header = Header {
         file_bytes: file.len() as u64,
         file_sha256: sha256(&unpacked),
@@ -207,8 +215,12 @@ fn compress_streams(streams: &Streams) -> Vec<u8> {
         if end == start {
             continue;
         }
-        let alone = compress(&streams.bytes[start..end]);
-        let together = if end - from <= TOGETHER_BELOW { compress(&streams.bytes[from..end]) } else { Vec::new() };
+        let alone = compress(&streams.bytes[start..end], THOROUGH_STREAM);
+        let together = if end - from <= TOGETHER_BELOW {
+            compress(&streams.bytes[from..end], THOROUGH_STREAM)
+        } else {
+            Vec::new()
+        };
         if !frame.is_empty() && !together.is_empty() && together.len() <= frame.len() + alone.len() {
             frame = together;
         } else {
@@ -221,13 +233,18 @@ fn compress_streams(streams: &Streams) -> Vec<u8> {
     packed
 }
 
-fn compress(bytes: &[u8]) -> Vec<u8> {
-    let at = |level| zstd::bulk::compress(bytes, level).expect("zstd refuses nothing but a lack of memory");
-    let quick = at(QUICK);
-    if bytes.len() > THOROUGH_BELOW {
+fn compress(bytes: &[u8], thorough_below: usize) -> Vec<u8> {
+    let at = |level, parameters: &[CParameter]| -> io::Result<Vec<u8>> {
+        let mut compressor = Compressor::new(level)?;
+        parameters.iter().try_for_each(|parameter| compressor.set_parameter(*parameter))?;
+        compressor.compress(bytes)
+    };
+    let refused = "zstd refuses nothing but a lack of memory";
+    let quick = at(QUICK, &[CParameter::HashLog(QUICK_HASH_LOG)]).expect(refused);
+    if bytes.len() > thorough_below {
         return quick;
     }
-    let thorough = at(THOROUGH);
+    let thorough = at(THOROUGH, &[]).expect(refused);
     if thorough.len() < quick.len() { thorough } else { quick }
 }
 
