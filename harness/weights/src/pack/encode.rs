@@ -18,7 +18,7 @@ const QUICK_HASH_LOG: u32 = 6;
 const THOROUGH: i32 = 19;
 
 /// Up to how many bytes of a stream the thorough level is tried, and of the graph, which is text and worth it.
-const THOROUGH_STREAM: usize = 256 << 10;
+const THOROUGH_STREAM: usize = 64 << 10;
 const THOROUGH_GRAPH: usize = 16 << 20;
 
 /// Larger streams hardly gain from a common frame, of whose blocks each has its own code anyway.

@@ -1,0 +1,135 @@
+//! Packed models: what comes out of them, and that the runner says of them what it says of the file they were made of.
+
+use std::{collections::BTreeMap, fs, process::Command};
+
+use espalier_protocol::{Job, Line, Mode};
+use espalier_tests::{Shelf, cache, python, shipped};
+
+/// Everything in a runner's lines that does not depend on the clock: all predictions, and the digest of the first output.
+#[derive(Debug, PartialEq)]
+struct Said {
+    predictions: BTreeMap<u64, (Vec<u32>, Vec<Vec<f32>>)>,
+    failures: Vec<String>,
+}
+
+fn score(runner: &str, model: &str, inputs: &str) -> Said {
+    let job = Job {
+        mode: Mode::Score,
+        model: model.to_owned(),
+        inputs: Some(inputs.to_owned()),
+        shapes: Vec::new(),
+        warmup: 0,
+        iterations: 1,
+        min_time_ms: 0,
+        cpus: Vec::new(),
+        slow_down_percent: None,
+    };
+    let output = Command::new(runner).args(job.to_args()).output().unwrap();
+    let mut said = Said { predictions: BTreeMap::new(), failures: Vec::new() };
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        match serde_json::from_str(line).unwrap() {
+            Line::Predictions(line) => {
+                said.predictions.insert(line.start, (line.classes, line.values));
+            }
+            Line::Failed { message, .. } => said.failures.push(message),
+            _ => {}
+        }
+    }
+    said
+}
+
+#[test]
+fn a_packed_model_predicts_what_its_file_does() {
+    let shelf = Shelf::new("a_packed_model_predicts_what_its_file_does");
+    let (runner, inputs) = runner_and_inputs(&shelf);
+    shelf.run(&["prune", "digits-cnn", "--ratio", "0.9", "-o", "pruned.onnx"]).expect(0);
+    let pruned = fs::read(shelf.path("pruned.onnx")).unwrap();
+    let file = |name: &str| shelf.path(name).to_str().unwrap().to_owned();
+    let of_pruned = score(&runner, &file("pruned.onnx"), &inputs);
+    assert_eq!(of_pruned.predictions.values().map(|(classes, _)| classes.len()).sum::<usize>(), 497);
+    for (format, values) in [
+        ("auto", "f32"),
+        ("csr", "f32"),
+        ("block-csr", "f32"),
+        ("dense", "f32"),
+        ("bitmap", "f16"),
+        ("csr", "int8"),
+        ("auto", "codebook"),
+    ] {
+        let packed = format!("{format}-{values}.pack");
+        shelf.run(&["pack", "pruned.onnx", "--format", format, "--values", values, "-q", "-o", &packed]).expect(0);
+        shelf.run(&["unpack", &packed, "-o", "back.onnx"]).expect(0);
+        let back = fs::read(shelf.path("back.onnx")).unwrap();
+        assert_eq!(back == pruned, values == "f32", "{packed}");
+        let (of_packed, of_back) =
+            (score(&runner, &file(&packed), &inputs), score(&runner, &file("back.onnx"), &inputs));
+        assert_eq!(of_packed, of_back, "{packed}");
+        assert_eq!(of_packed == of_pruned, values == "f32", "{packed}");
+        let (small, large) = (fs::metadata(shelf.path(&packed)).unwrap().len(), pruned.len() as u64);
+        assert!(small * 4 < large, "{packed}: {small} of {large} bytes");
+        println!("{packed}: {small} of {large} bytes");
+    }
+
+    let mut damaged = fs::read(shelf.path("auto-f32.pack")).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    let damaged = shelf.write("damaged.pack", damaged);
+    let failures = score(&runner, &damaged, &inputs).failures;
+    assert!(failures.len() == 1 && failures[0].contains("the checksum of tensor `"), "{failures:?}");
+    shelf.run(&["unpack", &damaged, "-o", "none.onnx"]).expect(2).says(&["the checksum of tensor `"]);
+    assert!(!shelf.path("none.onnx").exists());
+}
+
+/// The file is for other engines than ours: onnxruntime has to say of it what the runner says.
+#[test]
+fn int8_weights_in_plain_onnx_are_read_by_others() {
+    let name = "int8_weights_in_plain_onnx_are_read_by_others";
+    let Some(python) = python(name) else { return };
+    let shelf = Shelf::new(name);
+    let dense = fs::metadata(shipped("models/digits-cnn/dense.onnx")).unwrap().len();
+    shelf.run(&["pack", "digits-cnn", "--as-onnx", "-o", "int8.onnx"]).expect(0).prints(&["4 weights as int8"]);
+    assert!(fs::metadata(shelf.path("int8.onnx")).unwrap().len() * 3 < dense);
+    let (runner, inputs) = runner_and_inputs(&shelf);
+    let said = score(&runner, shelf.path("int8.onnx").to_str().unwrap(), &inputs);
+    let ours: Vec<u32> = said.predictions.into_values().flat_map(|(classes, _)| classes).collect();
+    let oracle = Command::new(python)
+        .arg(shipped("tests/oracle/accuracy.py"))
+        .arg(shelf.path("int8.onnx"))
+        .arg(shipped("models/digits-cnn/eval.npz"))
+        .output()
+        .unwrap();
+    assert!(oracle.status.success(), "{}", String::from_utf8_lossy(&oracle.stderr));
+    let oracle: serde_json::Value = serde_json::from_slice(&oracle.stdout).unwrap();
+    assert_eq!(serde_json::from_value::<Vec<u32>>(oracle["predicted"].clone()).unwrap(), ours);
+    // The dense model has 488 of 497.
+    assert!(oracle["correct"].as_u64().unwrap() >= 485, "{oracle}");
+}
+
+/// The runner for this host, and the prepared eval set, which a run leaves in the cache.
+fn runner_and_inputs(shelf: &Shelf) -> (String, String) {
+    let built = shelf.run(&["build"]).expect(0);
+    let runner = built.stdout.trim().strip_prefix("host: ").and_then(|rest| rest.split(" (").next()).unwrap();
+    shelf.bench(&["--ratios", "0"]).expect(0);
+    let inputs = shelf.newest_run().header.models[0].inputs.clone().expect("digits-cnn has an eval set");
+    (runner.to_owned(), cache().root.join("blobs").join(inputs).to_str().unwrap().to_owned())
+}
+
+#[test]
+fn the_table_shows_every_form() {
+    let shelf = Shelf::new("the_table_shows_every_form");
+    shelf.run(&["prune", "digits-cnn", "--ratio", "0.9", "-o", "pruned.onnx"]).expect(0);
+    let told =
+        shelf.run(&["pack", "pruned.onnx", "--block", "8x1", "--values", "codebook-16", "-o", "out.pack"]).expect(0);
+    told.prints(&[
+        "dense-f32",
+        "csr-int8",
+        "block-csr-8x1-f16",
+        "bitmap-codebook",
+        "4 as bitmap-codebook-16",
+        "out.pack: ",
+    ]);
+    shelf.run(&["unpack", "pruned.onnx", "-o", "out.onnx"]).expect(2).says(&["it is not a packed model"]);
+    shelf
+        .run(&["pack", "pruned.onnx", "--block", "0x1", "-o", "out.pack"])
+        .expect(2)
+        .says(&["a block is outputs x inputs"]);
+}
