@@ -11,10 +11,13 @@ mod cast;
 mod convolution;
 mod depthwise;
 mod elementwise;
+mod indexing;
 mod matmul;
 mod normalisation;
 mod pool;
 mod product;
+mod recurrent;
+mod reduce;
 mod shape;
 mod size;
 mod softmax;
@@ -121,6 +124,9 @@ pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
         cast::parse,
         shape::parse,
         view::parse,
+        indexing::parse,
+        reduce::parse,
+        recurrent::parse,
         matmul::parse,
         convolution::parse,
         pool::parse,
