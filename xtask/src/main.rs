@@ -10,16 +10,21 @@ mod check;
 mod context;
 mod gate;
 mod history;
+mod inspect;
 mod nightly;
 mod pack;
 mod progress;
 mod provenance;
 mod prune;
+mod pruning;
+mod recipe_flags;
 mod report;
 mod run_file;
 mod runners;
+mod samples;
 mod selection;
 mod selftest;
+mod sensitivity;
 mod sessions;
 mod setup;
 mod ssh_feature;
@@ -48,8 +53,12 @@ struct Cli {
 enum Command {
     /// Measure a model's variants on this host or on boards, and print the table
     Bench(bench::Flags),
-    /// Write a pruned copy of an ONNX file
+    /// Write a pruned copy of an ONNX file, fine-tuned if asked for
     Prune(prune::Flags),
+    /// Show what each tensor of a model bears
+    Sensitivity(sensitivity::Flags),
+    /// Show what a model has, and what of it can be pruned
+    Inspect(inspect::Flags),
     /// Write a model's file with its weights in packed form, and show what each form takes
     Pack(pack::Flags),
     /// Write the ONNX file that a pack holds
@@ -90,6 +99,8 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Bench(flags) => bench::run(flags),
         Command::Prune(flags) => prune::run(flags),
+        Command::Sensitivity(flags) => sensitivity::run(flags),
+        Command::Inspect(flags) => inspect::run(flags),
         Command::Pack(flags) => pack::run(flags),
         Command::Unpack(flags) => unpack::run(flags),
         Command::Accept(flags) => accept::run(flags),

@@ -2,27 +2,33 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use espalier_bench::{
     inventory::{Model, Recipe},
-    record::{ModelInfo, VariantInfo},
+    record::{ModelInfo, PackedInfo, VariantInfo},
 };
 use espalier_fleet::{
     blob::{self, Blob},
     cache::Cache,
+    cancel::Cancel,
     deploy::BlobFile,
-    eval_set::{self, ModelAxis, ModelInput},
+    eval_set,
 };
 use espalier_protocol::tensor;
-use espalier_prune::{Axis, Inspection, Port};
+use espalier_prune::{Amount, Bytes, Inspection, tune::Watch};
+use espalier_weights::{Form, Layout, Values, pack::Choice};
 
 use crate::{
     context::{Context, usage},
-    progress::{Progress, Task},
+    pack::pack_model,
+    progress::{Progress, Task, stop_on_signal},
+    prune::refused,
+    pruning::{self, Made, Material, Wanted},
+    samples::{self, wanted},
 };
 
 /// Raised when the pruner gives other bytes for the same recipe.
-const PRUNER: u32 = 1;
+const PRUNER: u32 = 2;
 
 pub struct Prepared {
     pub info: ModelInfo,
@@ -30,99 +36,190 @@ pub struct Prepared {
     pub files: Vec<BlobFile>,
 }
 
-/// Each of the models, with progress.
+/// Each of the models, with progress. Ctrl-C ends it: a variant that is not done is none.
 pub fn prepare_all(context: &Context, models: &[Model], progress: &Progress) -> Result<Vec<Prepared>> {
     let steps = models.iter().map(|model| model.recipe.ratios.len() as u64).sum();
+    let cancel = stop_on_signal(progress)?;
     let task = progress.task("prune", Some(steps));
-    let prepared = models.iter().map(|model| prepare(&context.cache, &context.root, model, &task)).collect();
+    let maker = Maker { cache: &context.cache, root: &context.root, task: &task, cancel: &cancel };
+    let prepared = models
+        .iter()
+        .map(|model| maker.prepare(model).with_context(|| format!("model `{}`", model.name)))
+        .collect::<Result<_>>();
     task.done();
     prepared
 }
 
-/// `root` is where the model's relative paths begin.
-fn prepare(cache: &Cache, root: &Path, model: &Model, task: &Task) -> Result<Prepared> {
-    let source = root.join(&model.source);
-    let dense =
-        espalier_prune::file::read(&source).map_err(|error| usage(format!("model `{}`: {error}", model.name)))?;
-    let dense_sha = blob::sha256_hex(&dense);
-    let mut files = Vec::new();
-    let mut variants = Vec::new();
-    for ratio in &model.recipe.ratios {
-        task.now(&format!("{} at ratio {ratio}", model.name));
-        let (info, blob) = variant(cache, &dense, &dense_sha, &model.recipe, *ratio).with_context(|| {
-            format!("model `{}` at ratio {ratio} (`--ratios 0` measures the dense variant alone)", model.name)
-        })?;
-        variants.push(info);
-        files.push(file(blob));
-        task.step();
-    }
-    let (labels, inputs) = match &model.eval {
-        Some(eval) => {
-            let inspection = espalier_prune::inspect(&dense).with_context(|| format!("model `{}`", model.name))?;
-            let set = eval_set::read(&root.join(eval), Some(&wanted(inspection)))
-                .map_err(|error| usage(format!("model `{}`: {error:#}", model.name)))?;
-            let blob = blob::put_bytes(cache, &tensor::encode(&set.inputs))?;
-            let sha256 = blob.sha256.clone();
+struct Maker<'a> {
+    cache: &'a Cache,
+    /// Where the models' relative paths begin.
+    root: &'a Path,
+    task: &'a Task,
+    cancel: &'a Cancel,
+}
+
+/// A model's file, and what its variants are made of besides, read only when one has to be made.
+struct Source<'a> {
+    model: &'a Model,
+    dense: Bytes,
+    /// Of everything but the ratio that can change a variant.
+    identity: String,
+    material: Option<Material>,
+}
+
+impl Maker<'_> {
+    fn prepare(&self, model: &Model) -> Result<Prepared> {
+        let dense =
+            espalier_prune::file::read(&self.root.join(&model.source)).map_err(|error| usage(error.to_string()))?;
+        let mut source = Source { model, identity: self.identity(model, &dense)?, dense, material: None };
+        let mut files = Vec::new();
+        let mut variants = Vec::new();
+        for ratio in &model.recipe.ratios {
+            self.task.now(&format!("{} at ratio {ratio}", model.name));
+            let (info, blob) = self
+                .variant(&mut source, *ratio)
+                .with_context(|| format!("at ratio {ratio} (`--ratios 0` measures the dense variant alone)"))?;
+            variants.push(info);
             files.push(file(blob));
-            (set.labels, Some(sha256))
+            self.task.step();
         }
-        None => (None, None),
-    };
-    let info = ModelInfo {
-        name: model.name.clone(),
-        source: model.source.clone(),
-        eval: model.eval.clone(),
-        recipe: model.recipe.describe(),
-        labels,
-        inputs,
-        variants,
-        max_accuracy_drop: model.budget.max_accuracy_drop,
-    };
-    Ok(Prepared { info, files })
-}
-
-fn variant(
-    cache: &Cache,
-    dense: &bytes::Bytes,
-    dense_sha: &str,
-    recipe: &Recipe,
-    ratio: f64,
-) -> Result<(VariantInfo, Blob)> {
-    let identity = format!("pruner {PRUNER}\n{dense_sha}\n{}\n{:016x}\n", recipe.describe(), ratio.to_bits());
-    let note: PathBuf = cache.folder("variants")?.join(format!("{}.json", blob::sha256_hex(identity.as_bytes())));
-    if let Some(known) = std::fs::read(&note).ok().and_then(|text| serde_json::from_slice::<VariantInfo>(&text).ok())
-        && let Some(blob) = blob::get(cache, &known.sha256)?
-    {
-        return Ok((known, blob));
+        let (labels, inputs) = match &model.eval {
+            Some(eval) => {
+                let set =
+                    eval_set::read(&self.root.join(eval), Some(&wanted(&espalier_prune::inspect(&source.dense)?)))
+                        .map_err(|error| usage(format!("{error:#}")))?;
+                let blob = blob::put_bytes(self.cache, &tensor::encode(&set.inputs))?;
+                let sha256 = blob.sha256.clone();
+                files.push(file(blob));
+                (set.labels, Some(sha256))
+            }
+            None => (None, None),
+        };
+        let info = ModelInfo {
+            name: model.name.clone(),
+            source: model.source.clone(),
+            eval: model.eval.clone(),
+            recipe: model.recipe.describe(),
+            labels,
+            inputs,
+            variants,
+            max_accuracy_drop: model.budget.max_accuracy_drop,
+        };
+        Ok(Prepared { info, files })
     }
-    let pruned = espalier_prune::prune(dense, &espalier_prune::Recipe::magnitude(ratio), None)?;
-    let blob = blob::put_bytes(cache, &pruned.bytes)?;
-    let manifest = pruned.manifest;
-    let info = VariantInfo {
-        ratio,
-        sha256: blob.sha256.clone(),
-        bytes: blob.bytes,
-        prunable: manifest.prunable,
-        removed: manifest.removed,
-        parameters: manifest.parameters,
-        zeros: manifest.zeros,
-    };
-    std::fs::write(&note, serde_json::to_vec(&info)?).with_context(|| format!("cannot write `{}`", note.display()))?;
-    Ok((info, blob))
+
+    /// The dense file, the samples that are looked at, and every word of the recipe.
+    fn identity(&self, model: &Model, dense: &Bytes) -> Result<String> {
+        let recipe = Recipe { ratios: Vec::new(), ..model.recipe.clone() };
+        let mut identity = format!("pruner {PRUNER}\n{}\n{recipe:?}\n", blob::sha256_hex(dense));
+        if model.recipe.needs_samples() {
+            for (what, path) in [("calibration", &model.calibration), ("train", &model.train)] {
+                if let Some(path) = path {
+                    let path = self.root.join(path);
+                    let bytes = std::fs::read(&path)
+                        .map_err(|error| usage(format!("cannot read `{}`: {error}", path.display())))?;
+                    identity += &format!("{what} {}\n", blob::sha256_hex(&bytes));
+                }
+            }
+        }
+        Ok(identity)
+    }
+
+    fn variant(&self, source: &mut Source<'_>, ratio: f64) -> Result<(VariantInfo, Blob)> {
+        let identity = format!("{}{:016x}\n", source.identity, ratio.to_bits());
+        let key = blob::sha256_hex(identity.as_bytes());
+        let note: PathBuf = self.cache.folder("variants")?.join(format!("{key}.json"));
+        if let Some(known) =
+            std::fs::read(&note).ok().and_then(|text| serde_json::from_slice::<VariantInfo>(&text).ok())
+            && let Some(blob) = blob::get(self.cache, &known.sha256)?
+        {
+            return Ok((known, blob));
+        }
+        if self.cancel.is_requested() {
+            bail!("stopped");
+        }
+        let made = self.made(source, ratio)?;
+        // What was pushed on the way is not worth keeping: it is not what the recipe says.
+        ensure!(!made.stopped, "stopped");
+        if let Some(note) = &made.note {
+            bail!("{note}");
+        }
+        let packed = sizes(&made.bytes)?;
+        // The dense variant is what all others are compared with: it is pushed as it is.
+        let pushed = match source.model.recipe.pack.as_ref().filter(|_| ratio > 0.0) {
+            Some(form) => {
+                let form: Form = form.parse().map_err(|error| usage(format!("prune.pack: {error}")))?;
+                Bytes::from(pack_model(&made.bytes, Choice::Form(form))?.0.bytes)
+            }
+            None => made.bytes,
+        };
+        let blob = blob::put_bytes(self.cache, &pushed)?;
+        let manifest = made.manifest;
+        let info = VariantInfo {
+            ratio,
+            sha256: blob.sha256.clone(),
+            bytes: blob.bytes,
+            prunable: manifest.prunable,
+            removed: manifest.removed,
+            parameters: manifest.parameters,
+            zeros: manifest.zeros,
+            units: Some(manifest.units),
+            removed_units: Some(manifest.removed_units),
+            parameters_left: manifest.structure.map(|report| report.parameters_left),
+            packed,
+        };
+        std::fs::write(&note, serde_json::to_vec(&info)?)
+            .with_context(|| format!("cannot write `{}`", note.display()))?;
+        Ok((info, blob))
+    }
+
+    fn made(&self, source: &mut Source<'_>, ratio: f64) -> Result<Made> {
+        let recipe = &source.model.recipe;
+        let needs_samples = ratio > 0.0 && recipe.needs_samples();
+        // The dense variant, which comes first, needs none.
+        if source.material.as_ref().is_none_or(|material| needs_samples && !material.has_samples()) {
+            source.material = Some(self.material(source, needs_samples)?);
+        }
+        let prefix = format!("{} at ratio {ratio}", source.model.name);
+        let mut watch = Watch {
+            tell: &mut |event| pruning::show(self.task, &prefix, false, &event),
+            stop: &|| self.cancel.is_requested(),
+        };
+        let material = source.material.as_ref().expect("it was just read");
+        let made = material.make(recipe, Wanted::Amount(Amount::Ratio(ratio)), &mut watch).map_err(refused)?;
+        if let Some(reached) = made.trail.last().and_then(|(stage, _)| stage.tuned) {
+            self.task.milestone(&format!("{prefix}: {}", pruning::in_words(reached)));
+        }
+        Ok(made)
+    }
+
+    fn material(&self, source: &Source<'_>, with_samples: bool) -> Result<Material> {
+        let Model { calibration, train, .. } = source.model;
+        let dense = source.dense.clone();
+        if !with_samples {
+            return Ok(Material { dense, calibration: None, train: None });
+        }
+        let inspection: Inspection = espalier_prune::inspect(&dense)?;
+        let read = |what: &str, path: &Option<String>| {
+            path.as_ref().map(|path| samples::read(what, &self.root.join(path), &inspection)).transpose()
+        };
+        Ok(Material { calibration: read("calibration set", calibration)?, train: read("training set", train)?, dense })
+    }
 }
 
-/// What the model wants to be fed, in the eval set's words.
-fn wanted(inspection: Inspection) -> Vec<ModelInput> {
-    let axis = |axis| match axis {
-        Axis::Fixed(length) => ModelAxis::Fixed(length),
-        Axis::Free(name) => ModelAxis::Free(name),
-    };
-    let input = |port: Port| ModelInput {
-        name: port.name,
-        dtype: port.dtype.to_owned(),
-        axes: port.axes.map(|axes| axes.into_iter().map(axis).collect()),
-    };
-    inspection.inputs.into_iter().map(input).collect()
+/// Beyond that packing takes longer than anybody wants to wait for two columns; `cargo xtask pack` does it.
+const PACKED_AT_MOST: usize = 64 << 20;
+
+/// What the file takes as a pack: without loss, and in the form that is smallest for pruned weights.
+fn sizes(file: &Bytes) -> Result<Option<PackedInfo>> {
+    if file.len() > PACKED_AT_MOST {
+        return Ok(None);
+    }
+    let size = |choice| pack_model(file, choice).map(|(packed, _)| packed.bytes.len() as u64);
+    let codebook = Form { layout: Layout::Bitmap, values: Values::Codebook { size: 32 } };
+    // Infinities fit no codebook; the pruner passes them on.
+    let codebook = size(Choice::Form(codebook)).ok();
+    Ok(Some(PackedInfo { lossless: size(Choice::Smallest(Values::F32))?, bitmap_codebook: codebook }))
 }
 
 fn file(blob: Blob) -> BlobFile {

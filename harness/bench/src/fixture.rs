@@ -7,7 +7,7 @@ use espalier_protocol::{BoardState, Hello, Loaded, Macs, Memory, Mode, Predictio
 
 use crate::record::{
     Case, DeviceInfo, Entry, FORMAT, Failure, FailureStage, Measurement, MeasuringProtocol, ModelInfo, Outcome,
-    Provenance, Record, Run, RunHeader, RunnerInfo, VariantInfo,
+    PackedInfo, Provenance, Record, Run, RunHeader, RunnerInfo, VariantInfo,
 };
 
 pub const RATIOS: [f64; 3] = [0.0, 0.5, 0.9];
@@ -81,6 +81,9 @@ pub fn header() -> RunHeader {
         removed: if ratio == 0.9 { 46_540 } else { (ratio * 52_000.0) as u64 },
         parameters: 52_200,
         zeros: (ratio * 52_000.0) as u64,
+        // Of one only, as where another was too large to be packed.
+        packed: (ratio == 0.5).then_some(PackedInfo { lossless: 98_304, bitmap_codebook: Some(24_576) }),
+        ..VariantInfo::default()
     };
     let device = |name: &str, triple: &str, emulated: bool| DeviceInfo {
         name: name.into(),

@@ -67,6 +67,10 @@ pub enum Metric {
     MacsExecuted,
     MacsNonzero,
     File,
+    /// As a pack that gives the file back bit for bit.
+    Packed,
+    /// As a pack with a bitmap and a codebook.
+    PackedCodebook,
     Load,
     First,
     P50,
@@ -79,11 +83,13 @@ pub enum Metric {
 }
 
 impl Metric {
-    pub const ALL: [Metric; 13] = [
+    pub const ALL: [Metric; 15] = [
         Metric::WeightsKept,
         Metric::MacsExecuted,
         Metric::MacsNonzero,
         Metric::File,
+        Metric::Packed,
+        Metric::PackedCodebook,
         Metric::Load,
         Metric::First,
         Metric::P50,
@@ -102,6 +108,8 @@ impl Metric {
             Metric::MacsExecuted => "macs-executed",
             Metric::MacsNonzero => "macs-nonzero",
             Metric::File => "file",
+            Metric::Packed => "packed",
+            Metric::PackedCodebook => "packed-codebook",
             Metric::Load => "load",
             Metric::First => "first",
             Metric::P50 => "p50",
@@ -117,7 +125,9 @@ impl Metric {
     pub fn unit(self) -> Unit {
         match self {
             Metric::WeightsKept | Metric::MacsExecuted | Metric::MacsNonzero => Unit::Count,
-            Metric::File | Metric::PeakRss | Metric::PeakAllocated => Unit::Bytes,
+            Metric::File | Metric::Packed | Metric::PackedCodebook | Metric::PeakRss | Metric::PeakAllocated => {
+                Unit::Bytes
+            }
             Metric::Load | Metric::First | Metric::P50 | Metric::P90 | Metric::P99 => Unit::Nanoseconds,
             Metric::SpeedUp => Unit::Times,
             Metric::Accuracy => Unit::Fraction,

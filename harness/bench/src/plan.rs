@@ -221,6 +221,7 @@ mod tests {
             removed: (ratio * 10.0) as u64,
             parameters: 10,
             zeros: 0,
+            ..VariantInfo::default()
         };
         ModelInfo {
             name: "m".into(),

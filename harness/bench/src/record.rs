@@ -86,7 +86,7 @@ pub struct ModelInfo {
     pub max_accuracy_drop: Option<f64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VariantInfo {
     /// Asked for; 0 is the dense variant.
     pub ratio: f64,
@@ -100,6 +100,26 @@ pub struct VariantInfo {
     pub parameters: u64,
     /// Prunable weights that are zero for whatever reason.
     pub zeros: u64,
+    /// What was counted by `ratio`: units that may be removed, and those that were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_units: Option<u64>,
+    /// All parameters of the file, where tensors shrank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters_left: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed: Option<PackedInfo>,
+}
+
+/// What a variant's file would take as a pack, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedInfo {
+    /// Each tensor in the smallest form that gives it back bit for bit.
+    pub lossless: u64,
+    /// Bitmap and a codebook of 32 values; `None` where the weights do not fit one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bitmap_codebook: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -126,14 +126,17 @@ fn columns(model: &ModelInfo, cases: &[&CaseSummary]) -> Vec<Column> {
         numbers("weights", " kept", 11, cases, Metric::WeightsKept, &[Metric::WeightsKept]),
         macs(cases),
         numbers("file", "", 8, cases, Metric::File, &[Metric::File]),
-        numbers("load", "", 12, cases, Metric::Load, &[Metric::Load]),
+    ];
+    columns.extend(packed(cases));
+    columns.extend([
+        numbers("load", "", 14, cases, Metric::Load, &[Metric::Load]),
         numbers("first", "", 9, cases, Metric::First, &[Metric::First]),
         numbers("p50 [95 %]", "", 1, cases, Metric::P50, &latency),
-        numbers("p90", "", 13, cases, Metric::P90, &latency),
+        numbers("p90", "", 15, cases, Metric::P90, &latency),
         numbers("p99", "", 7, cases, Metric::P99, &latency),
         speed_up(cases),
         numbers("peak RSS", "", 6, cases, Metric::PeakRss, &[Metric::PeakRss]),
-    ];
+    ]);
     if model.labels.is_some() {
         let percent = |case: &CaseSummary| Some(format!("{:.2}", case.accuracy?.fraction() * 100.0));
         columns.push(Column::new("accuracy", "%", 3, cells(cases, percent)));
@@ -198,8 +201,23 @@ fn macs(cases: &[&CaseSummary]) -> Column {
         let macs = case.macs?;
         Some(format!("{}/{}", scale.text(macs.executed as f64), scale.text(macs.nonzero as f64)))
     };
-    let column = Column::new("MACs/≠0", scale.unit, 14, cells(cases, text));
+    let column = Column::new("MACs/≠0", scale.unit, 12, cells(cases, text));
     Column { legend: "MACs/≠0: multiply-accumulates run, and those whose weight is not zero", ..column }
+}
+
+/// What the file would take as a pack; no column in runs that did not look.
+fn packed(cases: &[&CaseSummary]) -> Option<Column> {
+    cases.iter().find(|case| case.variant.packed.is_some())?;
+    let scale = Scale::of_metrics(cases, &[Metric::Packed, Metric::PackedCodebook]);
+    let size = |case: &CaseSummary, metric| {
+        case.value(metric).map_or(MISSING.to_owned(), |estimate| scale.text(estimate.value))
+    };
+    let text = |case: &CaseSummary| {
+        case.variant.packed.as_ref()?;
+        Some(format!("{}/{}", size(case, Metric::Packed), size(case, Metric::PackedCodebook)))
+    };
+    let column = Column::new("packed", scale.unit, 13, cells(cases, text));
+    Some(Column { legend: "packed: `cargo xtask pack` without loss, and as bitmap and codebook", ..column })
 }
 
 fn speed_up(cases: &[&CaseSummary]) -> Column {

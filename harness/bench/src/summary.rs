@@ -29,7 +29,7 @@ pub const FULL_FREQUENCY: f64 = 0.95;
 pub struct CaseSummary {
     pub case: Case,
     pub variant: VariantInfo,
-    /// Removed over prunable weights; `None` if the model has nothing to prune.
+    /// Removed over prunable units; `None` if the model has nothing to prune.
     pub effective_ratio: Option<f64>,
     /// Prunable weights that were not removed.
     pub weights_kept: u64,
@@ -177,6 +177,10 @@ impl CaseSummary {
             Metric::MacsExecuted => self.macs.map(|macs| Estimate::exact(macs.executed as f64)),
             Metric::MacsNonzero => self.macs.map(|macs| Estimate::exact(macs.nonzero as f64)),
             Metric::File => bytes(Some(self.file)),
+            Metric::Packed => bytes(self.variant.packed.as_ref().map(|packed| Bytes(packed.lossless))),
+            Metric::PackedCodebook => {
+                bytes(self.variant.packed.as_ref().and_then(|packed| packed.bitmap_codebook).map(Bytes))
+            }
             Metric::Load => time(self.load),
             Metric::First => time(self.first),
             Metric::P50 => estimate(self.p50),
@@ -208,7 +212,7 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
     };
 
     CaseSummary {
-        effective_ratio: (variant.prunable > 0).then(|| variant.removed as f64 / variant.prunable as f64),
+        effective_ratio: effective_ratio(variant),
         weights_kept: variant.prunable.saturating_sub(variant.removed),
         file: Bytes(variant.bytes),
         macs: run.measured(&case, Mode::Score).find_map(|(_, measurement)| measurement.loaded.macs),
@@ -237,6 +241,12 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
         variant: variant.clone(),
         case: case.clone(),
     }
+}
+
+/// Of the units the ratio counts; older runs say only how many weights there are.
+fn effective_ratio(variant: &VariantInfo) -> Option<f64> {
+    let (all, removed) = variant.units.zip(variant.removed_units).unwrap_or((variant.prunable, variant.removed));
+    (all > 0).then(|| removed as f64 / all as f64)
 }
 
 /// The timing invocations of a case that measured anything, by round.

@@ -142,36 +142,39 @@ digits-cnn on local
 target x86_64 (x86_64-unknown-linux-gnu) · cpu Bench CPU 3000 · 2 CPUs · kernel 6.1.0 · governor performance · runner 1a2b3c4d, 4.10 MiB, cargo, rustc 1.91.0
   tract 0.23.9 · espalier 0.1.0, revision 7c7533f+ · pruned by magnitude, global, weight · accuracy on 200 samples · 5 fresh processes a variant
   each 20 inferences to warm up, then at least 100 and 500 ms · run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
-╭─────────────┬─────────┬─────────┬──────┬──────┬───────┬─────────────────────┬───────┬───────┬──────────────────┬──────────┬──────────┬──────────────┬───────╮
-│    ratio    ┆ weights ┆ MACs/≠0 ┆ file ┆ load ┆ first ┆      p50 [95 %]     ┆  p90  ┆  p99  ┆  speed-up [95 %] ┆ peak RSS ┆ accuracy ┆   vs dense   ┆ trust │
-│             ┆  k kept ┆    k    ┆  KiB ┆  ms  ┆   ms  ┆          ms         ┆   ms  ┆   ms  ┆      × dense     ┆    MiB   ┆     %    ┆   pp (−/+)   ┆       │
-╞═════════════╪═════════╪═════════╪══════╪══════╪═══════╪═════════════════════╪═══════╪═══════╪══════════════════╪══════════╪══════════╪══════════════╪═══════╡
-│           0 ┆   52.00 ┆ 410/410 ┆  210 ┆ 12.5 ┆  3.01 ┆ 1.000 [0.981–1.019] ┆ 1.081 ┆ 1.111 ┆        1 (dense) ┆     9.00 ┆    98.00 ┆            — ┆    ok │
-│         0.5 ┆   26.00 ┆ 410/210 ┆  210 ┆ 12.5 ┆  2.39 ┆ 0.800 [0.784–0.816] ┆ 0.865 ┆ 0.893 ┆ 1.25 [1.24–1.26] ┆     9.06 ┆    97.00 ┆  -1.00 (3/1) ┆    ok │
-│ 0.9 (0.895) ┆    5.46 ┆  410/50 ┆  210 ┆    — ┆     — ┆                   — ┆     — ┆     — ┆                — ┆     9.12 ┆    90.00 ┆ -8.00 (17/1) ┆     — │
-╰─────────────┴─────────┴─────────┴──────┴──────┴───────┴─────────────────────┴───────┴───────┴──────────────────┴──────────┴──────────┴──────────────┴───────╯
+╭─────────────┬─────────┬─────────┬──────┬───────────┬───────┬─────────────────────┬───────┬──────────────────┬──────────┬──────────┬──────────────┬───────╮
+│    ratio    ┆ weights ┆ MACs/≠0 ┆ file ┆   packed  ┆ first ┆      p50 [95 %]     ┆  p99  ┆  speed-up [95 %] ┆ peak RSS ┆ accuracy ┆   vs dense   ┆ trust │
+│             ┆  k kept ┆    k    ┆  KiB ┆    KiB    ┆   ms  ┆          ms         ┆   ms  ┆      × dense     ┆    MiB   ┆     %    ┆   pp (−/+)   ┆       │
+╞═════════════╪═════════╪═════════╪══════╪═══════════╪═══════╪═════════════════════╪═══════╪══════════════════╪══════════╪══════════╪══════════════╪═══════╡
+│           0 ┆   52.00 ┆ 410/410 ┆  210 ┆         — ┆  3.01 ┆ 1.000 [0.981–1.019] ┆ 1.111 ┆        1 (dense) ┆     9.00 ┆    98.00 ┆            — ┆    ok │
+│         0.5 ┆   26.00 ┆ 410/210 ┆  210 ┆ 96.0/24.0 ┆  2.39 ┆ 0.800 [0.784–0.816] ┆ 0.893 ┆ 1.25 [1.24–1.26] ┆     9.06 ┆    97.00 ┆  -1.00 (3/1) ┆    ok │
+│ 0.9 (0.895) ┆    5.46 ┆  410/50 ┆  210 ┆         — ┆     — ┆                   — ┆     — ┆                — ┆     9.12 ┆    90.00 ┆ -8.00 (17/1) ┆     — │
+╰─────────────┴─────────┴─────────┴──────┴───────────┴───────┴─────────────────────┴───────┴──────────────────┴──────────┴──────────┴──────────────┴───────╯
 ratio 0.9: `time` failed, stage run: the runner was cut off before `finished`: signal 9 | \u{1b}]0;x\u{7} (5 times)
 largest ratio within the accuracy budget (at most 1 pp lost): 0.5 (-1.00 pp)
-ratio: asked for (and what came out); MACs/≠0: multiply-accumulates run, and those whose weight is not zero; (−/+): samples lost and won
+ratio: asked for (and what came out); MACs/≠0: multiply-accumulates run, and those whose weight is not zero; packed: `cargo xtask pack` without loss, and as
+  bitmap and codebook; (−/+): samples lost and won
+too narrow for: load, p90
 
 digits-cnn on virt-riscv64
 target riscv64gc (riscv64gc-unknown-linux-gnu) · cpu QEMU | \u{1b}[31mvirt @root · 1 CPU · kernel 6.1.0 · governor performance
   runner 1a2b3c4d, 4.10 MiB, cargo, rustc 1.91.0 · tract 0.23.9 · espalier 0.1.0, revision 7c7533f+ · pruned by magnitude, global, weight
   accuracy on 200 samples · 5 fresh processes a variant · each 20 inferences to warm up, then at least 100 and 500 ms
   run 20261123T191500Z-3f9a of 2026-11-23T19:15:00Z
-╭─────────────┬─────────┬──────┬──────┬───────┬────────────────────┬───────┬───────┬──────────────────┬──────────┬──────────┬──────────────┬──────────╮
-│    ratio    ┆ weights ┆ file ┆ load ┆ first ┆     p50 [95 %]     ┆  p90  ┆  p99  ┆  speed-up [95 %] ┆ peak RSS ┆ accuracy ┆   vs dense   ┆   trust  │
-│             ┆  k kept ┆  KiB ┆  ms  ┆   ms  ┆         ms         ┆   ms  ┆   ms  ┆      × dense     ┆    MiB   ┆     %    ┆   pp (−/+)   ┆          │
-╞═════════════╪═════════╪══════╪══════╪═══════╪════════════════════╪═══════╪═══════╪══════════════════╪══════════╪══════════╪══════════════╪══════════╡
-│           0 ┆   52.00 ┆  210 ┆ 12.5 ┆  30.1 ┆ 10.00 [9.81–10.19] ┆ 10.81 ┆ 11.11 ┆        1 (dense) ┆     9.00 ┆    98.00 ┆            — ┆ emulated │
-│         0.5 ┆   26.00 ┆  210 ┆ 12.5 ┆  23.9 ┆   8.00 [7.84–8.16] ┆  8.65 ┆  8.93 ┆ 1.25 [1.24–1.26] ┆     9.06 ┆    97.00 ┆  -1.00 (3/1) ┆ emulated │
-│ 0.9 (0.895) ┆    5.46 ┆  210 ┆ 12.5 ┆  21.0 ┆   7.00 [6.86–7.14] ┆  7.57 ┆  7.79 ┆ 1.43 [1.42–1.43] ┆     9.12 ┆    90.00 ┆ -8.00 (17/1) ┆ emulated │
-╰─────────────┴─────────┴──────┴──────┴───────┴────────────────────┴───────┴───────┴──────────────────┴──────────┴──────────┴──────────────┴──────────╯
+╭─────────────┬─────────┬─────────┬──────┬───────────┬───────┬────────────────────┬───────┬──────────────────┬──────────┬──────────┬──────────────┬──────────╮
+│    ratio    ┆ weights ┆ MACs/≠0 ┆ file ┆   packed  ┆ first ┆     p50 [95 %]     ┆  p99  ┆  speed-up [95 %] ┆ peak RSS ┆ accuracy ┆   vs dense   ┆   trust  │
+│             ┆  k kept ┆    k    ┆  KiB ┆    KiB    ┆   ms  ┆         ms         ┆   ms  ┆      × dense     ┆    MiB   ┆     %    ┆   pp (−/+)   ┆          │
+╞═════════════╪═════════╪═════════╪══════╪═══════════╪═══════╪════════════════════╪═══════╪══════════════════╪══════════╪══════════╪══════════════╪══════════╡
+│           0 ┆   52.00 ┆ 410/410 ┆  210 ┆         — ┆  30.1 ┆ 10.00 [9.81–10.19] ┆ 11.11 ┆        1 (dense) ┆     9.00 ┆    98.00 ┆            — ┆ emulated │
+│         0.5 ┆   26.00 ┆ 410/210 ┆  210 ┆ 96.0/24.0 ┆  23.9 ┆   8.00 [7.84–8.16] ┆  8.93 ┆ 1.25 [1.24–1.26] ┆     9.06 ┆    97.00 ┆  -1.00 (3/1) ┆ emulated │
+│ 0.9 (0.895) ┆    5.46 ┆  410/50 ┆  210 ┆         — ┆  21.0 ┆   7.00 [6.86–7.14] ┆  7.79 ┆ 1.43 [1.42–1.43] ┆     9.12 ┆    90.00 ┆ -8.00 (17/1) ┆ emulated │
+╰─────────────┴─────────┴─────────┴──────┴───────────┴───────┴────────────────────┴───────┴──────────────────┴──────────┴──────────┴──────────────┴──────────╯
 emulated board: its times are a functional check and say nothing about a real one
 predictions as on `local`: 600 of 600 equal, largest output difference 1.2e-7
 largest ratio within the accuracy budget (at most 1 pp lost): 0.5 (-1.00 pp)
-ratio: asked for (and what came out); (−/+): samples lost and won
-too narrow for: MACs/≠0
+ratio: asked for (and what came out); MACs/≠0: multiply-accumulates run, and those whose weight is not zero; packed: `cargo xtask pack` without loss, and as
+  bitmap and codebook; (−/+): samples lost and won
+too narrow for: load, p90
 ",
         );
     }
@@ -199,7 +202,7 @@ ratio 0.9: `time` failed, stage run: the runner was cut off before `finished`: s
   \u{1b}]0;x\u{7} (5 times)
 largest ratio within the accuracy budget (at most 1 pp lost): 0.5 (-1.00 pp)
 ratio: asked for (and what came out); (−/+): samples lost and won
-too narrow for: weights, MACs/≠0, file, load, first, p90, p99, peak RSS
+too narrow for: weights, MACs/≠0, file, packed, load, first, p90, p99, peak RSS
 
 digits-cnn on virt-riscv64
 target riscv64gc (riscv64gc-unknown-linux-gnu) · cpu QEMU | \u{1b}[31mvirt @root · 1 CPU
@@ -220,7 +223,7 @@ emulated board: its times are a functional check and say nothing about a real on
 predictions as on `local`: 600 of 600 equal, largest output difference 1.2e-7
 largest ratio within the accuracy budget (at most 1 pp lost): 0.5 (-1.00 pp)
 ratio: asked for (and what came out); (−/+): samples lost and won
-too narrow for: weights, MACs/≠0, file, load, first, p90, p99, peak RSS
+too narrow for: weights, MACs/≠0, file, packed, load, first, p90, p99, peak RSS
 ",
         );
     }

@@ -51,8 +51,16 @@ impl EvalSet {
 /// # Errors
 /// Names the file, the array, its shape, and what was expected.
 pub fn read(path: &Path, model: Option<&[ModelInput]>) -> Result<EvalSet> {
-    let file = std::fs::read(path).with_context(|| format!("cannot read the eval set `{}`", path.display()))?;
-    parse(&file, model).with_context(|| format!("the eval set `{}` cannot be used", path.display()))
+    read_as("eval set", path, model)
+}
+
+/// The same for samples that are for something else; `what` says what they are, e.g. `training set`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_as(what: &str, path: &Path, model: Option<&[ModelInput]>) -> Result<EvalSet> {
+    let file = std::fs::read(path).with_context(|| format!("cannot read the {what} `{}`", path.display()))?;
+    parse(&file, model).with_context(|| format!("the {what} `{}` cannot be used", path.display()))
 }
 
 fn parse(file: &[u8], model: Option<&[ModelInput]>) -> Result<EvalSet> {

@@ -1,6 +1,6 @@
 //! Samples that importance is judged on and networks are tuned with. Where they come from is the caller's affair.
 
-use espalier_engine::{Array, Tensor};
+pub use espalier_engine::{Array, Tensor};
 
 /// `inputs` are those of the network, in its order; the first axis of each counts samples.
 #[derive(Clone, Debug, PartialEq)]

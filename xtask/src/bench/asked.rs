@@ -37,14 +37,20 @@ pub fn by_flags(context: &Context, flags: &Flags) -> Result<(Inventory, Asked)> 
         return Err(usage("there is no model in `models/`: give one with `--model FILE.onnx`"));
     }
     if let Some(bad) = flags.ratios.iter().find(|ratio| !(0.0..1.0).contains(*ratio)) {
-        return Err(usage(format!("ratio {bad} is not in [0, 1): it is the fraction of the weights that is removed")));
+        return Err(usage(format!("ratio {bad} is not in [0, 1): it is the fraction of the units that is removed")));
     }
     if !flags.ratios.is_empty() {
         let mut ratios = flags.ratios.clone();
         ratios.push(0.0);
         ratios.sort_by(f64::total_cmp);
         ratios.dedup();
-        models.iter_mut().for_each(|model| model.recipe.ratios.clone_from(&ratios));
+        for model in &mut models {
+            model.recipe.ratios.clone_from(&ratios);
+            let has_samples = model.calibration.is_some() || model.train.is_some();
+            if let Some(conflict) = model.recipe.conflicts(has_samples).first() {
+                return Err(usage(format!("--ratios: model `{}`: {}", model.name, conflict.message)));
+            }
+        }
     }
     let Flags { runs, warmup, iterations, min_time, .. } = *flags;
     if runs == 0 || iterations == 0 {
@@ -109,6 +115,7 @@ fn model(name: &str, flags: &Flags, inventory: &Inventory) -> Result<Model> {
         source: absolute(name)?,
         eval: flags.eval.as_deref().map(absolute).transpose()?,
         calibration: None,
+        train: None,
         recipe: Recipe::default(),
         budget: Budget::default(),
     })
@@ -122,7 +129,8 @@ fn earlier_model(info: &ModelInfo, inventory: &Inventory) -> Model {
         name: info.name.clone(),
         source: info.source.clone(),
         eval: info.eval.clone(),
-        calibration: None,
+        calibration: known.and_then(|model| model.calibration.clone()),
+        train: known.and_then(|model| model.train.clone()),
         recipe: Recipe { ratios: info.variants.iter().map(|variant| variant.ratio).collect(), ..recipe },
         budget: Budget { max_accuracy_drop: info.max_accuracy_drop },
     }

@@ -91,10 +91,10 @@ mod tests {
         let summaries = summarise(&fixture::run());
         let got = render(&summaries[..3]);
         let expected = r#"
-model,device,ratio,effective_ratio,weights_kept,macs_executed,macs_nonzero,file_bytes,load_ns,first_ns,p50_ns,p50_low_ns,p50_high_ns,p90_ns,p90_low_ns,p90_high_ns,p99_ns,p99_low_ns,p99_high_ns,speed_up,speed_up_low,speed_up_high,peak_rss_bytes,peak_allocated_bytes,accuracy_fraction,samples,lost,won,invocations,planned_invocations,values,trust,failures
-digits-cnn,local,0,0,52000,410000,410000,215040,12500000,3012024,1000000.1274885128,980948.3464334935,1019421.9283949217,1081015.2,,,1111350.9466666668,,,,,,9437184,3145728,0.98,200,,,5,5,605,ok,
-digits-cnn,local,0.5,0.5,26000,410000,210000,215040,12500000,2392810,799999.8641248487,783843.2001510083,816489.5510689889,864691.6000000001,,,893125.2000000002,,,1.2500003716656285,1.24181503605595,1.258239660333611,9502720,3167573,0.97,200,3,1,5,5,605,ok,
-digits-cnn,local,0.9,0.895,5460,410000,50000,215040,,,,,,,,,,,,,,,9568256,3189418,0.9,200,17,1,0,5,0,,time at run: the runner was cut off before `finished`: signal 9 | \u{1b}]0;x\u{7}
+model,device,ratio,effective_ratio,weights_kept,macs_executed,macs_nonzero,file_bytes,packed_bytes,packed_codebook_bytes,load_ns,first_ns,p50_ns,p50_low_ns,p50_high_ns,p90_ns,p90_low_ns,p90_high_ns,p99_ns,p99_low_ns,p99_high_ns,speed_up,speed_up_low,speed_up_high,peak_rss_bytes,peak_allocated_bytes,accuracy_fraction,samples,lost,won,invocations,planned_invocations,values,trust,failures
+digits-cnn,local,0,0,52000,410000,410000,215040,,,12500000,3012024,1000000.1274885128,980948.3464334935,1019421.9283949217,1081015.2,,,1111350.9466666668,,,,,,9437184,3145728,0.98,200,,,5,5,605,ok,
+digits-cnn,local,0.5,0.5,26000,410000,210000,215040,98304,24576,12500000,2392810,799999.8641248487,783843.2001510083,816489.5510689889,864691.6000000001,,,893125.2000000002,,,1.2500003716656285,1.24181503605595,1.258239660333611,9502720,3167573,0.97,200,3,1,5,5,605,ok,
+digits-cnn,local,0.9,0.895,5460,410000,50000,215040,,,,,,,,,,,,,,,,,9568256,3189418,0.9,200,17,1,0,5,0,,time at run: the runner was cut off before `finished`: signal 9 | \u{1b}]0;x\u{7}
 "#;
         assert!(got.replace("\r\n", "\n") == expected.trim_start_matches('\n'), "{got}");
     }

@@ -82,7 +82,7 @@ impl Baseline {
             out.push_str(&format!("\n[[model]]\nname = {}\nrecipe = {}\n", quoted(name), quoted(recipe)));
             out.extend(inputs.iter().map(|inputs| format!("inputs = {}\n", quoted(inputs))));
             out.push_str("variants = [\n");
-            for VariantInfo { ratio, sha256, bytes, prunable, removed, parameters, zeros } in variants {
+            for VariantInfo { ratio, sha256, bytes, prunable, removed, parameters, zeros, .. } in variants {
                 // One line a variant: a diff then shows which of them changed.
                 out.push_str(&format!("    {{ ratio = {ratio}, sha256 = {}, bytes = {bytes}, ", quoted(sha256)));
                 out.push_str(&format!("prunable = {prunable}, removed = {removed}, "));
@@ -260,6 +260,7 @@ fn read_variant(table: &mut Table<'_, '_>, others: &[VariantInfo]) -> VariantInf
         removed: count(table, "removed"),
         parameters: count(table, "parameters"),
         zeros: count(table, "zeros"),
+        ..VariantInfo::default()
     }
 }
 
@@ -329,6 +330,7 @@ mod tests {
             removed: (ratio * 52_000.0) as u64,
             parameters: 52_200,
             zeros: (ratio * 52_000.0) as u64,
+            ..VariantInfo::default()
         };
         let runner = |target: &str, triple: &str, number: u64| BaselineRunner {
             target: target.into(),
@@ -540,7 +542,16 @@ variants = [
         for (ratio, sha256, bytes, counts) in variants {
             let (prunable, removed, parameters, zeros) = (counts[0], counts[1], counts[2], counts[3]);
             if all.iter().all(|other| other.ratio != ratio) {
-                all.push(VariantInfo { ratio, sha256, bytes, prunable, removed, parameters, zeros });
+                all.push(VariantInfo {
+                    ratio,
+                    sha256,
+                    bytes,
+                    prunable,
+                    removed,
+                    parameters,
+                    zeros,
+                    ..VariantInfo::default()
+                });
             }
         }
         all

@@ -166,6 +166,11 @@ impl<'d, 'f> Table<'d, 'f> {
         drained.collect()
     }
 
+    /// Of the table as a whole.
+    pub fn wrong(&self, wrong: Wrong) {
+        self.document.wrong(self.span.clone(), wrong);
+    }
+
     /// Notes every key that was not asked for, and every required one that is missing.
     pub fn close(mut self) {
         let absent = self.asked.iter().filter(|(_, present)| !present).map(|(key, _)| *key);
@@ -196,6 +201,18 @@ impl<'d, 'f> Table<'d, 'f> {
     }
 }
 
+/// Where a value is, once it has been read.
+pub struct Place<'d, 'f> {
+    document: &'d Document<'f>,
+    span: Range<usize>,
+}
+
+impl Place<'_, '_> {
+    pub fn wrong(&self, wrong: Wrong) {
+        self.document.wrong(self.span.clone(), wrong);
+    }
+}
+
 /// A value and where it is. Each method below reads it as one type; `None` means that a problem was noted.
 pub struct Value<'d, 'f> {
     document: &'d Document<'f>,
@@ -206,6 +223,10 @@ pub struct Value<'d, 'f> {
 }
 
 impl<'d, 'f> Value<'d, 'f> {
+    pub fn place(&self) -> Place<'d, 'f> {
+        Place { document: self.document, span: self.span.clone() }
+    }
+
     pub fn wrong(&self, wrong: Wrong) {
         self.document.wrong(self.span.clone(), wrong);
     }
@@ -305,6 +326,10 @@ impl<'d, 'f> Value<'d, 'f> {
 
     pub fn is_empty_array(&self) -> bool {
         matches!(&self.value, DeValue::Array(items) if items.is_empty())
+    }
+
+    pub fn is_flag(&self) -> bool {
+        matches!(self.value, DeValue::Boolean(_))
     }
 
     pub fn is_table(&self) -> bool {

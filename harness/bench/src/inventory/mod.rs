@@ -9,6 +9,7 @@ mod load;
 mod model;
 pub(crate) mod names;
 mod problem;
+mod recipe;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -18,4 +19,5 @@ pub use device::DEFAULT_WORKDIR;
 pub use load::{HOST_TARGET, SourceFiles, Surroundings, load};
 pub use names::{UnknownName, is_name, suggest};
 pub use problem::{Problem, SourceFile};
+pub use recipe::{Conflict, Distil, Method, Recipe, Schedule, Scope, Structure, Unit, is_pack_form};
 pub use types::*;

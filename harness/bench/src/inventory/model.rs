@@ -1,9 +1,9 @@
 //! One `models/<name>.toml`: where a trained model is, how it is pruned, what it may lose.
 
 use super::{
-    Budget, Method, Model, Recipe, Scope, Unit,
-    document::{Table, Value, Wrong},
-    names, values,
+    Budget, Distil, Method, Model, Recipe, Schedule, Scope, Unit,
+    document::{Place, Table, Value, Wrong},
+    is_pack_form, values,
 };
 
 /// Paths in the file are relative to `folder`, which is empty or ends in `/`.
@@ -11,8 +11,11 @@ pub fn read_model(name: &str, folder: &str, mut table: Table<'_, '_>, exists: &d
     let path = |value: Value<'_, '_>| value.parse(|text| existing(folder, text, exists));
     let source = table.require("source", "\"my-model/dense.onnx\"").and_then(path);
     let eval = table.take("eval").and_then(path);
-    let calibration = table.take("calibration").and_then(path);
-    let recipe = table.take("prune").and_then(|value| value.table()).map(read_recipe);
+    let (calibration, train) = (table.take("calibration"), table.take("train"));
+    // A file that is misspelled is no reason to say that none is given.
+    let has_samples = calibration.is_some() || train.is_some();
+    let (calibration, train) = (calibration.and_then(path), train.and_then(path));
+    let recipe = table.take("prune").and_then(|value| value.table()).map(|table| read_recipe(table, has_samples));
     let budget = table.take("budget").and_then(|value| value.table()).map(read_budget);
     table.close();
     Model {
@@ -20,6 +23,7 @@ pub fn read_model(name: &str, folder: &str, mut table: Table<'_, '_>, exists: &d
         source: source.unwrap_or_default(),
         eval,
         calibration,
+        train,
         recipe: recipe.unwrap_or_default(),
         budget: budget.unwrap_or_default(),
     }
@@ -31,56 +35,114 @@ fn existing(folder: &str, text: &str, exists: &dyn Fn(&str) -> bool) -> Result<S
     if exists(&path) { Ok(path) } else { Err(Wrong::new(format!("there is no file `{path}`"))) }
 }
 
-fn read_recipe(mut table: Table<'_, '_>) -> Recipe {
+fn read_recipe(table: Table<'_, '_>, has_samples: bool) -> Recipe {
     let default = Recipe::default();
-    let method = table.take("method").and_then(|value| {
-        let known = [
-            ("magnitude", Some(Method::Magnitude)),
-            ("gradient", None),
-            ("taylor", None),
-            ("activation", None),
-            ("random", None),
-        ];
-        value.parse(|text| available("method", text, &known))
+    let mut keys = Keys { table, places: Vec::new(), wrong: false };
+    let method = keys.read("method", |value| value.parse(|text| named("method", text, Method::ALL, Method::name)));
+    let scope = keys.read("scope", |value| value.parse(|text| named("scope", text, Scope::ALL, Scope::name)));
+    let unit = keys.read("unit", |value| {
+        value.parse(|text| Unit::parse(text).ok_or_else(|| Wrong::unknown("unit", text, Unit::NAMES.into_iter())))
     });
-    let scope = table.take("scope").and_then(|value| {
-        let known = [("global", Some(Scope::Global)), ("local", None)];
-        value.parse(|text| available("scope", text, &known))
-    });
-    let unit = table.take("unit").and_then(|value| {
-        let known = [
-            ("weight", Some(Unit::Weight)),
-            ("block-4x1", None),
-            ("2:4", None),
-            ("channel", None),
-            ("head", None),
-            ("layer", None),
-        ];
-        value.parse(|text| available("unit", text, &known))
-    });
-    let ratios = table.take("ratios").map(read_ratios);
-    table.close();
-    Recipe {
+    let ratios = keys.read("ratios", |value| Some(read_ratios(value)));
+    let steps = keys.read("steps", |value| value.whole(1, 100));
+    let schedule =
+        keys.read("schedule", |value| value.parse(|text| named("schedule", text, Schedule::ALL, Schedule::name)));
+    let finetune = keys.read("finetune", |value| value.whole(0, 10_000));
+    let distil = keys.read("distil", read_distil);
+    let rate = keys.read("rate", |value| value.number("more than 0 and at most 1", |rate| rate > 0.0 && rate <= 1.0));
+    let batch = keys.read("batch", |value| value.whole(1, 1 << 16));
+    let seed = keys.read("seed", |value| value.count());
+    let round_to = keys.read("round-to", |value| value.whole(1, 1024));
+    let min_keep =
+        keys.read("min-keep", |value| value.number("a fraction from 0 to 1", |keep| (0.0..=1.0).contains(&keep)));
+    let soft = keys.read("soft", |value| value.flag());
+    let pack = keys.read("pack", |value| value.parse(pack_form));
+    let unit = unit.unwrap_or(default.unit);
+    let steps = steps.unwrap_or(default.steps);
+    let recipe = Recipe {
         method: method.unwrap_or(default.method),
         scope: scope.unwrap_or(default.scope),
-        unit: unit.unwrap_or(default.unit),
-        ratios: ratios.unwrap_or(default.ratios),
+        unit,
+        ratios: ratios.unwrap_or_else(|| unit.only_ratio().map_or(default.ratios, |only| vec![0.0, only])),
+        steps,
+        schedule: schedule.unwrap_or(Schedule::of(steps)),
+        finetune: finetune.unwrap_or(default.finetune),
+        distil: distil.unwrap_or(default.distil),
+        rate,
+        batch,
+        seed,
+        round_to: round_to.unwrap_or(default.round_to),
+        min_keep: min_keep.unwrap_or(default.min_keep),
+        soft: soft.unwrap_or(default.soft),
+        pack,
+    };
+    // What stands in for a mistake may seem to contradict other values.
+    if !keys.wrong {
+        for conflict in recipe.conflicts(has_samples) {
+            keys.wrong_at(conflict.key, Wrong::new(conflict.message));
+        }
+    }
+    keys.table.close();
+    recipe
+}
+
+/// A table's values, each with its place: a conflict between two is known only when all are read.
+struct Keys<'d, 'f> {
+    table: Table<'d, 'f>,
+    places: Vec<(&'static str, Place<'d, 'f>)>,
+    wrong: bool,
+}
+
+impl<'d, 'f> Keys<'d, 'f> {
+    fn read<T>(&mut self, key: &'static str, read: impl FnOnce(Value<'d, 'f>) -> Option<T>) -> Option<T> {
+        let value = self.table.take(key)?;
+        self.places.push((key, value.place()));
+        let read = read(value);
+        self.wrong |= read.is_none();
+        read
+    }
+
+    fn wrong_at(&self, key: &str, wrong: Wrong) {
+        match self.places.iter().find(|(name, _)| *name == key) {
+            Some((_, place)) => place.wrong(wrong),
+            None => self.table.wrong(wrong),
+        }
     }
 }
 
-/// One of the names of which some are only planned: those are told from slips.
-fn available<T: Copy>(what: &str, text: &str, known: &[(&str, Option<T>)]) -> Result<T, Wrong> {
-    values::choose(what, text, known)?.ok_or_else(|| {
-        let ready = known.iter().filter(|(_, value)| value.is_some()).map(|(name, _)| *name);
-        Wrong::new(format!("the {what} `{text}` is not available yet, only {}", names::list(ready)))
-    })
+fn named<T: Copy, const N: usize>(
+    what: &str,
+    text: &str,
+    all: [T; N],
+    name: fn(T) -> &'static str,
+) -> Result<T, Wrong> {
+    values::choose(what, text, &all.map(|one| (name(one), one)))
+}
+
+/// `false`, `true` (which is `"labels"`), `"labels"` or `"free"`.
+fn read_distil(value: Value<'_, '_>) -> Option<Distil> {
+    if value.is_flag() {
+        return value.flag().map(|flag| if flag { Distil::Labels } else { Distil::Not });
+    }
+    value.parse(|text| values::choose("way to distil", text, &Distil::NAMES))
+}
+
+fn pack_form(text: &str) -> Result<String, Wrong> {
+    if is_pack_form(text) {
+        return Ok(text.to_owned());
+    }
+    let message = format!(
+        "`{text}` is no packed form: a layout (`dense`, `csr`, `block-csr-4x1`, `bitmap`) and a kind of \
+                           values (`f32`, `f16`, `int8`, `codebook`), e.g. `bitmap-codebook`"
+    );
+    Err(Wrong::new(message))
 }
 
 /// Ascending and distinct as written, with 0 in front: every ratio is compared with the dense variant.
 fn read_ratios(value: Value<'_, '_>) -> Vec<f64> {
     let mut ratios: Vec<f64> = Vec::new();
     for value in value.items("numbers") {
-        let rule = "at least 0 and less than 1, the fraction of the weights that is removed";
+        let rule = "at least 0 and less than 1, the fraction of the units that is removed";
         let Some(ratio) = value.number(rule, |ratio| (0.0..1.0).contains(&ratio)) else { continue };
         match ratios.last() {
             Some(&last) if last == ratio => {

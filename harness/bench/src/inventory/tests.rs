@@ -155,11 +155,13 @@ fn valid_files_mean_what_they_say() {
             source: "models/cnn/dense.onnx".into(),
             eval: Some("models/cnn/eval.npz".into()),
             calibration: Some("models/cnn/eval.npz".into()),
+            train: None,
             recipe: Recipe {
                 method: Method::Magnitude,
                 scope: Scope::Global,
                 unit: Unit::Weight,
                 ratios: vec![0.0, 0.5, 0.9],
+                ..Recipe::default()
             },
             budget: Budget { max_accuracy_drop: Some(0.01) },
         }
@@ -197,7 +199,7 @@ cpus = [3, "2", 3]
 --- models/cnn.toml
 source = "cnn/dens.onnx"
 [prune]
-method = "taylor"
+method = "tailor"
 unit = "wieght"
 ratios = [0.5, 1.5, 0.2]
 "#,
@@ -214,9 +216,9 @@ devices/pi4.toml:5:1: unknown key `governer` in `[conditions]`; did you mean `go
 devices/pi4.toml:6:12: `conditions.cpus` must be a whole number, not a string
 devices/pi4.toml:6:17: CPU 3 is already in the list
 models/cnn.toml:1:10: there is no file `models/cnn/dens.onnx`
-models/cnn.toml:3:10: the method `taylor` is not available yet, only `magnitude`
+models/cnn.toml:3:10: unknown method `tailor`; did you mean `taylor`?
 models/cnn.toml:4:8: unknown unit `wieght`; did you mean `weight`?
-models/cnn.toml:5:16: `prune.ratios` must be at least 0 and less than 1, the fraction of the weights that is removed
+models/cnn.toml:5:16: `prune.ratios` must be at least 0 and less than 1, the fraction of the units that is removed
 models/cnn.toml:5:21: ratios must ascend, but 0.2 follows 0.5
 ",
     );
@@ -460,7 +462,7 @@ fn ratios() {
             Err(problems) => check(&input, problems),
         }
     }
-    let out_of_range = "`prune.ratios` must be at least 0 and less than 1, the fraction of the weights that is removed";
+    let out_of_range = "`prune.ratios` must be at least 0 and less than 1, the fraction of the units that is removed";
     ratios("[0.25, 0.5]", Ok(&[0.0, 0.25, 0.5]));
     ratios("[]", Ok(&[0.0]));
     ratios("[0, 0.5]", Ok(&[0.0, 0.5]));
@@ -470,4 +472,74 @@ fn ratios() {
     }
     ratios("[0.5, 0.5]", Err("models/m.toml:3:16: the ratio 0.5 is already in the list\n"));
     ratios("0.5", Err("models/m.toml:3:10: `prune.ratios` must be an array of numbers, not a number\n"));
+}
+
+#[test]
+fn recipes() {
+    #[track_caller]
+    fn recipe(lines: &str, expected: &str) {
+        check(&format!("--- models/m.toml\nsource = 'cnn/dense.onnx'\n{lines}\n"), expected);
+    }
+    let samples = "train = 'cnn/eval.npz'\n[prune]\n";
+    let all = "method = 'taylor'\nscope = 'local'\nunit = 'block-4x1'\nsteps = 3\nschedule = 'cubic'\nfinetune = 15\n\
+               distil = 'free'\nrate = 0.002\nbatch = 16\nseed = 7\nsoft = true\npack = 'bitmap-codebook'";
+    recipe(&format!("{samples}{all}"), "");
+    let model =
+        &load_text(&format!("--- models/m.toml\nsource = 'cnn/dense.onnx'\n{samples}{all}")).unwrap().models["m"];
+    assert_eq!(model.train.as_deref(), Some("models/cnn/eval.npz"));
+    assert_eq!(
+        model.recipe,
+        Recipe {
+            method: Method::Taylor,
+            scope: Scope::Local,
+            unit: Unit::Block { rows: 4, columns: 1 },
+            ratios: vec![0.0, 0.5, 0.8, 0.9, 0.95],
+            steps: 3,
+            schedule: Schedule::Cubic,
+            finetune: 15,
+            distil: Distil::Free,
+            rate: Some(0.002),
+            batch: Some(16),
+            seed: Some(7),
+            round_to: 1,
+            min_keep: 0.0,
+            soft: true,
+            pack: Some("bitmap-codebook".into()),
+        }
+    );
+    // What can be told of what is written, is.
+    let of = |lines: &str| {
+        load_text(&format!("--- models/m.toml\nsource = 'cnn/dense.onnx'\n{samples}{lines}")).unwrap().models["m"]
+            .recipe
+            .clone()
+    };
+    assert_eq!(of("unit = '2:4'").ratios, [0.0, 0.5]);
+    assert_eq!(of("steps = 2\nfinetune = 1").schedule, Schedule::Geometric);
+    assert_eq!(of("finetune = 1\ndistil = true").distil, Distil::Labels);
+    assert_eq!(of("distil = false").distil, Distil::Not);
+
+    recipe(
+        "[prune]\nmethod = 'taylor'\nunit = '2:4'\nratios = [0, 0.75]\nsteps = 3\nschedule = 'one-shot'\nfinetune = 5\n\
+         round-to = 8\nsoft = true",
+        "models/m.toml:3:10: the method `taylor` looks at samples, and there are none: `calibration` or `train` names an `.npz` of some\n\
+         models/m.toml:5:10: with the unit `2:4` the ratio is 0.5, not 0.75\n\
+         models/m.toml:7:12: one-shot is one step, but `steps` is 3\n\
+         models/m.toml:8:12: fine-tuning needs samples, and there are none: `calibration` or `train` names an `.npz` of some\n\
+         models/m.toml:9:12: with the unit `2:4` no tensor shrinks whose size could be rounded\n",
+    );
+    recipe(
+        &format!(
+            "{samples}unit = '4:2'\nsteps = 0\nschedule = 'cubik'\ndistil = 'lables'\nrate = 2\nmin-keep = 10\npack = 'zip'\nfine-tune = 3"
+        ),
+        "models/m.toml:4:8: unknown unit `4:2` (known: `weight`, `2:4`, `block-4x1`, `channel`, `neuron`, `head`, `hidden`, `layer`, `structure`)\n\
+         models/m.toml:5:9: `prune.steps` must be from 1 to 100\n\
+         models/m.toml:6:12: unknown schedule `cubik`; did you mean `cubic`?\n\
+         models/m.toml:7:10: unknown way to distil `lables`; did you mean `labels`?\n\
+         models/m.toml:8:8: `prune.rate` must be more than 0 and at most 1\n\
+         models/m.toml:9:12: `prune.min-keep` must be a fraction from 0 to 1\n\
+         models/m.toml:10:8: `zip` is no packed form: a layout (`dense`, `csr`, `block-csr-4x1`, `bitmap`) and a kind of values (`f32`, `f16`, `int8`, `codebook`), e.g. `bitmap-codebook`\n\
+         models/m.toml:11:1: unknown key `fine-tune` in `[prune]`; did you mean `finetune`?\n",
+    );
+    // A training set that is not there is one mistake.
+    recipe("train = 'x.npz'\n[prune]\nfinetune = 3", "models/m.toml:2:9: there is no file `models/x.npz`\n");
 }

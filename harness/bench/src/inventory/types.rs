@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::recipe::Recipe;
+
 /// Targets, devices and models by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inventory {
@@ -161,57 +163,10 @@ pub struct Model {
     pub eval: Option<String>,
     /// `.npz` with samples for methods that look at activations or gradients.
     pub calibration: Option<String>,
+    /// `.npz` with samples for fine-tuning.
+    pub train: Option<String>,
     pub recipe: Recipe,
     pub budget: Budget,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Recipe {
-    pub method: Method,
-    pub scope: Scope,
-    pub unit: Unit,
-    /// Ascending, distinct, each in [0, 1); 0 (the dense variant) is always among them.
-    pub ratios: Vec<f64>,
-}
-
-/// What is done to a model whose file says nothing of pruning, or that has no file.
-impl Default for Recipe {
-    fn default() -> Recipe {
-        Recipe {
-            method: Method::Magnitude,
-            scope: Scope::Global,
-            unit: Unit::Weight,
-            ratios: vec![0.0, 0.5, 0.8, 0.9, 0.95],
-        }
-    }
-}
-
-/// How the importance of a weight is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// Absolute value.
-    Magnitude,
-}
-
-/// What weights compete with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// All weights of the model.
-    Global,
-}
-
-/// What is removed together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    Weight,
-}
-
-impl Recipe {
-    /// For tables and stored runs, e.g. `magnitude, global, weight`.
-    pub fn describe(&self) -> String {
-        let Recipe { method: Method::Magnitude, scope: Scope::Global, unit: Unit::Weight, .. } = self;
-        "magnitude, global, weight".to_owned()
-    }
 }
 
 /// The release's contract.

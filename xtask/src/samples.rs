@@ -1,0 +1,64 @@
+//! A user's `.npz` as the pruner takes it: one tensor for each input of the network, in its order, and classes.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use espalier_fleet::eval_set::{self, ModelAxis, ModelInput};
+use espalier_protocol::tensor::{DType, Tensor as WireTensor};
+use espalier_prune::{
+    Axis, Inspection, Port,
+    samples::{Array, Samples, Tensor},
+};
+
+use crate::context::usage;
+
+/// `what` says what the samples are for, e.g. `training set`.
+///
+/// # Errors
+/// A file that cannot be used, as a mistake of whoever gave it.
+pub fn read(what: &str, path: &Path, model: &Inspection) -> Result<Samples> {
+    let set = eval_set::read_as(what, path, Some(&wanted(model))).map_err(|error| usage(format!("{error:#}")))?;
+    let cannot = || format!("the {what} `{}` cannot be used", path.display());
+    let labels = set.labels.map(|labels| labels.into_iter().map(usize::try_from).collect::<Result<_, _>>());
+    let labels = labels.transpose().map_err(|_| usage(format!("{}: it has labels `y` below 0", cannot())))?;
+    let mut inputs = Vec::new();
+    for (index, port) in model.inputs.iter().enumerate() {
+        let is_its = |tensor: &&WireTensor| tensor.header.name == port.name || index == 0 && tensor.header.name == "x";
+        let tensor = set.inputs.iter().find(is_its).with_context(|| format!("no samples for input `{}`", port.name));
+        inputs.push(tensor_of(tensor?, port.dtype)?);
+    }
+    Ok(Samples { inputs, labels })
+}
+
+fn tensor_of(wire: &WireTensor, dtype: &str) -> Result<Tensor> {
+    let shape = wire.header.shape.iter().map(|axis| usize::try_from(*axis)).collect::<Result<Vec<_>, _>>()?;
+    Ok(match wire.header.dtype {
+        DType::F32 => {
+            let values = wire.bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value));
+            Tensor::F32(Array::new(shape, values.collect()))
+        }
+        DType::I64 => {
+            let values = wire.bytes.as_chunks().0.iter().map(|value| i64::from_le_bytes(*value));
+            // The wire has no truth values, the engine does.
+            if dtype == "bool" {
+                Tensor::Bool(Array::new(shape, values.map(|value| value != 0).collect()))
+            } else {
+                Tensor::I64(Array::new(shape, values.collect()))
+            }
+        }
+    })
+}
+
+/// What the model wants to be fed, in the eval set's words.
+pub fn wanted(inspection: &Inspection) -> Vec<ModelInput> {
+    let axis = |axis: &Axis| match axis {
+        Axis::Fixed(length) => ModelAxis::Fixed(*length),
+        Axis::Free(name) => ModelAxis::Free(name.clone()),
+    };
+    let input = |port: &Port| ModelInput {
+        name: port.name.clone(),
+        dtype: port.dtype.to_owned(),
+        axes: port.axes.as_ref().map(|axes| axes.iter().map(axis).collect()),
+    };
+    inspection.inputs.iter().map(input).collect()
+}
