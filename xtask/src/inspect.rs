@@ -58,13 +58,23 @@ fn told(name: &str, file: &Bytes, inspection: &Inspection, structure: &Structure
         }
     }
     text += &format!("{} parameters, {} of them prunable weights\n", inspection.parameters, inspection.prunable);
-    for tensor in &inspection.tensors {
+    match &inspection.macs {
+        Some(macs) => {
+            let sum = |part: fn(&(u64, u64)) -> u64| macs.iter().map(part).fold(0, u64::saturating_add);
+            let (all, nonzero) = (sum(|macs| macs.0), sum(|macs| macs.1));
+            text += &format!("{all} multiply-accumulates a sample, {nonzero} of them with a weight that is not zero\n");
+        }
+        None => text += "how many multiply-accumulates a sample takes, the file does not tell\n",
+    }
+    for (index, tensor) in inspection.tensors.iter().enumerate() {
+        let macs = inspection.macs.as_ref().and_then(|macs| macs.get(index));
         let share = 100.0 * tensor.zeros as f64 / tensor.weights.max(1) as f64;
         text += &format!(
-            "  {:<40} {:>10} weights {:<18} {share:5.1} % zero\n",
+            "  {:<40} {:>10} weights {:<18} {share:5.1} % zero{}\n",
             sanitise(&tensor.name),
             tensor.weights,
-            format!("{:?}", tensor.shape)
+            format!("{:?}", tensor.shape),
+            macs.map(|(all, _)| format!(" {all:>12} MACs")).unwrap_or_default()
         );
     }
     for untouched in &inspection.untouched {
@@ -123,8 +133,12 @@ fn json(file: &Bytes, inspection: &Inspection, structure: &Structure) -> serde_j
         serde_json::json!({ "name": port.name, "dtype": port.dtype, "axes": axes })
     };
     let ports = |ports: &[Port]| ports.iter().map(port).collect::<Vec<_>>();
-    let tensors = inspection.tensors.iter().map(|tensor| {
-        serde_json::json!({ "name": tensor.name, "shape": tensor.shape, "weights": tensor.weights, "zeros": tensor.zeros })
+    let tensors = inspection.tensors.iter().enumerate().map(|(index, tensor)| {
+        let macs = inspection.macs.as_ref().and_then(|macs| macs.get(index));
+        serde_json::json!({
+            "name": tensor.name, "shape": tensor.shape, "weights": tensor.weights, "zeros": tensor.zeros,
+            "macs": macs.map(|macs| macs.0), "macs_nonzero": macs.map(|macs| macs.1),
+        })
     });
     let untouched = inspection.untouched.iter().map(|untouched| {
         serde_json::json!({

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use espalier_bench::inventory::{self, Distil};
 use espalier_prune::{
-    Amount, Bytes, Manifest, Method, PruneError, Recipe, Samples, Scope, Unit, structure,
+    Amount, Bytes, Macs, Manifest, Method, PruneError, Recipe, Samples, Scope, Unit, structure,
     tune::{self, Event, Grade, Options, Plan, Schedule, Search, Stage, Watch},
 };
 
@@ -49,6 +49,26 @@ impl Material {
     /// # Errors
     /// What the pruner refuses, as it says it.
     pub fn make(&self, recipe: &inventory::Recipe, wanted: Wanted, watch: &mut Watch<'_>) -> Result<Made, PruneError> {
+        let mut made = self.made(recipe, wanted, watch)?;
+        if made.manifest.macs.is_none() {
+            made.manifest.macs = self.macs(&made.bytes);
+        }
+        Ok(made)
+    }
+
+    /// Of what came about in several steps, or shrank: both files are looked at.
+    fn macs(&self, pruned: &Bytes) -> Option<Macs> {
+        let of = |model: &Bytes| {
+            let macs = espalier_prune::inspect(model).ok()?.macs?;
+            Some(macs.iter().fold((0u64, 0u64), |(all, nonzero), (one, other)| {
+                (all.saturating_add(*one), nonzero.saturating_add(*other))
+            }))
+        };
+        let ((dense, dense_nonzero), (pruned, pruned_nonzero)) = (of(&self.dense)?, of(pruned)?);
+        Some(Macs { dense, dense_nonzero, pruned, pruned_nonzero })
+    }
+
+    fn made(&self, recipe: &inventory::Recipe, wanted: Wanted, watch: &mut Watch<'_>) -> Result<Made, PruneError> {
         let samples = self.train.as_ref().or(self.calibration.as_ref());
         match (wanted, samples) {
             (Wanted::Amount(amount), Some(samples)) if recipe.is_tuned() && !amount.is_nothing() => {
