@@ -81,10 +81,11 @@ impl FromStr for Schedule {
     }
 }
 
-/// `epochs` over `steps`: as evenly as can be, what is over to the last, after which nothing is removed any more.
+/// `epochs` over `steps`: as evenly as can be, but twice as many for the last, after which nothing is removed any more, and what is over too.
 pub fn share(epochs: usize, steps: usize) -> Vec<usize> {
-    let each = epochs / steps.max(1);
-    (1..=steps).map(|step| if step == steps { epochs - each * (steps - 1) } else { each }).collect()
+    let before = steps.saturating_sub(1);
+    let each = if before == 0 { 0 } else { epochs / (steps + 1) };
+    (0..steps).map(|step| if step == before { epochs - each * before } else { each }).collect()
 }
 
 #[cfg(test)]
@@ -126,9 +127,10 @@ mod tests {
 
     #[test]
     fn epochs_are_shared() {
-        assert_eq!(share(15, 3), [5, 5, 5]);
-        assert_eq!(share(8, 3), [2, 2, 4]);
-        assert_eq!(share(1, 3), [0, 0, 1]);
+        assert_eq!(share(15, 1), [15]);
+        assert_eq!(share(16, 3), [4, 4, 8]);
+        assert_eq!(share(15, 3), [3, 3, 9]);
+        assert_eq!(share(2, 3), [0, 0, 2]);
         assert_eq!(share(0, 2), [0, 0]);
     }
 }

@@ -6,5 +6,6 @@ mod exports;
 mod importance;
 mod roles;
 mod shipped;
+mod taught;
 mod tune;
 mod units;
