@@ -45,6 +45,9 @@ fn crates_depend_along_the_arrows_only() {
     for (name, folder, allowed) in ARROWS {
         let manifest = read_toml(&format!("{folder}/Cargo.toml"));
         assert_eq!(manifest["package"]["name"].as_str(), Some(name), "the crate in `{folder}`");
+        let shipped = manifest.get("dependencies").and_then(Value::as_table);
+        let links_fixtures = shipped.is_some_and(|table| table.contains_key(FIXTURES.0));
+        assert!(!links_fixtures, "`{name}` may have `{}` for its tests only", FIXTURES.0);
         let used = own_dependencies(&manifest);
         let allowed: BTreeSet<String> = allowed.iter().map(|name| (*name).to_owned()).collect();
         assert_eq!(used, allowed, "what `{name}` depends on (left) is not what ARCHITECTURE.md says (right)");
@@ -167,8 +170,6 @@ fn shipped_targets_devices_and_models_are_valid() {
 /// The crates of this workspace among all kinds of dependencies.
 fn own_dependencies(manifest: &Table) -> BTreeSet<String> {
     let kinds = ["dependencies", "dev-dependencies", "build-dependencies"];
-    let shipped = manifest.get("dependencies").and_then(Value::as_table);
-    assert!(!shipped.is_some_and(|table| table.contains_key(FIXTURES.0)), "`{}` is for tests only", FIXTURES.0);
     let platforms = manifest.get("target").and_then(Value::as_table).into_iter().flat_map(Table::values);
     let places = platforms.filter_map(Value::as_table).chain([manifest]);
     let tables = places.flat_map(|place| kinds.iter().filter_map(|kind| place.get(*kind)?.as_table()));
