@@ -5,7 +5,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use espalier_prune::{Bytes, PruneError, Recipe, inspect, prune};
+use espalier_engine::{Array, Tensor};
+use espalier_prune::{Bytes, Method, PruneError, Recipe, Samples, Scope, Unit, inspect, prune};
 use proptest::prelude::*;
 
 static DIGITS: &[u8] = include_bytes!("../../../models/digits-cnn/dense.onnx");
@@ -45,6 +46,17 @@ fn survives(file: &Bytes) -> Result<(), PruneError> {
     Ok(())
 }
 
+/// Everything that runs the network, and every unit; whatever comes of it.
+fn survives_all(file: &Bytes, which: usize) {
+    let samples = Samples { inputs: vec![Tensor::F32(Array::filled([3, 1, 8, 8], 0.5))], labels: Some(vec![0, 1, 2]) };
+    let method = Method::ALL[which % Method::ALL.len()];
+    let unit: Unit = ["weight", "block-4x1", "block-1x8", "2:4"][which % 4].parse().unwrap();
+    let scope = Scope::ALL[which % 2];
+    let Ok(pruned) = prune(file, &Recipe::new(method, scope, unit, 0.5), Some(&samples)) else { return };
+    let zeros: u64 = inspect(&pruned.bytes).unwrap().tensors.iter().map(|tensor| tensor.zeros).sum();
+    assert!(zeros >= pruned.manifest.removed);
+}
+
 #[test]
 fn a_cut_file_is_an_error_wherever_it_is_cut() {
     // Every cut near the ends, where the small fields are, and some within the weights.
@@ -65,6 +77,16 @@ proptest! {
             file[index.index(DIGITS.len())] ^= 1 << bit;
         }
         survives(&file.into()).ok();
+    }
+
+    #[test]
+    fn every_method_and_unit(writes in prop::collection::vec((0..1600usize, any::<u8>()), 0..4), which in 0..28usize) {
+        let mut file = DIGITS.to_vec();
+        for (index, byte) in writes {
+            let index = if index < 1300 { index } else { file.len() - (index - 1299) };
+            file[index] = byte;
+        }
+        survives_all(&file.into(), which);
     }
 
     /// The structure, not the weights: the nodes come first in the file, inputs and operator sets last.
