@@ -293,3 +293,39 @@ fn hidden(states: &Array<f32>, initial: Option<&Array<f32>>, attributes: &Attrib
     }
     Ok(sums)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::AttributeProto;
+
+    /// Two steps, two directions, one sample, two units; states are 1, 2, 3, … in the order of the operator's first output.
+    #[track_caller]
+    fn check(direction: &str, batch_first: bool, initial: Option<&[f32]>, expected: &[f64]) {
+        let directions = if direction == "bidirectional" { 2 } else { 1 };
+        let attribute = |name: &str| AttributeProto { name: Some(name.into()), ..AttributeProto::default() };
+        let proto = NodeProto {
+            attribute: vec![
+                AttributeProto { s: Some(direction.to_owned().into()), ..attribute("direction") },
+                AttributeProto { i: Some(i64::from(batch_first)), ..attribute("layout") },
+            ],
+            ..NodeProto::default()
+        };
+        let shape = if batch_first { [1, 2, directions, 2] } else { [2, directions, 1, 2] };
+        let states = Array::new(shape, (1..=4 * directions).map(|state| state as f32).collect());
+        let initial = initial.map(|initial| Array::new([directions, 1, 2], initial.to_vec()));
+        assert_eq!(hidden(&states, initial.as_ref(), &Attributes(&proto)).unwrap(), expected);
+    }
+
+    /// Into each step goes the state before it: of the first step, the initial one, and the last state goes nowhere.
+    #[test]
+    fn states_before_each_step() {
+        check("forward", false, None, &[1.0, 4.0]);
+        check("reverse", false, None, &[9.0, 16.0]);
+        check("forward", false, Some(&[1.0, 1.0]), &[2.0, 5.0]);
+        // Step 0 has states 1 2 | 3 4, step 1 has 5 6 | 7 8.
+        check("bidirectional", false, None, &[1.0, 4.0, 49.0, 64.0]);
+        check("bidirectional", true, None, &[1.0, 4.0, 49.0, 64.0]);
+        check("bidirectional", false, Some(&[1.0, 0.0, 0.0, 2.0]), &[2.0, 4.0, 49.0, 68.0]);
+    }
+}

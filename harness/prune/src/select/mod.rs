@@ -104,15 +104,15 @@ impl<'a, 's> Selection<'a, 's> {
         let mut removed = already.map_or_else(|| vec![false; weight.count as usize], <[bool]>::to_vec);
         let units = Units::of(weight, self.unit);
         let scores = self.scores(tensor)?;
-        let removed_units = if let Units::Groups { .. } = units {
-            if self.cuts.is_empty() { 0 } else { units.mark_groups(&scores, &mut removed) }
-        } else {
-            let index = if self.cuts.len() == 1 { 0 } else { tensor };
-            let mut goes = Vec::with_capacity(units.count() as usize);
-            let cut = &mut self.cuts[index];
-            units.keys(&scores, already, |key| goes.push(cut.removes(key)));
-            let mut goes = goes.into_iter();
-            units.mark(&mut removed, || goes.next().unwrap_or(false))
+        let index = if self.cuts.len() == 1 { 0 } else { tensor };
+        let removed_units = match (&units, self.cuts.get_mut(index)) {
+            (_, None) => 0,
+            (Units::Groups { .. }, Some(_)) => units.mark_groups(&scores, &mut removed),
+            (_, Some(cut)) => {
+                let mut goes = Vec::with_capacity(units.count() as usize);
+                units.keys(&scores, already, |key| goes.push(cut.removes(key)));
+                units.mark(&mut removed, goes)
+            }
         };
         Ok(Removal { removed, units: units.count(), removed_units })
     }

@@ -81,26 +81,23 @@ impl Units {
         }
     }
 
-    /// Marks in `removed` every weight of those units that `goes` says yes to; it is asked once a unit, in order.
-    pub fn mark(&self, removed: &mut [bool], mut goes: impl FnMut() -> bool) -> u64 {
-        let mut units = 0;
+    /// Marks in `removed` every weight of those units that go, in their order; says how many those are.
+    pub fn mark(&self, removed: &mut Vec<bool>, goes: Vec<bool>) -> u64 {
+        let count = goes.iter().map(|goes| u64::from(*goes)).sum();
         match self {
-            Units::Weights(_) => {
-                for removed in removed {
-                    let unit = goes();
-                    units += u64::from(unit);
-                    *removed |= unit;
-                }
+            // What was removed before has the lowest of keys, and went first.
+            Units::Weights(_) => *removed = goes,
+            Units::Blocks { .. } => {
+                let mut goes = goes.into_iter();
+                self.blocks(|elements| {
+                    if goes.next().unwrap_or(false) {
+                        elements.for_each(|element| removed[element] = true);
+                    }
+                });
             }
-            Units::Blocks { .. } => self.blocks(|elements| {
-                if goes() {
-                    units += 1;
-                    elements.for_each(|element| removed[element] = true);
-                }
-            }),
             Units::Groups { .. } | Units::None => {}
         }
-        units
+        count
     }
 
     fn blocks(&self, mut f: impl FnMut(&mut dyn Iterator<Item = usize>)) {
