@@ -6,6 +6,7 @@ mod connections;
 mod gate;
 mod host;
 mod models;
+mod ops;
 mod packed;
 mod reports;
 mod runners;

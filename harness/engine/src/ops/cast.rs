@@ -5,7 +5,11 @@
 
 use espalier_onnx::tensor_proto::DataType;
 
-use super::{Attributes, Backward, Forward, InputGradients, Operator, strided::View, support::*};
+use super::{
+    Attributes, Backward, Forward, InputGradients, Operator,
+    strided::{View, broadcast_shape},
+    support::*,
+};
 use crate::{Array, Tensor};
 
 pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
@@ -21,6 +25,7 @@ pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
             let axis = blockless(node)?;
             Ok(Box::new(Quantize { axis, least, most }) as Box<dyn Operator>)
         })(),
+        "MatMulInteger" => Ok(Box::new(MatMulInteger)),
         "DynamicQuantizeLinear" => Ok(Box::new(DynamicQuantize)),
         _ => return None,
     })
@@ -196,6 +201,56 @@ impl Operator for DynamicQuantize {
         let outputs =
             vec![Tensor::I64(quantised), Tensor::F32(Array::scalar(scale)), Tensor::I64(Array::scalar(zero as i64))];
         Ok(Forward { outputs, saved: None })
+    }
+}
+
+/// A product of quantised matrices. A zero point is one for all, or (of the right factor) one for each column.
+#[derive(Debug)]
+struct MatMulInteger;
+
+impl Operator for MatMulInteger {
+    fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
+        let (a, b) = (input(inputs, 0)?.i64()?, input(inputs, 1)?.i64()?);
+        let ([outer_a @ .., rows, depth], [outer_b @ .., other, columns]) = (a.shape(), b.shape()) else {
+            return Err(format!("matrices are needed, not tensors of shapes {:?} and {:?}", a.shape(), b.shape()));
+        };
+        if depth != other {
+            return Err(format!("shapes {:?} and {:?} do not fit for a product", a.shape(), b.shape()));
+        }
+        let outer = broadcast_shape([outer_a, outer_b])?;
+        let shape = [&outer[..], &[*rows, *columns]].concat();
+        let count = elements(&shape)?;
+        let zero = |index, columns: usize| match optional(inputs, index) {
+            None => Ok(vec![0; columns]),
+            Some(zero) => match zero.i64()?.data() {
+                [zero] => Ok(vec![*zero; columns]),
+                zeros if zeros.len() == columns && zero.shape().len() == 1 => Ok(zeros.to_vec()),
+                _ => Err(format!("zero points of shape {:?} are not known here", zero.shape())),
+            },
+        };
+        let zero_a = match optional(inputs, 2) {
+            None => 0,
+            Some(zero) => single(zero.i64()?, "the zero point of the left factor")?,
+        };
+        let zero_b = zero(3, *columns)?;
+        let starts = |from: &[usize], size: usize| -> Result<Vec<usize>, String> {
+            Ok(View::broadcast(from, &outer)?.read(&(0..elements(from)?).map(|at| at * size).collect::<Vec<_>>()))
+        };
+        let (starts_a, starts_b) = (starts(outer_a, rows * depth)?, starts(outer_b, depth * columns)?);
+        let mut out = vec![0i64; count];
+        for (product, (start_a, start_b)) in starts_a.into_iter().zip(starts_b).enumerate() {
+            for row in 0..*rows {
+                let into = &mut out[(product * rows + row) * columns..][..*columns];
+                for step in 0..*depth {
+                    let left = a.data()[start_a + row * depth + step].wrapping_sub(zero_a);
+                    let right = &b.data()[start_b + step * columns..][..*columns];
+                    for ((sum, right), zero) in into.iter_mut().zip(right).zip(&zero_b) {
+                        *sum = sum.wrapping_add(left.wrapping_mul(right.wrapping_sub(*zero)));
+                    }
+                }
+            }
+        }
+        Ok(Forward::one(Tensor::I64(Array::new(shape, out))))
     }
 }
 

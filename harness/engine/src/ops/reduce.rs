@@ -105,8 +105,8 @@ impl Groups {
 }
 
 impl Reduce {
-    /// The axes that go; `None` where everything stays as it is.
-    fn axes(&self, inputs: &[Option<&Tensor>]) -> Result<Option<Vec<usize>>, String> {
+    /// The axes that go; none where each element is reduced alone.
+    fn axes(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<usize>, String> {
         let rank = input(inputs, 0)?.shape().len();
         let named = match (&self.axes, optional(inputs, 1)) {
             (Some(axes), _) => axes.as_slice(),
@@ -114,9 +114,9 @@ impl Reduce {
             (None, None) => &[],
         };
         match named {
-            [] if self.nothing_of_nothing => Ok(None),
-            [] => Ok(Some((0..rank).collect())),
-            named => axes(named, rank).map(Some),
+            [] if self.nothing_of_nothing => Ok(Vec::new()),
+            [] => Ok((0..rank).collect()),
+            named => axes(named, rank),
         }
     }
 }
@@ -196,8 +196,7 @@ impl Reduction {
 impl Operator for Reduce {
     fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
         let x = input(inputs, 0)?;
-        let Some(reduced) = self.axes(inputs)? else { return Ok(Forward::one(x.clone())) };
-        let groups = Groups::new(x.shape(), &reduced)?;
+        let groups = Groups::new(x.shape(), &self.axes(inputs)?)?;
         let shape = if self.keep_axes { groups.kept.clone() } else { groups.dropped.clone() };
         Ok(Forward::one(match x {
             Tensor::F32(x) => Tensor::F32(Array::new(shape, groups.reduce(x.data(), |group| self.by.floats(group))?)),
@@ -221,11 +220,7 @@ impl Operator for Reduce {
             let (x, y) = (input(&pass.inputs, 0)?.f32()?, input(&pass.outputs, 0)?.f32()?);
             let g = output_gradient(&pass.gradients, 0, y.shape());
             let mut gradients = vec![None; pass.inputs.len()];
-            let Some(reduced) = self.axes(&pass.inputs)? else {
-                gradients[0] = Some(g);
-                return Ok(gradients);
-            };
-            let groups = Groups::new(x.shape(), &reduced)?;
+            let groups = Groups::new(x.shape(), &self.axes(&pass.inputs)?)?;
             let mut sorted = Vec::with_capacity(x.len());
             let mut values = y.data().iter().zip(g.data());
             groups.reduce(x.data(), |group| {

@@ -154,15 +154,21 @@ fn slice(
         if step == 0 {
             return Err("a step of 0 leads nowhere".into());
         }
+        if extent == 0 {
+            continue;
+        }
         // Counted from the end where negative, then brought to where a walk in that direction may begin and end.
-        let (least, most) = if step > 0 { (0, extent) } else { (-1, extent - 1) };
         let place =
-            |place: i64| (if place < 0 { place.saturating_add(extent) } else { place }).clamp(least, most.max(least));
-        let (start, end) = (place(starts[index]), place(ends[index]));
-        let distance = if step > 0 { end - start } else { start - end };
+            |place: i64, least, most| (if place < 0 { place.saturating_add(extent) } else { place }).clamp(least, most);
+        let distance = if step > 0 {
+            place(ends[index], 0, extent) - place(starts[index], 0, extent)
+        } else {
+            place(starts[index], 0, extent - 1) - place(ends[index], -1, extent - 1)
+        };
+        let start = place(starts[index], 0, if step > 0 { extent } else { extent - 1 });
         let count = if distance <= 0 { 0 } else { (distance as u64).div_ceil(step.unsigned_abs()) as usize };
         let step = isize::try_from(step).unwrap_or(isize::MAX);
-        view = view.sliced(axis, start.max(0) as usize, if count > 1 { step } else { 1 }, count);
+        view = view.sliced(axis, start as usize, if count > 1 { step } else { 1 }, count);
     }
     Ok(view)
 }

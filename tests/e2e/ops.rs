@@ -1,0 +1,99 @@
+//! Single operators of the engine against onnxruntime, over random shapes and attributes. Gradients are held against differences of our own
+//! forward elsewhere, which cannot see a forward that means something else than ONNX does; this can.
+
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
+
+use espalier_engine::{Keep, Network, Tensor};
+use espalier_onnx::{Bytes, Model, TensorProto};
+use espalier_tests::{python, shipped};
+use prost::Message;
+
+#[path = "ops/cases.rs"]
+mod cases;
+#[path = "ops/random.rs"]
+mod random;
+
+use cases::Case;
+
+/// Relative to the largest value of a tensor.
+const TOLERANCE: f32 = 1e-5;
+
+#[test]
+fn operators_mean_what_they_mean_in_onnxruntime() {
+    let name = "operators_mean_what_they_mean_in_onnxruntime";
+    let Some(python) = python(name) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let cases = cases::all();
+    for (index, case) in cases.iter().enumerate() {
+        let stem = folder.path().join(format!("{index:05}"));
+        fs::write(stem.with_extension("onnx"), case.model().encode_to_vec()).unwrap();
+        for (place, fed) in case.fed().enumerate() {
+            fs::write(stem.with_extension(format!("in.{place}")), fed.encode_to_vec()).unwrap();
+        }
+    }
+    let output = Command::new(python).arg(shipped("tests/oracle/ops.py")).arg(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let mut tally: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for (index, case) in cases.iter().enumerate() {
+        let stem = folder.path().join(format!("{index:05}"));
+        let [compared, refused] = tally.entry(&case.op).or_default();
+        if let Ok(why) = fs::read_to_string(stem.with_extension("refused")) {
+            *refused += 1;
+            if std::env::var_os("ESPALIER_SHOW_REFUSED").is_some() {
+                println!("{case}: onnxruntime refuses: {}", why.lines().next().unwrap_or(""));
+            }
+            continue;
+        }
+        *compared += 1;
+        if let Err(why) = compare(case, &stem) {
+            wrong.push(format!("{case}: {why}"));
+        }
+    }
+    println!("{} cases", cases.len());
+    for (op, [compared, refused]) in &tally {
+        println!("{op}: {compared} compared, {refused} refused by onnxruntime");
+    }
+    assert!(wrong.is_empty(), "{} of {} are wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    let never: Vec<_> = tally.iter().filter(|(_, [compared, _])| *compared == 0).map(|(op, _)| *op).collect();
+    assert!(never.is_empty(), "onnxruntime refused every case of {never:?}: the cases are wrong");
+}
+
+fn compare(case: &Case, stem: &Path) -> Result<(), String> {
+    let bytes = Bytes::from(case.model().encode_to_vec());
+    let model = Model::decode(&bytes).map_err(|error| error.to_string())?;
+    let network = Network::new(&model).map_err(|error| error.to_string())?;
+    let feeds: Vec<Tensor> = case.fed().map(|fed| Tensor::of("fed", fed).unwrap()).collect();
+    let run = network.run(&feeds, Keep::Outputs).map_err(|error| error.to_string())?;
+    for (index, output) in network.outputs.iter().enumerate() {
+        let bytes = fs::read(stem.with_extension(format!("out.{index}"))).map_err(|error| error.to_string())?;
+        let wanted = TensorProto::decode(&*bytes).map_err(|error| error.to_string())?;
+        let wanted = Tensor::of("wanted", &wanted).map_err(|error| error.to_string())?;
+        let found = run.value(*output).ok_or("there is no output")?;
+        alike(found, &wanted).map_err(|why| format!("output {index}: {why}"))?;
+    }
+    Ok(())
+}
+
+fn alike(found: &Tensor, wanted: &Tensor) -> Result<(), String> {
+    if found.shape() != wanted.shape() {
+        return Err(format!("shape {:?}, {:?} is wanted", found.shape(), wanted.shape()));
+    }
+    match (found, wanted) {
+        (Tensor::F32(found), Tensor::F32(wanted)) => {
+            let finite = wanted.data().iter().filter(|value| value.is_finite());
+            let scale = finite.fold(1e-3f32, |most, value| most.max(value.abs()));
+            let close = |found: f32, wanted: f32| {
+                found == wanted || found.is_nan() && wanted.is_nan() || (found - wanted).abs() <= TOLERANCE * scale
+            };
+            let mut pairs = found.data().iter().zip(wanted.data());
+            match pairs.position(|(found, wanted)| !close(*found, *wanted)) {
+                None => Ok(()),
+                Some(at) => Err(format!("element {at} is {}, {} is wanted", found.data()[at], wanted.data()[at])),
+            }
+        }
+        (found, wanted) if found == wanted => Ok(()),
+        (found, wanted) => Err(format!("{found:?}, {wanted:?} is wanted")),
+    }
+}
