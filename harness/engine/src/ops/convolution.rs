@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{
     Attributes, Backward, Forward, InputGradients, Operator, depthwise,
     product::{Into, Matrix, Threads, multiply},
-    required, size,
+    support,
     vector::sum,
     window::{Side, Window, Windows},
 };
@@ -124,14 +124,14 @@ impl Conv {
             ));
         }
         let layout = Layout { batch: x.shape()[0], groups, inputs: *inputs, outputs: outputs / groups, windows };
-        size::elements(&windows.output_shape(layout.batch, *outputs, kernel.len()))?;
+        support::elements(&windows.output_shape(layout.batch, *outputs, kernel.len()))?;
         Ok(layout)
     }
 }
 
 impl Operator for Conv {
     fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
-        let (x, weights) = (required(inputs, 0)?.f32()?, required(inputs, 1)?.f32()?);
+        let (x, weights) = (support::input(inputs, 0)?.f32()?, support::input(inputs, 1)?.f32()?);
         let layout = self.layout(x, weights)?;
         let channels = layout.groups * layout.outputs;
         let bias = inputs.get(2).copied().flatten().map(Tensor::f32).transpose()?;
@@ -151,7 +151,7 @@ impl Operator for Conv {
     fn backward(&self, pass: &Backward) -> Option<InputGradients> {
         let seed = pass.gradients[0].as_ref()?;
         Some((|| {
-            let (x, weights) = (required(&pass.inputs, 0)?.f32()?, required(&pass.inputs, 1)?.f32()?);
+            let (x, weights) = (support::input(&pass.inputs, 0)?.f32()?, support::input(&pass.inputs, 1)?.f32()?);
             let layout = self.layout(x, weights)?;
             let wants = (pass.wants[0], pass.wants[1]);
             let (x_gradient, weight_gradient) = match wants {

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::{
     Attributes, Backward, Forward, InputGradients, Operator,
     product::{Into, Matrix, Threads, multiply},
-    required, size,
+    support,
 };
 use crate::{Array, Tensor};
 
@@ -69,7 +69,7 @@ impl Batches {
                 _ => return Err(misfit()),
             });
         }
-        let count = size::elements(&output)?;
+        let count = support::elements(&output)?;
         if count > MOST_BATCHES {
             return Err(format!("{count} products in one are more than the engine takes on"));
         }
@@ -87,7 +87,7 @@ impl Batches {
         }
         output.extend(rows);
         output.extend(columns);
-        size::elements(&output)?;
+        support::elements(&output)?;
         Ok(Batches {
             pairs,
             lefts: left_batch.iter().product(),
@@ -129,7 +129,7 @@ fn for_each_piece(target: &mut [f32], length: usize, cost: usize, f: impl Fn(usi
 
 impl Operator for MatMul {
     fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
-        let (left, right) = (required(inputs, 0)?.f32()?, required(inputs, 1)?.f32()?);
+        let (left, right) = (support::input(inputs, 0)?.f32()?, support::input(inputs, 1)?.f32()?);
         let batches = Batches::of(left.shape(), right.shape())?.flatten();
         let Batches { rows, depth, columns, .. } = batches;
         let mut output = vec![0.0; batches.pairs.len() * rows * columns];
@@ -147,7 +147,7 @@ impl Operator for MatMul {
     fn backward(&self, pass: &Backward) -> Option<InputGradients> {
         let gradient = pass.gradients[0].as_ref()?;
         Some((|| {
-            let (left, right) = (required(&pass.inputs, 0)?.f32()?, required(&pass.inputs, 1)?.f32()?);
+            let (left, right) = (support::input(&pass.inputs, 0)?.f32()?, support::input(&pass.inputs, 1)?.f32()?);
             let batches = Batches::of(left.shape(), right.shape())?.flatten();
             let Batches { rows, depth, columns, .. } = batches;
             let seed = |index: usize| Matrix::new(&gradient.data()[index * rows * columns..], rows, columns);
@@ -203,7 +203,7 @@ impl Gemm {
     /// Both factors as they are multiplied.
     fn factors<'a>(&self, inputs: &[Option<&'a Tensor>]) -> Result<[Factor<'a>; 2], String> {
         let factor = |index: usize, transpose: bool| {
-            let factor = required(inputs, index)?.f32()?;
+            let factor = support::input(inputs, index)?.f32()?;
             match factor.shape() {
                 [rows, columns] if transpose => Ok((factor, *columns, *rows)),
                 [rows, columns] => Ok((factor, *rows, *columns)),
@@ -215,7 +215,7 @@ impl Gemm {
             let (left, right) = ((left.1, left.2), (right.1, right.2));
             return Err(format!("a {}x{} matrix has no product with a {}x{} one", left.0, left.1, right.0, right.1));
         }
-        size::elements(&[left.1, right.2])?;
+        support::elements(&[left.1, right.2])?;
         Ok([left, right])
     }
 }

@@ -19,7 +19,6 @@ mod product;
 mod recurrent;
 mod reduce;
 mod shape;
-mod size;
 mod softmax;
 mod strided;
 mod support;
@@ -30,6 +29,8 @@ mod window;
 #[cfg(test)]
 #[allow(dead_code, reason = "families of operators use what they need")]
 mod check;
+#[cfg(test)]
+mod hostile;
 
 /// What an operator keeps from its forward for its gradient.
 pub type Saved = Box<dyn Any + Send + Sync>;
@@ -134,12 +135,6 @@ pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
         softmax::parse,
     ];
     families.into_iter().find_map(|parse| parse(node))
-}
-
-/// # Errors
-/// A sentence fragment, where the input is left out.
-fn required<'a>(inputs: &[Option<&'a Tensor>], index: usize) -> Result<&'a Tensor, String> {
-    inputs.get(index).copied().flatten().ok_or_else(|| format!("input {index} is missing"))
 }
 
 /// The value of a `Constant` node.

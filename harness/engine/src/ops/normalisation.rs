@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::{Attributes, Backward, Forward, InputGradients, Operator, required, size, vector::sum};
+use super::{Attributes, Backward, Forward, InputGradients, Operator, support, vector::sum};
 use crate::{Array, Tensor};
 
 pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
@@ -49,12 +49,12 @@ struct Statistics<'a> {
 
 impl BatchNormalization {
     fn statistics<'a>(&self, inputs: &[Option<&'a Tensor>]) -> Result<Statistics<'a>, String> {
-        let x = required(inputs, 0)?.f32()?;
+        let x = support::input(inputs, 0)?.f32()?;
         let [_, channels, spatial @ ..] = x.shape() else {
             return Err(format!("an input of shape {:?} has no channels", x.shape()));
         };
         let of_channels = |index: usize| {
-            let values = required(inputs, index)?.f32()?;
+            let values = support::input(inputs, index)?.f32()?;
             if values.shape() == [*channels] {
                 return Ok(values.data());
             }
@@ -152,7 +152,7 @@ struct Rows {
 impl Normalisation {
     fn rows(&self, shape: &[usize]) -> Result<Rows, String> {
         if let Over::From(axis) = self.over {
-            let axis = size::axis(axis, shape.len())?;
+            let axis = support::axis(axis, shape.len())?;
             let length = shape[axis..].iter().product();
             let statistics = [shape[..axis].to_vec(), vec![1; shape.len() - axis]].concat();
             return Ok(Rows { length, repeat: 1, scales: length, statistics });
@@ -193,7 +193,7 @@ impl Normalisation {
 
 impl Operator for Normalisation {
     fn forward(&self, inputs: &[Option<&Tensor>], outputs: usize) -> Result<Forward, String> {
-        let x = required(inputs, 0)?.f32()?;
+        let x = support::input(inputs, 0)?.f32()?;
         let rows = self.rows(x.shape())?;
         let (scale, bias) = (Self::affine(inputs, 1, &rows)?, Self::affine(inputs, 2, &rows)?);
         let (mut y, mut means, mut inverses) = (Vec::with_capacity(x.len()), Vec::new(), Vec::new());
@@ -224,7 +224,7 @@ impl Operator for Normalisation {
 
     fn backward(&self, pass: &Backward) -> Option<InputGradients> {
         Some((|| {
-            let x = required(&pass.inputs, 0)?.f32()?;
+            let x = support::input(&pass.inputs, 0)?.f32()?;
             let rows = self.rows(x.shape())?;
             let scale = Self::affine(&pass.inputs, 1, &rows)?;
             let wants = |index: usize| pass.wants.get(index).copied().unwrap_or(false);

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{
-    Attributes, Backward, Forward, InputGradients, Operator, required,
+    Attributes, Backward, Forward, InputGradients, Operator, support,
     vector::sum,
     window::{Window, Windows},
 };
@@ -57,7 +57,7 @@ struct Places(Vec<usize>);
 
 impl Operator for MaxPool {
     fn forward(&self, inputs: &[Option<&Tensor>], outputs: usize) -> Result<Forward, String> {
-        let x = required(inputs, 0)?.f32()?;
+        let x = support::input(inputs, 0)?.f32()?;
         let windows = place(&self.window, x)?;
         let Windows { rows, columns } = windows;
         let shape = windows.output_shape(x.shape()[0], x.shape()[1], x.rank() - 2);
@@ -109,7 +109,7 @@ impl Operator for MaxPool {
     fn backward(&self, pass: &Backward) -> Option<InputGradients> {
         let seed = pass.gradients[0].as_ref()?;
         Some((|| {
-            let x = required(&pass.inputs, 0)?.f32()?;
+            let x = support::input(&pass.inputs, 0)?.f32()?;
             let windows = place(&self.window, x)?;
             let Places(places) =
                 pass.saved.and_then(|saved| saved.downcast_ref()).ok_or("the forward pass kept nothing")?;
@@ -161,7 +161,7 @@ impl AveragePool {
 
 impl Operator for AveragePool {
     fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
-        let x = required(inputs, 0)?.f32()?;
+        let x = support::input(inputs, 0)?.f32()?;
         let windows = place(&self.window, x)?;
         let shape = windows.output_shape(x.shape()[0], x.shape()[1], x.rank() - 2);
         let mut y = vec![0.0f32; shape.iter().product()];
@@ -176,7 +176,7 @@ impl Operator for AveragePool {
     fn backward(&self, pass: &Backward) -> Option<InputGradients> {
         let seed = pass.gradients[0].as_ref()?;
         Some((|| {
-            let x = required(&pass.inputs, 0)?.f32()?;
+            let x = support::input(&pass.inputs, 0)?.f32()?;
             let windows = place(&self.window, x)?;
             let mut gradient = vec![0.0f32; x.len()];
             let cost = windows.output() * windows.kernel().min(windows.input());
@@ -208,7 +208,7 @@ struct GlobalAveragePool;
 
 impl Operator for GlobalAveragePool {
     fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
-        let x = required(inputs, 0)?.f32()?;
+        let x = support::input(inputs, 0)?.f32()?;
         let (shape, plane) = global(x)?;
         let means = x.data().chunks(plane.max(1)).map(|plane| sum(plane) / plane.len() as f32);
         Ok(Forward::floats(Array::new(shape, means.collect())))
@@ -217,7 +217,7 @@ impl Operator for GlobalAveragePool {
     fn backward(&self, pass: &Backward) -> Option<InputGradients> {
         let seed = pass.gradients[0].as_ref()?;
         Some((|| {
-            let x = required(&pass.inputs, 0)?.f32()?;
+            let x = support::input(&pass.inputs, 0)?.f32()?;
             let (_, plane) = global(x)?;
             let gradient = seed.data().iter().flat_map(|seed| std::iter::repeat_n(seed / plane as f32, plane));
             Ok(vec![Some(Array::new(x.shape(), gradient.collect()))])
@@ -237,7 +237,7 @@ fn largest(plane: &[f32]) -> usize {
 
 impl Operator for GlobalMaxPool {
     fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
-        let x = required(inputs, 0)?.f32()?;
+        let x = support::input(inputs, 0)?.f32()?;
         let (shape, plane) = global(x)?;
         let most = x.data().chunks(plane.max(1)).map(|plane| plane[largest(plane)]);
         Ok(Forward::floats(Array::new(shape, most.collect())))
@@ -246,7 +246,7 @@ impl Operator for GlobalMaxPool {
     fn backward(&self, pass: &Backward) -> Option<InputGradients> {
         let seed = pass.gradients[0].as_ref()?;
         Some((|| {
-            let x = required(&pass.inputs, 0)?.f32()?;
+            let x = support::input(&pass.inputs, 0)?.f32()?;
             let (_, plane) = global(x)?;
             let mut gradient = vec![0.0; x.len()];
             let planes = gradient.chunks_mut(plane.max(1)).zip(x.data().chunks(plane.max(1)));

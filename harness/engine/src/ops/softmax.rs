@@ -1,6 +1,6 @@
 //! `Softmax` and `LogSoftmax`. Up to opset 12 over all axes from the given one on, from 13 over that axis alone.
 
-use super::{Attributes, Backward, Forward, InputGradients, Operator, required, size};
+use super::{Attributes, Backward, Forward, InputGradients, Operator, support};
 use crate::{Array, Tensor};
 
 pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
@@ -27,13 +27,13 @@ impl Softmax {
         if self.flattens {
             // The axis behind the last is allowed: each element for itself.
             let rank = shape.len();
-            let axis = if self.axis == rank as i64 { rank } else { size::axis(self.axis, rank)? };
+            let axis = if self.axis == rank as i64 { rank } else { support::axis(self.axis, rank)? };
             return Ok((shape[axis..].iter().product(), 1));
         }
         if shape.is_empty() {
             return Ok((1, 1));
         }
-        let axis = size::axis(self.axis, shape.len())?;
+        let axis = support::axis(self.axis, shape.len())?;
         Ok((shape[axis], shape[axis + 1..].iter().product()))
     }
 }
@@ -47,7 +47,7 @@ fn for_each(len: usize, length: usize, step: usize, mut f: impl FnMut(usize)) {
 
 impl Operator for Softmax {
     fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
-        let x = required(inputs, 0)?.f32()?;
+        let x = support::input(inputs, 0)?.f32()?;
         let (length, step) = self.measures(x.shape())?;
         let mut y = x.data().to_vec();
         for_each(x.len(), length, step, |first| {
@@ -71,7 +71,7 @@ impl Operator for Softmax {
     fn backward(&self, pass: &Backward) -> Option<InputGradients> {
         let seed = pass.gradients[0].as_ref()?;
         Some((|| {
-            let y = required(&pass.outputs, 0)?.f32()?;
+            let y = support::input(&pass.outputs, 0)?.f32()?;
             let (length, step) = self.measures(y.shape())?;
             let (y_data, seeds) = (y.data(), seed.data());
             let mut gradient = vec![0.0; y.len()];

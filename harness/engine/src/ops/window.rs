@@ -1,7 +1,7 @@
 //! Windows that slide over the last one or two axes of a tensor: what convolutions and pools share. One axis is treated as two, the first of
 //! length 1.
 
-use super::{Attributes, size};
+use super::{Attributes, support};
 
 /// A node's attributes, as far as they are about windows.
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ impl Window {
             _ => Windows { rows: sides[0], columns: sides[1] },
         };
         let shape = windows.output_shape(input[0], input[1], axes);
-        size::elements(&shape)?;
+        support::elements(&shape)?;
         Ok(windows)
     }
 
