@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::{Array, EngineError, Network, Run, ValueId, ops::Backward};
+use crate::{Array, EngineError, Network, Run, Tensor, ValueId, ops::Backward};
 
 /// Gradients of the values that were asked for. A value the outputs do not depend on has none.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +38,10 @@ impl Network {
         let mut is_wanted = vec![false; self.values()];
         wanted.iter().for_each(|value| is_wanted[*value] = true);
         for (index, node) in self.nodes.iter().enumerate().rev() {
-            let wants: Vec<bool> = node.inputs.iter().map(|input| input.is_some_and(|input| needed[input])).collect();
+            // Integers have no gradient, also where they come from floats: a shape, cast back to a float to scale attention by its root.
+            let is_float = |input: ValueId| matches!(run.values[input], Some(Tensor::F32(_)));
+            let wanted_of = |input: &Option<ValueId>| input.is_some_and(|input| needed[input] && is_float(input));
+            let wants: Vec<bool> = node.inputs.iter().map(wanted_of).collect();
             let outputs: Vec<Option<Array<f32>>> = node
                 .outputs
                 .iter()

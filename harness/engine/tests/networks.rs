@@ -7,7 +7,7 @@ use espalier_engine::{Array, Keep, Network, Tensor, ValueId};
 use espalier_fixtures::{Values, fixture, inputs};
 use espalier_onnx::Model;
 
-const STEPS: [f32; 5] = [2.4e-5, 1.2e-5, 6e-6, 3e-6, 1.5e-6];
+const STEPS: [f32; 5] = [1.2e-5, 6e-6, 3e-6, 1.5e-6, 7.5e-7];
 
 #[track_caller]
 fn check(name: &str) {
