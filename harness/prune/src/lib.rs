@@ -1,7 +1,7 @@
 //! ONNX model in, pruned ONNX model out.
 //!
 //! ```text
-//! bytes ─► onnx (decode) ─► prunable (what is a weight, and why the rest is not) ─► magnitude (importance) ─► select (exactly k) ─► remove (zeros) ─► bytes + manifest
+//! bytes ─► onnx (decode) ─► prunable (what is a weight, and why the rest is not) ─► importance ─► select (exactly k) ─► remove (zeros) ─► bytes + manifest
 //! ```
 //! The core works on bytes; only [`file`] touches the disk. The same model and recipe give the same bytes everywhere. A variant at ratio 0 is
 //! the dense file itself, byte for byte.

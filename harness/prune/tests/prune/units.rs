@@ -157,10 +157,10 @@ fn brute(layers: &[Layer], scores: &[Vec<f32>], recipe: &Recipe, already: Option
         return (mask, 0);
     }
     let mut all = Vec::new();
-    for tensor in 0..layers.len() {
+    for (tensor, scores) in scores.iter().enumerate() {
         for unit in units(layers, recipe.unit, tensor) {
             let gone = already.is_some_and(|already| unit.iter().all(|w| already.0[tensor][*w]));
-            let sum = unit.iter().map(|w| f64::from(scores[tensor][*w])).sum::<f64>() as f32;
+            let sum = unit.iter().map(|w| f64::from(scores[*w])).sum::<f64>() as f32;
             all.push((tensor, if gone { f32::NEG_INFINITY } else { sum }, unit));
         }
     }
