@@ -81,10 +81,10 @@ impl FromStr for Schedule {
     }
 }
 
-/// `epochs` over `steps`: as evenly as can be, but twice as many for the last, after which nothing is removed any more, and what is over too.
+/// `epochs` over `steps`: as evenly as can be, but about twice as many for the last, after which nothing is removed any more.
 pub fn share(epochs: usize, steps: usize) -> Vec<usize> {
     let before = steps.saturating_sub(1);
-    let each = if before == 0 { 0 } else { epochs / (steps + 1) };
+    let each = ((epochs as f64 / (steps + 1) as f64).round() as usize).min(epochs / steps.max(1));
     (0..steps).map(|step| if step == before { epochs - each * before } else { each }).collect()
 }
 
@@ -129,7 +129,8 @@ mod tests {
     fn epochs_are_shared() {
         assert_eq!(share(15, 1), [15]);
         assert_eq!(share(16, 3), [4, 4, 8]);
-        assert_eq!(share(15, 3), [3, 3, 9]);
+        assert_eq!(share(15, 3), [4, 4, 7]);
+        assert_eq!(share(20, 5), [3, 3, 3, 3, 8]);
         assert_eq!(share(2, 3), [0, 0, 2]);
         assert_eq!(share(0, 2), [0, 0]);
     }
