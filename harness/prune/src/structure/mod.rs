@@ -33,11 +33,12 @@ pub use report::{BranchReport, FamilyReport, Report};
 pub use surgery::Removed;
 
 use crate::{
-    Bytes, Calibration, Manifest, Method, PruneError, Pruned, PrunedTensor, Reason, Recipe, Samples, Structure, Unit,
-    Untouched, importance,
+    Bytes, Calibration, Macs, Manifest, Method, PruneError, Pruned, PrunedTensor, Reason, Recipe, Samples, Structure,
+    Unit, Untouched, importance, macs,
     onnx::Model,
     prunable::{Survey, survey},
     recipe::removed as rounded,
+    tensor::Values,
 };
 use rank::{Choice, Limits};
 
@@ -88,14 +89,14 @@ pub fn prune(
         let tensors =
             before.weights.iter().map(|weight| whole(weight.name.clone(), weight.shape.clone(), weight.count));
         let (tensors, report) = (tensors.collect(), report_of_nothing(&before, options));
-        return Ok(Pruned {
-            bytes: model.clone(),
-            manifest: manifest(recipe, &before, tensors, report, (0, 0), samples),
-        });
+        let macs = counted((&dense, &before), (&dense, &before), samples)?;
+        let manifest = Manifest { macs, ..manifest(recipe, &before, tensors, report, (0, 0), samples) };
+        return Ok(Pruned { bytes: model.clone(), manifest });
     }
-    let mut plan = plan(dense, recipe, samples, options)?;
+    let mut plan = plan(dense.clone(), recipe, samples, options)?;
     let bytes = plan.carry_out()?;
-    let after = survey(&Model::decode(&bytes)?)?;
+    let pruned = Model::decode(&bytes)?;
+    let after = survey(&pruned)?;
     if options.verify {
         verify(&plan.anatomy, &bytes, options)?;
     }
@@ -106,7 +107,27 @@ pub fn prune(
     let normalised = survey(&plan.anatomy.model)?;
     let tensors = tensors(&normalised, &after);
     let report = plan.report(&before, &after, options);
-    Ok(Pruned { bytes, manifest: manifest(recipe, &before, tensors, report, counts, samples) })
+    let macs = counted((&dense, &before), (&pruned, &after), samples)?;
+    Ok(Pruned { bytes, manifest: Manifest { macs, ..manifest(recipe, &before, tensors, report, counts, samples) } })
+}
+
+/// Multiply-accumulates before and after; `None` where shapes are not known of both.
+fn counted(
+    before: (&Model, &Survey),
+    after: (&Model, &Survey),
+    samples: Option<&Samples>,
+) -> Result<Option<Macs>, PruneError> {
+    let of = |(model, survey): (&Model, &Survey)| -> Result<Option<(u64, u64)>, PruneError> {
+        let mut zeros = Vec::new();
+        for weight in &survey.weights {
+            zeros.push(Values::of(&weight.name, weight.place.tensor(model.graph()))?.zeros());
+        }
+        Ok(macs::uses(model, survey, samples).map(|uses| macs::total(survey, &uses, zeros.into_iter())))
+    };
+    let (Some((dense, dense_nonzero)), Some((pruned, pruned_nonzero))) = (of(before)?, of(after)?) else {
+        return Ok(None);
+    };
+    Ok(Some(Macs { dense, dense_nonzero, pruned, pruned_nonzero }))
 }
 
 /// What of a model can be taken out, for `inspect`: nothing is removed.

@@ -17,6 +17,9 @@ use crate::{
 /// Classes that go, by root.
 pub type Removed = HashSet<UnitId>;
 
+/// What becomes of a constant some of whose indices go; of each axis, those that stay.
+type Change = fn(&TensorProto, &[(usize, Vec<usize>)]) -> Result<TensorProto, PruneError>;
+
 impl Anatomy {
     /// The model without them.
     ///
@@ -56,12 +59,7 @@ impl Anatomy {
         Ok(model.encode())
     }
 
-    fn constants(
-        &mut self,
-        model: &mut Model,
-        removed: &Removed,
-        change: fn(&TensorProto, &[(usize, Vec<usize>)]) -> Result<TensorProto, PruneError>,
-    ) -> Result<(), PruneError> {
+    fn constants(&mut self, model: &mut Model, removed: &Removed, change: Change) -> Result<(), PruneError> {
         for tensor in &mut model.graph_mut().initializer {
             let Some(value) = self.units.value(tensor.name()) else { continue };
             let mut axes = Vec::new();

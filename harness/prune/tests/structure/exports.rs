@@ -36,6 +36,12 @@ fn half_of_every_family() {
             let name = format!("{net}-{exporter}");
             let pruned = check(&name, &fixture(&name), &recipe(Scope::Local, Structure::Any, 0.5), &Options::default());
             assert_eq!((pruned.manifest.units, pruned.manifest.removed_units), (units, units / 2), "{name}");
+            // Where the file tells shapes, half of the channels leave about a quarter of the work.
+            if let Some(macs) = pruned.manifest.macs {
+                assert!(macs.pruned < macs.dense * 2 / 3, "{name}: {macs:?}");
+            } else {
+                assert!(!matches!(net, "residual" | "mobile" | "densenet"), "{name}: not counted");
+            }
             let report = pruned.manifest.structure.unwrap();
             for (kind, count) in &families {
                 let found = report.families.iter().filter(|family| family.kind == *kind).count();
