@@ -48,7 +48,7 @@ pub enum Distil {
     Not,
     /// `weight` of the teacher's softened answers, the rest of the labels.
     Labelled { weight: f32, temperature: f32 },
-    /// The teacher's softened answers alone; labels are not looked at.
+    /// The teacher's softened answers alone; labels, where there are any, only judge.
     Free { temperature: f32 },
     /// The teacher's answers as numbers, for models that do not tell classes apart.
     Values,
@@ -86,7 +86,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            epochs: 15,
+            epochs: 20,
             batch: 32,
             rate: 2e-3,
             warm_up: 0.05,
