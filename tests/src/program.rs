@@ -42,6 +42,11 @@ impl Running {
         assert!(status.success());
     }
 
+    /// What it has said so far.
+    pub fn stderr(&self) -> String {
+        self.said("stderr")
+    }
+
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }

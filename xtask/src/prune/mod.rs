@@ -26,10 +26,10 @@ pub struct Flags {
     #[arg(value_name = "MODEL|FILE.onnx")]
     model: String,
     /// Fraction of the prunable units to remove, in [0, 1): exactly round(ratio * n) of n; with --until the largest to try
-    #[arg(short, long)]
+    #[arg(short, long, allow_negative_numbers = true)]
     ratio: Option<f64>,
     /// Remove every unit less important than this fraction of the most important one
-    #[arg(long, value_name = "K", conflicts_with_all = ["ratio", "until"])]
+    #[arg(long, value_name = "K", allow_negative_numbers = true, conflicts_with_all = ["ratio", "until"])]
     threshold: Option<f64>,
     /// Find the largest ratio that loses no more accuracy, e.g. max-accuracy-drop=0.01 (one point)
     #[arg(long, value_name = "max-accuracy-drop=D", value_parser = parse_until)]
