@@ -39,7 +39,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let lossy = pack.tensors().iter().filter(|tensor| !tensor.form.is_lossless()).count();
     if lossy > 0 {
         let all = pack.tensors().len();
-        println!("{lossy} of {all} tensors have the values they were rounded to");
+        println!("{lossy} of {all} tensors are in a form that rounds (a codebook does only where it was too small)");
     }
     Ok(ExitStatus::Ok)
 }
