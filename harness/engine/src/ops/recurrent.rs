@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_named() {
-        let refused = |attributes| try_operator("LSTM", 14, attributes).err().expect("an error");
+        let refused = |attributes| try_operator("LSTM", 14, attributes).expect_err("an error");
         assert!(refused(vec![int("layout", 1)]).contains("layout"));
         assert!(refused(vec![float("clip", 1.0)]).contains("clip"));
         assert!(refused(vec![texts("activations", &["Sigmoid", "Relu", "Tanh"])]).contains("relu"));

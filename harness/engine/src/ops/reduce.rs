@@ -350,10 +350,10 @@ mod tests {
             // Products of two dozen values are steep; three are enough.
             let axes: &[i64] = if name == "Prod" { &[1] } else { &[0, -1] };
             let attributes = vec![int_list("axes", axes), int("keepdims", 0)];
-            check(&*operator(&op_type, 11, attributes), &[x.clone()], 1, &[0]);
+            check(&*operator(&op_type, 11, attributes), std::slice::from_ref(&x), 1, &[0]);
             check(&*operator(&op_type, 18, vec![]), &[x.clone(), ints(&[1], &[-2])], 1, &[0]);
             if name != "Prod" {
-                check(&*operator(&op_type, 18, vec![]), &[x.clone()], 1, &[0]);
+                check(&*operator(&op_type, 18, vec![]), std::slice::from_ref(&x), 1, &[0]);
             }
             check(&*operator(&op_type, 18, vec![int("noop_with_empty_axes", 1)]), &[x], 1, &[0]);
         }
