@@ -128,7 +128,7 @@ fn largest(row: &[f32]) -> usize {
 }
 
 /// The value a final softmax turns into probabilities; `output` itself where there is none. What only gives it another shape is looked through.
-fn before_softmax(network: &Network, output: ValueId) -> ValueId {
+pub fn before_softmax(network: &Network, output: ValueId) -> ValueId {
     let mut value = output;
     while let Some(node) = network.nodes.iter().find(|node| node.outputs.contains(&Some(value))) {
         let Some(input) = node.inputs.first().copied().flatten() else { return output };

@@ -23,6 +23,8 @@ mod gradient;
 mod random;
 mod synflow;
 
+pub(crate) use gradient::before_softmax;
+pub(crate) use random::splitmix;
 pub(crate) use synflow::Flow;
 
 /// Scores of all weights of a survey by `method`. `batch` and `samples` are for those that look at samples, `seed` for those that draw.

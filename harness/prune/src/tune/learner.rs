@@ -9,6 +9,7 @@ use espalier_engine::{Array, Gradients, Keep, Network, Tensor, ValueId};
 use super::loss::{Loss, classes};
 use crate::{
     Bytes, PruneError, Samples,
+    importance::before_softmax,
     onnx::{Model, ValueInfoProto, tensor_shape_proto::dimension, type_proto},
 };
 
@@ -241,22 +242,6 @@ fn add_up(parts: impl Iterator<Item = Gradients>, wanted: &[ValueId]) -> Vec<Opt
         }
     }
     sums
-}
-
-/// The value a final softmax turns into probabilities; `output` itself where there is none. What only gives it another shape is looked through.
-fn before_softmax(network: &Network, output: ValueId) -> ValueId {
-    let mut value = output;
-    while let Some(node) = network.nodes.iter().find(|node| node.outputs.contains(&Some(value))) {
-        let Some(input) = node.inputs.first().copied().flatten() else {
-            return output;
-        };
-        match node.op_type.as_str() {
-            "Softmax" | "LogSoftmax" => return input,
-            "Identity" | "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Dropout" => value = input,
-            _ => return output,
-        }
-    }
-    output
 }
 
 fn fixed_batch(input: &ValueInfoProto) -> Option<usize> {
