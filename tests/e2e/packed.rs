@@ -124,7 +124,7 @@ fn the_table_shows_every_form() {
         "csr-int8",
         "block-csr-8x1-f16",
         "bitmap-codebook",
-        "4 as bitmap-codebook-16",
+        " as bitmap-codebook-16",
         "out.pack: ",
     ]);
     shelf.run(&["unpack", "pruned.onnx", "-o", "out.onnx"]).expect(2).says(&["it is not a packed model"]);
