@@ -95,7 +95,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     }
     print!("{}", told::told(&flags.output, &recipe, &made));
     if let Some(eval) = &eval {
-        println!("{}", told::held_out(&material.dense, &made.bytes, eval));
+        println!("{}", told::held_out(&material.dense, &made.bytes, eval, flags.until));
     }
     // What was stopped is written nevertheless: it is the best until then. It is not what was asked for.
     ensure!(!made.stopped, "stopped; `{}` is the best until then, not what was asked for", flags.output.display());

@@ -110,15 +110,16 @@ fn structure(report: &Report) -> String {
     text
 }
 
-/// Accuracy before and after on held-out samples; without labels how many get the class the dense model gives them.
-pub fn held_out(dense: &Bytes, pruned: &Bytes, eval: &Samples) -> String {
-    match compare(dense, pruned, eval) {
+/// Accuracy before and after on held-out samples; without labels how many get the class the dense model gives them. A search ends at the edge of
+/// what the samples set aside allow, and those are few and easy: where held-out ones lose more than `most` (a fraction), that is said.
+pub fn held_out(dense: &Bytes, pruned: &Bytes, eval: &Samples, most: Option<f64>) -> String {
+    match compare(dense, pruned, eval, most) {
         Ok(text) => text,
         Err(error) => format!("what it costs on the eval set is not known: {error}"),
     }
 }
 
-fn compare(dense: &Bytes, pruned: &Bytes, eval: &Samples) -> Result<String, PruneError> {
+fn compare(dense: &Bytes, pruned: &Bytes, eval: &Samples, most: Option<f64>) -> Result<String, PruneError> {
     let classes = |model: &Bytes| Ok::<_, PruneError>(Learner::new(model)?.ask(eval)?.classes());
     let (before, after) = (classes(dense)?, classes(pruned)?);
     let count = before.len();
@@ -135,9 +136,18 @@ fn compare(dense: &Bytes, pruned: &Bytes, eval: &Samples) -> Result<String, Prun
     let lost = before.iter().zip(&after).filter(|(before, after)| **before && !**after).count();
     let won = before.iter().zip(&after).filter(|(before, after)| !**before && **after).count();
     let of = |right: &[bool]| percent(right.iter().filter(|right| **right).count());
-    Ok(format!(
+    let mut text = format!(
         "held-out accuracy: dense {:.2} %, pruned {:.2} % ({count} samples: {lost} lost, {won} won)",
         of(&before),
         of(&after)
-    ))
+    );
+    let drop = of(&before) - of(&after);
+    if let Some(most) = most.filter(|most| drop > 100.0 * most) {
+        text += &format!(
+            "\nthat is {drop:.2} pp less, more than the {:.2} pp asked for: the ratio was found on samples set aside for it, which are fewer; \
+             take a lower `--ratio`, or search with a smaller drop or more samples",
+            100.0 * most
+        );
+    }
+    Ok(text)
 }
