@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use crate::{
-    Amount, Bytes, Manifest, Mask, PruneError, Recipe, Samples, onnx::Model, prunable::survey, select::Selection,
+    Amount, Bytes, Macs, Manifest, Mask, PruneError, Recipe, Samples, onnx::Model, prunable::survey, select::Selection,
     structure::Report, tensor::Values,
 };
 
@@ -50,6 +50,11 @@ pub fn together(before: Option<&Manifest>, now: Manifest, recipe: &Recipe) -> Ma
     }
     all.removed = all.tensors.iter().map(|tensor| tensor.removed).sum();
     all.ratio = recipe.ratio;
+    all.macs = before.macs.zip(now.macs).map(|(dense, left)| Macs {
+        dense: dense.dense,
+        dense_nonzero: dense.dense_nonzero,
+        ..left
+    });
     all.removed_units += now.removed_units;
     all.effective_ratio = if all.units == 0 { 0.0 } else { all.removed_units as f64 / all.units as f64 };
     if let (Some(all), Some(now)) = (&mut all.structure, now.structure) {

@@ -140,6 +140,8 @@ fn tensors_shrink_step_by_step() {
         let manifest = made.manifest;
         assert_eq!((manifest.ratio, manifest.units, manifest.removed_units), (0.5, 16, 8));
         assert_eq!((manifest.prunable, manifest.removed), (16 * 9, 8 * 9));
+        let macs = manifest.macs.unwrap();
+        assert_eq!((macs.dense, macs.pruned, macs.pruned_nonzero), (16 * 9, 8 * 9, 8 * 9), "one sample, all steps");
         let report = manifest.structure.unwrap();
         assert_eq!((report.families.len(), report.families[0].units, report.families[0].removed), (1, 16, 8));
         assert_eq!(report.parameters_left, 8 * 10 + 3);
