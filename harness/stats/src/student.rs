@@ -80,7 +80,9 @@ fn tail_quantile(p: f64, v: f64) -> f64 {
     let mut t = Normal::standard().inverse_cdf(p);
     for _ in 0..STEPS {
         let tail = lower_tail(t, v);
-        let step = (tail / p).ln() * tail / (-t * density(t, v));
+        // Far out the tail is a power of t, and the density may be too small for a number.
+        let slope = if -t > FAR { 1.0 / v } else { tail / (-t * density(t, v)) };
+        let step = (tail / p).ln() * slope;
         t *= step.exp();
         if step.abs() <= 1e-15 {
             break;
@@ -89,12 +91,17 @@ fn tail_quantile(p: f64, v: f64) -> f64 {
     t
 }
 
+/// From here on v / t² is nothing beside 1, for as many degrees of freedom as reach so far with a probability that is a number.
+const FAR: f64 = 1e100;
+
 /// P(T ≤ t) for t ≤ 0: ½ I(v/2, ½; v / (v + t²)) (Abramowitz & Stegun 26.7.1 with 26.5.27). Near the middle its complement, whose argument is exact.
 fn lower_tail(t: f64, v: f64) -> f64 {
-    let square = t * t;
-    if square == f64::INFINITY {
-        return 0.0;
+    if -t > FAR {
+        // The first term of the series, where t² may be too large for a number: ½ (√v / |t|)^v / (½ v B(½ v, ½)).
+        let beta = ln_gamma(0.5 * v) + ln_gamma(0.5) - ln_gamma(0.5 * (v + 1.0));
+        return 0.5 * (v * (0.5 * v.ln() - (-t).ln()) - (0.5 * v).ln() - beta).exp();
     }
+    let square = t * t;
     if square < 1.0 {
         0.5 - 0.5 * beta_reg(0.5, 0.5 * v, square / (v + square))
     } else {
@@ -229,6 +236,15 @@ mod tests {
             (-5.0, 1.976_583_006_501_859_2e-8),
         ] {
             close(t_p_value(mean, se, 9, margin), expected, 1e-10);
+        }
+    }
+
+    /// With one degree of freedom T is Cauchy's: P(T ≤ t) is 1 / (π |t|) far out.
+    #[test]
+    fn the_farthest_tails_are_told() {
+        for p in [1e-99, 1e-101, 4.276e-188, 1e-199] {
+            close(t_quantile(p, 1), -1.0 / (PI * p), 1e-9);
+            close(t_cdf(-1.0 / (PI * p), 1), p, 1e-9);
         }
     }
 
