@@ -154,11 +154,6 @@ fn manifest(recipe: &Recipe, survey: &Survey, tensors: Vec<PrunedTensor>, sample
     });
     let sum = |count: fn(&PrunedTensor) -> u64| tensors.iter().map(count).fold(0, u64::saturating_add);
     let (units, removed_units) = (sum(|tensor| tensor.units), sum(|tensor| tensor.removed_units));
-    let calibration = samples.filter(|_| recipe.method.needs_samples()).map(|samples| Calibration {
-        samples: samples.len(),
-        batch: recipe.batch,
-        labels: samples.labels.is_some(),
-    });
     Manifest {
         method: recipe.method,
         scope: recipe.scope,
@@ -173,7 +168,7 @@ fn manifest(recipe: &Recipe, survey: &Survey, tensors: Vec<PrunedTensor>, sample
         zeros: sum(|tensor| tensor.zeros),
         parameters,
         macs: None,
-        calibration,
+        calibration: Calibration::of(recipe, samples),
         seed: recipe.seed,
         structure: None,
         untouched: misfits.chain(survey.untouched.iter().cloned()).collect(),

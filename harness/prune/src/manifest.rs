@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, Scope, Unit, prunable::Untouched, structure};
+use crate::{Method, Recipe, Samples, Scope, Unit, prunable::Untouched, structure};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -82,4 +82,12 @@ pub struct Calibration {
     pub batch: usize,
     /// Whether samples came with labels, where gradients were taken; else the model's own predictions served.
     pub labels: bool,
+}
+
+impl Calibration {
+    /// `None` for a method that looks at no samples.
+    pub(crate) fn of(recipe: &Recipe, samples: Option<&Samples>) -> Option<Calibration> {
+        let samples = samples.filter(|_| recipe.method.needs_samples())?;
+        Some(Calibration { samples: samples.len(), batch: recipe.batch, labels: samples.labels.is_some() })
+    }
 }

@@ -368,11 +368,6 @@ fn manifest(
     samples: Option<&Samples>,
 ) -> Manifest {
     let sum = |count: fn(&PrunedTensor) -> u64| tensors.iter().map(count).fold(0, u64::saturating_add);
-    let calibration = samples.filter(|_| recipe.method.needs_samples()).map(|samples| Calibration {
-        samples: samples.len(),
-        batch: recipe.batch,
-        labels: samples.labels.is_some(),
-    });
     let other =
         |untouched: &Untouched| !matches!(untouched.reason, Reason::Bias | Reason::Normalisation | Reason::Scalar);
     Manifest {
@@ -389,7 +384,7 @@ fn manifest(
         zeros: 0,
         parameters: before.parameters(),
         macs: None,
-        calibration,
+        calibration: Calibration::of(recipe, samples),
         seed: recipe.seed,
         // Biases and norms shrink with their channels.
         untouched: before.untouched.iter().filter(|untouched| other(untouched)).cloned().collect(),
