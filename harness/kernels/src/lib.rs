@@ -1,0 +1,13 @@
+//! What makes pruning pay at run time: products that skip zeros, and dense ones that keep pace with them. Slices in, slices out; no engine, no files.
+//!
+//! Written once over [`simd`], compiled for every instruction set the processor may turn out to have. Weights are packed once, at load.
+
+#![expect(
+    clippy::needless_range_loop,
+    reason = "loops over registers: constant bounds and plain indices are what the compiler unrolls"
+)]
+
+pub mod panel;
+pub mod simd;
+
+pub use simd::Isa;

@@ -1,0 +1,511 @@
+//! One product for convolutions and matrices, dense or sparse: rows of weights times vectors found by offsets into one input.
+//!
+//! ```text
+//! output[row][p] = bias[row] + Σ weights[row][entry] · input[offsets[entry] + p]        for positions p
+//! ```
+//! A matrix has one offset a column, a convolution one for each channel and place in its window (over an input that was padded first, so that all
+//! positions of an output row by row are neighbours). Weights that are zero have no entry. Rows are packed in blocks of 1, 4 or 8 that share their
+//! entries: a vector of inputs is loaded once for the whole block, and a block's results stay in registers until they are complete.
+
+use std::ops::Range;
+
+use crate::simd::{Isa, Kernel, Simd};
+
+/// Rows of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Height {
+    One,
+    Four,
+    Eight,
+}
+
+impl Height {
+    pub fn rows(self) -> usize {
+        match self {
+            Height::One => 1,
+            Height::Four => 4,
+            Height::Eight => 8,
+        }
+    }
+
+    /// The tallest whose results fit the registers beside the inputs: what dense weights are packed in.
+    pub fn dense(isa: Isa) -> Height {
+        if isa.registers() >= 32 { Height::Eight } else { Height::Four }
+    }
+}
+
+/// Weights by blocks of rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Packed {
+    rows: usize,
+    columns: usize,
+    height: Height,
+    entries: Entries,
+    /// Of each entry, one value a row of the block; zeros below the last row.
+    values: Vec<f32>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Entries {
+    /// Every block has all columns.
+    All,
+    /// Block `b` has the columns from `starts[b]` to `starts[b + 1]`.
+    Some { starts: Vec<u32>, columns: Vec<u32> },
+}
+
+impl Packed {
+    /// All of a matrix, row after row.
+    ///
+    /// # Panics
+    /// Unless there are `rows * columns` values.
+    pub fn dense(rows: usize, columns: usize, matrix: &[f32], height: Height) -> Packed {
+        assert_eq!(matrix.len(), rows * columns);
+        let tall = height.rows();
+        let mut values = vec![0.0; rows.div_ceil(tall) * columns * tall];
+        for (block, values) in values.chunks_exact_mut((columns * tall).max(1)).enumerate() {
+            for row in block * tall..rows.min((block + 1) * tall) {
+                for (column, value) in matrix[row * columns..][..columns].iter().enumerate() {
+                    values[column * tall + row % tall] = *value;
+                }
+            }
+        }
+        Packed { rows, columns, height, entries: Entries::All, values }
+    }
+
+    /// What is not zero of a matrix, row after row: a column is an entry of a block if one of its rows has it.
+    ///
+    /// # Panics
+    /// Unless there are `rows * columns` values, at most `u32::MAX`.
+    pub fn sparse(rows: usize, columns: usize, matrix: &[f32], height: Height) -> Packed {
+        assert_eq!(matrix.len(), rows * columns);
+        assert!(u32::try_from(matrix.len()).is_ok(), "{rows} x {columns} weights are more than an index counts");
+        let tall = height.rows();
+        let (mut starts, mut kept, mut values) = (vec![0], Vec::new(), Vec::new());
+        for block in 0..rows.div_ceil(tall) {
+            let rows = block * tall..rows.min((block + 1) * tall);
+            for column in 0..columns {
+                let at = |row: usize| matrix[row * columns + column];
+                if rows.clone().any(|row| at(row) != 0.0) {
+                    kept.push(column as u32);
+                    values.extend(rows.clone().map(at));
+                    values.resize(kept.len() * tall, 0.0);
+                }
+            }
+            starts.push(kept.len() as u32);
+        }
+        Packed { rows, columns, height, entries: Entries::Some { starts, columns: kept }, values }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub fn height(&self) -> Height {
+        self.height
+    }
+
+    pub fn blocks(&self) -> usize {
+        self.rows.div_ceil(self.height.rows())
+    }
+
+    /// Values stored, padding included.
+    pub fn stored(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The offset of each entry, from that of its column: computed once for a layer whose input has a fixed shape.
+    pub fn offsets(&self, of_column: impl Fn(usize) -> usize) -> Offsets {
+        let offset = |column: usize| u32::try_from(of_column(column)).expect("an input has fewer than 2^32 values");
+        let offsets: Vec<u32> = match &self.entries {
+            Entries::All => (0..self.columns).map(offset).collect(),
+            Entries::Some { columns, .. } => columns.iter().map(|column| offset(*column as usize)).collect(),
+        };
+        Offsets { furthest: offsets.iter().copied().max().unwrap_or(0) as usize, offsets }
+    }
+
+    /// First entry's offset, number of entries, first value.
+    fn block(&self, block: usize) -> (usize, usize, usize) {
+        let tall = self.height.rows();
+        match &self.entries {
+            Entries::All => (0, self.columns, block * self.columns * tall),
+            Entries::Some { starts, .. } => {
+                let (start, end) = (starts[block] as usize, starts[block + 1] as usize);
+                (start, end - start, start * tall)
+            }
+        }
+    }
+}
+
+/// Where each entry of a [`Packed`] finds its inputs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Offsets {
+    offsets: Vec<u32>,
+    furthest: usize,
+}
+
+/// What is done with a sum before it is stored, in this order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// One a row.
+    pub bias: Option<&'a [f32]>,
+    /// Added; as the output lies, whose stride it has.
+    pub residual: Option<&'a [f32]>,
+    /// Lower and upper limit.
+    pub clamp: Option<(f32, f32)>,
+}
+
+/// What is to be walked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// All blocks of rows for some positions, then the next positions: inputs stay in the cache, weights come once for each panel.
+    PanelsFirst,
+    /// All positions for a block of rows, then the next block: weights come once, inputs once for each block.
+    BlocksFirst,
+}
+
+/// Part of a product: some blocks of rows, some positions.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub blocks: Range<usize>,
+    pub positions: Range<usize>,
+    pub order: Order,
+}
+
+/// Output that parts of a product are written to, by several threads if need be: they write different rows or positions.
+#[derive(Clone, Copy)]
+pub struct Output {
+    values: *mut f32,
+    len: usize,
+    stride: usize,
+}
+
+// SAFETY: `multiply` says which values it writes; its callers on several threads give it different ones.
+unsafe impl Send for Output {}
+unsafe impl Sync for Output {}
+
+impl Output {
+    /// `stride`: from one row to the next.
+    pub fn new(values: &mut [f32], stride: usize) -> Output {
+        Output { values: values.as_mut_ptr(), len: values.len(), stride }
+    }
+}
+
+/// Carries out `part` of a product.
+///
+/// # Safety
+/// The slice `output` was made from is still there, and nobody else reads or writes the rows and positions of `part` meanwhile. `isa` is one the
+/// processor has.
+///
+/// # Panics
+/// Where rows, positions, offsets, bias or residual do not fit each other.
+pub unsafe fn multiply(
+    isa: Isa,
+    weights: &Packed,
+    offsets: &Offsets,
+    input: &[f32],
+    epilogue: Epilogue,
+    output: Output,
+    part: Part,
+) {
+    if part.blocks.is_empty() || part.positions.is_empty() {
+        return;
+    }
+    let expected = match &weights.entries {
+        Entries::All => weights.columns,
+        Entries::Some { columns, .. } => columns.len(),
+    };
+    assert_eq!(offsets.offsets.len(), expected, "the offsets are another matrix's");
+    assert!(part.blocks.end <= weights.blocks());
+    if expected > 0 {
+        assert!(offsets.furthest + part.positions.end <= input.len(), "an offset leads beyond the input");
+    }
+    let last_row = weights.rows.min(part.blocks.end * weights.height.rows()) - 1;
+    let reach = last_row * output.stride + part.positions.end;
+    assert!(
+        reach <= output.len && (last_row == 0 || part.positions.end <= output.stride),
+        "rows overlap or end beyond the output"
+    );
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() == weights.rows));
+    assert!(epilogue.residual.is_none_or(|residual| residual.len() >= reach));
+    // SAFETY: checked above: every block's entries lie within offsets and values by construction of `Packed`, every offset plus every position within
+    // the input, every row and position within output and residual.
+    unsafe { isa.run(Multiply { weights, offsets, input, epilogue, output, part }) }
+}
+
+struct Multiply<'a> {
+    weights: &'a Packed,
+    offsets: &'a Offsets,
+    input: &'a [f32],
+    epilogue: Epilogue<'a>,
+    output: Output,
+    part: Part,
+}
+
+impl Kernel for Multiply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // Vectors of one panel: results and inputs fill the registers, with one left for a weight.
+        unsafe {
+            match (self.weights.height, S::REGISTERS >= 32) {
+                (Height::One, true) => walk::<S, 1, 8>(&self),
+                (Height::One, false) => walk::<S, 1, 6>(&self),
+                (Height::Four, true) => walk::<S, 4, 6>(&self),
+                (Height::Four, false) => walk::<S, 4, 3>(&self),
+                (Height::Eight, true) => walk::<S, 8, 3>(&self),
+                (Height::Eight, false) => walk::<S, 8, 1>(&self),
+            }
+        }
+    }
+}
+
+/// Panels of at most `WIDEST` vectors, all about equally wide: one of a single vector would use a weight once only.
+#[inline(always)]
+unsafe fn walk<S: Simd, const H: usize, const WIDEST: usize>(call: &Multiply) {
+    let Range { start, end } = call.part.positions;
+    let vectors = (end - start).div_ceil(S::LANES);
+    let panels = vectors.div_ceil(WIDEST);
+    unsafe {
+        match call.part.order {
+            Order::PanelsFirst => {
+                for panel in 0..panels {
+                    for block in call.part.blocks.clone() {
+                        one_panel::<S, H>(call, block, vectors * panel / panels, vectors * (panel + 1) / panels);
+                    }
+                }
+            }
+            Order::BlocksFirst => {
+                for block in call.part.blocks.clone() {
+                    for panel in 0..panels {
+                        one_panel::<S, H>(call, block, vectors * panel / panels, vectors * (panel + 1) / panels);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// From the `first` vector of positions to before the `end`-th.
+#[inline(always)]
+unsafe fn one_panel<S: Simd, const H: usize>(call: &Multiply, block: usize, first: usize, end: usize) {
+    let position = call.part.positions.start + first * S::LANES;
+    let left = call.part.positions.end - position;
+    let whole = left >= (end - first) * S::LANES;
+    unsafe {
+        match (end - first, whole) {
+            (1, true) => tile::<S, H, 1, false>(call, block, position, left),
+            (2, true) => tile::<S, H, 2, false>(call, block, position, left),
+            (3, true) => tile::<S, H, 3, false>(call, block, position, left),
+            (4, true) if H <= 4 => tile::<S, H, 4, false>(call, block, position, left),
+            (5, true) if H <= 4 => tile::<S, H, 5, false>(call, block, position, left),
+            (6, true) if H <= 4 => tile::<S, H, 6, false>(call, block, position, left),
+            (7, true) if H == 1 => tile::<S, H, 7, false>(call, block, position, left),
+            (8, true) if H == 1 => tile::<S, H, 8, false>(call, block, position, left),
+            (1, false) => tile::<S, H, 1, true>(call, block, position, left),
+            (2, false) => tile::<S, H, 2, true>(call, block, position, left),
+            (3, false) => tile::<S, H, 3, true>(call, block, position, left),
+            (4, false) if H <= 4 => tile::<S, H, 4, true>(call, block, position, left),
+            (5, false) if H <= 4 => tile::<S, H, 5, true>(call, block, position, left),
+            (6, false) if H <= 4 => tile::<S, H, 6, true>(call, block, position, left),
+            (7, false) if H == 1 => tile::<S, H, 7, true>(call, block, position, left),
+            (8, false) if H == 1 => tile::<S, H, 8, true>(call, block, position, left),
+            _ => unreachable!("panels are as wide as `run` says"),
+        }
+    }
+}
+
+/// `H` rows of `NV` vectors. With `TAIL` the last vector ends early, with the last of the `left` positions.
+#[inline(always)]
+unsafe fn tile<S: Simd, const H: usize, const NV: usize, const TAIL: bool>(
+    call: &Multiply,
+    block: usize,
+    position: usize,
+    left: usize,
+) {
+    let weights = call.weights;
+    let (first_offset, entries, first_value) = weights.block(block);
+    let rows = (weights.rows - block * H).min(H);
+    let last = if TAIL { left - (NV - 1) * S::LANES } else { S::LANES };
+    unsafe {
+        let mut sums = [[S::splat(0.0); NV]; H];
+        if let Some(bias) = call.epilogue.bias {
+            for row in 0..H {
+                let start = S::splat(if row < rows { *bias.get_unchecked(block * H + row) } else { 0.0 });
+                sums[row] = [start; NV];
+            }
+        }
+        let mut offset = call.offsets.offsets.as_ptr().add(first_offset);
+        let mut value = weights.values.as_ptr().add(first_value);
+        let input = call.input.as_ptr().add(position);
+        for _ in 0..entries {
+            let from = input.add(*offset as usize);
+            let mut inputs = [S::splat(0.0); NV];
+            for vector in 0..NV {
+                let from = from.add(vector * S::LANES);
+                inputs[vector] = if TAIL && vector == NV - 1 { S::load_partial(from, last) } else { S::load(from) };
+            }
+            for row in 0..H {
+                let weight = S::splat(*value.add(row));
+                for vector in 0..NV {
+                    sums[row][vector] = S::mul_add(weight, inputs[vector], sums[row][vector]);
+                }
+            }
+            offset = offset.add(1);
+            value = value.add(H);
+        }
+        // With a loop over `rows`, which is not constant, the sums would have to live in memory.
+        for row in 0..H {
+            if row < rows {
+                finish::<S, NV, TAIL>(call, block * H + row, position, last, sums[row]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn finish<S: Simd, const NV: usize, const TAIL: bool>(
+    call: &Multiply,
+    row: usize,
+    position: usize,
+    last: usize,
+    mut sums: [S::V; NV],
+) {
+    let at = row * call.output.stride + position;
+    unsafe {
+        if let Some(residual) = call.epilogue.residual {
+            for vector in 0..NV {
+                let from = residual.as_ptr().add(at + vector * S::LANES);
+                let more = if TAIL && vector == NV - 1 { S::load_partial(from, last) } else { S::load(from) };
+                sums[vector] = S::add(sums[vector], more);
+            }
+        }
+        if let Some((low, high)) = call.epilogue.clamp {
+            for vector in 0..NV {
+                sums[vector] = S::min(S::max(sums[vector], S::splat(low)), S::splat(high));
+            }
+        }
+        for vector in 0..NV {
+            let to = call.output.values.add(at + vector * S::LANES);
+            if TAIL && vector == NV - 1 { S::store_partial(to, sums[vector], last) } else { S::store(to, sums[vector]) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// In f64, one after another.
+    fn reference(
+        (rows, columns): (usize, usize),
+        matrix: &[f32],
+        offset: impl Fn(usize) -> usize,
+        input: &[f32],
+        epilogue: Epilogue,
+        (stride, positions): (usize, Range<usize>),
+    ) -> Vec<(usize, f64)> {
+        let mut expected = Vec::new();
+        for row in 0..rows {
+            for position in positions.clone() {
+                let products = (0..columns).map(|column| {
+                    f64::from(matrix[row * columns + column]) * f64::from(input[offset(column) + position])
+                });
+                let mut sum = products.sum::<f64>() + epilogue.bias.map_or(0.0, |bias| bias[row].into());
+                let at = row * stride + position;
+                sum += epilogue.residual.map_or(0.0, |residual| residual[at].into());
+                if let Some((low, high)) = epilogue.clamp {
+                    sum = sum.max(low.into()).min(high.into());
+                }
+                expected.push((at, sum));
+            }
+        }
+        expected
+    }
+
+    fn values(seed: u64, count: usize) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2).wrapping_add(1);
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn every_form_is_the_plain_product(
+            (rows, columns) in (1usize..20, 0usize..40), start in 0usize..5, count in 1usize..150, apart in 0usize..30, zeros in 0u32..11,
+            seed: u64, biased: bool, more: bool, clamped: bool, panels_first: bool,
+        ) {
+            let end = start + count;
+            let mut matrix = values(seed, rows * columns);
+            let keep = values(seed ^ 1, matrix.len());
+            for (value, keep) in matrix.iter_mut().zip(keep) {
+                if (keep + 1.0) * 5.0 < zeros as f32 {
+                    *value = 0.0;
+                }
+            }
+            // Columns that overlap, as those of a convolution do.
+            let offset = |column: usize| column * apart;
+            let input = values(seed ^ 2, offset(columns) + end);
+            let bias = values(seed ^ 3, rows);
+            let stride = end + apart;
+            let residual = values(seed ^ 4, rows * stride);
+            let epilogue = Epilogue {
+                bias: biased.then_some(&bias),
+                residual: more.then_some(&residual),
+                clamp: clamped.then_some((-0.5, 0.75)),
+            };
+            let order = if panels_first { Order::PanelsFirst } else { Order::BlocksFirst };
+            let expected = reference((rows, columns), &matrix, offset, &input, epilogue, (stride, start..end));
+            for isa in Isa::available() {
+                for height in [Height::One, Height::Four, Height::Eight] {
+                    for packed in [Packed::dense(rows, columns, &matrix, height), Packed::sparse(rows, columns, &matrix, height)] {
+                        let mut output = vec![f32::NAN; rows * stride];
+                        let offsets = packed.offsets(offset);
+                        let part = Part { blocks: 0..packed.blocks(), positions: start..end, order };
+                        // SAFETY: nobody else has the output.
+                        unsafe { multiply(isa, &packed, &offsets, &input, epilogue, Output::new(&mut output, stride), part) };
+                        for (at, expected) in &expected {
+                            let found = output[*at];
+                            prop_assert!((f64::from(found) - expected).abs() < 1e-4, "{} {height:?}: {found}, not {expected}", isa.name());
+                            output[*at] = f32::NAN;
+                        }
+                        prop_assert!(output.iter().all(|value| value.is_nan()), "{} {height:?} writes elsewhere", isa.name());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_have_no_entry() {
+        let matrix = [0.0, 1.0, 0.0, 0.0, 2.0, 3.0];
+        assert_eq!(Packed::sparse(2, 3, &matrix, Height::One).stored(), 3);
+        // Two columns, padded to four rows.
+        assert_eq!(Packed::sparse(2, 3, &matrix, Height::Four).stored(), 8);
+        assert_eq!(Packed::dense(2, 3, &matrix, Height::Four).stored(), 12);
+    }
+
+    #[test]
+    #[should_panic(expected = "an offset leads beyond the input")]
+    fn inputs_end_where_they_end() {
+        let packed = Packed::dense(1, 2, &[1.0, 1.0], Height::One);
+        let offsets = packed.offsets(|column| column * 4);
+        let mut output = [0.0; 4];
+        let part = Part { blocks: 0..1, positions: 0..4, order: Order::PanelsFirst };
+        // SAFETY: nobody else has the output.
+        unsafe {
+            multiply(Isa::best(), &packed, &offsets, &[0.0; 7], Epilogue::default(), Output::new(&mut output, 4), part)
+        };
+    }
+}

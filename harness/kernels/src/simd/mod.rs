@@ -1,0 +1,177 @@
+//! Vectors of f32 as each processor has them, behind one trait, so that a kernel is written once.
+//!
+//! A kernel is a value with [`Kernel::run`], generic over [`Simd`]; [`Isa::run`] calls it inside a function compiled for that instruction set. Everything
+//! on the way is `#[inline(always)]`: what is not inlined there is compiled without those instructions, and slow or split into calls. So kernels hold no
+//! closures in their loops.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
+pub use portable::Portable;
+
+/// `LANES` values of f32 and what can be done with them.
+///
+/// # Safety
+/// Every method needs the instruction set of its implementor; [`Isa::run`] sees to that. Pointers are to `LANES` values (or `count` for the partial ones)
+/// and need no alignment.
+#[expect(clippy::missing_safety_doc, reason = "one section for all methods, above")]
+pub trait Simd: Copy + 'static {
+    const LANES: usize;
+    /// How many vectors it has registers for.
+    const REGISTERS: usize;
+    type V: Copy;
+
+    unsafe fn splat(value: f32) -> Self::V;
+    unsafe fn load(from: *const f32) -> Self::V;
+    unsafe fn store(to: *mut f32, vector: Self::V);
+    /// The first `count` values, at most [`Simd::LANES`]; the rest is zero. What lies beyond is not touched.
+    unsafe fn load_partial(from: *const f32, count: usize) -> Self::V;
+    unsafe fn store_partial(to: *mut f32, vector: Self::V, count: usize);
+    /// `a * b + c`; rounded once where the processor can.
+    unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// `b` where one of the two is NaN, as x86 has it.
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sqrt(a: Self::V) -> Self::V;
+    unsafe fn abs(a: Self::V) -> Self::V;
+    /// To the nearest whole number, ties to even; for magnitudes below 2^22.
+    unsafe fn round(a: Self::V) -> Self::V;
+    /// `2^n` for whole `n` from -126 to 127.
+    unsafe fn exp2_whole(n: Self::V) -> Self::V;
+    /// `magnitude` with the sign of `sign`; `magnitude` is not negative.
+    unsafe fn with_sign_of(magnitude: Self::V, sign: Self::V) -> Self::V;
+    /// `yes` where `a < b`, else `no`.
+    unsafe fn select_less(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+    unsafe fn sum(a: Self::V) -> f32;
+    unsafe fn largest(a: Self::V) -> f32;
+    /// `from[indices[i]]` for each lane. The indices are to be below what `from` has.
+    unsafe fn gather(from: *const f32, indices: *const u32) -> Self::V;
+    /// Even and odd places of 2 x LANES values in a row: what stride 2 needs.
+    unsafe fn deinterleave(from: *const f32) -> (Self::V, Self::V);
+    /// Tells the processor that what lies there is wanted soon. Any address will do.
+    unsafe fn prefetch(from: *const f32);
+}
+
+/// Work that is compiled for each instruction set.
+pub trait Kernel {
+    type Output;
+
+    /// # Safety
+    /// The processor has the instructions of `S`. Implementations are `#[inline(always)]`.
+    unsafe fn run<S: Simd>(self) -> Self::Output;
+}
+
+/// An instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Isa {
+    /// What the compiler makes of arrays.
+    Portable,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// With FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Isa {
+    /// The widest this processor has.
+    pub fn best() -> Isa {
+        *Isa::available().last().expect("the portable one is always there")
+    }
+
+    /// All this processor has, narrowest first.
+    pub fn available() -> Vec<Isa> {
+        #[allow(unused_mut, reason = "some architectures have the portable one alone")]
+        let mut available = vec![Isa::Portable];
+        #[cfg(target_arch = "aarch64")]
+        available.push(Isa::Neon);
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            if avx2 {
+                available.push(Isa::Avx2);
+            }
+            if avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+                available.push(Isa::Avx512);
+            }
+        }
+        available
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => "neon",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    pub fn lanes(self) -> usize {
+        match self {
+            Isa::Portable => Portable::LANES,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Neon::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Avx2::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Avx512::LANES,
+        }
+    }
+
+    /// Vector registers.
+    pub fn registers(self) -> usize {
+        match self {
+            Isa::Portable => Portable::REGISTERS,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Neon::REGISTERS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Avx2::REGISTERS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Avx512::REGISTERS,
+        }
+    }
+
+    /// Runs `kernel` with this instruction set's vectors.
+    ///
+    /// # Safety
+    /// The processor has it ([`Isa::best`] and [`Isa::available`] give no others), and what `kernel` itself asks for holds.
+    #[inline]
+    pub unsafe fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: passed on.
+        unsafe {
+            match self {
+                Isa::Portable => kernel.run::<Portable>(),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => neon::run(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => avx2::run(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => avx512::run(kernel),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

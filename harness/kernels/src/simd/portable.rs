@@ -1,0 +1,145 @@
+//! Arrays of eight values, in loops the compiler can turn into vectors where the target it builds for has any.
+
+use super::Simd;
+
+#[derive(Clone, Copy)]
+pub struct Portable;
+
+const LANES: usize = 8;
+
+type V = [f32; LANES];
+
+#[inline(always)]
+fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
+    let mut out = [0.0; LANES];
+    for lane in 0..LANES {
+        out[lane] = f(a[lane], b[lane]);
+    }
+    out
+}
+
+#[inline(always)]
+fn map(a: V, f: impl Fn(f32) -> f32) -> V {
+    zip(a, a, |a, _| f(a))
+}
+
+impl Simd for Portable {
+    const LANES: usize = LANES;
+    const REGISTERS: usize = 16;
+    type V = V;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> V {
+        [value; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> V {
+        unsafe { from.cast::<V>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, vector: V) {
+        unsafe { to.cast::<V>().write_unaligned(vector) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial(from: *const f32, count: usize) -> V {
+        let mut out = [0.0; LANES];
+        unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), count) }
+        out
+    }
+    #[inline(always)]
+    unsafe fn store_partial(to: *mut f32, vector: V, count: usize) {
+        unsafe { std::ptr::copy_nonoverlapping(vector.as_ptr(), to, count) }
+    }
+    /// Not `f32::mul_add`, which is a call into a library where there is no such instruction.
+    #[inline(always)]
+    unsafe fn mul_add(a: V, b: V, c: V) -> V {
+        let mut out = [0.0; LANES];
+        for lane in 0..LANES {
+            out[lane] = a[lane] * b[lane] + c[lane];
+        }
+        out
+    }
+    #[inline(always)]
+    unsafe fn add(a: V, b: V) -> V {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: V, b: V) -> V {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: V, b: V) -> V {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn div(a: V, b: V) -> V {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    unsafe fn min(a: V, b: V) -> V {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn max(a: V, b: V) -> V {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn sqrt(a: V) -> V {
+        map(a, f32::sqrt)
+    }
+    #[inline(always)]
+    unsafe fn abs(a: V) -> V {
+        map(a, f32::abs)
+    }
+    /// Adding 1.5 * 2^23 leaves no room for a fraction.
+    #[inline(always)]
+    unsafe fn round(a: V) -> V {
+        const SHIFT: f32 = 12_582_912.0;
+        map(a, |a| (a + SHIFT) - SHIFT)
+    }
+    #[inline(always)]
+    unsafe fn exp2_whole(n: V) -> V {
+        map(n, |n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn with_sign_of(magnitude: V, sign: V) -> V {
+        zip(magnitude, sign, f32::copysign)
+    }
+    #[inline(always)]
+    unsafe fn select_less(a: V, b: V, yes: V, no: V) -> V {
+        let mut out = [0.0; LANES];
+        for lane in 0..LANES {
+            out[lane] = if a[lane] < b[lane] { yes[lane] } else { no[lane] };
+        }
+        out
+    }
+    #[inline(always)]
+    unsafe fn sum(a: V) -> f32 {
+        ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
+    }
+    #[inline(always)]
+    unsafe fn largest(a: V) -> f32 {
+        a.iter().fold(f32::NEG_INFINITY, |largest, value| if *value > largest { *value } else { largest })
+    }
+    #[inline(always)]
+    unsafe fn gather(from: *const f32, indices: *const u32) -> V {
+        let mut out = [0.0; LANES];
+        for (lane, out) in out.iter_mut().enumerate() {
+            *out = unsafe { *from.add(*indices.add(lane) as usize) };
+        }
+        out
+    }
+    #[inline(always)]
+    unsafe fn deinterleave(from: *const f32) -> (V, V) {
+        let (mut even, mut odd) = ([0.0; LANES], [0.0; LANES]);
+        for lane in 0..LANES {
+            unsafe {
+                even[lane] = *from.add(2 * lane);
+                odd[lane] = *from.add(2 * lane + 1);
+            }
+        }
+        (even, odd)
+    }
+    #[inline(always)]
+    unsafe fn prefetch(_from: *const f32) {}
+}

@@ -1,0 +1,113 @@
+//! Every method of every instruction set this processor has, against plain arithmetic.
+
+use super::*;
+
+/// One method a line: what it gives for these two vectors.
+struct Methods<'a> {
+    a: &'a [f32; 32],
+    b: &'a [f32; 32],
+}
+
+impl Kernel for Methods<'_> {
+    type Output = Vec<(&'static str, Vec<f32>)>;
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> Self::Output {
+        let mut results = Vec::new();
+        unsafe {
+            let (a, b) = (S::load(self.a.as_ptr()), S::load(self.b.as_ptr()));
+            let c = S::splat(0.75);
+            let mut keep = |name, vector| {
+                let mut lanes = vec![0.0; S::LANES];
+                S::store(lanes.as_mut_ptr(), vector);
+                results.push((name, lanes));
+            };
+            keep("splat", c);
+            keep("mul_add", S::mul_add(a, b, c));
+            keep("add", S::add(a, b));
+            keep("sub", S::sub(a, b));
+            keep("mul", S::mul(a, b));
+            keep("div", S::div(a, b));
+            keep("min", S::min(a, b));
+            keep("max", S::max(a, b));
+            keep("sqrt", S::sqrt(S::abs(a)));
+            keep("abs", S::abs(a));
+            keep("round", S::round(a));
+            keep("exp2_whole", S::exp2_whole(S::round(a)));
+            keep("with_sign_of", S::with_sign_of(S::abs(a), b));
+            keep("select_less", S::select_less(a, b, c, a));
+            let indices: Vec<u32> = (0..S::LANES as u32).map(|lane| (lane * 7 + 3) % 32).collect();
+            keep("gather", S::gather(self.a.as_ptr(), indices.as_ptr()));
+            if 2 * S::LANES <= 32 {
+                let (even, odd) = S::deinterleave(self.a.as_ptr());
+                keep("even", even);
+                keep("odd", odd);
+            }
+            for count in 0..=S::LANES {
+                keep("load_partial", S::load_partial(self.a.as_ptr(), count));
+                let mut to = vec![9.0; S::LANES];
+                S::store_partial(to.as_mut_ptr(), a, count);
+                keep("store_partial", S::load(to.as_ptr()));
+            }
+            results.push(("sum", vec![S::sum(a)]));
+            results.push(("largest", vec![S::largest(a)]));
+            S::prefetch(self.a.as_ptr());
+        }
+        results
+    }
+}
+
+fn expected(a: &[f32; 32], b: &[f32; 32], lanes: usize) -> Vec<(&'static str, Vec<f32>)> {
+    let each = |f: &dyn Fn(f32, f32) -> f32| (0..lanes).map(|lane| f(a[lane], b[lane])).collect::<Vec<f32>>();
+    let mut results = vec![
+        ("splat", vec![0.75; lanes]),
+        ("mul_add", each(&|a, b| a * b + 0.75)),
+        ("add", each(&|a, b| a + b)),
+        ("sub", each(&|a, b| a - b)),
+        ("mul", each(&|a, b| a * b)),
+        ("div", each(&|a, b| a / b)),
+        ("min", each(&|a, b| a.min(b))),
+        ("max", each(&|a, b| a.max(b))),
+        ("sqrt", each(&|a, _| a.abs().sqrt())),
+        ("abs", each(&|a, _| a.abs())),
+        ("round", each(&|a, _| a.round_ties_even())),
+        ("exp2_whole", each(&|a, _| a.round_ties_even().exp2())),
+        ("with_sign_of", each(&|a, b| a.abs().copysign(b))),
+        ("select_less", each(&|a, b| if a < b { 0.75 } else { a })),
+        ("gather", (0..lanes).map(|lane| a[(lane * 7 + 3) % 32]).collect()),
+        ("even", (0..lanes).map(|lane| a[2 * lane]).collect()),
+        ("odd", (0..lanes).map(|lane| a[2 * lane + 1]).collect()),
+    ];
+    for count in 0..=lanes {
+        results.push(("load_partial", (0..lanes).map(|lane| if lane < count { a[lane] } else { 0.0 }).collect()));
+        results.push(("store_partial", (0..lanes).map(|lane| if lane < count { a[lane] } else { 9.0 }).collect()));
+    }
+    results.push(("sum", vec![a[..lanes].iter().sum()]));
+    results.push(("largest", vec![a[..lanes].iter().copied().fold(f32::MIN, f32::max)]));
+    results
+}
+
+#[test]
+fn every_method_is_plain_arithmetic() {
+    let a: [f32; 32] = std::array::from_fn(|lane| ((lane * 37 % 32) as f32 - 15.5) * 1.37);
+    let b: [f32; 32] = std::array::from_fn(|lane| ((lane * 11 % 32) as f32 - 15.5) * 0.83);
+    for isa in Isa::available() {
+        // SAFETY: the processor has it; both arrays hold two vectors of any width.
+        let found = unsafe { isa.run(Methods { a: &a, b: &b }) };
+        let expected = expected(&a, &b, isa.lanes());
+        assert_eq!(found.len(), expected.len());
+        for ((name, found), (expected_name, expected)) in found.iter().zip(&expected) {
+            assert_eq!(name, expected_name);
+            for (found, expected) in found.iter().zip(expected) {
+                let tolerance = 2e-6 * expected.abs().max(1.0);
+                assert!((found - expected).abs() <= tolerance, "{} {name}: {found}, not {expected}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_best_is_among_the_available() {
+    assert!(Isa::available().contains(&Isa::best()));
+    assert_eq!(Isa::available()[0], Isa::Portable);
+}
