@@ -13,6 +13,8 @@ const ALPHA: f64 = 0.001;
 /// Of all comparisons of a run together.
 const FAMILY: f64 = 0.01;
 const BETA: f64 = 0.05;
+/// What the sign test may err on top of that, where pairs lie far off and the mean decides nothing: a tenth of either error.
+const SIGNS: f64 = 0.1;
 /// Of a confirmation: two independent sessions multiply, so that a wrong block has a chance of `ALPHA * CONFIRMING`.
 const CONFIRMING: f64 = 0.05;
 
@@ -96,10 +98,19 @@ impl Profile {
 
     /// The test of a latency, in pairs; `None` for any other criterion.
     pub fn design(&self, criterion: Criterion, terms: Terms) -> Option<Design> {
+        self.at_levels(criterion, terms, 1.0)
+    }
+
+    /// The levels of the second question, asked of the median; `None` as in [`Profile::design`].
+    pub fn signs(&self, criterion: Criterion, terms: Terms) -> Option<Design> {
+        self.at_levels(criterion, terms, SIGNS)
+    }
+
+    fn at_levels(&self, criterion: Criterion, terms: Terms, share: f64) -> Option<Design> {
         let tolerance = self.tolerance(criterion, terms.other_binary)?;
         let pairs: Vec<usize> = self.looks.iter().map(|blocks| blocks * 2).collect();
         let margins = Margins { fail: tolerance.lower.ln_1p(), pass: tolerance.upper.ln_1p() };
-        Some(Design::new(&pairs, margins, self.alpha(terms), BETA))
+        Some(Design::new(&pairs, margins, share * self.alpha(terms), share * BETA))
     }
 }
 
