@@ -262,11 +262,9 @@ impl LatencyJudge {
         // The numbers shown are those that decided.
         let (mut centre, mut low, mut high) = (look.mean, look.low, look.high);
         if let Some(middle) = middle.filter(|middle| middle.outcome != Outcome::Undecided) {
+            let [mean, low_of_mean, high_of_mean] = [look.mean, look.low, look.high].map(|log| log.exp_m1() * 100.0);
             tags.push(format!(
-                "some pairs far off: judged by the median, which they cannot move; the mean says {} [{}, {}]",
-                signed_percent(look.mean),
-                signed_percent(look.low),
-                signed_percent(look.high)
+                "some pairs far off: judged by the median, which they cannot move; the mean says {mean:+.1} % [{low_of_mean:+.1}, {high_of_mean:+.1}]"
             ));
             (centre, low, high) = (middle.median, middle.low, middle.high);
         }
@@ -384,11 +382,6 @@ fn lag_one(values: &[f64]) -> f64 {
 /// Finite and above zero whatever the logarithm: a limit from two pairs can lie beyond what a number holds.
 fn ratio(log: f64) -> f64 {
     log.exp().clamp(f64::MIN_POSITIVE, f64::MAX)
-}
-
-/// Of a logarithm: `+5.0 %`.
-fn signed_percent(log: f64) -> String {
-    format!("{:+.1} %", log.exp_m1() * 100.0)
 }
 
 /// Of a fraction, with as many decimals as it takes: `0.5 %`, `3 %`, `12.3 %`.
