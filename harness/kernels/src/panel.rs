@@ -250,13 +250,14 @@ impl Kernel for Multiply<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // Vectors of one panel: results and inputs fill the registers, with one left for a weight.
+        // Vectors of one panel: results and inputs fill the registers, with one left for a weight. On sixteen registers four by three would just fit,
+        // but the compiler keeps one sum in memory then: four by two is 1.5 times as fast.
         unsafe {
             match (self.weights.height, S::REGISTERS >= 32) {
                 (Height::One, true) => walk::<S, 1, 8>(&self),
                 (Height::One, false) => walk::<S, 1, 6>(&self),
                 (Height::Four, true) => walk::<S, 4, 6>(&self),
-                (Height::Four, false) => walk::<S, 4, 3>(&self),
+                (Height::Four, false) => walk::<S, 4, 2>(&self),
                 (Height::Eight, true) => walk::<S, 8, 3>(&self),
                 (Height::Eight, false) => walk::<S, 8, 1>(&self),
             }
