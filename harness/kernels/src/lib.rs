@@ -7,7 +7,10 @@
     reason = "loops over registers: constant bounds and plain indices are what the compiler unrolls"
 )]
 
+pub mod activations;
+pub mod matvec;
 pub mod panel;
+pub mod recurrent;
 pub mod simd;
 
 pub use simd::Isa;

@@ -10,15 +10,22 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(all(target_arch = "arm", target_abi = "eabihf"))]
+#[path = "neon32.rs"]
+mod neon;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod quarter;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
-#[cfg(target_arch = "aarch64")]
+#[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
 pub use neon::Neon;
 pub use portable::Portable;
+#[cfg(target_arch = "x86_64")]
+pub use quarter::{Quarter, run_quarter};
 
 /// `LANES` values of f32 and what can be done with them.
 ///
@@ -81,7 +88,7 @@ pub trait Kernel {
 pub enum Isa {
     /// What the compiler makes of arrays.
     Portable,
-    #[cfg(target_arch = "aarch64")]
+    #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
     Neon,
     /// With FMA.
     #[cfg(target_arch = "x86_64")]
@@ -102,6 +109,10 @@ impl Isa {
         let mut available = vec![Isa::Portable];
         #[cfg(target_arch = "aarch64")]
         available.push(Isa::Neon);
+        #[cfg(all(target_arch = "arm", target_abi = "eabihf"))]
+        if neon::is_there() {
+            available.push(Isa::Neon);
+        }
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
@@ -118,7 +129,7 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
-            #[cfg(target_arch = "aarch64")]
+            #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
             Isa::Neon => "neon",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => "avx2",
@@ -130,7 +141,7 @@ impl Isa {
     pub fn lanes(self) -> usize {
         match self {
             Isa::Portable => Portable::LANES,
-            #[cfg(target_arch = "aarch64")]
+            #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
             Isa::Neon => Neon::LANES,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Avx2::LANES,
@@ -143,7 +154,7 @@ impl Isa {
     pub fn registers(self) -> usize {
         match self {
             Isa::Portable => Portable::REGISTERS,
-            #[cfg(target_arch = "aarch64")]
+            #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
             Isa::Neon => Neon::REGISTERS,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Avx2::REGISTERS,
@@ -162,7 +173,7 @@ impl Isa {
         unsafe {
             match self {
                 Isa::Portable => kernel.run::<Portable>(),
-                #[cfg(target_arch = "aarch64")]
+                #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
                 Isa::Neon => neon::run(kernel),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => avx2::run(kernel),

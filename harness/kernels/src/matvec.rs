@@ -1,0 +1,256 @@
+//! Matrices that multiply vectors: what a recurrent layer does at each step, and with its inputs for all steps at once.
+//!
+//! `out[p] += M x[p]` for as many vectors as there are, each a row of memory, as the steps of a sequence lie. The lanes of a vector register are rows of
+//! M, so that one packed form serves one vector (bound by memory) as well as many (bound by arithmetic), and no input has to be turned around. Groups of
+//! 16 rows are one after the other, within them column after column: the weights are one stream. Which form suits a matrix is measured ([`choose`]).
+
+mod blocks;
+mod csr;
+mod dense;
+mod lines;
+
+use std::{fmt, time::Instant};
+
+use self::{blocks::Blocks, csr::Csr, dense::Dense};
+use crate::simd::Isa;
+
+/// Rows that lie together.
+pub(crate) const GROUP: usize = 16;
+
+/// How a matrix is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    Dense,
+    /// Blocks of so many rows (16, 8 or 4) in one column; those with nothing in them are left out.
+    Blocks(usize),
+    /// Single cells, row after row.
+    Csr,
+}
+
+impl Format {
+    pub const ALL: [Format; 5] = [Format::Dense, Format::Blocks(16), Format::Blocks(8), Format::Blocks(4), Format::Csr];
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Format::Dense => f.write_str("dense"),
+            Format::Blocks(rows) => write!(f, "block-{rows}x1"),
+            Format::Csr => f.write_str("csr"),
+        }
+    }
+}
+
+/// A matrix made ready for one instruction set.
+#[derive(Clone, Debug)]
+pub struct Product {
+    rows: usize,
+    columns: usize,
+    isa: Isa,
+    packed: Packed,
+}
+
+#[derive(Clone, Debug)]
+enum Packed {
+    Dense(Dense),
+    Blocks(Blocks),
+    Csr(Csr),
+}
+
+/// Vectors in memory: the `p`-th begins at `p * stride`.
+#[derive(Clone, Copy, Debug)]
+pub struct Vectors<'a> {
+    pub values: &'a [f32],
+    pub stride: usize,
+    pub count: usize,
+}
+
+/// From which end the rows are gone through. A matrix that is used again and again, each time the other way, finds in the cache what was used last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Down,
+    Up,
+}
+
+impl Product {
+    /// `values` is the matrix row after row.
+    ///
+    /// # Panics
+    /// Where there are not `rows * columns` values, or this processor has no `isa`.
+    pub fn new(isa: Isa, format: Format, rows: usize, columns: usize, values: &[f32]) -> Product {
+        assert_eq!(rows * columns, values.len(), "{rows} x {columns} values");
+        assert!(Isa::available().contains(&isa), "no {} here", isa.name());
+        let packed = match format {
+            Format::Blocks(height) if fits_sixteen_bits(columns) => {
+                Packed::Blocks(Blocks::new(height, rows, columns, values))
+            }
+            Format::Csr if fits_sixteen_bits(columns) => Packed::Csr(Csr::new(rows, columns, values)),
+            // Column numbers have 16 bits: no recurrent layer is that wide.
+            _ => Packed::Dense(Dense::new(rows, columns, values)),
+        };
+        Product { rows, columns, isa, packed }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    pub fn format(&self) -> Format {
+        match &self.packed {
+            Packed::Dense(_) => Format::Dense,
+            Packed::Blocks(blocks) => Format::Blocks(blocks.height()),
+            Packed::Csr(_) => Format::Csr,
+        }
+    }
+
+    /// What one product reads of the matrix.
+    pub fn bytes(&self) -> usize {
+        match &self.packed {
+            Packed::Dense(dense) => dense.bytes(),
+            Packed::Blocks(blocks) => blocks.bytes(),
+            Packed::Csr(csr) => csr.bytes(),
+        }
+    }
+
+    /// `out[p] += M x[p]`; the `p`-th output begins at `p * out_stride`.
+    ///
+    /// # Panics
+    /// Where `x` or `out` is shorter than that takes.
+    pub fn add(&self, x: Vectors, out: &mut [f32], out_stride: usize, way: Way) {
+        if x.count == 0 || self.rows == 0 {
+            return;
+        }
+        let reach = |stride: usize, length: usize| {
+            let last = (x.count - 1).checked_mul(stride).and_then(|last| last.checked_add(length));
+            last.expect("more than memory can hold")
+        };
+        assert!(x.values.len() >= reach(x.stride, self.columns), "too few inputs");
+        assert!(out.len() >= reach(out_stride, self.rows), "too few outputs");
+        assert!(x.count == 1 || out_stride >= self.rows, "outputs that overlap");
+        // SAFETY: lengths are checked above, and `new` checked that the processor has `isa`.
+        unsafe {
+            match &self.packed {
+                Packed::Dense(dense) => dense.add(self.isa, x, out, out_stride, way),
+                Packed::Blocks(blocks) => blocks.add(self.isa, x, out, out_stride, way),
+                Packed::Csr(csr) => csr.add(self.isa, x, out, out_stride),
+            }
+        }
+    }
+}
+
+fn fits_sixteen_bits(columns: usize) -> bool {
+    columns <= 1 << 16
+}
+
+/// Formats worth trying for a matrix: one that stores no more than another and is as simple to go through leaves that one out.
+pub fn candidates(rows: usize, columns: usize, values: &[f32]) -> Vec<Format> {
+    if !fits_sixteen_bits(columns) || rows == 0 || columns == 0 {
+        return vec![Format::Dense];
+    }
+    let cells = rows * columns;
+    let filled = values.iter().filter(|value| **value != 0.0).count();
+    // Nothing pays off with less than a quarter of zeros.
+    if filled * 4 > cells * 3 {
+        return vec![Format::Dense];
+    }
+    let mut formats = vec![Format::Dense];
+    let mut stored = cells;
+    for height in [16, 8, 4] {
+        let blocks = blocks::count(height, rows, columns, values) * height;
+        // A smaller block costs more instructions a value: it has to leave out a good part of what the larger one keeps.
+        if blocks * 8 < stored * 7 {
+            formats.push(Format::Blocks(height));
+            stored = blocks;
+        }
+    }
+    if filled * 4 < stored * 3 {
+        formats.push(Format::Csr);
+    }
+    formats
+}
+
+/// The fastest of the [`candidates`] on this processor for products with `positions` vectors at a time, by trying each of them.
+pub fn choose(isa: Isa, rows: usize, columns: usize, values: &[f32], positions: usize) -> Product {
+    let formats = candidates(rows, columns, values);
+    let mut products = formats.into_iter().map(|format| Product::new(isa, format, rows, columns, values));
+    let first = products.next().expect("there is always the dense one");
+    let mut rest = products.peekable();
+    if rest.peek().is_none() {
+        return first;
+    }
+    let mut trial = Trial::new(rows, columns, positions);
+    let mut best = (trial.time(&first), first);
+    for product in rest {
+        let time = trial.time(&product);
+        if time < best.0 {
+            best = (time, product);
+        }
+    }
+    best.1
+}
+
+/// Products with made up vectors, timed.
+struct Trial {
+    x: Vec<f32>,
+    out: Vec<f32>,
+    rows: usize,
+    columns: usize,
+    positions: usize,
+}
+
+impl Trial {
+    /// Enough to tell; more would only take longer.
+    const MOST_POSITIONS: usize = 24;
+
+    fn new(rows: usize, columns: usize, positions: usize) -> Trial {
+        let positions = positions.clamp(1, Trial::MOST_POSITIONS);
+        Trial { x: vec![0.25; columns * positions], out: vec![0.0; rows * positions], rows, columns, positions }
+    }
+
+    /// The fastest of several times, in nanoseconds.
+    fn time(&mut self, product: &Product) -> u128 {
+        let start = Instant::now();
+        let mut best = u128::MAX;
+        let mut way = Way::Down;
+        for round in 0..50 {
+            let before = Instant::now();
+            let x = Vectors { values: &self.x, stride: self.columns, count: self.positions };
+            product.add(x, &mut self.out, self.rows, way);
+            best = best.min(before.elapsed().as_nanos());
+            way = way.other();
+            if round >= 4 && start.elapsed().as_micros() > 1500 {
+                break;
+            }
+        }
+        best
+    }
+}
+
+impl Way {
+    pub fn other(self) -> Way {
+        match self {
+            Way::Down => Way::Up,
+            Way::Up => Way::Down,
+        }
+    }
+
+    /// The `step`-th of `count` things.
+    #[inline(always)]
+    fn at(self, step: usize, count: usize) -> usize {
+        match self {
+            Way::Down => step,
+            Way::Up => count - 1 - step,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,210 @@
+//! All cells. For one vector the weights are read once, 16 rows at a time, by several sums each, so that no addition waits for the one before; for many
+//! vectors a tile of sums stays in registers while a group's weights, small enough for the second cache, meet all of them.
+
+use super::{GROUP, Vectors, Way, lines::Lines};
+use crate::simd::{Isa, Kernel, Simd};
+
+#[derive(Clone, Debug)]
+pub(super) struct Dense {
+    rows: usize,
+    columns: usize,
+    /// Group after group, column after column, 16 rows.
+    values: Lines,
+}
+
+impl Dense {
+    pub fn new(rows: usize, columns: usize, values: &[f32]) -> Dense {
+        let groups = rows.div_ceil(GROUP);
+        let mut packed = Lines::zeros(groups * columns * GROUP);
+        if columns > 0 {
+            for (row, cells) in values.chunks_exact(columns).enumerate() {
+                let first = row / GROUP * columns * GROUP + row % GROUP;
+                for (column, cell) in cells.iter().enumerate() {
+                    packed.as_mut_slice()[first + column * GROUP] = *cell;
+                }
+            }
+        }
+        Dense { rows, columns, values: packed }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.values.len() * 4
+    }
+
+    /// # Safety
+    /// The processor has `isa`; `x` and `out` are as long as the matrix and their strides ask.
+    pub unsafe fn add(&self, isa: Isa, x: Vectors, out: &mut [f32], out_stride: usize, way: Way) {
+        // SAFETY: passed on.
+        unsafe { isa.run(Add { dense: self, x, out: out.as_mut_ptr(), out_stride, way }) }
+    }
+}
+
+struct Add<'a> {
+    dense: &'a Dense,
+    x: Vectors<'a>,
+    out: *mut f32,
+    out_stride: usize,
+    way: Way,
+}
+
+impl Kernel for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let groups = self.dense.rows.div_ceil(GROUP);
+        // SAFETY: the caller's lengths hold for each tile in turn.
+        unsafe {
+            if self.x.count == 1 {
+                for step in 0..groups {
+                    self.one::<S>(self.way.at(step, groups));
+                }
+                return;
+            }
+            // Two groups at once where the registers hold the sums of both.
+            let pair = S::LANES == GROUP;
+            let mut group = 0;
+            while group < groups {
+                if pair && group + 2 <= groups {
+                    self.all_positions::<S, 2>(group);
+                    group += 2;
+                } else {
+                    self.all_positions::<S, 1>(group);
+                    group += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Add<'_> {
+    #[inline(always)]
+    unsafe fn one<S: Simd>(&self, group: usize) {
+        // SAFETY: passed on; a group is VECTORS vectors.
+        unsafe {
+            match GROUP / S::LANES {
+                1 => self.one_vector::<S, 1, 8>(group),
+                2 => self.one_vector::<S, 2, 4>(group),
+                _ => self.one_vector::<S, 4, 2>(group),
+            }
+        }
+    }
+
+    /// One vector, SUMS sums for each place.
+    #[inline(always)]
+    unsafe fn one_vector<S: Simd, const VECTORS: usize, const SUMS: usize>(&self, group: usize) {
+        unsafe {
+            let columns = self.dense.columns;
+            let mut weights = self.dense.values.as_ptr().add(group * columns * GROUP);
+            let mut x = self.x.values.as_ptr();
+            let mut sums = [[S::splat(0.0); VECTORS]; SUMS];
+            for _ in 0..columns / SUMS {
+                for (sum, sums) in sums.iter_mut().enumerate() {
+                    let value = S::splat(*x.add(sum));
+                    for (vector, total) in sums.iter_mut().enumerate() {
+                        let weight = S::load(weights.add(sum * GROUP + vector * S::LANES));
+                        *total = S::mul_add(weight, value, *total);
+                    }
+                }
+                weights = weights.add(SUMS * GROUP);
+                x = x.add(SUMS);
+            }
+            for column in 0..columns % SUMS {
+                let value = S::splat(*x.add(column));
+                for (vector, total) in sums[0].iter_mut().enumerate() {
+                    *total = S::mul_add(S::load(weights.add(column * GROUP + vector * S::LANES)), value, *total);
+                }
+            }
+            let mut totals = sums[0];
+            for sums in &sums[1..] {
+                for (total, sum) in totals.iter_mut().zip(sums) {
+                    *total = S::add(*total, *sum);
+                }
+            }
+            let first = group * GROUP;
+            add_rows::<S, VECTORS>(self.out.add(first), totals, self.dense.rows - first);
+        }
+    }
+
+    /// All vectors, with GROUPS groups of rows.
+    #[inline(always)]
+    unsafe fn all_positions<S: Simd, const GROUPS: usize>(&self, group: usize) {
+        let mut position = 0;
+        let count = self.x.count;
+        unsafe {
+            macro_rules! tiles {
+                ($vectors:literal: $($positions:literal)*) => {{
+                    $(while position + $positions <= count {
+                        self.tile::<S, GROUPS, $vectors, $positions>(group, position);
+                        position += $positions;
+                    })*
+                }};
+            }
+            match (GROUP / S::LANES, S::REGISTERS) {
+                (1, _) => tiles!(1: 12 4 2 1),
+                (2, 16) => tiles!(2: 6 4 2 1),
+                (2, _) => tiles!(2: 12 4 2 1),
+                (_, 32) => tiles!(4: 6 4 2 1),
+                _ => tiles!(4: 2 1),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const GROUPS: usize, const VECTORS: usize, const POSITIONS: usize>(
+        &self,
+        group: usize,
+        position: usize,
+    ) {
+        unsafe {
+            let columns = self.dense.columns;
+            let weights = self.dense.values.as_ptr().add(group * columns * GROUP);
+            let x = self.x.values.as_ptr().add(position * self.x.stride);
+            let stride = self.x.stride;
+            let mut sums = [[[S::splat(0.0); VECTORS]; GROUPS]; POSITIONS];
+            for column in 0..columns {
+                let mut loaded = [[S::splat(0.0); VECTORS]; GROUPS];
+                for (group, loaded) in loaded.iter_mut().enumerate() {
+                    for (vector, loaded) in loaded.iter_mut().enumerate() {
+                        *loaded = S::load(weights.add((group * columns + column) * GROUP + vector * S::LANES));
+                    }
+                }
+                for (position, sums) in sums.iter_mut().enumerate() {
+                    let value = S::splat(*x.add(position * stride + column));
+                    for (sums, loaded) in sums.iter_mut().zip(&loaded) {
+                        for (total, weight) in sums.iter_mut().zip(loaded) {
+                            *total = S::mul_add(*weight, value, *total);
+                        }
+                    }
+                }
+            }
+            for (offset, sums) in sums.iter().enumerate() {
+                for (next, totals) in sums.iter().enumerate() {
+                    let first = (group + next) * GROUP;
+                    let out = self.out.add((position + offset) * self.out_stride + first);
+                    add_rows::<S, VECTORS>(out, *totals, self.dense.rows - first);
+                }
+            }
+        }
+    }
+}
+
+/// Adds the totals of a group, or of a block, to its rows, of which `rows` are left.
+///
+/// # Safety
+/// As for [`Simd`]; `out` has `rows` values or as many as the totals.
+#[inline(always)]
+pub(super) unsafe fn add_rows<S: Simd, const VECTORS: usize>(out: *mut f32, totals: [S::V; VECTORS], rows: usize) {
+    unsafe {
+        for (vector, total) in totals.into_iter().enumerate() {
+            let first = vector * S::LANES;
+            let out = out.add(first);
+            if first + S::LANES <= rows {
+                S::store(out, S::add(S::load(out), total));
+            } else if first < rows {
+                let count = rows - first;
+                S::store_partial(out, S::add(S::load_partial(out, count), total), count);
+            }
+        }
+    }
+}

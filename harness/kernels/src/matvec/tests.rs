@@ -1,0 +1,140 @@
+//! Every format on every instruction set against sums in f64, at sizes that leave something over everywhere.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The same numbers on every run, between -1 and 1.
+pub(crate) struct Numbers(pub u64);
+
+impl Numbers {
+    pub fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    pub fn some(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.next()).collect()
+    }
+
+    /// A matrix of which `kept` of 16 blocks of `height` rows are not zero.
+    pub fn matrix(&mut self, rows: usize, columns: usize, height: usize, kept: u32) -> Vec<f32> {
+        let mut values = self.some(rows * columns);
+        for band in 0..rows.div_ceil(height) {
+            for column in 0..columns {
+                if (self.next() + 1.0) * 8.0 >= kept as f32 {
+                    (band * height..rows.min((band + 1) * height)).for_each(|row| values[row * columns + column] = 0.0);
+                }
+            }
+        }
+        values
+    }
+}
+
+/// `out[p] += M x[p]` in f64, and the sum of magnitudes that says how exact an f32 can be.
+fn exact(columns: usize, matrix: &[f32], x: &[f32], before: f32, row: usize) -> (f64, f64) {
+    let cells = &matrix[row * columns..(row + 1) * columns];
+    let products = cells.iter().zip(x).map(|(weight, value)| f64::from(*weight) * f64::from(*value));
+    let magnitude = products.clone().map(f64::abs).sum::<f64>() + f64::from(before.abs());
+    (f64::from(before) + products.sum::<f64>(), magnitude)
+}
+
+#[track_caller]
+fn check(rows: usize, columns: usize, positions: usize, height: usize, kept: u32, seed: u64) {
+    let mut numbers = Numbers(seed);
+    let matrix = numbers.matrix(rows, columns, height, kept);
+    // Gaps between vectors and behind outputs have to be left alone.
+    let (stride, out_stride) = (columns + 3, rows + 5);
+    let x = numbers.some(positions * stride);
+    let before = numbers.some(positions * out_stride);
+    for isa in Isa::available() {
+        for format in Format::ALL {
+            let product = Product::new(isa, format, rows, columns, &matrix);
+            assert_eq!((product.format(), product.rows(), product.columns()), (format, rows, columns));
+            for way in [Way::Down, Way::Up] {
+                let mut out = before.clone();
+                product.add(Vectors { values: &x, stride, count: positions }, &mut out, out_stride, way);
+                for position in 0..positions {
+                    let (x, first) = (&x[position * stride..], position * out_stride);
+                    for row in 0..rows {
+                        let (exact, magnitude) = exact(columns, &matrix, x, before[first + row], row);
+                        let found = f64::from(out[first + row]);
+                        assert!(
+                            (found - exact).abs() <= 1e-5 * magnitude + 1e-9,
+                            "{format} {}: row {row} of vector {position} is {found}, not {exact}",
+                            isa.name()
+                        );
+                    }
+                    let gap = first + rows..(first + out_stride).min(out.len());
+                    assert_eq!(out[gap.clone()], before[gap], "{format} {}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sizes_of_real_layers() {
+    check(96 * 4, 96, 1, 16, 2, 1);
+    check(64, 40, 100, 8, 4, 2);
+    check(48, 33, 65, 1, 5, 3);
+}
+
+#[test]
+fn nothing_in_it() {
+    check(5, 7, 3, 4, 0, 4);
+    check(16, 0, 2, 4, 0, 5);
+    check(0, 9, 2, 4, 0, 6);
+    check(9, 9, 0, 4, 16, 7);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_format_is_the_matrix(
+        rows in 1usize..90, columns in 1usize..70, positions in 1usize..27, height in 0usize..4, kept in 0u32..17, seed: u64,
+    ) {
+        check(rows, columns, positions, [1, 4, 8, 16][height], kept, seed);
+    }
+}
+
+#[test]
+fn what_is_worth_trying() {
+    let mut numbers = Numbers(8);
+    let mut tried = |height: usize, kept: u32| {
+        let matrix = numbers.matrix(64, 64, height, kept);
+        candidates(64, 64, &matrix).iter().map(Format::to_string).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(tried(16, 16), "dense");
+    assert_eq!(tried(16, 2), "dense block-16x1");
+    assert_eq!(tried(8, 2), "dense block-16x1 block-8x1");
+    assert_eq!(tried(1, 1), "dense block-16x1 block-8x1 block-4x1 csr");
+    assert_eq!(tried(1, 15), "dense");
+    // Column numbers of a sparse form have 16 bits.
+    assert_eq!(candidates(1, 70_000, &vec![0.0; 70_000]), [Format::Dense]);
+    let wide = Product::new(Isa::best(), Format::Csr, 1, 70_000, &vec![0.0; 70_000]);
+    assert_eq!(wide.format(), Format::Dense);
+}
+
+#[test]
+fn the_choice_is_one_of_them() {
+    let matrix = Numbers(9).matrix(64, 64, 16, 2);
+    let product = choose(Isa::best(), 64, 64, &matrix, 1);
+    assert!(candidates(64, 64, &matrix).contains(&product.format()));
+    assert!(product.bytes() <= 64 * 64 * 4);
+}
+
+#[test]
+#[should_panic(expected = "too few inputs")]
+fn short_inputs_are_refused() {
+    let product = Product::new(Isa::best(), Format::Dense, 2, 3, &[1.0; 6]);
+    product.add(Vectors { values: &[1.0; 5], stride: 3, count: 2 }, &mut [0.0; 4], 2, Way::Down);
+}
+
+#[test]
+#[should_panic(expected = "too few outputs")]
+fn short_outputs_are_refused() {
+    let product = Product::new(Isa::best(), Format::Dense, 2, 3, &[1.0; 6]);
+    product.add(Vectors { values: &[1.0; 6], stride: 3, count: 2 }, &mut [0.0; 3], 2, Way::Down);
+}

@@ -1,0 +1,274 @@
+//! LSTM and GRU over whole sequences.
+//!
+//! Weights once, sequence in, states out, as ONNX has them. What the inputs contribute is one product for some dozens of steps (its results stay in the
+//! cache until they are used); each step then adds the product with the state and goes through the gates. Nothing is allocated for a step. The
+//! recurrent weights are gone through downwards and upwards in turn, so that the part of them that fits the second cache is found there.
+
+mod gates;
+
+use crate::matvec::{Product, Vectors, Way};
+
+/// Steps whose input products are made together, about: results for more would leave the cache before they are used.
+const ROWS_AT_ONCE: usize = 48;
+
+/// A sequence in memory: step `t` of sample `b` begins at `t * step_stride + b * batch_stride`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub steps: usize,
+    pub batch: usize,
+    pub step_stride: usize,
+    pub batch_stride: usize,
+}
+
+impl Shape {
+    /// `[steps, batch, width]`.
+    pub fn steps_first(steps: usize, batch: usize, width: usize) -> Shape {
+        Shape { steps, batch, step_stride: batch * width, batch_stride: width }
+    }
+
+    /// `[batch, steps, width]`.
+    pub fn batch_first(steps: usize, batch: usize, width: usize) -> Shape {
+        Shape { steps, batch, step_stride: width, batch_stride: steps * width }
+    }
+
+    /// How many values there are up to the end of the last vector.
+    fn reach(&self, width: usize) -> usize {
+        if self.steps == 0 || self.batch == 0 {
+            return 0;
+        }
+        (self.steps - 1) * self.step_stride + (self.batch - 1) * self.batch_stride + width
+    }
+}
+
+/// What goes in and comes out of one direction of a layer.
+pub struct Sequence<'a> {
+    pub x: &'a [f32],
+    pub x_shape: Shape,
+    /// The last step comes first.
+    pub backwards: bool,
+    /// The state after every step, at the place of the step it belongs to.
+    pub y: Option<(&'a mut [f32], Shape)>,
+}
+
+/// Gates in ONNX's order: input, output, forget, cell.
+#[derive(Clone, Debug)]
+pub struct Lstm {
+    hidden: usize,
+    inputs: Product,
+    recurrence: Product,
+    /// Both of ONNX's biases in one, or nothing.
+    bias: Vec<f32>,
+}
+
+/// Gates in ONNX's order: update, reset, hidden.
+#[derive(Clone, Debug)]
+pub struct Gru {
+    hidden: usize,
+    inputs: Product,
+    recurrence: GruProducts,
+    /// What is added to the input products: of the inputs, and of the state where that makes no difference.
+    bias: Vec<f32>,
+    /// What the reset gate is applied to beside the product, or nothing.
+    bias_before_reset: Vec<f32>,
+}
+
+/// The recurrent weights of a [`Gru`].
+#[derive(Clone, Debug)]
+pub enum GruProducts {
+    /// The reset gate is applied to the state, before the product: weights of update and reset gates, and those of the hidden gate.
+    ResetFirst { gates: Product, hidden: Product },
+    /// `linear_before_reset`: all three, and the reset gate is applied to what comes out for the hidden one.
+    ResetLast(Product),
+}
+
+/// Room for what is only needed within a run; keeps its size.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {
+    products: Vec<f32>,
+    of_state: Vec<f32>,
+}
+
+impl Lstm {
+    /// `biases` is ONNX's: 4 of the inputs, 4 of the state.
+    ///
+    /// # Panics
+    /// Where sizes do not belong together.
+    pub fn new(inputs: Product, recurrence: Product, biases: Option<&[f32]>) -> Lstm {
+        let hidden = recurrence.columns();
+        assert!(hidden > 0, "no state");
+        assert_eq!((inputs.rows(), recurrence.rows()), (4 * hidden, 4 * hidden));
+        Lstm { hidden, inputs, recurrence, bias: sum_of_halves(biases, 4 * hidden) }
+    }
+
+    pub fn products(&self) -> Vec<&Product> {
+        vec![&self.inputs, &self.recurrence]
+    }
+
+    /// `h` and `c`, `[batch, hidden]`, are the state before and after.
+    ///
+    /// # Panics
+    /// Where a slice is too short for its shape.
+    pub fn run(&self, mut sequence: Sequence, h: &mut [f32], c: &mut [f32], scratch: &mut Scratch) {
+        let hidden = self.hidden;
+        let Shape { steps, batch, .. } = sequence.x_shape;
+        sequence.check(self.inputs.columns(), hidden);
+        assert!(h.len() == batch * hidden && c.len() == batch * hidden, "states of another size");
+        let isa = self.recurrence.isa();
+        let mut way = Way::Down;
+        let at_once = (ROWS_AT_ONCE / batch.max(1)).max(1);
+        for first in (0..steps).step_by(at_once) {
+            let count = at_once.min(steps - first);
+            scratch.input_products(&self.inputs, &self.bias, &sequence, first, count);
+            for step in 0..count {
+                let products = scratch.products_of(&sequence, step, count, 4 * hidden);
+                let state = Vectors { values: h, stride: hidden, count: batch };
+                self.recurrence.add(state, products, 4 * hidden, way);
+                way = way.other();
+                gates::lstm(isa, hidden, products, c, h);
+                sequence.keep(first + step, h, hidden);
+            }
+        }
+    }
+}
+
+impl Gru {
+    /// `biases` is ONNX's: 3 of the inputs, 3 of the state.
+    ///
+    /// # Panics
+    /// Where sizes do not belong together.
+    pub fn new(inputs: Product, recurrence: GruProducts, biases: Option<&[f32]>) -> Gru {
+        let hidden = match &recurrence {
+            GruProducts::ResetFirst { gates, hidden } => {
+                assert_eq!((gates.rows(), gates.columns()), (2 * hidden.rows(), hidden.columns()));
+                hidden.columns()
+            }
+            GruProducts::ResetLast(all) => all.columns(),
+        };
+        assert!(hidden > 0, "no state");
+        let rows = match &recurrence {
+            GruProducts::ResetFirst { hidden, .. } => 3 * hidden.rows(),
+            GruProducts::ResetLast(all) => all.rows(),
+        };
+        assert_eq!((inputs.rows(), rows), (3 * hidden, 3 * hidden));
+        let mut bias = sum_of_halves(biases, 3 * hidden);
+        let mut bias_before_reset = Vec::new();
+        if let (GruProducts::ResetLast(_), Some(biases)) = (&recurrence, biases) {
+            bias[2 * hidden..].copy_from_slice(&biases[2 * hidden..3 * hidden]);
+            bias_before_reset = biases[5 * hidden..].to_vec();
+        }
+        Gru { hidden, inputs, recurrence, bias, bias_before_reset }
+    }
+
+    pub fn products(&self) -> Vec<&Product> {
+        match &self.recurrence {
+            GruProducts::ResetFirst { gates, hidden } => vec![&self.inputs, gates, hidden],
+            GruProducts::ResetLast(all) => vec![&self.inputs, all],
+        }
+    }
+
+    /// `h`, `[batch, hidden]`, is the state before and after.
+    ///
+    /// # Panics
+    /// Where a slice is too short for its shape.
+    pub fn run(&self, mut sequence: Sequence, h: &mut [f32], scratch: &mut Scratch) {
+        let hidden = self.hidden;
+        let Shape { steps, batch, .. } = sequence.x_shape;
+        sequence.check(self.inputs.columns(), hidden);
+        assert_eq!(h.len(), batch * hidden, "a state of another size");
+        let isa = self.inputs.isa();
+        let mut of_state = std::mem::take(&mut scratch.of_state);
+        of_state.resize(batch * 3 * hidden, 0.0);
+        let mut way = Way::Down;
+        let at_once = (ROWS_AT_ONCE / batch.max(1)).max(1);
+        for first in (0..steps).step_by(at_once) {
+            let count = at_once.min(steps - first);
+            scratch.input_products(&self.inputs, &self.bias, &sequence, first, count);
+            for step in 0..count {
+                let products = scratch.products_of(&sequence, step, count, 3 * hidden);
+                let state = Vectors { values: h, stride: hidden, count: batch };
+                match &self.recurrence {
+                    GruProducts::ResetFirst { gates, hidden: last } => {
+                        gates.add(state, products, 3 * hidden, way);
+                        let reset = &mut of_state[..batch * hidden];
+                        gates::reset(isa, hidden, products, h, reset);
+                        let state = Vectors { values: reset, stride: hidden, count: batch };
+                        last.add(state, &mut products[2 * hidden..], 3 * hidden, way);
+                        gates::gru(isa, hidden, products, None, h);
+                    }
+                    GruProducts::ResetLast(all) => {
+                        of_state.fill(0.0);
+                        if !self.bias_before_reset.is_empty() {
+                            for row in of_state.chunks_exact_mut(3 * hidden) {
+                                row[2 * hidden..].copy_from_slice(&self.bias_before_reset);
+                            }
+                        }
+                        all.add(state, &mut of_state, 3 * hidden, way);
+                        gates::gru(isa, hidden, products, Some(&of_state), h);
+                    }
+                }
+                way = way.other();
+                sequence.keep(first + step, h, hidden);
+            }
+        }
+        scratch.of_state = of_state;
+    }
+}
+
+/// ONNX has the biases of the inputs and those of the state one after the other.
+fn sum_of_halves(biases: Option<&[f32]>, length: usize) -> Vec<f32> {
+    let Some(biases) = biases else { return Vec::new() };
+    assert_eq!(biases.len(), 2 * length, "biases of another size");
+    biases[..length].iter().zip(&biases[length..]).map(|(input, state)| input + state).collect()
+}
+
+impl Sequence<'_> {
+    fn check(&self, inputs: usize, hidden: usize) {
+        assert!(self.x.len() >= self.x_shape.reach(inputs), "too few inputs");
+        if let Some((y, shape)) = &self.y {
+            assert_eq!((shape.steps, shape.batch), (self.x_shape.steps, self.x_shape.batch));
+            assert!(y.len() >= shape.reach(hidden), "too little room for the states");
+        }
+    }
+
+    /// Stores the state after the `step`-th step that was taken.
+    fn keep(&mut self, step: usize, h: &[f32], hidden: usize) {
+        let step = if self.backwards { self.x_shape.steps - 1 - step } else { step };
+        if let Some((y, shape)) = &mut self.y {
+            for (sample, h) in h.chunks_exact(hidden).enumerate() {
+                y[step * shape.step_stride + sample * shape.batch_stride..][..hidden].copy_from_slice(h);
+            }
+        }
+    }
+}
+
+impl Scratch {
+    /// Bias and input products, `[count, batch, rows]`, of the `count` steps that are taken after the first `taken`, in the order they have in memory.
+    fn input_products(&mut self, inputs: &Product, bias: &[f32], sequence: &Sequence, taken: usize, count: usize) {
+        let rows = inputs.rows();
+        let shape = sequence.x_shape;
+        self.products.resize(count * shape.batch * rows, 0.0);
+        for row in self.products.chunks_exact_mut(rows) {
+            if bias.is_empty() {
+                row.fill(0.0);
+            } else {
+                row.copy_from_slice(bias);
+            }
+        }
+        let first = if sequence.backwards { shape.steps - taken - count } else { taken };
+        for sample in 0..shape.batch {
+            let values = &sequence.x[first * shape.step_stride + sample * shape.batch_stride..];
+            let x = Vectors { values, stride: shape.step_stride, count };
+            inputs.add(x, &mut self.products[sample * rows..], shape.batch * rows, Way::Down);
+        }
+    }
+
+    /// Those of the `step`-th of them to be taken, `[batch, rows]`.
+    fn products_of(&mut self, sequence: &Sequence, step: usize, count: usize, rows: usize) -> &mut [f32] {
+        let step = if sequence.backwards { count - 1 - step } else { step };
+        let length = sequence.x_shape.batch * rows;
+        &mut self.products[step * length..][..length]
+    }
+}
+
+#[cfg(test)]
+mod tests;
