@@ -134,7 +134,7 @@ impl Add<'_> {
         unsafe {
             macro_rules! tiles {
                 ($vectors:literal: $($positions:literal)*) => {{
-                    $(while position + $positions <= count {
+                    $(while count - position >= $positions {
                         self.tile::<S, GROUPS, $vectors, $positions>(group, position);
                         position += $positions;
                     })*
