@@ -72,17 +72,7 @@ fn peak_memory_is_the_kernels() {
     let shelf = Shelf::new("peak_memory_is_the_kernels");
     let built = shelf.run(&["build"]).expect(0);
     let runner = built.stdout.trim().strip_prefix("host: ").and_then(|rest| rest.split(" (").next()).unwrap();
-    let job = Job {
-        mode: Mode::Memory,
-        model: shipped("models/digits-cnn/dense.onnx").to_str().unwrap().to_owned(),
-        inputs: None,
-        shapes: Vec::new(),
-        warmup: 0,
-        iterations: 1,
-        min_time_ms: 0,
-        cpus: Vec::new(),
-        slow_down_percent: None,
-    };
+    let job = Job::new(Mode::Memory, shipped("models/digits-cnn/dense.onnx").to_str().unwrap());
     let mut runner = Command::new(runner)
         .args(job.to_args())
         .env("ESPALIER_HOLD", "1")

@@ -13,17 +13,7 @@ struct Said {
 }
 
 fn score(runner: &str, model: &str, inputs: &str) -> Said {
-    let job = Job {
-        mode: Mode::Score,
-        model: model.to_owned(),
-        inputs: Some(inputs.to_owned()),
-        shapes: Vec::new(),
-        warmup: 0,
-        iterations: 1,
-        min_time_ms: 0,
-        cpus: Vec::new(),
-        slow_down_percent: None,
-    };
+    let job = Job { inputs: Some(inputs.to_owned()), ..Job::new(Mode::Score, model) };
     let output = Command::new(runner).args(job.to_args()).output().unwrap();
     let mut said = Said { predictions: BTreeMap::new(), failures: Vec::new() };
     for line in String::from_utf8(output.stdout).unwrap().lines() {

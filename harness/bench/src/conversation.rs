@@ -1,6 +1,8 @@
 //! What a runner says, line by line, made into one measurement or one failure. A board is not trusted: every line is checked before it counts.
 
-use espalier_protocol::{BoardState, Hello, Line, Loaded, MAX_LINE, Memory, Mode, Predictions, VERSION};
+use espalier_protocol::{
+    BoardState, Hello, LayerKernel, LayerTime, Line, Loaded, MAX_LINE, Memory, Mode, Predictions, Switched, VERSION,
+};
 
 use crate::{
     record::{Failure, FailureStage, Measurement},
@@ -19,6 +21,9 @@ pub struct Conversation {
     timed_ns: Vec<u64>,
     memory: Option<Memory>,
     predictions: Option<Predictions>,
+    kernels: Vec<LayerKernel>,
+    profile: Vec<LayerTime>,
+    switched: Vec<Switched>,
     failed: Option<Failure>,
     finished: bool,
 }
@@ -35,6 +40,9 @@ impl Conversation {
             timed_ns: Vec::new(),
             memory: None,
             predictions: None,
+            kernels: Vec::new(),
+            profile: Vec::new(),
+            switched: Vec::new(),
             failed: None,
             finished: false,
         }
@@ -72,6 +80,9 @@ impl Conversation {
             (_, Line::Timed { ns }) => self.timed_ns.extend(ns),
             (_, Line::Memory(memory)) => self.memory = Some(memory),
             (_, Line::Predictions(more)) => self.hear_predictions(more)?,
+            (_, Line::Kernels { layers }) => self.kernels.extend(layers),
+            (_, Line::Profile { layers }) => self.profile.extend(layers),
+            (_, Line::Switched(switched)) => self.switched.push(switched),
             (_, Line::Failed { stage, message }) => {
                 let message = format!("{} (while at {})", sanitise(&message), stage.name());
                 self.failed = Some(Failure { stage: FailureStage::Runner, message });
@@ -105,6 +116,7 @@ impl Conversation {
             }
             Mode::Memory if self.memory.is_none() => return Err(missing("memory")),
             Mode::Score if self.predictions.is_none() => return Err(missing("predictions")),
+            Mode::Profile if self.profile.is_empty() => return Err(missing("times by layer")),
             _ => {}
         }
         Ok(Measurement {
@@ -115,6 +127,9 @@ impl Conversation {
             timed_ns: self.timed_ns,
             memory: self.memory,
             predictions: self.predictions,
+            kernels: self.kernels,
+            profile: self.profile,
+            switched: self.switched,
             before,
             after,
         })
@@ -161,7 +176,7 @@ mod tests {
 
     fn whole() -> Vec<Line> {
         let state = || Line::State(BoardState::default());
-        let loaded = Loaded { parse_ns: 1, optimise_ns: 2, inputs: vec![], outputs: vec![], macs: None };
+        let loaded = Loaded { parse_ns: 1, optimise_ns: 2, inputs: vec![], outputs: vec![], macs: None, ratios: vec![] };
         vec![
             hello(),
             state(),

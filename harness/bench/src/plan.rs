@@ -159,8 +159,6 @@ pub fn jobs(
 pub fn runner_job(job: &PlannedJob, device: &Device, path: impl Fn(&str) -> String) -> Job {
     let Effort { warmup, iterations, min_time_ms } = job.effort;
     Job {
-        mode: job.mode,
-        model: path(&job.model),
         inputs: job.inputs.as_deref().map(path),
         shapes: job.shapes.clone(),
         warmup,
@@ -168,6 +166,7 @@ pub fn runner_job(job: &PlannedJob, device: &Device, path: impl Fn(&str) -> Stri
         min_time_ms,
         cpus: device.conditions.cpus.clone(),
         slow_down_percent: job.slow_down_percent,
+        ..Job::new(job.mode, path(&job.model))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, fmt};
 
-use espalier_protocol::{BoardState, Hello, Loaded, Memory, Mode, Predictions};
+use espalier_protocol::{BoardState, Hello, LayerKernel, LayerTime, Loaded, Memory, Mode, Predictions, Switched};
 use serde::{Deserialize, Serialize};
 
 use crate::gate::{Arm, Role};
@@ -65,6 +65,8 @@ impl MeasuringProtocol {
         match mode {
             Mode::Time => self.runs,
             Mode::Memory | Mode::Score => 1,
+            // Not part of a run: asked for by itself.
+            Mode::Profile => 0,| Mode::Score => 1,
         }
     }
 }
@@ -224,6 +226,15 @@ pub struct Measurement {
     pub memory: Option<Memory>,
     /// Of `score` jobs, joined into one.
     pub predictions: Option<Predictions>,
+    /// Which kernel each layer got.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<LayerKernel>,
+    /// Of `profile` jobs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profile: Vec<LayerTime>,
+    /// Where another ratio was taken while times were measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub switched: Vec<Switched>,
     pub before: BoardState,
     pub after: BoardState,
 }
@@ -361,12 +372,15 @@ pub(crate) mod tests_support {
                 engine: "tract".into(),
                 cpu_features: vec![],
             },
-            loaded: Loaded { parse_ns: 1, optimise_ns: 1, inputs: vec![], outputs: vec![], macs: None },
+            loaded: Loaded { parse_ns: 1, optimise_ns: 1, inputs: vec![], outputs: vec![], macs: None, ratios: vec![] },
             first_ns: None,
             first_digest: None,
             timed_ns: vec![],
             memory: None,
             predictions: None,
+            kernels: vec![],
+            profile: vec![],
+            switched: vec![],
             before: BoardState::default(),
             after: BoardState::default(),
         }))

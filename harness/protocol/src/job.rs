@@ -1,5 +1,7 @@
 //! One job for one fresh runner process, and its command-line form. Both sides use this file, so they cannot disagree.
 
+use std::ops::RangeInclusive;
+
 /// What one invocation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -10,24 +12,50 @@ pub enum Mode {
     Memory,
     /// Every sample once; predictions come back.
     Score,
+    /// Load, warm-up, then inferences layer by layer: where the time goes. A pass of its own: the clock between layers is not free.
+    Profile,
 }
 
 impl Mode {
-    pub const ALL: [Mode; 3] = [Mode::Time, Mode::Memory, Mode::Score];
+    pub const ALL: [Mode; 4] = [Mode::Time, Mode::Memory, Mode::Score, Mode::Profile];
 
     pub fn name(self) -> &'static str {
         match self {
             Mode::Time => "time",
             Mode::Memory => "memory",
             Mode::Score => "score",
+            Mode::Profile => "profile",
         }
     }
 }
 
+/// Whose kernels carry the inference out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    /// tract, with our kernels wherever they are faster on this board.
+    #[default]
+    Espalier,
+    /// tract as it is, to be compared with.
+    Tract,
+}
+
+impl Engine {
+    pub const ALL: [Engine; 2] = [Engine::Espalier, Engine::Tract];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Espalier => "espalier",
+            Engine::Tract => "tract",
+        }
+    }
+}
+
+/// What is newer than the first release is a flag only where it is not as it always was: runners of earlier releases do not know it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
     pub mode: Mode,
-    /// Path of the ONNX file, on the board.
+    /// Path of the ONNX file or pack, on the board.
     pub model: String,
     /// Path of a [`crate::tensor`] file on the board; without it the runner makes inputs of its own, the same every time.
     pub inputs: Option<String>,
@@ -42,13 +70,47 @@ pub struct Job {
     /// CPUs to stay on; empty: wherever the kernel likes.
     pub cpus: Vec<u32>,
     /// A drill: each timed inference is made to take that many percent longer, above 0 and at most [`Job::MOST_SLOW_DOWN`]. With it the gate shows that it
-    /// would see a slow-down of a known size. A flag only where it is set: runners of earlier releases do not know it.
+    /// would see a slow-down of a known size.
     pub slow_down_percent: Option<f64>,
+    pub engine: Engine,
+    /// Threads one inference may use; 1 is none but its own.
+    pub threads: u32,
+    /// Folder on the board where the choice of kernels is kept from one invocation to the next. Without it the runner looks for one beside itself.
+    pub cache: Option<String>,
+    /// Of a pack of several ratios the one to run; without it, the first.
+    pub ratio: Option<f64>,
+    /// Of a pack of several ratios whichever is the densest that keeps within so many milliseconds, as measured while it runs.
+    pub budget_ms: Option<f64>,
+    /// Activations of at most this magnitude count as zero where kernels skip zeros; `None`: nothing is skipped but zeros.
+    pub skip_below: Option<f64>,
 }
 
 impl Job {
+    /// One inference, everything else as it is without flags.
+    pub fn new(mode: Mode, model: impl Into<String>) -> Job {
+        Job {
+            mode,
+            model: model.into(),
+            inputs: None,
+            shapes: Vec::new(),
+            warmup: 0,
+            iterations: 1,
+            min_time_ms: 0,
+            cpus: Vec::new(),
+            slow_down_percent: None,
+            engine: Engine::Espalier,
+            threads: 1,
+            cache: None,
+            ratio: None,
+            budget_ms: None,
+            skip_below: None,
+        }
+    }
+
     /// Eleven times the time; what takes longer than that for a drill is a slip of the pen.
     pub const MOST_SLOW_DOWN: f64 = 1000.0;
+    /// More threads than any board has processors are a slip of the pen.
+    pub const MOST_THREADS: u32 = 1024;
 
     /// The flags after the program's name. Without shell quoting.
     pub fn to_args(&self) -> Vec<String> {
@@ -70,6 +132,22 @@ impl Job {
             // Printed shortest: reads back to the same bits.
             flag("--slow-down", percent.to_string());
         }
+        if self.engine != Engine::default() {
+            flag("--engine", self.engine.name().to_owned());
+        }
+        if self.threads > 1 {
+            flag("--threads", self.threads.to_string());
+        }
+        if let Some(cache) = &self.cache {
+            flag("--cache", cache.clone());
+        }
+        let numbers =
+            [("--ratio", self.ratio), ("--budget-ms", self.budget_ms), ("--skip-below", self.skip_below)];
+        for (name, number) in numbers {
+            if let Some(number) = number {
+                flag(name, number.to_string());
+            }
+        }
         args
     }
 
@@ -77,22 +155,12 @@ impl Job {
     /// A sentence fragment that names the flag at fault.
     pub fn from_args(args: &[String]) -> Result<Job, String> {
         let mut args = args.iter();
-        let mode = args.next().ok_or("no mode given: time, memory or score")?;
+        let mode = args.next().ok_or("no mode given: time, memory, score or profile")?;
         let mode = Mode::ALL
             .into_iter()
             .find(|known| known.name() == mode)
-            .ok_or_else(|| format!("unknown mode `{mode}`: time, memory or score"))?;
-        let mut job = Job {
-            mode,
-            model: String::new(),
-            inputs: None,
-            shapes: Vec::new(),
-            warmup: 0,
-            iterations: 1,
-            min_time_ms: 0,
-            cpus: Vec::new(),
-            slow_down_percent: None,
-        };
+            .ok_or_else(|| format!("unknown mode `{mode}`: time, memory, score or profile"))?;
+        let mut job = Job::new(mode, "");
         while let Some(flag) = args.next() {
             let value = args.next().ok_or_else(|| format!("`{flag}` has no value"))?;
             match flag.as_str() {
@@ -106,11 +174,23 @@ impl Job {
                     job.cpus = value.split(',').map(|cpu| number(flag, cpu)).collect::<Result<_, _>>()?;
                 }
                 "--slow-down" => job.slow_down_percent = Some(slow_down(flag, value)?),
+                "--engine" => job.engine = engine(value)?,
+                "--threads" => job.threads = number(flag, value)?,
+                "--cache" => job.cache = Some(value.clone()),
+                "--ratio" => job.ratio = Some(real(flag, value, 0.0..=1.0)?),
+                "--budget-ms" => job.budget_ms = Some(real(flag, value, 0.001..=1e9)?),
+                "--skip-below" => job.skip_below = Some(real(flag, value, 0.0..=1e9)?),
                 _ => return Err(format!("unknown flag `{flag}`")),
             }
         }
         if job.model.is_empty() {
             return Err("`--model` is missing".into());
+        }
+        if !(1..=Job::MOST_THREADS).contains(&job.threads) {
+            return Err(format!("`--threads` wants 1 to {}, not `{}`", Job::MOST_THREADS, job.threads));
+        }
+        if job.ratio.is_some() && job.budget_ms.is_some() {
+            return Err("`--ratio` and `--budget-ms` exclude each other: the budget chooses the ratio".into());
         }
         Ok(job)
     }
@@ -118,6 +198,16 @@ impl Job {
 
 fn number<T: std::str::FromStr>(flag: &str, value: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("`{flag}` wants a whole number, not `{value}`"))
+}
+
+fn engine(value: &str) -> Result<Engine, String> {
+    let known = Engine::ALL.into_iter().find(|engine| engine.name() == value);
+    known.ok_or_else(|| format!("unknown engine `{value}`: espalier or tract"))
+}
+
+fn real(flag: &str, value: &str, range: RangeInclusive<f64>) -> Result<f64, String> {
+    let number = value.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("`{flag}` wants a number from {} to {}, not `{value}`", range.start(), range.end()))
 }
 
 fn slow_down(flag: &str, value: &str) -> Result<f64, String> {
@@ -131,10 +221,8 @@ mod tests {
 
     #[test]
     fn flags_round_trip() {
-        for (mode, slow_down_percent) in Mode::ALL.into_iter().zip([None, Some(5.0), Some(0.1 + 0.2)]) {
+        for (mode, slow_down_percent) in Mode::ALL.into_iter().zip([None, Some(5.0), Some(0.1 + 0.2), None]) {
             let job = Job {
-                mode,
-                model: "/tmp/a b.onnx".into(),
                 inputs: Some("x.tensors".into()),
                 shapes: vec!["ids=1x128".into(), "mask=1x128".into()],
                 warmup: 3,
@@ -142,11 +230,30 @@ mod tests {
                 min_time_ms: 500,
                 cpus: vec![1, 3],
                 slow_down_percent,
+                ..Job::new(mode, "/tmp/a b.onnx")
             };
             assert_eq!(Job::from_args(&job.to_args()).unwrap(), job);
-            // A runner of an earlier release refuses flags it does not know.
             assert_eq!(job.to_args().contains(&"--slow-down".to_owned()), slow_down_percent.is_some());
         }
+    }
+
+    /// A runner of an earlier release refuses flags it does not know.
+    #[test]
+    fn what_is_new_is_said_only_where_it_is_wanted() {
+        let usual = Job::new(Mode::Time, "m.onnx");
+        assert_eq!(
+            usual.to_args().join(" "),
+            "time --model m.onnx --warmup 0 --iterations 1 --min-time-ms 0"
+        );
+        let check = |job: Job, flags: &str| {
+            let args = job.to_args();
+            assert_eq!(args[usual.to_args().len()..].join(" "), flags);
+            assert_eq!(Job::from_args(&args).unwrap(), job);
+        };
+        check(Job { engine: Engine::Tract, ..usual.clone() }, "--engine tract");
+        check(Job { threads: 4, cache: Some("c d".into()), ..usual.clone() }, "--threads 4 --cache c d");
+        check(Job { ratio: Some(0.9), ..usual.clone() }, "--ratio 0.9");
+        check(Job { budget_ms: Some(2.5), skip_below: Some(0.001), ..usual.clone() }, "--budget-ms 2.5 --skip-below 0.001");
     }
 
     #[test]
@@ -155,12 +262,19 @@ mod tests {
             let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
             assert_eq!(Job::from_args(&args).unwrap_err(), expected);
         };
-        check(&[], "no mode given: time, memory or score");
-        check(&["tune"], "unknown mode `tune`: time, memory or score");
+        check(&[], "no mode given: time, memory, score or profile");
+        check(&["tune"], "unknown mode `tune`: time, memory, score or profile");
         check(&["time"], "`--model` is missing");
         check(&["time", "--model"], "`--model` has no value");
         check(&["time", "--warmup", "x"], "`--warmup` wants a whole number, not `x`");
         check(&["time", "--speed", "9"], "unknown flag `--speed`");
+        check(&["time", "--engine", "x"], "unknown engine `x`: espalier or tract");
+        check(&["time", "--model", "m", "--threads", "0"], "`--threads` wants 1 to 1024, not `0`");
+        check(&["time", "--ratio", "1.5"], "`--ratio` wants a number from 0 to 1, not `1.5`");
+        check(
+            &["time", "--model", "m", "--ratio", "0.5", "--budget-ms", "2"],
+            "`--ratio` and `--budget-ms` exclude each other: the budget chooses the ratio",
+        );
         for value in ["0", "-5", "1000.5", "nan", "inf", "x"] {
             let expected = format!("`--slow-down` wants percent above 0 and at most 1000, not `{value}`");
             check(&["time", "--slow-down", value], &expected);

@@ -9,8 +9,11 @@ pub mod job;
 pub mod line;
 pub mod tensor;
 
-pub use job::{Job, Mode};
-pub use line::{BoardState, Hello, Line, Loaded, Macs, Memory, MemoryPhase, OutputFact, Predictions, Stage};
+pub use job::{Engine, Job, Mode};
+pub use line::{
+    BoardState, CandidateTime, Hello, LayerKernel, LayerTime, Line, Loaded, Macs, Memory, MemoryPhase, OutputFact,
+    Predictions, RatioFact, Stage, Switched,
+};
 
 /// Raised whenever a line changes its meaning; the host refuses a runner that speaks another version.
 pub const VERSION: u32 = 1;

@@ -29,6 +29,17 @@ pub enum Line {
     },
     Memory(Memory),
     Predictions(Predictions),
+    /// Which kernel each layer got, said once the model is loaded; several such lines add up. Layers that stay as tract has them are left out where
+    /// there was nothing to choose.
+    Kernels {
+        layers: Vec<LayerKernel>,
+    },
+    /// Where the time of an inference goes, in the order the layers are carried out; several such lines add up.
+    Profile {
+        layers: Vec<LayerTime>,
+    },
+    /// From the next inference on another ratio of the pack is run.
+    Switched(Switched),
     /// The job cannot go on. `finished` still follows.
     Failed {
         stage: Stage,
@@ -52,6 +63,7 @@ pub enum Stage {
     Time,
     Score,
     Memory,
+    Profile,
 }
 
 impl Stage {
@@ -64,6 +76,7 @@ impl Stage {
             Stage::Time => "timing",
             Stage::Score => "scoring",
             Stage::Memory => "memory",
+            Stage::Profile => "profiling",
         }
     }
 }
@@ -76,7 +89,7 @@ pub struct Hello {
     /// The triple's architecture the runner was built for, e.g. `aarch64`.
     pub arch: String,
     pub pid: u32,
-    /// The inference engine and its version, e.g. `tract 0.23.9`.
+    /// The inference engine and its version, e.g. `espalier 0.1.0 (tract 0.23.9)`, or `tract 0.23.9` alone.
     pub engine: String,
     /// CPU features the engine's kernels can use on this board, as detected at run time.
     pub cpu_features: Vec<String>,
@@ -139,6 +152,58 @@ pub struct Loaded {
     pub outputs: Vec<OutputFact>,
     /// Counted in `score` jobs only: counting costs memory and time.
     pub macs: Option<Macs>,
+    /// The ratios of a pack that has several, in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ratios: Vec<RatioFact>,
+}
+
+/// One ratio of a pack that has several, as it is in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RatioFact {
+    pub ratio: f64,
+    /// Bytes of this ratio's own weights, as its kernels have them.
+    pub bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerKernel {
+    pub name: String,
+    /// What it computes, e.g. `conv 3x3`.
+    pub op: String,
+    /// The fastest of the candidates on this board.
+    pub kernel: String,
+    pub candidates: Vec<CandidateTime>,
+    /// Whether the times are those of an earlier invocation.
+    pub cached: bool,
+    /// Why the layer stays as tract has it although there are kernels for it, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidateTime {
+    pub kernel: String,
+    pub ns: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerTime {
+    pub name: String,
+    pub op: String,
+    pub kernel: String,
+    /// How often it is carried out in one inference.
+    pub calls: u64,
+    /// Of all its calls in one inference together.
+    pub median_ns: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Switched {
+    /// Timed inferences so far.
+    pub after: u64,
+    pub ratio: f64,
+    /// What switching took, from the decision to being ready for the next inference.
+    pub ns: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -177,6 +242,55 @@ impl Predictions {
     pub const MAX_VALUES: usize = 1024;
 }
 
+/// Of layers in one line; with the bounds below it stays well below [`crate::MAX_LINE`].
+const LAYERS: usize = 16;
+/// Bytes of a name that is said. Names come from the model's file.
+const MAX_TEXT: usize = 160;
+/// Bytes of a kernel's name that are said.
+const MAX_KERNEL: usize = 64;
+/// Candidates of a layer that are said.
+const MAX_CANDIDATES: usize = 24;
+
+impl Line {
+    /// As many lines as are needed.
+    pub fn kernels(layers: &[LayerKernel]) -> impl Iterator<Item = Line> {
+        layers.chunks(LAYERS).map(|layers| {
+            let short = |layer: &LayerKernel| LayerKernel {
+                name: bounded(&layer.name, MAX_TEXT),
+                op: bounded(&layer.op, MAX_TEXT),
+                kernel: bounded(&layer.kernel, MAX_KERNEL),
+                candidates: layer
+                    .candidates
+                    .iter()
+                    .take(MAX_CANDIDATES)
+                    .map(|candidate| CandidateTime { kernel: bounded(&candidate.kernel, MAX_KERNEL), ns: candidate.ns })
+                    .collect(),
+                cached: layer.cached,
+                note: layer.note.as_deref().map(|note| bounded(note, MAX_TEXT)),
+            };
+            Line::Kernels { layers: layers.iter().map(short).collect() }
+        })
+    }
+
+    /// As many lines as are needed.
+    pub fn profile(layers: &[LayerTime]) -> impl Iterator<Item = Line> {
+        layers.chunks(LAYERS).map(|layers| {
+            let short = |layer: &LayerTime| LayerTime {
+                name: bounded(&layer.name, MAX_TEXT),
+                op: bounded(&layer.op, MAX_TEXT),
+                kernel: bounded(&layer.kernel, MAX_KERNEL),
+                ..*layer
+            };
+            Line::Profile { layers: layers.iter().map(short).collect() }
+        })
+    }
+}
+
+/// The beginning of a text that is too long.
+fn bounded(text: &str, most: usize) -> String {
+    text[..text.floor_char_boundary(most)].to_owned()
+}
+
 /// FNV-1a, 64 bits (Fowler, Noll, Vo; RFC 9923), of pieces one behind another, as 16 lower-case hexadecimal digits. Tells accidents apart, not forgeries.
 pub fn digest<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
@@ -197,6 +311,34 @@ mod tests {
             assert_eq!(digest([text.as_bytes()]), expected);
         }
         assert_eq!(digest(["foo".as_bytes(), "bar".as_bytes()]), "85944171f73967e8");
+    }
+
+    /// Names are a stranger's, and six bytes of JSON for one of theirs is the worst there is.
+    #[test]
+    fn lines_about_layers_are_bounded() {
+        let text = "\u{1}".repeat(10_000);
+        let candidate = CandidateTime { kernel: text.clone(), ns: u64::MAX };
+        let (name, op, kernel) = (text.clone(), text.clone(), text.clone());
+        let layer = LayerKernel {
+            name: name.clone(),
+            op: op.clone(),
+            kernel: kernel.clone(),
+            candidates: vec![candidate; 100],
+            cached: false,
+            note: Some(text),
+        };
+        let time = LayerTime { name, op, kernel, calls: u64::MAX, median_ns: u64::MAX };
+        let (kernels, times) = (vec![layer; 100], vec![time; 100]);
+        let mut said = (0, 0);
+        for line in Line::kernels(&kernels).chain(Line::profile(&times)) {
+            assert!(serde_json::to_string(&line).unwrap().len() < crate::MAX_LINE);
+            match line {
+                Line::Kernels { layers } => said.0 += layers.len(),
+                Line::Profile { layers } => said.1 += layers.len(),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(said, (100, 100));
     }
 
     /// Lines as they were before digests and CPU times: a baseline's runner may be that old.
