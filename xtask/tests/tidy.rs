@@ -11,7 +11,7 @@ use espalier_bench::inventory::{self, SourceFile, SourceFiles, Surroundings};
 use toml::{Table, Value};
 
 /// The arrows of ARCHITECTURE.md: a crate, its folder and the crates of ours it may use.
-const ARROWS: [(&str, &str, &[&str]); 10] = [
+const ARROWS: [(&str, &str, &[&str]); 12] = [
     ("espalier-protocol", "harness/protocol", &[]),
     ("espalier-weights", "harness/weights", &[]),
     ("espalier-onnx", "harness/onnx", &[]),
@@ -20,7 +20,13 @@ const ARROWS: [(&str, &str, &[&str]); 10] = [
     ("espalier-stats", "harness/stats", &[]),
     ("espalier-bench", "harness/bench", &["espalier-protocol", "espalier-stats"]),
     ("espalier-fleet", "harness/fleet", &["espalier-bench", "espalier-protocol"]),
-    ("espalier-runner", "harness/runner", &["espalier-protocol", "espalier-weights"]),
+    ("espalier-kernels", "harness/kernels", &["espalier-weights"]),
+    ("espalier-accelerate", "harness/accelerate", &["espalier-kernels", "espalier-weights"]),
+    (
+        "espalier-runner",
+        "harness/runner",
+        &["espalier-accelerate", "espalier-kernels", "espalier-protocol", "espalier-weights"],
+    ),
     (
         "xtask",
         "xtask",

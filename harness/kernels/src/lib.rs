@@ -1,4 +1,5 @@
-//! What makes pruning pay at run time: products that skip zeros, and dense ones that keep pace with them. Slices in, slices out; no engine, no files.
+//! What makes pruning pay at run time: products that skip zeros, and dense ones that keep pace with them. Slices in, slices out; no engine, and no files
+//! but the one in which is kept how long kernels took ([`choices`]).
 //!
 //! Written once over [`simd`], compiled for every instruction set the processor may turn out to have. Weights are packed once, at load.
 
@@ -8,9 +9,11 @@
 )]
 
 pub mod activations;
+pub mod choices;
 pub mod matvec;
 pub mod panel;
 pub mod recurrent;
 pub mod simd;
+pub mod threads;
 
 pub use simd::Isa;

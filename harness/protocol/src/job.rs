@@ -77,8 +77,8 @@ pub struct Job {
     pub threads: u32,
     /// Folder on the board where the choice of kernels is kept from one invocation to the next. Without it the runner looks for one beside itself.
     pub cache: Option<String>,
-    /// Of a pack of several ratios the one to run; without it, the first.
-    pub ratio: Option<f64>,
+    /// Of a pack of several ratios the one to run, or several to take turns, inference by inference; empty: its first.
+    pub ratios: Vec<f64>,
     /// Of a pack of several ratios whichever is the densest that keeps within so many milliseconds, as measured while it runs.
     pub budget_ms: Option<f64>,
     /// Activations of at most this magnitude count as zero where kernels skip zeros; `None`: nothing is skipped but zeros.
@@ -101,7 +101,7 @@ impl Job {
             engine: Engine::Espalier,
             threads: 1,
             cache: None,
-            ratio: None,
+            ratios: Vec::new(),
             budget_ms: None,
             skip_below: None,
         }
@@ -141,9 +141,10 @@ impl Job {
         if let Some(cache) = &self.cache {
             flag("--cache", cache.clone());
         }
-        let numbers =
-            [("--ratio", self.ratio), ("--budget-ms", self.budget_ms), ("--skip-below", self.skip_below)];
-        for (name, number) in numbers {
+        if !self.ratios.is_empty() {
+            flag("--ratio", self.ratios.iter().map(f64::to_string).collect::<Vec<_>>().join(","));
+        }
+        for (name, number) in [("--budget-ms", self.budget_ms), ("--skip-below", self.skip_below)] {
             if let Some(number) = number {
                 flag(name, number.to_string());
             }
@@ -177,7 +178,9 @@ impl Job {
                 "--engine" => job.engine = engine(value)?,
                 "--threads" => job.threads = number(flag, value)?,
                 "--cache" => job.cache = Some(value.clone()),
-                "--ratio" => job.ratio = Some(real(flag, value, 0.0..=1.0)?),
+                "--ratio" => {
+                    job.ratios = value.split(',').map(|ratio| real(flag, ratio, 0.0..=1.0)).collect::<Result<_, _>>()?;
+                }
                 "--budget-ms" => job.budget_ms = Some(real(flag, value, 0.001..=1e9)?),
                 "--skip-below" => job.skip_below = Some(real(flag, value, 0.0..=1e9)?),
                 _ => return Err(format!("unknown flag `{flag}`")),
@@ -189,7 +192,7 @@ impl Job {
         if !(1..=Job::MOST_THREADS).contains(&job.threads) {
             return Err(format!("`--threads` wants 1 to {}, not `{}`", Job::MOST_THREADS, job.threads));
         }
-        if job.ratio.is_some() && job.budget_ms.is_some() {
+        if !job.ratios.is_empty() && job.budget_ms.is_some() {
             return Err("`--ratio` and `--budget-ms` exclude each other: the budget chooses the ratio".into());
         }
         Ok(job)
@@ -252,7 +255,7 @@ mod tests {
         };
         check(Job { engine: Engine::Tract, ..usual.clone() }, "--engine tract");
         check(Job { threads: 4, cache: Some("c d".into()), ..usual.clone() }, "--threads 4 --cache c d");
-        check(Job { ratio: Some(0.9), ..usual.clone() }, "--ratio 0.9");
+        check(Job { ratios: vec![0.9, 0.0], ..usual.clone() }, "--ratio 0.9,0");
         check(Job { budget_ms: Some(2.5), skip_below: Some(0.001), ..usual.clone() }, "--budget-ms 2.5 --skip-below 0.001");
     }
 

@@ -35,6 +35,11 @@ pub fn state(root: &Path, cpu: u32) -> BoardState {
     }
 }
 
+/// The processor's name, and nothing else of the board.
+pub fn cpu() -> Option<String> {
+    fs::read_to_string("/proc/cpuinfo").ok().and_then(|info| cpu_name(&info))
+}
+
 /// Keeps this process on these CPUs.
 pub fn pin(cpus: &[u32]) -> Result<()> {
     // SAFETY: an all-zero set is a valid empty set; CPU_SET is given numbers inside it; the set outlives the call.

@@ -12,12 +12,13 @@ mod measure;
 mod memory;
 mod model;
 mod packed;
+mod profile;
 mod report;
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Result;
-use espalier_protocol::{Hello, Job, Line, Mode, Stage};
+use espalier_protocol::{Engine, Hello, Job, Line, Mode, Stage};
 
 use crate::report::Reporter;
 
@@ -25,7 +26,7 @@ use crate::report::Reporter;
 static ALLOCATOR: allocated::Counting = allocated::Counting;
 
 /// `tract-onnx` is pinned to exactly this version in the workspace; it does not tell its version itself.
-const ENGINE: &str = "tract 0.23.9";
+const TRACT: &str = "tract 0.23.9";
 
 fn main() -> ExitCode {
     end_with_parent();
@@ -34,9 +35,10 @@ fn main() -> ExitCode {
     }
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.first().is_some_and(|arg| arg == "--version") {
-        println!("espalier-runner {} ({ENGINE})", env!("CARGO_PKG_VERSION"));
+        println!("espalier-runner {} ({TRACT})", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
+    let job = Job::from_args(&args);
     let reporter = Reporter::start();
     report_panics(Arc::clone(&reporter));
     reporter.say(&Line::Hello(Hello {
@@ -44,10 +46,10 @@ fn main() -> ExitCode {
         runner: env!("CARGO_PKG_VERSION").into(),
         arch: std::env::consts::ARCH.into(),
         pid: std::process::id(),
-        engine: ENGINE.into(),
+        engine: engine(job.as_ref().map_or(Engine::default(), |job| job.engine)),
         cpu_features: board::cpu_features(),
     }));
-    let done = work(&reporter, &args);
+    let done = job.map_err(anyhow::Error::msg).and_then(|job| work(&reporter, &job));
     if let Err(error) = &done {
         reporter.say(&Line::Failed { stage: reporter.stage(), message: format!("{error:#}") });
     }
@@ -55,21 +57,31 @@ fn main() -> ExitCode {
     if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn work(reporter: &Reporter, args: &[String]) -> Result<()> {
-    let job = Job::from_args(args).map_err(anyhow::Error::msg)?;
+fn engine(engine: Engine) -> String {
+    match engine {
+        Engine::Espalier => format!("espalier {} ({TRACT})", env!("CARGO_PKG_VERSION")),
+        Engine::Tract => TRACT.to_owned(),
+    }
+}
+
+fn work(reporter: &Reporter, job: &Job) -> Result<()> {
     if !job.cpus.is_empty() {
         board::pin(&job.cpus)?;
     }
     let state = || board::state(Path::new("/"), job.cpus.first().copied().unwrap_or(0));
     reporter.say(&Line::State(state()));
     let after = match job.mode {
-        Mode::Time => measure::time(reporter, &job, &state)?,
+        Mode::Time => measure::time(reporter, job, &state)?,
         Mode::Memory => {
-            memory::measure(reporter, &job)?;
+            memory::measure(reporter, job)?;
             state()
         }
         Mode::Score => {
-            measure::score(reporter, &job)?;
+            measure::score(reporter, job)?;
+            state()
+        }
+        Mode::Profile => {
+            profile::profile(reporter, job)?;
             state()
         }
     };

@@ -1,9 +1,11 @@
 //! From an ONNX file, packed or not, to something that runs, with the time each step took. Unpacking is part of parsing.
 
-use std::time::Instant;
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
-use espalier_protocol::{Job, Line, Loaded, OutputFact, Stage};
+use espalier_accelerate::{Chosen, Options, Weights, accelerate};
+use espalier_kernels::threads::Threads;
+use espalier_protocol::{CandidateTime, Engine, Job, LayerKernel, Line, Loaded, OutputFact, Stage};
 use espalier_weights::pack::Pack;
 use tract_onnx::{
     prelude::*,
@@ -15,6 +17,7 @@ use tract_onnx::{
 };
 
 use crate::{
+    board,
     inputs::{Declared, Samples},
     macs,
     packed::{self, Unpacking},
@@ -22,7 +25,9 @@ use crate::{
 };
 
 /// tract spells it with its plan's parameters.
-type TypedSimpleState = SimpleState<TypedFact, Box<dyn TypedOp>>;
+pub type TypedSimpleState = SimpleState<TypedFact, Box<dyn TypedOp>>;
+
+const DO_NOT_WORK_OUT: &str = "the model's shapes and types do not work out";
 
 pub struct Ready {
     state: TypedSimpleState,
@@ -50,18 +55,29 @@ pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
 
     reporter.enter(Stage::Load, 0);
     let start = Instant::now();
-    let decluttered = model.into_typed().and_then(|mut typed| {
-        forget_between_runs(&mut typed);
-        typed.into_decluttered()
-    });
-    let decluttered = decluttered.context("the model's shapes and types do not work out")?;
-    let macs = count_macs.then(|| macs::count(&decluttered)).transpose()?;
+    let mut typed = model.into_typed().context(DO_NOT_WORK_OUT)?;
+    forget_between_runs(&mut typed);
+    let (decluttered, macs) = match job.engine {
+        Engine::Tract => {
+            let decluttered = typed.into_decluttered().context(DO_NOT_WORK_OUT)?;
+            let macs = count_macs.then(|| macs::count(&decluttered)).transpose()?;
+            (decluttered, macs)
+        }
+        Engine::Espalier => {
+            // Of the layers as they are in the file: what our kernels leave out is what the second number is for.
+            let count = || macs::count(&typed.clone().into_decluttered()?);
+            let macs = count_macs.then(count).transpose()?;
+            let (decluttered, chosen) = accelerate(typed, options(job)).context(DO_NOT_WORK_OUT)?;
+            Line::kernels(&chosen.into_iter().map(layer_kernel).collect::<Vec<_>>()).for_each(|line| reporter.say(&line));
+            (decluttered, macs)
+        }
+    };
     let inputs = facts(&decluttered, true)?;
     let outputs = facts(&decluttered, false)?;
     let plan = decluttered.into_optimized()?.into_runnable()?;
     let state = plan.spawn()?;
     let optimise_ns = start.elapsed().as_nanos() as u64;
-    reporter.say(&Line::Loaded(Loaded { parse_ns, optimise_ns, inputs, outputs, macs }));
+    reporter.say(&Line::Loaded(Loaded { parse_ns, optimise_ns, inputs, outputs, macs, ratios: Vec::new() }));
     Ok(Ready { state, samples })
 }
 
@@ -74,6 +90,40 @@ impl Ready {
 
     pub fn run_on(&mut self, inputs: TVec<TValue>) -> Result<TVec<TValue>> {
         self.state.run(inputs)
+    }
+
+    pub fn state(&mut self) -> &mut TypedSimpleState {
+        &mut self.state
+    }
+}
+
+fn options(job: &Job) -> Options {
+    Options {
+        threads: Arc::new(Threads::new(job.threads as usize)),
+        skip_below: job.skip_below.unwrap_or(0.0) as f32,
+        cpu: format!("{}, {}", board::cpu().unwrap_or_default(), board::cpu_features().join(" ")),
+        cache: job.cache.as_ref().map(PathBuf::from).or_else(beside_runner),
+        weights: Weights::default(),
+    }
+}
+
+/// Where choices are kept unless the job says: beside the folder of files by content that the runner itself lies in, which is the board's working folder
+/// or the host's cache. A runner started from elsewhere keeps nothing.
+fn beside_runner() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let blobs = program.parent().filter(|folder| folder.ends_with("blobs"))?;
+    Some(blobs.parent()?.join("kernels"))
+}
+
+fn layer_kernel(chosen: Chosen) -> LayerKernel {
+    let time = |measured: espalier_accelerate::Measured| Some(CandidateTime { kernel: measured.kernel, ns: measured.ns? });
+    LayerKernel {
+        name: chosen.name,
+        op: chosen.op,
+        kernel: chosen.kernel,
+        candidates: chosen.candidates.into_iter().filter_map(time).collect(),
+        cached: chosen.cached,
+        note: chosen.note,
     }
 }
 

@@ -80,6 +80,31 @@ pub fn for_each(row_starts: &[u32], columns: &Columns, mut f: impl FnMut(usize, 
     }
 }
 
+/// The same entries with rows and columns swapped, of which there are so many afterwards, and which entry each of them was.
+pub fn transpose(row_starts: &[u32], places: &Columns, rows: usize, columns: usize) -> (Vec<u32>, Columns, Vec<u32>) {
+    let mut starts = vec![0u32; rows + 1];
+    for entry in 0..places.len() {
+        starts[places.get(entry) + 1] += 1;
+    }
+    for row in 0..rows {
+        starts[row + 1] += starts[row];
+    }
+    // Entries come in the order of their old rows, so that columns ascend.
+    let mut next = starts.clone();
+    let (mut order, mut turned) = (vec![0; places.len()], vec![0; places.len()]);
+    for_each(row_starts, places, |entry, row, column| {
+        let place = next[column] as usize;
+        next[column] += 1;
+        order[place] = entry as u32;
+        turned[place] = row as u32;
+    });
+    let turned = match index_width(columns as u64) {
+        2 => Columns::U16(turned.into_iter().map(|column| column as u16).collect()),
+        _ => Columns::U32(turned),
+    };
+    (starts, turned, order)
+}
+
 pub fn write(row_starts: &[u32], columns: &Columns, out: &mut Streams) {
     out.put_planes(row_starts.iter().map(|start| start.to_le_bytes()));
     match columns {

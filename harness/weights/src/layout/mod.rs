@@ -187,6 +187,48 @@ impl Sparse {
         });
         dense
     }
+
+    /// Rows become columns. In the same layout: blocks are turned with the matrix.
+    pub fn transposed(&self) -> Sparse {
+        let (rows, columns) = (self.columns, self.rows);
+        let (index, values) = match &self.index {
+            Index::Dense => {
+                let mut values = vec![0.0; self.values.len()];
+                self.index.for_each(self.rows, self.columns, |place, row, column| {
+                    values[column * columns + row] = self.values[place];
+                });
+                (Index::Dense, values)
+            }
+            Index::Csr { row_starts, columns: places } => {
+                let (row_starts, places, order) = csr::transpose(row_starts, places, rows, columns);
+                let values = order.iter().map(|entry| self.values[*entry as usize]).collect();
+                (Index::Csr { row_starts, columns: places }, values)
+            }
+            Index::BlockCsr { height, width, row_starts, columns: places } => {
+                let (block_rows, block_columns) = (rows.div_ceil(*width), columns.div_ceil(*height));
+                let (row_starts, places, order) = csr::transpose(row_starts, places, block_rows, block_columns);
+                let mut values = Vec::with_capacity(self.values.len());
+                for entry in order {
+                    let block = &self.values[entry as usize * height * width..][..height * width];
+                    (0..*width).for_each(|column| values.extend(block.iter().skip(column).step_by(*width)));
+                }
+                (Index::BlockCsr { height: *width, width: *height, row_starts, columns: places }, values)
+            }
+            Index::Bitmap { .. } => {
+                let mut dense = vec![0.0; rows * columns];
+                self.index.for_each(self.rows, self.columns, |place, row, column| {
+                    dense[column * columns + row] = self.values[place];
+                });
+                let (bits, values) = bitmap::find(&dense);
+                (Index::Bitmap { bits }, values)
+            }
+        };
+        let channels = match self.channels {
+            Channels::Rows => Channels::Columns,
+            Channels::Columns => Channels::Rows,
+        };
+        Sparse { rows, columns, channels, index, values }
+    }
 }
 
 fn is_zero(value: f32) -> bool {

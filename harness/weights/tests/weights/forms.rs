@@ -45,6 +45,24 @@ proptest! {
         }
     }
 
+    /// The same as finding the cells anew in the turned matrix.
+    #[test]
+    fn rows_become_columns((rows, columns, values) in any_matrix(-100f32..100.0)) {
+        let turned: Vec<f32> = (0..columns).flat_map(|column| (0..rows).map(move |row| (row, column)))
+            .map(|(row, column)| values[row * columns + column]).collect();
+        let matrix = Matrix::new(rows, columns, Channels::Columns, &values).unwrap();
+        let expected = Matrix::new(columns, rows, Channels::Rows, &turned).unwrap();
+        for layout in layouts() {
+            let turned_layout = match layout {
+                Layout::BlockCsr { rows, columns } => Layout::BlockCsr { rows: columns, columns: rows },
+                other => other,
+            };
+            let found = Sparse::new(layout, &matrix).unwrap().transposed();
+            prop_assert_eq!(&found, &Sparse::new(turned_layout, &expected).unwrap(), "{:?}", layout);
+            prop_assert_eq!(found.transposed(), Sparse::new(layout, &matrix).unwrap(), "{:?}", layout);
+        }
+    }
+
     #[test]
     fn what_is_lost_is_bounded((rows, columns, values) in any_matrix(-100f32..100.0)) {
         for channels in CHANNELS {

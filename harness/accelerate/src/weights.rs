@@ -1,0 +1,214 @@
+//! Weights that are not in the graph: they stand there as inputs by their name, and are read from a pack or a file when somebody asks.
+//!
+//! So a packed weight never has to be dense unless tract itself is to work on it, and no weight is in memory twice for longer than it takes to pack it
+//! anew. What no pass took becomes a constant of the graph at the end.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use espalier_weights::{Channels, Index, Layout, Matrix, Sparse};
+use tract_onnx::{
+    prelude::*,
+    tract_core::{
+        internal::*,
+        ops::{konst::Const, source::TypedSource},
+    },
+};
+
+/// Reads one weight.
+pub type Stored = Box<dyn Fn() -> TractResult<Weight> + Send + Sync>;
+
+/// By the names they have in the graph.
+#[derive(Clone, Default)]
+pub struct Weights(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    stored: HashMap<String, Stored>,
+    /// A pass asks for the weight of one layer several times over.
+    last: Mutex<Option<(String, Weight)>>,
+}
+
+/// A constant tensor of f32, as it was stored.
+#[derive(Clone, Debug)]
+pub enum Weight {
+    Dense(Arc<Tensor>),
+    /// Rows of the matrix are the leading axes of the shape taken together.
+    Sparse {
+        matrix: Arc<Sparse>,
+        shape: TVec<usize>,
+    },
+}
+
+impl Weights {
+    pub fn new(stored: HashMap<String, Stored>) -> Weights {
+        Weights(Arc::new(Inner { stored, last: Mutex::new(None) }))
+    }
+
+    /// The weight a node stands for; nothing for any other node.
+    ///
+    /// # Errors
+    /// A weight that cannot be read.
+    pub fn of(&self, node: &TypedNode) -> TractResult<Option<Weight>> {
+        let Some(stored) = self.stored(node) else { return Ok(None) };
+        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, weight)) = last.as_ref().filter(|(name, _)| *name == node.name) {
+            return Ok(Some(weight.clone()));
+        }
+        // Let go before the next one is there.
+        *last = None;
+        let weight = stored().with_context(|| format!("the weight `{}` cannot be read", node.name))?;
+        ensure!(
+            node.outputs[0].fact.shape.as_concrete() == Some(weight.shape()),
+            "the weight `{}` has the shape {:?}, the graph wants {:?}",
+            node.name,
+            weight.shape(),
+            node.outputs[0].fact
+        );
+        *last = Some((node.name.clone(), weight.clone()));
+        Ok(Some(weight))
+    }
+
+    /// Puts into the graph, as constants, what still stands there as inputs.
+    ///
+    /// # Errors
+    /// A weight that cannot be read.
+    pub fn fill(&self, model: &mut TypedModel) -> TractResult<()> {
+        for id in 0..model.nodes().len() {
+            let node = model.node(id);
+            if let Some(weight) = self.of(node)? {
+                self.forget();
+                let tensor = weight.into_dense()?;
+                let node = model.node_mut(id);
+                node.outputs[0].fact = TypedFact::try_from(&tensor)?;
+                node.op = Box::new(Const::new(tensor)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps no weight in memory.
+    pub fn forget(&self) {
+        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn stored(&self, node: &TypedNode) -> Option<&Stored> {
+        self.0.stored.get(&node.name).filter(|_| node.op_is::<TypedSource>())
+    }
+}
+
+impl Weight {
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Weight::Dense(tensor) => tensor.shape(),
+            Weight::Sparse { shape, .. } => shape,
+        }
+    }
+
+    pub fn datum_type(&self) -> DatumType {
+        match self {
+            Weight::Dense(tensor) => tensor.datum_type(),
+            Weight::Sparse { .. } => DatumType::F32,
+        }
+    }
+
+    /// Share of its values that are zero.
+    ///
+    /// # Errors
+    /// One that is not of f32.
+    pub fn zeros(&self) -> TractResult<f64> {
+        let (all, nonzero) = match self {
+            Weight::Dense(tensor) => {
+                let plain = tensor.try_as_plain_ram()?;
+                let values = plain.as_slice::<f32>()?;
+                (values.len(), values.iter().filter(|value| **value != 0.0).count())
+            }
+            // What pads blocks counts as well as it is.
+            Weight::Sparse { matrix, .. } => {
+                (matrix.rows * matrix.columns, matrix.values.iter().filter(|value| **value != 0.0).count())
+            }
+        };
+        Ok(1.0 - nonzero as f64 / all.max(1) as f64)
+    }
+
+    /// # Errors
+    /// None in practice: sizes were checked when it was read.
+    pub fn dense(&self) -> TractResult<Arc<Tensor>> {
+        self.clone().into_dense()
+    }
+
+    pub fn into_dense(self) -> TractResult<Arc<Tensor>> {
+        match self {
+            Weight::Dense(tensor) => Ok(tensor),
+            Weight::Sparse { matrix, shape } => {
+                let mut tensor = Tensor::zero::<f32>(&shape)?;
+                let mut plain = tensor.try_as_plain_ram_mut()?;
+                let values = plain.as_slice_mut::<f32>()?;
+                matrix.index.for_each(matrix.rows, matrix.columns, |place, row, column| {
+                    values[row * matrix.columns + column] = matrix.values[place];
+                });
+                Ok(tensor.into_arc_tensor())
+            }
+        }
+    }
+
+    /// Seen as a matrix with so many rows, which are its leading axes; with [`Index::Dense`] where it was not stored sparse or not with these rows.
+    ///
+    /// # Errors
+    /// Rows that do not divide it, or another type than f32.
+    pub fn matrix(&self, rows: usize) -> TractResult<Sparse> {
+        if let Weight::Sparse { matrix, .. } = self
+            && matrix.rows == rows
+        {
+            return Ok(Sparse::clone(matrix));
+        }
+        let tensor = self.dense()?;
+        let plain = tensor.try_as_plain_ram()?;
+        let values = plain.as_slice::<f32>()?;
+        let columns = values.len().checked_div(rows).unwrap_or(0);
+        Ok(Sparse::new(Layout::Dense, &Matrix::new(rows, columns, Channels::Rows, values)?)?)
+    }
+
+    /// With its axes changed as the op does. A sparse matrix stays one where that means to transpose it.
+    ///
+    /// # Errors
+    /// Axes it does not have.
+    pub fn changed(self, op: &AxisOp) -> TractResult<Weight> {
+        if let Weight::Sparse { matrix, shape } = &self {
+            let mut changed = shape.clone();
+            op.change_shape_array(&mut changed, false)?;
+            if matches!(op, AxisOp::Move(0, 1) | AxisOp::Move(1, 0)) && shape.len() == 2 && matrix.rows == shape[0] {
+                return Ok(Weight::Sparse { matrix: Arc::new(matrix.transposed()), shape: changed });
+            }
+            // An axis of one comes or goes: the values stay where they are.
+            if matches!(op, AxisOp::Add(_) | AxisOp::Rm(_) | AxisOp::Reshape(..)) {
+                return Ok(Weight::Sparse { matrix: Arc::clone(matrix), shape: changed });
+            }
+        }
+        let mut tensor = Tensor::clone(&*self.into_dense()?);
+        op.change_tensor(&mut tensor, false)?;
+        Ok(Weight::Dense(tensor.into_arc_tensor()))
+    }
+}
+
+/// How a weight's zeros lie, in a word that is the same for weights alike enough to have the same fastest kernel: the layout and the share of zeros.
+pub fn pattern(weight: &Weight) -> TractResult<String> {
+    let layout = match weight {
+        Weight::Dense(_) => "dense".to_owned(),
+        Weight::Sparse { matrix, .. } => match &matrix.index {
+            Index::Dense => "dense".to_owned(),
+            Index::Csr { .. } | Index::Bitmap { .. } => "cells".to_owned(),
+            Index::BlockCsr { height, width, .. } => format!("{height}x{width}"),
+        },
+    };
+    Ok(format!("{layout} z{}", zeros_class(weight.zeros()?)))
+}
+
+/// A share of zeros in per cent, rounded to steps that get finer towards 1: what is left to compute is what counts.
+pub fn zeros_class(zeros: f64) -> u32 {
+    let steps = [0, 10, 20, 30, 40, 50, 60, 65, 70, 75, 80, 85, 90, 93, 95, 97, 98, 99, 100];
+    let distance = |step: &u32| ((f64::from(*step) - 100.0 * zeros).abs() * 1e6) as u64;
+    steps.into_iter().min_by_key(distance).unwrap_or(0)
+}
