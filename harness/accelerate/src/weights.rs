@@ -52,22 +52,34 @@ impl Weights {
     /// # Errors
     /// A weight that cannot be read.
     pub fn of(&self, node: &TypedNode) -> TractResult<Option<Weight>> {
-        let Some(stored) = self.stored(node) else { return Ok(None) };
+        if !node.op_is::<TypedSource>() {
+            return Ok(None);
+        }
+        let weight = self.named(&node.name)?;
+        if let Some(weight) = &weight {
+            let shape = node.outputs[0].fact.shape.as_concrete();
+            ensure!(
+                shape == Some(weight.shape()),
+                "the weight `{}` has the shape {:?}, the graph wants {shape:?}",
+                node.name,
+                weight.shape()
+            );
+        }
+        Ok(weight)
+    }
+
+    /// # Errors
+    /// A weight that cannot be read.
+    pub fn named(&self, name: &str) -> TractResult<Option<Weight>> {
+        let Some(stored) = self.0.stored.get(name) else { return Ok(None) };
         let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, weight)) = last.as_ref().filter(|(name, _)| *name == node.name) {
+        if let Some((_, weight)) = last.as_ref().filter(|(known, _)| known == name) {
             return Ok(Some(weight.clone()));
         }
         // Let go before the next one is there.
         *last = None;
-        let weight = stored().with_context(|| format!("the weight `{}` cannot be read", node.name))?;
-        ensure!(
-            node.outputs[0].fact.shape.as_concrete() == Some(weight.shape()),
-            "the weight `{}` has the shape {:?}, the graph wants {:?}",
-            node.name,
-            weight.shape(),
-            node.outputs[0].fact
-        );
-        *last = Some((node.name.clone(), weight.clone()));
+        let weight = stored().with_context(|| format!("the weight `{name}` cannot be read"))?;
+        *last = Some((name.to_owned(), weight.clone()));
         Ok(Some(weight))
     }
 
@@ -92,10 +104,6 @@ impl Weights {
     /// Keeps no weight in memory.
     pub fn forget(&self) {
         *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn stored(&self, node: &TypedNode) -> Option<&Stored> {
-        self.0.stored.get(&node.name).filter(|_| node.op_is::<TypedSource>())
     }
 }
 

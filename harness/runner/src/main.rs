@@ -14,6 +14,7 @@ mod model;
 mod packed;
 mod profile;
 mod report;
+mod stored;
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 

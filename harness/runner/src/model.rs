@@ -22,6 +22,7 @@ use crate::{
     macs,
     packed::{self, Unpacking},
     report::Reporter,
+    stored,
 };
 
 /// tract spells it with its plan's parameters.
@@ -40,11 +41,12 @@ pub struct Ready {
 pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
     reporter.enter(Stage::Load, 0);
     let start = Instant::now();
-    let mut model = read(&job.model).with_context(|| format!("`{}` is not a model this runner can read", job.model))?;
+    let mut stored = read(job).with_context(|| format!("`{}` is not a model this runner can read", job.model))?;
+    let model = &mut stored.graph;
     let parse_ns = start.elapsed().as_nanos() as u64;
 
     reporter.enter(Stage::Inputs, 0);
-    let samples = Samples::prepare(job, &declared(&model)?)?;
+    let samples = Samples::prepare(job, &declared(model)?)?;
     for (index, (shape, dtype)) in samples.shapes().into_iter().zip(samples.dtypes()).enumerate() {
         model.set_input_fact(index, InferenceFact::dt_shape(dtype, shape))?;
     }
@@ -55,7 +57,7 @@ pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
 
     reporter.enter(Stage::Load, 0);
     let start = Instant::now();
-    let mut typed = model.into_typed().context(DO_NOT_WORK_OUT)?;
+    let (mut typed, weights) = stored.into_typed().context(DO_NOT_WORK_OUT)?;
     forget_between_runs(&mut typed);
     let (decluttered, macs) = match job.engine {
         Engine::Tract => {
@@ -65,9 +67,13 @@ pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
         }
         Engine::Espalier => {
             // Of the layers as they are in the file: what our kernels leave out is what the second number is for.
-            let count = || macs::count(&typed.clone().into_decluttered()?);
+            let count = || {
+                let mut typed = typed.clone();
+                weights.fill(&mut typed)?;
+                macs::count(&typed.into_decluttered()?)
+            };
             let macs = count_macs.then(count).transpose()?;
-            let (decluttered, chosen) = accelerate(typed, options(job)).context(DO_NOT_WORK_OUT)?;
+            let (decluttered, chosen) = accelerate(typed, options(job, weights)).context(DO_NOT_WORK_OUT)?;
             Line::kernels(&chosen.into_iter().map(layer_kernel).collect::<Vec<_>>()).for_each(|line| reporter.say(&line));
             (decluttered, macs)
         }
@@ -97,13 +103,13 @@ impl Ready {
     }
 }
 
-fn options(job: &Job) -> Options {
+fn options(job: &Job, weights: Weights) -> Options {
     Options {
         threads: Arc::new(Threads::new(job.threads as usize)),
         skip_below: job.skip_below.unwrap_or(0.0) as f32,
         cpu: format!("{}, {}", board::cpu().unwrap_or_default(), board::cpu_features().join(" ")),
         cache: job.cache.as_ref().map(PathBuf::from).or_else(beside_runner),
-        weights: Weights::default(),
+        weights,
     }
 }
 
@@ -127,15 +133,15 @@ fn layer_kernel(chosen: Chosen) -> LayerKernel {
     }
 }
 
-fn read(path: &str) -> Result<InferenceModel> {
-    // What a file says of the shapes inside it has the open dimensions too, and would contradict the concrete ones.
-    let onnx = tract_onnx::onnx().with_ignore_value_info(true);
-    match packed::read(path)? {
-        Some(bytes) => {
+/// With tract alone everything as tract does it.
+fn read(job: &Job) -> Result<stored::Model> {
+    match (job.engine, packed::read(&job.model)?) {
+        (Engine::Espalier, _) => stored::read(&job.model),
+        (Engine::Tract, None) => stored::whole(&job.model),
+        (Engine::Tract, Some(bytes)) => {
             let pack = Pack::open(&bytes)?;
-            onnx.model_for_read(&mut Unpacking::of(&pack)?)
+            stored::Model::of_whole(stored::onnx().model_for_read(&mut Unpacking::of(&pack)?)?)
         }
-        None => onnx.model_for_path(path),
     }
 }
 

@@ -37,6 +37,10 @@ pub enum WeightsError {
         why: String,
     },
 
+    /// The file, not what it holds.
+    Unreadable {
+        why: String,
+    },
     NotAPack,
     Version {
         found: u32,
@@ -71,6 +75,7 @@ impl fmt::Display for WeightsError {
             WeightsError::Damaged { form, why } => write!(f, "the bytes are not weights as {form}: {why}"),
             WeightsError::Tensor { tensor, source } => write!(f, "tensor `{tensor}`: {source}"),
             WeightsError::Span { tensor, why } => write!(f, "tensor `{tensor}` {why}"),
+            WeightsError::Unreadable { why } => write!(f, "it cannot be read: {why}"),
             WeightsError::NotAPack => write!(f, "it is not a packed model"),
             WeightsError::Version { found, known } => write!(
                 f,

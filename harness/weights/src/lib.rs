@@ -4,8 +4,8 @@
 //! f32 matrix ─► layout (which cells are stored) ─► values (as what) ─► bytes      Form = Layout + Values
 //! ONNX file + spans of its weights ─► pack (one zstd section a tensor, checksums) ─► ONNX file again
 //! ```
-//! Pure: bytes in, bytes out. This crate knows nothing of ONNX: its caller says where in a file the weights lie, and unpacking puts them back in the
-//! same place. Decoding takes bytes from strangers: it never panics, and what it allocates is bounded by sizes that were checked beforehand.
+//! Pure: bytes in, bytes out. This crate knows nothing of ONNX but that it is a protocol buffer: its caller says where in a file the weights lie, and
+//! unpacking puts them back in the same place, or leaves them out for who takes them as they are stored. Decoding takes bytes from strangers: it never panics, and what it allocates is bounded by sizes that were checked beforehand.
 
 mod bytes;
 mod error;
@@ -16,6 +16,8 @@ mod layout;
 mod values;
 
 pub mod pack;
+pub mod protobuf;
+pub mod source;
 
 pub use error::WeightsError;
 pub use form::Form;

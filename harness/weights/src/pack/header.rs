@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::{MAGIC, VERSION, most_file_bytes};
-use crate::{Channels, Form, Layout, Values, WeightsError, bytes::Reader};
+use crate::{Channels, Form, Layout, Values, WeightsError, bytes::Reader, source::Source};
 
 pub type Sha = [u8; 32];
 
@@ -104,28 +104,32 @@ impl Header {
         out
     }
 
-    /// The header and the bytes after it. Whatever it says of sizes is checked here: no two tensors overlap, all lie in the file, every part takes no
+    /// The header, and where the parts begin. Whatever it says of sizes is checked here: no two tensors overlap, all lie in the file, every part takes no
     /// more than its form can.
-    pub fn read(pack: &[u8]) -> Result<(Header, &[u8]), WeightsError> {
-        if !pack.starts_with(&MAGIC) {
+    pub fn read(pack: &dyn Source) -> Result<(Header, u64), WeightsError> {
+        let malformed = |why: String| WeightsError::Malformed { why };
+        let start = first(pack, FIXED)?;
+        if !start.starts_with(&MAGIC) {
             return Err(WeightsError::NotAPack);
         }
-        let malformed = |why: String| WeightsError::Malformed { why };
-        let mut reader = Reader(&pack[MAGIC.len()..]);
+        let mut reader = Reader(&start[MAGIC.len()..]);
         let found = reader.u32().map_err(malformed)?;
         if found != VERSION {
             return Err(WeightsError::Version { found, known: VERSION });
         }
         let bytes = reader.u32().map_err(malformed)? as usize;
-        let header = pack.get(..bytes).ok_or_else(|| malformed("it is cut off within its header".into()))?;
+        let header = first(pack, bytes)?;
+        if header.len() != bytes {
+            return Err(malformed("it is cut off within its header".into()));
+        }
         let split = bytes.checked_sub(32).filter(|end| *end >= FIXED);
         let (signed, sha) = header.split_at(split.ok_or_else(|| malformed("its header is too short".into()))?);
         if sha256(signed) != *sha {
             return Err(WeightsError::Checksum { part: "the header".into() });
         }
         let header = read_fields(Reader(&signed[FIXED..])).map_err(malformed)?;
-        header.check(pack.len() as u64)?;
-        Ok((header, &pack[bytes..]))
+        header.check(pack.length())?;
+        Ok((header, bytes as u64))
     }
 
     fn check(&self, pack_bytes: u64) -> Result<(), WeightsError> {
@@ -224,6 +228,18 @@ fn read_tensor(reader: &mut Reader) -> Result<PackedTensor, String> {
     };
     let form = Form { layout, values };
     Ok(PackedTensor { name, shape, rows, channels, offset, form, part: read_part(reader)? })
+}
+
+/// The beginning, as much of it as there is.
+fn first(pack: &dyn Source, bytes: usize) -> Result<Vec<u8>, WeightsError> {
+    let there = pack.length().min(bytes as u64) as usize;
+    let mut start = vec![0; there];
+    pack.read_at(0, &mut start).map_err(unreadable)?;
+    Ok(start)
+}
+
+pub fn unreadable(error: std::io::Error) -> WeightsError {
+    WeightsError::Unreadable { why: error.to_string() }
 }
 
 pub fn sha256(bytes: &[u8]) -> Sha {

@@ -10,6 +10,7 @@
 //! ```
 
 mod header;
+mod spliced;
 mod unpack;
 
 #[cfg(feature = "encode")]

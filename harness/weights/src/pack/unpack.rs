@@ -1,20 +1,32 @@
-//! Reads packs, on a board as well: in Rust alone, and with no more memory than the file they hold and one tensor.
+//! Reads packs, on a board as well: in Rust alone, and with no more memory than what is asked for takes. A pack may stay in its file, and is read there.
 
-use ruzstd::decoding::FrameDecoder;
+use std::{io::Read, ops::Range, sync::Arc};
 
-use super::header::{Header, PackedTensor, Part, Sha, sha256};
-use crate::{Sparse, WeightsError};
+use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
+use sha2::{Digest, Sha256};
+
+use super::{
+    header::{self, Header, PackedTensor, Part, Sha},
+    spliced::Spliced,
+};
+use crate::{
+    Index, Layout, Sparse, Values, WeightsError, protobuf,
+    source::{self, Source},
+};
 
 /// zstd looks back no further than this at the levels in use, in whatever is larger than this.
 const WINDOW: u64 = 8 << 20;
+/// Read at a time.
+const PIECE: usize = 64 << 10;
 
 /// A pack whose header was read, and whose every part is whole.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Pack<'a> {
     header: Header,
-    rest: &'a [u8],
-    /// The packed bytes of each tensor.
-    parts: Vec<&'a [u8]>,
+    source: Arc<dyn Source + 'a>,
+    rest: Range<u64>,
+    /// Where the packed bytes of each tensor are.
+    parts: Vec<Range<u64>>,
 }
 
 impl<'a> Pack<'a> {
@@ -23,24 +35,33 @@ impl<'a> Pack<'a> {
     /// # Errors
     /// What is no pack, of another version, cut off, damaged, or claims to be larger than can be.
     pub fn open(bytes: &'a [u8]) -> Result<Pack<'a>, WeightsError> {
-        let (header, mut left) = Header::read(bytes)?;
+        Pack::read(Arc::new(bytes))
+    }
+
+    /// The same of a pack that stays where it is. What it holds must not change meanwhile: sums are compared here and not again.
+    ///
+    /// # Errors
+    /// Those of [`Pack::open`], and what cannot be read.
+    pub fn read(source: Arc<dyn Source + 'a>) -> Result<Pack<'a>, WeightsError> {
+        let (header, mut at) = Header::read(&*source)?;
+        let length = source.length();
         let mut part = |part: &Part, name: &dyn Fn() -> String| {
-            let taken = usize::try_from(part.packed_bytes).ok().and_then(|bytes| left.split_at_checked(bytes));
-            let (taken, after) =
-                taken.ok_or_else(|| WeightsError::Malformed { why: format!("it is cut off within {}", name()) })?;
-            left = after;
-            if sha256(taken) != part.sha256 {
+            let end = at.checked_add(part.packed_bytes).filter(|end| *end <= length);
+            let end = end.ok_or_else(|| WeightsError::Malformed { why: format!("it is cut off within {}", name()) })?;
+            let range = at..end;
+            at = end;
+            if sha256(&*source, range.clone())? != part.sha256 {
                 return Err(WeightsError::Checksum { part: name() });
             }
-            Ok(taken)
+            Ok(range)
         };
         let rest = part(&header.rest, &|| "the graph".into())?;
         let parts = header.tensors.iter().map(|tensor| part(&tensor.part, &|| format!("tensor `{}`", tensor.name)));
-        let parts = parts.collect::<Result<Vec<&[u8]>, WeightsError>>()?;
-        if !left.is_empty() {
-            return Err(WeightsError::Malformed { why: format!("{} bytes follow its end", left.len()) });
+        let parts = parts.collect::<Result<Vec<Range<u64>>, WeightsError>>()?;
+        if at != length {
+            return Err(WeightsError::Malformed { why: format!("{} bytes follow its end", length - at) });
         }
-        Ok(Pack { header, rest, parts })
+        Ok(Pack { header, source, rest, parts })
     }
 
     pub fn tensors(&self) -> &[PackedTensor] {
@@ -64,8 +85,13 @@ impl<'a> Pack<'a> {
     pub fn tensor(&self, index: usize) -> Result<Sparse, WeightsError> {
         let tensor = &self.header.tensors[index];
         let decode = || {
-            let bytes = decompress(&tensor.part, self.parts[index])?;
-            tensor.form.decode(tensor.rows as usize, tensor.columns() as usize, tensor.channels, &bytes)
+            let (rows, columns) = (tensor.rows as usize, tensor.columns() as usize);
+            if tensor.form.layout == Layout::Dense && tensor.form.values == Values::F32 {
+                let values = self.floats(tensor, self.parts[index].clone())?;
+                return Ok(Sparse { rows, columns, channels: tensor.channels, index: Index::Dense, values });
+            }
+            let bytes = self.decompressed(&tensor.part, self.parts[index].clone())?;
+            tensor.form.decode(rows, columns, tensor.channels, &bytes)
         };
         decode().map_err(WeightsError::of_tensor(&tensor.name))
     }
@@ -87,7 +113,59 @@ impl<'a> Pack<'a> {
     /// # Errors
     /// A graph that does not decompress.
     pub fn pieces(&self) -> Result<Pieces<'_>, WeightsError> {
-        Ok(Pieces { pack: self, rest: decompress(&self.header.rest, self.rest)?, rest_at: 0, next: 0, position: 0 })
+        Ok(Pieces { pack: self, rest: self.graph_bytes()?, rest_at: 0, next: 0, position: 0 })
+    }
+
+    /// The file with its packed tensors left empty: a message like it in all else, for who takes the tensors one by one.
+    ///
+    /// # Errors
+    /// A graph that does not decompress, or a file that is no protocol buffer.
+    pub fn without_tensors(&self) -> Result<Vec<u8>, WeightsError> {
+        let cuts: Vec<Range<u64>> =
+            self.tensors().iter().map(|tensor| tensor.offset..tensor.offset + tensor.dense_bytes()).collect();
+        let spliced = Spliced { rest: &self.graph_bytes()?, cuts: &cuts, length: self.file_bytes() };
+        protobuf::without(&spliced, &cuts).map_err(|why| WeightsError::Malformed { why })
+    }
+
+    fn graph_bytes(&self) -> Result<Vec<u8>, WeightsError> {
+        self.decompressed(&self.header.rest, self.rest.clone())
+    }
+
+    fn decompressed(&self, part: &Part, range: Range<u64>) -> Result<Vec<u8>, WeightsError> {
+        let mut bytes = vec![0; part.encoded_bytes as usize];
+        decompress(part, &*self.source, range, |at, piece| {
+            bytes[at..at + piece.len()].copy_from_slice(piece);
+        })?;
+        Ok(bytes)
+    }
+
+    /// A dense tensor, in memory once: its bytes go to their places as they come, all first bytes first.
+    fn floats(&self, tensor: &PackedTensor, range: Range<u64>) -> Result<Vec<f32>, WeightsError> {
+        let count = tensor.count() as usize;
+        if tensor.part.encoded_bytes != tensor.dense_bytes() {
+            let why = "its size is not that of its values".to_owned();
+            return Err(WeightsError::Damaged { form: tensor.form, why });
+        }
+        let mut bits = vec![0u32; count];
+        decompress(&tensor.part, &*self.source, range, |mut at, mut piece| {
+            while !piece.is_empty() {
+                let (plane, first) = (at / count, at % count);
+                let (here, rest) = piece.split_at(piece.len().min(count - first));
+                for (bits, byte) in bits[first..].iter_mut().zip(here) {
+                    *bits |= u32::from(*byte) << (8 * plane);
+                }
+                at += here.len();
+                piece = rest;
+            }
+        })?;
+        // In place: the compiler sees that nothing moves.
+        Ok(bits.into_iter().map(f32::from_bits).collect())
+    }
+}
+
+impl std::fmt::Debug for Pack<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pack").field("header", &self.header).finish_non_exhaustive()
     }
 }
 
@@ -122,15 +200,50 @@ impl Iterator for Pieces<'_> {
     }
 }
 
-/// Exactly as many bytes as the header says, or an error; never more memory than that and a window.
-fn decompress(part: &Part, packed: &[u8]) -> Result<Vec<u8>, WeightsError> {
+/// Hands on, with their places, exactly as many bytes as the header says, or gives an error; never more memory than a window and two pieces.
+fn decompress(
+    part: &Part,
+    source: &dyn Source,
+    range: Range<u64>,
+    mut take: impl FnMut(usize, &[u8]),
+) -> Result<(), WeightsError> {
     let malformed = |why: String| WeightsError::Malformed { why };
-    let mut bytes = vec![0; part.encoded_bytes as usize];
+    let zstd = |error: &dyn std::fmt::Display| malformed(format!("zstd says: {error}"));
+    let expected = part.encoded_bytes as usize;
+    let mut packed = source::Part::new(source, range, PIECE);
     let mut decoder = FrameDecoder::new();
     decoder.set_max_window_size(WINDOW);
-    let written = decoder.decode_all(packed, &mut bytes).map_err(|error| malformed(format!("zstd says: {error}")))?;
-    if written != bytes.len() {
-        return Err(malformed(format!("a part has {written} bytes where its header says {}", bytes.len())));
+    let mut buffer = vec![0; PIECE];
+    let mut written = 0;
+    while !packed.is_at_end() {
+        let frame = StreamingDecoder::new_with_decoder(&mut packed, &mut decoder);
+        let mut frame = frame.map_err(|error| zstd(&error))?;
+        loop {
+            let count = frame.read(&mut buffer).map_err(|error| zstd(&error))?;
+            if count == 0 {
+                break;
+            }
+            if count > expected - written {
+                return Err(malformed(format!("a part has more than the {expected} bytes its header says")));
+            }
+            take(written, &buffer[..count]);
+            written += count;
+        }
     }
-    Ok(bytes)
+    if written != expected {
+        return Err(malformed(format!("a part has {written} bytes where its header says {expected}")));
+    }
+    Ok(())
+}
+
+fn sha256(source: &dyn Source, range: Range<u64>) -> Result<Sha, WeightsError> {
+    let mut part = source::Part::new(source, range, PIECE);
+    let mut hash = Sha256::new();
+    while !part.is_at_end() {
+        let piece = part.next_piece().map_err(header::unreadable)?;
+        let bytes = piece.len();
+        hash.update(piece);
+        part.consume(bytes);
+    }
+    Ok(hash.finalize().into())
 }

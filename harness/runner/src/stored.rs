@@ -1,0 +1,265 @@
+//! Models whose weights stay where they are, in an ONNX file or a pack, until a layer takes them.
+//!
+//! The engine gets the graph alone, a few hundred kilobytes; in it weights are inputs, by their names. So a weight is in memory once, in the form its
+//! kernel wants, and a packed one is never dense unless tract itself is to work on it. Where the graph cannot do without the values (some operators look
+//! at them while types are worked out) they are put in after all.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    ops::Range,
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use espalier_accelerate::{Stored, Weight, Weights};
+use espalier_weights::{
+    Index, Sparse,
+    pack::{MAGIC, Pack, is_pack},
+    protobuf::{self, Field, Value},
+    source::Source,
+};
+use tract_onnx::{
+    pb,
+    prelude::*,
+    tract_hir::{internal::*, ops::konst::Const},
+};
+
+/// Smaller ones go along in the graph.
+const WORTH_LEAVING: u64 = 4096;
+
+pub struct Model {
+    pub graph: InferenceModel,
+    /// Empty where the graph has its weights itself.
+    pub weights: Weights,
+    names: Vec<String>,
+}
+
+/// # Errors
+/// A file that cannot be read, or is no model.
+pub fn read(path: &str) -> Result<Model> {
+    let file = File::open(path)?;
+    let mut start = [0; MAGIC.len()];
+    if file.read_at(0, &mut start).is_ok() && is_pack(&start) {
+        return of_pack(Pack::read(Arc::new(file))?);
+    }
+    match of_onnx(Arc::new(file), path) {
+        Ok(model) => Ok(model),
+        // Whatever it was, tract reads the file as it always did, and says what is wrong in its own words.
+        Err(_) => whole(path),
+    }
+}
+
+/// The model with its weights in the graph, as tract reads it.
+pub fn whole(path: &str) -> Result<Model> {
+    Ok(Model::of_whole(onnx().model_for_path(path)?))
+}
+
+/// What a file says of the shapes inside it has the open dimensions too, and would contradict the concrete ones.
+pub fn onnx() -> tract_onnx::Onnx {
+    tract_onnx::onnx().with_ignore_value_info(true)
+}
+
+impl Model {
+    pub fn of_whole(graph: InferenceModel) -> Model {
+        Model { graph, weights: Weights::default(), names: Vec::new() }
+    }
+
+    /// With types and shapes worked out, and the weights that are still not in it.
+    ///
+    /// # Errors
+    /// Those of tract, and a weight that cannot be read.
+    pub fn into_typed(self) -> Result<(TypedModel, Weights)> {
+        if self.names.is_empty() {
+            return Ok((self.graph.into_typed()?, self.weights));
+        }
+        match self.graph.clone().into_typed() {
+            Ok(typed) => Ok((typed, self.weights)),
+            Err(_) => Ok((self.filled()?.into_typed()?, Weights::default())),
+        }
+    }
+
+    fn filled(mut self) -> Result<InferenceModel> {
+        for name in &self.names {
+            let id = self.graph.node_id_by_name(name)?;
+            let weight = self.weights.named(name)?.context("a weight is not there")?.into_dense()?;
+            let node = self.graph.node_mut(id);
+            node.outputs[0].fact = InferenceFact::from(Arc::clone(&weight));
+            node.op = Box::new(Const::new(weight)?);
+        }
+        self.weights.forget();
+        Ok(self.graph)
+    }
+}
+
+fn of_pack(pack: Pack<'static>) -> Result<Model> {
+    let pack = Arc::new(pack);
+    let mut stored: HashMap<String, (Vec<usize>, Stored)> = HashMap::new();
+    let mut small = HashMap::new();
+    for (index, tensor) in pack.tensors().iter().enumerate() {
+        let shape: Vec<usize> = tensor.shape.iter().map(|axis| *axis as usize).collect();
+        let is_large = shape.len() > 1 && tensor.dense_bytes() >= WORTH_LEAVING;
+        if is_large {
+            let (pack, of_weight) = (Arc::clone(&pack), shape.clone());
+            let read = move || packed_weight(pack.tensor(index)?, &of_weight);
+            stored.insert(tensor.name.clone(), (shape, Box::new(read)));
+        } else {
+            let values = pack.tensor(index)?.to_dense();
+            small.insert(tensor.name.clone(), values.iter().flat_map(|value| value.to_le_bytes()).collect());
+        }
+    }
+    let graph = pack.without_tensors()?;
+    parse(&graph, None, stored, small)
+}
+
+fn packed_weight(matrix: Sparse, shape: &[usize]) -> TractResult<Weight> {
+    if matrix.index == Index::Dense {
+        let values = tract_ndarray::ArrayD::from_shape_vec(shape, matrix.values)?;
+        return Ok(Weight::Dense(Tensor::from(values).into_arc_tensor()));
+    }
+    Ok(Weight::Sparse { matrix: Arc::new(matrix), shape: shape.into() })
+}
+
+fn of_onnx(file: Arc<File>, path: &str) -> Result<Model> {
+    let tensors = large_tensors(&*file).map_err(anyhow::Error::msg)?;
+    let cuts: Vec<Range<u64>> = tensors.iter().map(|tensor| tensor.bytes.clone()).collect();
+    let graph = protobuf::without(&*file, &cuts).map_err(anyhow::Error::msg)?;
+    let stored = tensors.into_iter().map(|LargeTensor { name, shape, bytes }| {
+        let (file, of_weight) = (Arc::clone(&file), shape.clone());
+        let read = move || -> TractResult<Weight> {
+            // SAFETY: any bytes are numbers, and all of them are overwritten below, or this fails and they are dropped.
+            let mut tensor = unsafe { Tensor::uninitialized::<f32>(&of_weight)? };
+            file.read_at(bytes.start, tensor.as_bytes_mut())?;
+            Ok(Weight::Dense(tensor.into_arc_tensor()))
+        };
+        (name, (shape, Box::new(read) as Stored))
+    });
+    let folder = Path::new(path).parent().and_then(Path::to_str);
+    parse(&graph, folder, stored.collect(), HashMap::new())
+}
+
+struct LargeTensor {
+    name: String,
+    shape: Vec<usize>,
+    bytes: Range<u64>,
+}
+
+/// Constants of the graph that are worth leaving in the file: of f32, as raw bytes, with more than one axis. In the order of the file.
+fn large_tensors(file: &dyn Source) -> Result<Vec<LargeTensor>, String> {
+    const GRAPH: u64 = 7;
+    const INITIALIZER: u64 = 5;
+    let mut tensors = Vec::new();
+    for graph in messages(file, 0..file.length(), GRAPH)? {
+        for tensor in messages(file, graph, INITIALIZER)? {
+            tensors.extend(large_tensor(file, tensor)?);
+        }
+    }
+    Ok(tensors)
+}
+
+fn large_tensor(file: &dyn Source, message: Range<u64>) -> Result<Option<LargeTensor>, String> {
+    const FLOAT: u64 = 1;
+    let (mut name, mut shape, mut raw, mut dtype, mut whole) = (None, Vec::new(), None, 0, true);
+    for field in fields(file, message)? {
+        match (field.number, field.value) {
+            (1, Value::Number(axis)) => shape.push(axis),
+            (1, Value::Bytes(axes)) => {
+                // Packed: one number after the other. More than a few are no shape.
+                if axes.end - axes.start > 256 {
+                    return Ok(None);
+                }
+                let mut bytes = vec![0; (axes.end - axes.start) as usize];
+                file.read_at(axes.start, &mut bytes).map_err(|error| error.to_string())?;
+                let mut left = &bytes[..];
+                while !left.is_empty() {
+                    shape.push(protobuf::varint(&mut left)?);
+                }
+            }
+            (2, Value::Number(number)) => dtype = number,
+            (8, Value::Bytes(text)) if text.end - text.start <= 4096 => {
+                let mut bytes = vec![0; (text.end - text.start) as usize];
+                file.read_at(text.start, &mut bytes).map_err(|error| error.to_string())?;
+                name = String::from_utf8(bytes).ok();
+            }
+            (9, Value::Bytes(bytes)) => raw = Some(bytes),
+            (3 | 13, _) => whole = false,
+            _ => {}
+        }
+    }
+    let (Some(name), Some(bytes)) = (name, raw) else { return Ok(None) };
+    let count = shape.iter().try_fold(4u64, |product, axis| product.checked_mul(*axis));
+    let fits = whole && dtype == FLOAT && shape.len() > 1 && count == Some(bytes.end - bytes.start);
+    let is_large = fits && bytes.end - bytes.start >= WORTH_LEAVING;
+    let shape = shape.into_iter().map(|axis| axis as usize).collect();
+    Ok(is_large.then_some(LargeTensor { name, shape, bytes }))
+}
+
+fn fields(file: &dyn Source, message: Range<u64>) -> Result<Vec<Field>, String> {
+    let (mut fields, mut at) = (Vec::new(), message.start);
+    while at < message.end {
+        let field = protobuf::field(file, at..message.end)?;
+        at = field.whole.end;
+        fields.push(field);
+    }
+    Ok(fields)
+}
+
+fn messages(file: &dyn Source, message: Range<u64>, number: u64) -> Result<Vec<Range<u64>>, String> {
+    let of_number = fields(file, message)?.into_iter().filter(|field| field.number == number);
+    let bytes = |field: Field| match field.value {
+        Value::Bytes(bytes) => Some(bytes),
+        _ => None,
+    };
+    Ok(of_number.filter_map(bytes).collect())
+}
+
+/// The graph in which `stored` are left out, and `small` are to be put back in.
+fn parse(
+    file: &[u8],
+    folder: Option<&str>,
+    stored: HashMap<String, (Vec<usize>, Stored)>,
+    small: HashMap<String, Vec<u8>>,
+) -> Result<Model> {
+    let mut proto = onnx().proto_model_for_read(&mut &*file)?;
+    let graph = proto.graph.as_mut().context("it holds no graph")?;
+    let mut left_out = 0;
+    graph.initializer.retain_mut(|tensor| {
+        if let Some(values) = small.get(&tensor.name) {
+            tensor.raw_data.clone_from(values);
+        }
+        let is_stored = stored.contains_key(&tensor.name);
+        left_out += usize::from(is_stored);
+        !is_stored
+    });
+    graph.node.retain_mut(|node| {
+        let name = node.output.first().filter(|_| node.op_type == "Constant").cloned();
+        let Some(name) = name else { return true };
+        if let (Some(values), Some(tensor)) = (small.get(&name), constant(node)) {
+            tensor.raw_data.clone_from(values);
+        }
+        let is_stored = stored.contains_key(&name);
+        left_out += usize::from(is_stored);
+        !is_stored
+    });
+    ensure!(left_out == stored.len(), "it has {} weights, of which the graph has {left_out}", stored.len());
+    // An older form lists constants among the inputs too.
+    graph.input.retain(|input| !stored.contains_key(&input.name));
+    let parsed = onnx().parse(&proto, folder)?;
+    drop(proto);
+    let mut model = parsed.model;
+    let mut names = Vec::new();
+    for name in parsed.unresolved_inputs {
+        let Some((shape, _)) = stored.get(&name) else { bail!("`{name}` is used and comes from nowhere") };
+        let outlet = parsed.outlets_by_name[&name];
+        model.set_outlet_fact(outlet, InferenceFact::dt_shape(DatumType::F32, shape))?;
+        model.inputs.retain(|input| *input != outlet);
+        names.push(name);
+    }
+    let weights = Weights::new(stored.into_iter().map(|(name, (_, stored))| (name, stored)).collect());
+    Ok(Model { graph: model, weights, names })
+}
+
+fn constant(node: &mut pb::NodeProto) -> Option<&mut pb::TensorProto> {
+    node.attribute.iter_mut().find(|attribute| attribute.name == "value")?.t.as_mut()
+}
