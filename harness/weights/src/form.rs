@@ -52,6 +52,18 @@ impl Form {
         Ok(Sparse { rows, columns, channels, index, values })
     }
 
+    /// The index alone, of a matrix whose values are elsewhere.
+    pub(crate) fn decode_index(self, rows: usize, columns: usize, bytes: &[u8]) -> Result<Index, WeightsError> {
+        let damaged = |why: String| WeightsError::Damaged { form: self, why };
+        if rows.checked_mul(columns).is_none() {
+            return Err(damaged(format!("{rows} x {columns} cells are more than memory can hold")));
+        }
+        let mut reader = Reader(bytes);
+        let index = Index::read(self.layout, rows, columns, &mut reader).map_err(damaged)?;
+        reader.end().map_err(damaged)?;
+        Ok(index)
+    }
+
     /// How many bytes [`Form::encode`] gives for a matrix with `stored` stored cells (those of whole blocks, for blocks); for a codebook at most that
     /// many. `None` beyond u64.
     pub fn bytes(self, rows: u64, columns: u64, channels: Channels, stored: u64) -> Option<u64> {

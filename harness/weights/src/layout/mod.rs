@@ -46,6 +46,11 @@ impl Layout {
         }
     }
 
+    /// The most bytes the index of any matrix of this shape takes.
+    pub(crate) fn most_index_bytes(self, rows: u64, columns: u64) -> Option<u64> {
+        self.index_bytes(rows, columns, self.most_stored(rows, columns)?)
+    }
+
     /// As many cells as can be stored: all, and what pads the blocks at the edges.
     pub(crate) fn most_stored(self, rows: u64, columns: u64) -> Option<u64> {
         match self {
@@ -178,6 +183,13 @@ impl Sparse {
             }
         };
         Ok(Sparse { rows: matrix.rows, columns: matrix.columns, channels: matrix.channels, index, values })
+    }
+
+    /// The cells of `dense`, a matrix of that shape, that an index stores.
+    pub fn gathered(index: Index, rows: usize, columns: usize, channels: Channels, dense: &[f32]) -> Sparse {
+        let mut values = vec![0.0; index.stored(rows, columns)];
+        index.for_each(rows, columns, |place, row, column| values[place] = dense[row * columns + column]);
+        Sparse { rows, columns, channels, index, values }
     }
 
     pub fn to_dense(&self) -> Vec<f32> {

@@ -56,11 +56,46 @@ pub struct Packed {
 /// Spans that overlap or leave the file, values a form cannot hold (the tensor is named), or a file of hardly anything but zeros, whose pack would pass
 /// for a trap.
 pub fn pack(file: &[u8], tensors: &[(Span, Choice)]) -> Result<Packed, WeightsError> {
+    let cut = cut(file, tensors)?;
+    let header = Header {
+        file_bytes: file.len() as u64,
+        file_sha256: cut.unpacked_sha256,
+        rest: part(cut.rest_bytes as usize, &cut.rest_frame),
+        tensors: cut.tensors.iter().map(|(tensor, ..)| tensor.clone()).collect(),
+    };
+    let mut bytes = header.write();
+    bytes.extend_from_slice(&cut.rest_frame);
+    cut.tensors.iter().for_each(|(_, frame, _)| bytes.extend_from_slice(frame));
+    if header.file_bytes > most_file_bytes(bytes.len() as u64) {
+        let (pack, limit) = (bytes.len() as u64, most_file_bytes(bytes.len() as u64));
+        return Err(WeightsError::Bomb { pack, file: header.file_bytes, limit });
+    }
+    // Two decoders of zstd are involved; what is written is read back with the one the boards have.
+    if Pack::open(&bytes)?.unpack()? != cut.unpacked {
+        return Err(WeightsError::Malformed { why: "it does not unpack to what was packed; this is a bug".into() });
+    }
+    Ok(Packed { bytes, tensors: header.tensors })
+}
+
+/// A file in pieces.
+pub struct Cut {
+    pub rest_bytes: u64,
+    pub rest_frame: Vec<u8>,
+    /// Each with its frame, and its values as they come back.
+    pub tensors: Vec<(PackedTensor, Vec<u8>, Vec<f32>)>,
+    /// The file that comes back.
+    pub unpacked: Vec<u8>,
+    pub unpacked_sha256: [u8; 32],
+}
+
+/// # Errors
+/// Those of [`pack`], but for the last.
+pub fn cut(file: &[u8], tensors: &[(Span, Choice)]) -> Result<Cut, WeightsError> {
     let mut tensors: Vec<&(Span, Choice)> = tensors.iter().collect();
     tensors.sort_by_key(|(span, _)| span.offset);
     let mut unpacked = file.to_vec();
     let (mut rest, mut rest_at) = (Vec::new(), 0);
-    let (mut listed, mut frames) = (Vec::new(), Vec::new());
+    let mut listed = Vec::new();
     for (span, choice) in tensors {
         let (start, end) = place(span, file.len())?;
         let between = file.get(rest_at..start).ok_or_else(|| wrong(span, "overlaps the one before it"))?;
@@ -75,7 +110,7 @@ pub fn pack(file: &[u8], tensors: &[(Span, Choice)]) -> Result<Packed, WeightsEr
         for (value, out) in back.iter().zip(unpacked[start..end].as_chunks_mut().0) {
             *out = value.to_le_bytes();
         }
-        listed.push(PackedTensor {
+        let tensor = PackedTensor {
             name: span.name.clone(),
             shape: span.shape.clone(),
             rows: span.rows,
@@ -83,29 +118,14 @@ pub fn pack(file: &[u8], tensors: &[(Span, Choice)]) -> Result<Packed, WeightsEr
             offset: span.offset,
             form,
             part: part(bytes.len(), &frame),
-        });
-        frames.push(frame);
+            base: None,
+        };
+        listed.push((tensor, frame, back));
     }
     rest.extend_from_slice(&file[rest_at..]);
     let rest_frame = compress(&rest, THOROUGH_GRAPH);
-    let header = Header {
-        file_bytes: file.len() as u64,
-        file_sha256: sha256(&unpacked),
-        rest: part(rest.len(), &rest_frame),
-        tensors: listed,
-    };
-    let mut bytes = header.write();
-    bytes.extend_from_slice(&rest_frame);
-    frames.iter().for_each(|frame| bytes.extend_from_slice(frame));
-    if header.file_bytes > most_file_bytes(bytes.len() as u64) {
-        let (pack, limit) = (bytes.len() as u64, most_file_bytes(bytes.len() as u64));
-        return Err(WeightsError::Bomb { pack, file: header.file_bytes, limit });
-    }
-    // Two decoders of zstd are involved; what is written is read back with the one the boards have.
-    if Pack::open(&bytes)?.unpack()? != unpacked {
-        return Err(WeightsError::Malformed { why: "it does not unpack to what was packed; this is a bug".into() });
-    }
-    Ok(Packed { bytes, tensors: header.tensors })
+    let unpacked_sha256 = sha256(&unpacked);
+    Ok(Cut { rest_bytes: rest.len() as u64, rest_frame, tensors: listed, unpacked, unpacked_sha256 })
 }
 
 /// Bytes of a matrix in a form, before zstd and after it.
@@ -141,6 +161,16 @@ fn smallest(matrix: &Matrix, choice: Choice) -> Result<Encoded, WeightsError> {
 
 /// Forms of which one is the smallest: others are not tried, since zstd at its best takes its time.
 fn candidates(matrix: &Matrix, values: Values) -> Vec<Form> {
+    let mut kinds = vec![values];
+    let exact = Values::Codebook { size: 256 };
+    if values == Values::F32 && crate::kmeans::different(matrix.values, 256).is_some() {
+        kinds.push(exact);
+    }
+    layouts(matrix).iter().flat_map(|layout| kinds.iter().map(|values| Form { layout: *layout, values: *values })).collect()
+}
+
+/// Layouts of which one is the smallest.
+pub fn layouts(matrix: &Matrix) -> Vec<Layout> {
     let zeros = matrix.values.iter().filter(|value| value.to_bits() == 0).count();
     let share = zeros as f64 / matrix.values.len().max(1) as f64;
     let mut layouts = Vec::new();
@@ -158,12 +188,7 @@ fn candidates(matrix: &Matrix, values: Values) -> Vec<Form> {
         let full = |(rows, columns): &(u16, u16)| blocks_are_full(matrix, (*rows).into(), (*columns).into());
         layouts.extend(blocks.filter(full).map(|(rows, columns)| Layout::BlockCsr { rows, columns }));
     }
-    let mut kinds = vec![values];
-    let exact = Values::Codebook { size: 256 };
-    if values == Values::F32 && crate::kmeans::different(matrix.values, 256).is_some() {
-        kinds.push(exact);
-    }
-    layouts.iter().flat_map(|layout| kinds.iter().map(|values| Form { layout: *layout, values: *values })).collect()
+    layouts
 }
 
 /// Whether hardly a zero would be stored along with the rest.
@@ -201,13 +226,13 @@ fn matrix<'a>(span: &Span, values: &'a [f32]) -> Result<Matrix<'a>, WeightsError
     Matrix::new(rows, columns, span.channels, values)
 }
 
-fn part(encoded_bytes: usize, frame: &[u8]) -> Part {
+pub fn part(encoded_bytes: usize, frame: &[u8]) -> Part {
     Part { encoded_bytes: encoded_bytes as u64, packed_bytes: frame.len() as u64, sha256: sha256(frame) }
 }
 
 /// One frame for all streams or one for each, or whatever is between: neighbours are put together where that is smaller. In a small tensor a frame more
 /// costs a dozen bytes, and one code for bitmap and values together half of what packing gains.
-fn compress_streams(streams: &Streams) -> Vec<u8> {
+pub fn compress_streams(streams: &Streams) -> Vec<u8> {
     let (mut packed, mut frame) = (Vec::new(), Vec::new());
     // Where the frame under way begins, and where the next stream does.
     let (mut from, mut start) = (0, 0);

@@ -1,8 +1,8 @@
-//! What stands at the head of a pack, read and written in one place each, side by side.
+//! What stands at the head of a pack, read and written in one place each, side by side: of one file (version 1), or of several that share parts (2).
 
 use sha2::{Digest, Sha256};
 
-use super::{MAGIC, VERSION, most_file_bytes};
+use super::{MAGIC, MOST_RATIOS, VERSION, VERSION_OF_SEVERAL, most_file_bytes};
 use crate::{Channels, Form, Layout, Values, WeightsError, bytes::Reader, source::Source};
 
 pub type Sha = [u8; 32];
@@ -41,6 +41,18 @@ pub struct PackedTensor {
     pub offset: u64,
     pub form: Form,
     pub part: Part,
+    /// Only the index is stored here: the values are those of this tensor of the first file, at the same places.
+    pub base: Option<u32>,
+}
+
+/// One of several files, and where its parts are in the list of all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variant {
+    /// Nothing where the pack holds one file and does not say.
+    pub ratio: Option<f64>,
+    pub header: Header,
+    /// First the rest's, then the tensors'.
+    pub places: Vec<u32>,
 }
 
 impl PackedTensor {
@@ -71,65 +83,10 @@ impl Header {
         write_part(&self.rest, &mut out);
         out.extend((self.tensors.len() as u32).to_le_bytes());
         for tensor in &self.tensors {
-            out.extend((tensor.name.len() as u32).to_le_bytes());
-            out.extend(tensor.name.as_bytes());
-            out.push(tensor.shape.len() as u8);
-            tensor.shape.iter().for_each(|axis| out.extend(axis.to_le_bytes()));
-            out.extend(tensor.rows.to_le_bytes());
-            out.push(match tensor.channels {
-                Channels::Rows => 0,
-                Channels::Columns => 1,
-            });
-            out.extend(tensor.offset.to_le_bytes());
-            let (layout, [height, width]) = match tensor.form.layout {
-                Layout::Dense => (0, [0, 0]),
-                Layout::Csr => (1, [0, 0]),
-                Layout::BlockCsr { rows, columns } => (2, [rows, columns]),
-                Layout::Bitmap => (3, [0, 0]),
-            };
-            let (values, size) = match tensor.form.values {
-                Values::F32 => (0, 0),
-                Values::F16 => (1, 0),
-                Values::Int8 => (2, 0),
-                Values::Codebook { size } => (3, size),
-            };
-            out.extend([layout, values]);
-            [height, width, size].iter().for_each(|number| out.extend(number.to_le_bytes()));
+            write_tensor(tensor, &mut out);
             write_part(&tensor.part, &mut out);
         }
-        let bytes = out.len() as u32 + 32;
-        out[FIXED - 4..FIXED].copy_from_slice(&bytes.to_le_bytes());
-        let sha256 = sha256(&out);
-        out.extend(sha256);
-        out
-    }
-
-    /// The header, and where the parts begin. Whatever it says of sizes is checked here: no two tensors overlap, all lie in the file, every part takes no
-    /// more than its form can.
-    pub fn read(pack: &dyn Source) -> Result<(Header, u64), WeightsError> {
-        let malformed = |why: String| WeightsError::Malformed { why };
-        let start = first(pack, FIXED)?;
-        if !start.starts_with(&MAGIC) {
-            return Err(WeightsError::NotAPack);
-        }
-        let mut reader = Reader(&start[MAGIC.len()..]);
-        let found = reader.u32().map_err(malformed)?;
-        if found != VERSION {
-            return Err(WeightsError::Version { found, known: VERSION });
-        }
-        let bytes = reader.u32().map_err(malformed)? as usize;
-        let header = first(pack, bytes)?;
-        if header.len() != bytes {
-            return Err(malformed("it is cut off within its header".into()));
-        }
-        let split = bytes.checked_sub(32).filter(|end| *end >= FIXED);
-        let (signed, sha) = header.split_at(split.ok_or_else(|| malformed("its header is too short".into()))?);
-        if sha256(signed) != *sha {
-            return Err(WeightsError::Checksum { part: "the header".into() });
-        }
-        let header = read_fields(Reader(&signed[FIXED..])).map_err(malformed)?;
-        header.check(pack.length())?;
-        Ok((header, bytes as u64))
+        sign(out)
     }
 
     fn check(&self, pack_bytes: u64) -> Result<(), WeightsError> {
@@ -157,7 +114,10 @@ impl Header {
             let end_here = tensor.offset.checked_add(bytes).filter(|end| *end <= self.file_bytes);
             end = end_here.ok_or_else(|| wrong("lies beyond the end of the file"))?;
             cut += bytes;
-            let most = tensor.form.most_bytes(tensor.rows, columns, tensor.channels);
+            let most = match tensor.base {
+                None => tensor.form.most_bytes(tensor.rows, columns, tensor.channels),
+                Some(_) => tensor.form.layout.most_index_bytes(tensor.rows, columns),
+            };
             if most.is_none_or(|most| tensor.part.encoded_bytes > most) {
                 return Err(wrong("claims more bytes than its form can take"));
             }
@@ -168,6 +128,101 @@ impl Header {
         }
         Ok(())
     }
+}
+
+/// The files of a pack, all of its parts in the order they lie, and where the first of them begins. Whatever is said of sizes is checked here: no two
+/// tensors of a file overlap, all lie in it, every part takes no more than its form can.
+pub fn read(pack: &dyn Source) -> Result<(Vec<Variant>, Vec<Part>, u64), WeightsError> {
+    let malformed = |why: String| WeightsError::Malformed { why };
+    let start = first(pack, FIXED)?;
+    if !start.starts_with(&MAGIC) {
+        return Err(WeightsError::NotAPack);
+    }
+    let mut reader = Reader(&start[MAGIC.len()..]);
+    let version = reader.u32().map_err(malformed)?;
+    if version != VERSION && version != VERSION_OF_SEVERAL {
+        return Err(WeightsError::Version { found: version, known: VERSION_OF_SEVERAL });
+    }
+    let bytes = reader.u32().map_err(malformed)? as usize;
+    let header = first(pack, bytes)?;
+    if header.len() != bytes {
+        return Err(malformed("it is cut off within its header".into()));
+    }
+    let split = bytes.checked_sub(32).filter(|end| *end >= FIXED);
+    let (signed, sha) = header.split_at(split.ok_or_else(|| malformed("its header is too short".into()))?);
+    if sha256(signed) != *sha {
+        return Err(WeightsError::Checksum { part: "the header".into() });
+    }
+    let fields = Reader(&signed[FIXED..]);
+    let (variants, parts) =
+        if version == VERSION { read_one(fields) } else { read_several(fields) }.map_err(malformed)?;
+    for variant in &variants {
+        variant.header.check(pack.length())?;
+    }
+    check_bases(&variants)?;
+    Ok((variants, parts, bytes as u64))
+}
+
+/// Several files at the head of one pack.
+#[cfg(feature = "encode")]
+pub fn write_several(variants: &[Variant], parts: &[Part]) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.extend(MAGIC);
+    out.extend(VERSION_OF_SEVERAL.to_le_bytes());
+    out.extend([0; 4]);
+    out.extend((parts.len() as u32).to_le_bytes());
+    parts.iter().for_each(|part| write_part(part, &mut out));
+    out.extend((variants.len() as u32).to_le_bytes());
+    for Variant { ratio, header, places } in variants {
+        out.extend(ratio.unwrap_or(0.0).to_le_bytes());
+        out.extend(header.file_bytes.to_le_bytes());
+        out.extend(header.file_sha256);
+        out.extend((header.tensors.len() as u32).to_le_bytes());
+        places.iter().for_each(|place| out.extend(place.to_le_bytes()));
+        for tensor in &header.tensors {
+            write_tensor(tensor, &mut out);
+            out.extend(tensor.base.map_or(0, |base| base + 1).to_le_bytes());
+        }
+    }
+    sign(out)
+}
+
+/// With its length and its hash.
+#[cfg(feature = "encode")]
+fn sign(mut out: Vec<u8>) -> Vec<u8> {
+    let bytes = out.len() as u32 + 32;
+    out[FIXED - 4..FIXED].copy_from_slice(&bytes.to_le_bytes());
+    let sha256 = sha256(&out);
+    out.extend(sha256);
+    out
+}
+
+#[cfg(feature = "encode")]
+fn write_tensor(tensor: &PackedTensor, out: &mut Vec<u8>) {
+    out.extend((tensor.name.len() as u32).to_le_bytes());
+    out.extend(tensor.name.as_bytes());
+    out.push(tensor.shape.len() as u8);
+    tensor.shape.iter().for_each(|axis| out.extend(axis.to_le_bytes()));
+    out.extend(tensor.rows.to_le_bytes());
+    out.push(match tensor.channels {
+        Channels::Rows => 0,
+        Channels::Columns => 1,
+    });
+    out.extend(tensor.offset.to_le_bytes());
+    let (layout, [height, width]) = match tensor.form.layout {
+        Layout::Dense => (0, [0, 0]),
+        Layout::Csr => (1, [0, 0]),
+        Layout::BlockCsr { rows, columns } => (2, [rows, columns]),
+        Layout::Bitmap => (3, [0, 0]),
+    };
+    let (values, size) = match tensor.form.values {
+        Values::F32 => (0, 0),
+        Values::F16 => (1, 0),
+        Values::Int8 => (2, 0),
+        Values::Codebook { size } => (3, size),
+    };
+    out.extend([layout, values]);
+    [height, width, size].iter().for_each(|number| out.extend(number.to_le_bytes()));
 }
 
 #[cfg(feature = "encode")]
@@ -185,18 +240,79 @@ fn read_sha(reader: &mut Reader) -> Result<Sha, String> {
     Ok(reader.take(32)?.try_into().expect("as many were taken"))
 }
 
-fn read_fields(mut reader: Reader) -> Result<Header, String> {
+fn read_one(mut reader: Reader) -> Result<(Vec<Variant>, Vec<Part>), String> {
     let (file_bytes, file_sha256, rest) = (reader.u64()?, read_sha(&mut reader)?, read_part(&mut reader)?);
     let count = reader.u32()?;
     // Not allocated beforehand: the count is a stranger's, and each tensor has to be there.
-    let mut tensors = Vec::new();
+    let (mut tensors, mut parts) = (Vec::new(), vec![rest]);
     for _ in 0..count {
-        tensors.push(read_tensor(&mut reader)?);
+        let mut tensor = read_tensor(&mut reader)?;
+        tensor.part = read_part(&mut reader)?;
+        parts.push(tensor.part);
+        tensors.push(tensor);
     }
     reader.end()?;
-    Ok(Header { file_bytes, file_sha256, rest, tensors })
+    let places = (0..parts.len() as u32).collect();
+    let header = Header { file_bytes, file_sha256, rest, tensors };
+    Ok((vec![Variant { ratio: None, header, places }], parts))
 }
 
+fn read_several(mut reader: Reader) -> Result<(Vec<Variant>, Vec<Part>), String> {
+    let mut parts = Vec::new();
+    for _ in 0..reader.u32()? {
+        parts.push(read_part(&mut reader)?);
+    }
+    let count = reader.u32()?;
+    if !(1..=MOST_RATIOS).contains(&count) {
+        return Err(format!("it has {count} files, of 1 to {MOST_RATIOS} there can be"));
+    }
+    let mut variants: Vec<Variant> = Vec::new();
+    for _ in 0..count {
+        let ratio = f64::from_bits(reader.u64()?);
+        let ascends = variants.last().and_then(|last| last.ratio).is_none_or(|last| last < ratio);
+        if !(0.0..=1.0).contains(&ratio) || !ascends {
+            return Err("its ratios do not ascend from 0 to 1".into());
+        }
+        let (file_bytes, file_sha256) = (reader.u64()?, read_sha(&mut reader)?);
+        let tensors_count = reader.u32()?;
+        let mut places = Vec::new();
+        for _ in 0..=tensors_count {
+            places.push(reader.u32()?);
+        }
+        let part = |index: usize| -> Result<Part, String> {
+            let part = places.get(index).and_then(|place| parts.get(*place as usize));
+            part.copied().ok_or_else(|| "a file names a part that is not there".into())
+        };
+        let rest = part(0)?;
+        let mut tensors = Vec::new();
+        for index in 1..=tensors_count as usize {
+            let mut tensor = read_tensor(&mut reader)?;
+            tensor.base = reader.u32()?.checked_sub(1);
+            tensor.part = part(index)?;
+            tensors.push(tensor);
+        }
+        let header = Header { file_bytes, file_sha256, rest, tensors };
+        variants.push(Variant { ratio: Some(ratio), header, places });
+    }
+    reader.end()?;
+    Ok((variants, parts))
+}
+
+/// What takes its values from elsewhere takes them from a tensor of the same shape that has its own.
+fn check_bases(variants: &[Variant]) -> Result<(), WeightsError> {
+    let first = &variants[0].header.tensors;
+    for tensor in variants.iter().flat_map(|variant| &variant.header.tensors) {
+        let Some(base) = tensor.base else { continue };
+        let fits = |base: &&PackedTensor| base.base.is_none() && base.shape == tensor.shape && base.rows == tensor.rows;
+        if first.get(base as usize).filter(fits).is_none() {
+            let why = "takes its values from one that is not there".to_owned();
+            return Err(WeightsError::Span { tensor: tensor.name.clone(), why });
+        }
+    }
+    Ok(())
+}
+
+/// All but its part, which may stand elsewhere.
 fn read_tensor(reader: &mut Reader) -> Result<PackedTensor, String> {
     let name_bytes = reader.u32()? as usize;
     let name = std::str::from_utf8(reader.take(name_bytes)?).map_err(|_| "a name is not UTF-8")?.to_owned();
@@ -227,7 +343,8 @@ fn read_tensor(reader: &mut Reader) -> Result<PackedTensor, String> {
         _ => return Err(format!("`{name}` has the unknown kind of values {values} ({size})")),
     };
     let form = Form { layout, values };
-    Ok(PackedTensor { name, shape, rows, channels, offset, form, part: read_part(reader)? })
+    let part = Part { encoded_bytes: 0, packed_bytes: 0, sha256: [0; 32] };
+    Ok(PackedTensor { name, shape, rows, channels, offset, form, part, base: None })
 }
 
 /// The beginning, as much of it as there is.

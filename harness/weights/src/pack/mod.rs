@@ -8,6 +8,9 @@
 //! magic 8 | version u32 | header bytes u32 | file bytes u64 | file SHA-256 | the rest's size and SHA-256 | tensors … | SHA-256 of all this
 //! zstd frames of the rest | zstd frames of the first tensor | …
 //! ```
+//!
+//! A pack may hold one model at several ratios. Parts that are the same are there once, and of a tensor whose values are those of the first ratio's, only
+//! fewer of them, the places are stored and no values: what pruning in one step gives at each ratio.
 
 mod header;
 mod spliced;
@@ -15,17 +18,24 @@ mod unpack;
 
 #[cfg(feature = "encode")]
 mod encode;
+#[cfg(feature = "encode")]
+mod nested;
 
 pub use header::{PackedTensor, Part};
 pub use unpack::{Pack, Pieces};
 
 #[cfg(feature = "encode")]
 pub use encode::{Choice, Packed, Span, pack, packed_bytes};
+#[cfg(feature = "encode")]
+pub use nested::{AtRatio, PackedRatio, PackedRatios, pack_ratios};
 
 /// No ONNX file begins so: its first byte is that of a protobuf field.
 pub const MAGIC: [u8; 8] = *b"\x89ESPALI\n";
 
 pub const VERSION: u32 = 1;
+/// A pack of several ratios.
+pub const VERSION_OF_SEVERAL: u32 = 2;
+pub const MOST_RATIOS: u32 = 64;
 
 /// Whether these are the first bytes of a pack, of whatever version.
 pub fn is_pack(bytes: &[u8]) -> bool {

@@ -19,13 +19,19 @@ const WINDOW: u64 = 8 << 20;
 /// Read at a time.
 const PIECE: usize = 64 << 10;
 
-/// A pack whose header was read, and whose every part is whole.
+/// A pack whose header was read, and whose every part is whole. Of one that holds several files this is one of them, at first the first.
 #[derive(Clone)]
 pub struct Pack<'a> {
-    header: Header,
     source: Arc<dyn Source + 'a>,
+    files: Arc<[File]>,
+    which: usize,
+}
+
+struct File {
+    ratio: Option<f64>,
+    header: Header,
+    /// Where the packed bytes are: of the rest, and of each tensor.
     rest: Range<u64>,
-    /// Where the packed bytes of each tensor are.
     parts: Vec<Range<u64>>,
 }
 
@@ -43,39 +49,72 @@ impl<'a> Pack<'a> {
     /// # Errors
     /// Those of [`Pack::open`], and what cannot be read.
     pub fn read(source: Arc<dyn Source + 'a>) -> Result<Pack<'a>, WeightsError> {
-        let (header, mut at) = Header::read(&*source)?;
+        let (variants, parts, mut at) = header::read(&*source)?;
         let length = source.length();
-        let mut part = |part: &Part, name: &dyn Fn() -> String| {
-            let end = at.checked_add(part.packed_bytes).filter(|end| *end <= length);
-            let end = end.ok_or_else(|| WeightsError::Malformed { why: format!("it is cut off within {}", name()) })?;
-            let range = at..end;
-            at = end;
-            if sha256(&*source, range.clone())? != part.sha256 {
-                return Err(WeightsError::Checksum { part: name() });
-            }
-            Ok(range)
+        let name = |place: usize| {
+            let named = variants.iter().find_map(|variant| {
+                let index = variant.places.iter().position(|known| *known as usize == place)?;
+                let tensor = index.checked_sub(1).map(|index| &variant.header.tensors[index].name);
+                Some(tensor.map_or_else(|| "the graph".to_owned(), |name| format!("tensor `{name}`")))
+            });
+            named.unwrap_or_else(|| "a part that nothing refers to".to_owned())
         };
-        let rest = part(&header.rest, &|| "the graph".into())?;
-        let parts = header.tensors.iter().map(|tensor| part(&tensor.part, &|| format!("tensor `{}`", tensor.name)));
-        let parts = parts.collect::<Result<Vec<Range<u64>>, WeightsError>>()?;
+        let mut ranges = Vec::new();
+        for (place, part) in parts.iter().enumerate() {
+            let end = at.checked_add(part.packed_bytes).filter(|end| *end <= length);
+            let end = end.ok_or_else(|| WeightsError::Malformed { why: format!("it is cut off within {}", name(place)) })?;
+            if sha256(&*source, at..end)? != part.sha256 {
+                return Err(WeightsError::Checksum { part: name(place) });
+            }
+            ranges.push(at..end);
+            at = end;
+        }
         if at != length {
             return Err(WeightsError::Malformed { why: format!("{} bytes follow its end", length - at) });
         }
-        Ok(Pack { header, source, rest, parts })
+        let files = variants.into_iter().map(|variant| {
+            let mut places = variant.places.iter().map(|place| ranges[*place as usize].clone());
+            let rest = places.next().expect("the rest has a place");
+            File { ratio: variant.ratio, header: variant.header, rest, parts: places.collect() }
+        });
+        Ok(Pack { source, files: files.collect(), which: 0 })
+    }
+
+    /// Those of the files it holds, ascending; none where it holds one and does not say.
+    pub fn ratios(&self) -> Vec<f64> {
+        self.files.iter().filter_map(|file| file.ratio).collect()
+    }
+
+    /// The file of one of [`Pack::ratios`].
+    pub fn at_ratio(&self, index: usize) -> Pack<'a> {
+        assert!(index < self.files.len(), "there is no ratio {index}");
+        Pack { source: Arc::clone(&self.source), files: Arc::clone(&self.files), which: index }
+    }
+
+    fn file(&self) -> &File {
+        &self.files[self.which]
     }
 
     pub fn tensors(&self) -> &[PackedTensor] {
-        &self.header.tensors
+        &self.file().header.tensors
     }
 
     /// Size of the unpacked file.
     pub fn file_bytes(&self) -> u64 {
-        self.header.file_bytes
+        self.file().header.file_bytes
     }
 
     /// Of the unpacked file, for who wants to be sure of the decoder as well.
     pub fn file_sha256(&self) -> Sha {
-        self.header.file_sha256
+        self.file().header.file_sha256
+    }
+
+    /// Whether two ratios have a tensor in common, stored once.
+    pub fn is_shared(&self, index: usize, other: &Pack) -> bool {
+        other.tensors().iter().zip(&other.file().parts).any(|(theirs, part)| {
+            let ours = &self.tensors()[index];
+            ours.name == theirs.name && *part == self.file().parts[index] && ours.base == theirs.base
+        })
     }
 
     /// The `index`-th tensor as it is stored, for kernels that make use of zeros.
@@ -83,15 +122,21 @@ impl<'a> Pack<'a> {
     /// # Errors
     /// What decompresses to something else than a tensor in its form.
     pub fn tensor(&self, index: usize) -> Result<Sparse, WeightsError> {
-        let tensor = &self.header.tensors[index];
+        let tensor = &self.tensors()[index];
+        let range = self.file().parts[index].clone();
         let decode = || {
             let (rows, columns) = (tensor.rows as usize, tensor.columns() as usize);
+            if let Some(base) = tensor.base {
+                let dense = self.at_ratio(0).tensor(base as usize)?;
+                let dense = if dense.index == Index::Dense { dense.values } else { dense.to_dense() };
+                let index = tensor.form.decode_index(rows, columns, &self.decompressed(&tensor.part, range)?)?;
+                return Ok(Sparse::gathered(index, rows, columns, tensor.channels, &dense));
+            }
             if tensor.form.layout == Layout::Dense && tensor.form.values == Values::F32 {
-                let values = self.floats(tensor, self.parts[index].clone())?;
+                let values = self.floats(tensor, range)?;
                 return Ok(Sparse { rows, columns, channels: tensor.channels, index: Index::Dense, values });
             }
-            let bytes = self.decompressed(&tensor.part, self.parts[index].clone())?;
-            tensor.form.decode(rows, columns, tensor.channels, &bytes)
+            tensor.form.decode(rows, columns, tensor.channels, &self.decompressed(&tensor.part, range)?)
         };
         decode().map_err(WeightsError::of_tensor(&tensor.name))
     }
@@ -101,7 +146,7 @@ impl<'a> Pack<'a> {
     /// # Errors
     /// Those of [`Pack::tensor`].
     pub fn unpack(&self) -> Result<Vec<u8>, WeightsError> {
-        let mut file = Vec::with_capacity(self.header.file_bytes as usize);
+        let mut file = Vec::with_capacity(self.file_bytes() as usize);
         for piece in self.pieces()? {
             file.extend_from_slice(&piece?);
         }
@@ -128,7 +173,7 @@ impl<'a> Pack<'a> {
     }
 
     fn graph_bytes(&self) -> Result<Vec<u8>, WeightsError> {
-        self.decompressed(&self.header.rest, self.rest.clone())
+        self.decompressed(&self.file().header.rest, self.file().rest.clone())
     }
 
     fn decompressed(&self, part: &Part, range: Range<u64>) -> Result<Vec<u8>, WeightsError> {
@@ -165,7 +210,7 @@ impl<'a> Pack<'a> {
 
 impl std::fmt::Debug for Pack<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pack").field("header", &self.header).finish_non_exhaustive()
+        f.debug_struct("Pack").field("header", &self.file().header).finish_non_exhaustive()
     }
 }
 
