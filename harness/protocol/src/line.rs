@@ -152,7 +152,7 @@ pub struct Loaded {
     pub outputs: Vec<OutputFact>,
     /// Counted in `score` jobs only: counting costs memory and time.
     pub macs: Option<Macs>,
-    /// The ratios of a pack that has several, in its order.
+    /// Those ratios of a pack of several that are loaded, the densest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ratios: Vec<RatioFact>,
 }
@@ -161,8 +161,9 @@ pub struct Loaded {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RatioFact {
     pub ratio: f64,
-    /// Bytes of this ratio's own weights, as its kernels have them.
-    pub bytes: u64,
+    /// What it takes beside those before it. Counted in `memory` jobs only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 
 mod allocated;
 mod board;
+mod budget;
 mod inputs;
 mod layout;
 mod macs;
@@ -15,6 +16,7 @@ mod packed;
 mod profile;
 mod report;
 mod stored;
+mod turns;
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 

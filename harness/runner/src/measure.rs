@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use espalier_protocol::{BoardState, HEARTBEAT_SECONDS, Job, Line, Predictions, Stage, line};
 use tract_onnx::prelude::*;
 
-use crate::{model, report::Reporter};
+use crate::{model, report::Reporter, turns::Turns};
 
 /// Inputs made ready before the clock starts; more samples than this bring no more variety.
 const PREPARED: usize = 64;
@@ -40,10 +40,7 @@ pub fn time(reporter: &Reporter, job: &Job, state: &dyn Fn() -> BoardState) -> R
     drop(outputs);
 
     reporter.enter(Stage::WarmUp, u64::from(job.warmup));
-    for _ in 0..job.warmup {
-        black_box(ready.run_on(next())?);
-        reporter.step();
-    }
+    let mut turns = Turns::warmed_up(reporter, job, &mut ready, &mut next)?;
 
     reporter.enter(Stage::Time, u64::from(job.iterations));
     // A beat between two inferences is enough unless one takes longer than the host waits.
@@ -61,10 +58,12 @@ pub fn time(reporter: &Reporter, job: &Job, state: &dyn Fn() -> BoardState) -> R
         black_box(output);
         times.push(nanoseconds(took));
         spent += took;
+        turns.after(times.len() as u64, took, &mut ready);
         reporter.step();
     }
     let after = state();
     reporter.set_quiet(false);
+    turns.switched.into_iter().for_each(|switched| reporter.say(&Line::Switched(switched)));
     for chunk in times.chunks(CHUNK) {
         reporter.say(&Line::Timed { ns: chunk.to_vec() });
     }

@@ -1,20 +1,9 @@
-//! Packed models: told from ONNX files by their first bytes, and unpacked while the engine reads, so that the whole file is in memory once.
+//! Packed models for tract alone: unpacked while it reads, so that the whole file is in memory once.
 
-use std::{
-    fs::{self, File},
-    io::{self, Read},
-};
+use std::io::{self, Read};
 
 use anyhow::Result;
-use espalier_weights::pack::{MAGIC, Pack, Pieces, is_pack};
-
-/// The bytes of a pack; nothing for any other file.
-pub fn read(path: &str) -> Result<Option<Vec<u8>>> {
-    let mut start = Vec::new();
-    // A folder, or no file at all, is for the engine to report.
-    let opened = File::open(path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut start));
-    Ok(if opened.is_ok() && is_pack(&start) { Some(fs::read(path)?) } else { None })
-}
+use espalier_weights::pack::{Pack, Pieces};
 
 /// The ONNX file in a pack, as something to read from.
 pub struct Unpacking<'a> {

@@ -9,13 +9,13 @@ use std::{
     fs::File,
     ops::Range,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use espalier_accelerate::{Stored, Weight, Weights};
 use espalier_weights::{
-    Index, Sparse,
+    Index,
     pack::{MAGIC, Pack, is_pack},
     protobuf::{self, Field, Value},
     source::Source,
@@ -36,19 +36,28 @@ pub struct Model {
     names: Vec<String>,
 }
 
+/// A pack in its file; nothing for any other file.
+///
+/// # Errors
+/// A pack that is damaged.
+pub fn pack(path: &str) -> Result<Option<Pack<'static>>> {
+    let mut start = [0; MAGIC.len()];
+    // A folder, or no file at all, is for the engine to report.
+    let Ok(file) = File::open(path) else { return Ok(None) };
+    if file.read_at(0, &mut start).is_err() || !is_pack(&start) {
+        return Ok(None);
+    }
+    Ok(Some(Pack::read(Arc::new(file))?))
+}
+
+/// An ONNX file.
+///
 /// # Errors
 /// A file that cannot be read, or is no model.
-pub fn read(path: &str) -> Result<Model> {
-    let file = File::open(path)?;
-    let mut start = [0; MAGIC.len()];
-    if file.read_at(0, &mut start).is_ok() && is_pack(&start) {
-        return of_pack(Pack::read(Arc::new(file))?);
-    }
-    match of_onnx(Arc::new(file), path) {
-        Ok(model) => Ok(model),
-        // Whatever it was, tract reads the file as it always did, and says what is wrong in its own words.
-        Err(_) => whole(path),
-    }
+pub fn file(path: &str) -> Result<Model> {
+    // Whatever is wrong with it, tract reads the file as it always did, and says so in its own words.
+    let left_out = File::open(path).map_err(anyhow::Error::from).and_then(|file| of_onnx(Arc::new(file), path));
+    left_out.or_else(|_| whole(path))
 }
 
 /// The model with its weights in the graph, as tract reads it.
@@ -93,7 +102,14 @@ impl Model {
     }
 }
 
-fn of_pack(pack: Pack<'static>) -> Result<Model> {
+/// Dense tensors of a pack that more than one of its ratios has, while any has them.
+pub type InCommon = Arc<Mutex<HashMap<u64, Weak<Tensor>>>>;
+
+/// One ratio of a pack.
+///
+/// # Errors
+/// A pack that holds something else than a model.
+pub fn unpacked(pack: Pack<'static>, in_common: &InCommon) -> Result<Model> {
     let pack = Arc::new(pack);
     let mut stored: HashMap<String, (Vec<usize>, Stored)> = HashMap::new();
     let mut small = HashMap::new();
@@ -101,8 +117,8 @@ fn of_pack(pack: Pack<'static>) -> Result<Model> {
         let shape: Vec<usize> = tensor.shape.iter().map(|axis| *axis as usize).collect();
         let is_large = shape.len() > 1 && tensor.dense_bytes() >= WORTH_LEAVING;
         if is_large {
-            let (pack, of_weight) = (Arc::clone(&pack), shape.clone());
-            let read = move || packed_weight(pack.tensor(index)?, &of_weight);
+            let (pack, of_weight, in_common) = (Arc::clone(&pack), shape.clone(), Arc::clone(in_common));
+            let read = move || packed_weight(&pack, index, &of_weight, &in_common);
             stored.insert(tensor.name.clone(), (shape, Box::new(read)));
         } else {
             let values = pack.tensor(index)?.to_dense();
@@ -113,12 +129,24 @@ fn of_pack(pack: Pack<'static>) -> Result<Model> {
     parse(&graph, None, stored, small)
 }
 
-fn packed_weight(matrix: Sparse, shape: &[usize]) -> TractResult<Weight> {
-    if matrix.index == Index::Dense {
-        let values = tract_ndarray::ArrayD::from_shape_vec(shape, matrix.values)?;
-        return Ok(Weight::Dense(Tensor::from(values).into_arc_tensor()));
+fn packed_weight(pack: &Pack, index: usize, shape: &[usize], in_common: &InCommon) -> TractResult<Weight> {
+    let identity = pack.identity(index);
+    let known = |in_common: &InCommon| {
+        let in_common = in_common.lock().unwrap_or_else(PoisonError::into_inner);
+        in_common.get(&identity?).and_then(Weak::upgrade)
+    };
+    if let Some(tensor) = known(in_common) {
+        return Ok(Weight::Dense(tensor));
     }
-    Ok(Weight::Sparse { matrix: Arc::new(matrix), shape: shape.into() })
+    let matrix = pack.tensor(index)?;
+    if matrix.index != Index::Dense {
+        return Ok(Weight::Sparse { matrix: Arc::new(matrix), shape: shape.into() });
+    }
+    let tensor = Tensor::from(tract_ndarray::ArrayD::from_shape_vec(shape, matrix.values)?).into_arc_tensor();
+    if let Some(identity) = identity {
+        in_common.lock().unwrap_or_else(PoisonError::into_inner).insert(identity, Arc::downgrade(&tensor));
+    }
+    Ok(Weight::Dense(tensor))
 }
 
 fn of_onnx(file: Arc<File>, path: &str) -> Result<Model> {

@@ -61,11 +61,11 @@ pub fn pack(file: &[u8], tensors: &[(Span, Choice)]) -> Result<Packed, WeightsEr
         file_bytes: file.len() as u64,
         file_sha256: cut.unpacked_sha256,
         rest: part(cut.rest_bytes as usize, &cut.rest_frame),
-        tensors: cut.tensors.iter().map(|(tensor, ..)| tensor.clone()).collect(),
+        tensors: cut.tensors.iter().map(|(tensor, _)| tensor.clone()).collect(),
     };
     let mut bytes = header.write();
     bytes.extend_from_slice(&cut.rest_frame);
-    cut.tensors.iter().for_each(|(_, frame, _)| bytes.extend_from_slice(frame));
+    cut.tensors.iter().for_each(|(_, frame)| bytes.extend_from_slice(frame));
     if header.file_bytes > most_file_bytes(bytes.len() as u64) {
         let (pack, limit) = (bytes.len() as u64, most_file_bytes(bytes.len() as u64));
         return Err(WeightsError::Bomb { pack, file: header.file_bytes, limit });
@@ -77,12 +77,18 @@ pub fn pack(file: &[u8], tensors: &[(Span, Choice)]) -> Result<Packed, WeightsEr
     Ok(Packed { bytes, tensors: header.tensors })
 }
 
+/// A tensor's values in a file.
+pub fn values(file: &[u8], tensor: &PackedTensor) -> Vec<f32> {
+    let bytes = &file[tensor.offset as usize..][..tensor.dense_bytes() as usize];
+    bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect()
+}
+
 /// A file in pieces.
 pub struct Cut {
     pub rest_bytes: u64,
     pub rest_frame: Vec<u8>,
-    /// Each with its frame, and its values as they come back.
-    pub tensors: Vec<(PackedTensor, Vec<u8>, Vec<f32>)>,
+    /// Each with its frame.
+    pub tensors: Vec<(PackedTensor, Vec<u8>)>,
     /// The file that comes back.
     pub unpacked: Vec<u8>,
     pub unpacked_sha256: [u8; 32],
@@ -120,7 +126,7 @@ pub fn cut(file: &[u8], tensors: &[(Span, Choice)]) -> Result<Cut, WeightsError>
             part: part(bytes.len(), &frame),
             base: None,
         };
-        listed.push((tensor, frame, back));
+        listed.push((tensor, frame));
     }
     rest.extend_from_slice(&file[rest_at..]);
     let rest_frame = compress(&rest, THOROUGH_GRAPH);

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use super::{
     Choice, Pack, PackedTensor, Part, Span,
-    encode::{compress_streams, cut, layouts},
-    header::{Header, Variant, write_several},
+    encode::{compress_streams, cut, layouts, values},
+    header::{Header, Variant, sha256, write_several},
     most_file_bytes,
 };
 use crate::{Form, Layout, Matrix, Sparse, Values, WeightsError, bytes::Streams};
@@ -51,21 +51,26 @@ pub fn pack_ratios(files: &[AtRatio]) -> Result<PackedRatios, WeightsError> {
         return Err(malformed("a pack of several ratios wants 1 to 64 of them, each once and ascending"));
     }
     let mut pool = Pool::default();
-    let (mut variants, mut told, mut unpacked) = (Vec::new(), Vec::new(), Vec::new());
-    let mut bases: HashMap<String, Base> = HashMap::new();
+    let (mut variants, mut told): (Vec<Variant>, Vec<PackedRatio>) = (Vec::new(), Vec::new());
+    // The first file as it comes back, and its tensors by their names.
+    let mut first = Vec::new();
+    let mut bases: HashMap<String, (u32, PackedTensor)> = HashMap::new();
     for file in files {
         let before = pool.bytes.len();
         let mut counts = PackedRatio { ratio: file.ratio, bytes: 0, same: 0, nested: 0, own: 0 };
         let cut = cut(file.file, file.tensors)?;
         let (rest, rest_place, _) = pool.put(cut.rest_bytes as usize, cut.rest_frame);
         let (mut places, mut tensors) = (vec![rest_place], Vec::new());
-        for (index, (mut tensor, frame, values)) in cut.tensors.into_iter().enumerate() {
+        for (mut tensor, frame) in cut.tensors {
             let nested = match bases.get(&tensor.name) {
-                Some(base) if frame_is_new(&pool, &frame) => base.index_only(&tensor, &values)?,
+                Some((index, base)) if alike(base, &tensor) && pool.is_new(&frame) => {
+                    let index_only = index_only(&tensor, &values(&cut.unpacked, &tensor), &values(&first, base))?;
+                    index_only.map(|(form, streams)| (*index, form, streams))
+                }
                 _ => None,
             };
             let (encoded, frame) = match nested {
-                Some((form, base, streams)) => {
+                Some((base, form, streams)) => {
                     (tensor.form, tensor.base) = (form, Some(base));
                     (streams.bytes.len(), compress_streams(&streams))
                 }
@@ -80,60 +85,58 @@ pub fn pack_ratios(files: &[AtRatio]) -> Result<PackedRatios, WeightsError> {
             tensor.part = part;
             places.push(place);
             if variants.is_empty() {
-                bases.insert(tensor.name.clone(), Base { index: index as u32, tensor: tensor.clone(), dense: values });
+                bases.insert(tensor.name.clone(), (tensors.len() as u32, tensor.clone()));
             }
             tensors.push(tensor);
         }
         counts.bytes = (pool.bytes.len() - before) as u64;
         told.push(counts);
-        unpacked.push(cut.unpacked);
+        if variants.is_empty() {
+            first = cut.unpacked;
+        }
         let header = Header { file_bytes: file.file.len() as u64, file_sha256: cut.unpacked_sha256, rest, tensors };
         variants.push(Variant { ratio: Some(file.ratio), header, places });
     }
     let mut bytes = write_several(&variants, &pool.parts);
     bytes.append(&mut pool.bytes);
-    for (index, unpacked) in unpacked.iter().enumerate() {
-        let (pack, file) = (bytes.len() as u64, unpacked.len() as u64);
+    drop(first);
+    for (index, variant) in variants.iter().enumerate() {
+        let (pack, file) = (bytes.len() as u64, variant.header.file_bytes);
         if file > most_file_bytes(pack) {
             return Err(WeightsError::Bomb { pack, file, limit: most_file_bytes(pack) });
         }
-        if Pack::open(&bytes)?.at_ratio(index).unpack()? != *unpacked {
+        if sha256(&Pack::open(&bytes)?.at_ratio(index).unpack()?) != variant.header.file_sha256 {
             return Err(malformed("it does not unpack to what was packed; this is a bug"));
         }
     }
     Ok(PackedRatios { bytes, ratios: told })
 }
 
-/// A tensor of the first file.
-struct Base {
-    index: u32,
-    tensor: PackedTensor,
-    dense: Vec<f32>,
+fn alike(base: &PackedTensor, tensor: &PackedTensor) -> bool {
+    base.shape == tensor.shape && base.rows == tensor.rows
 }
 
-impl Base {
-    /// The smallest index with which the base's values are `values`; nothing where they are not.
-    fn index_only(&self, tensor: &PackedTensor, values: &[f32]) -> Result<Option<(Form, u32, Streams)>, WeightsError> {
-        if self.tensor.shape != tensor.shape || self.tensor.rows != tensor.rows {
-            return Ok(None);
+/// The smallest index with which the base's values are `values`; nothing where they are not.
+fn index_only(tensor: &PackedTensor, values: &[f32], base: &[f32]) -> Result<Option<(Form, Streams)>, WeightsError> {
+    let (rows, columns) = (tensor.rows as usize, tensor.columns() as usize);
+    let matrix = Matrix::new(rows, columns, tensor.channels, values)?;
+    let mut best: Option<(usize, Form, Streams)> = None;
+    for layout in layouts(&matrix).into_iter().filter(|layout| *layout != Layout::Dense) {
+        let sparse = Sparse::new(layout, &matrix)?;
+        let mut streams = Streams::default();
+        sparse.index.write(&mut streams);
+        let gathered = Sparse::gathered(sparse.index, rows, columns, tensor.channels, base);
+        // To the bit: zeros have signs.
+        let same = gathered.values.iter().zip(&sparse.values).all(|(ours, theirs)| ours.to_bits() == theirs.to_bits());
+        if !same {
+            continue;
         }
-        let (rows, columns) = (tensor.rows as usize, tensor.columns() as usize);
-        let matrix = Matrix::new(rows, columns, tensor.channels, values)?;
-        let mut best: Option<(usize, Form, Streams)> = None;
-        for layout in layouts(&matrix).into_iter().filter(|layout| *layout != Layout::Dense).chain([Layout::Bitmap]) {
-            let sparse = Sparse::new(layout, &matrix)?;
-            let mut streams = Streams::default();
-            sparse.index.write(&mut streams);
-            let gathered = Sparse::gathered(sparse.index.clone(), rows, columns, tensor.channels, &self.dense);
-            // To the bit: zeros have signs.
-            let same = gathered.values.iter().zip(&sparse.values).all(|(ours, theirs)| ours.to_bits() == theirs.to_bits());
-            let size = compress_streams(&streams).len();
-            if same && best.as_ref().is_none_or(|(best, ..)| size < *best) {
-                best = Some((size, Form { layout, values: Values::F32 }, streams));
-            }
+        let size = compress_streams(&streams).len();
+        if best.as_ref().is_none_or(|(best, ..)| size < *best) {
+            best = Some((size, Form { layout, values: Values::F32 }, streams));
         }
-        Ok(best.map(|(_, form, streams)| (form, self.index, streams)))
     }
+    Ok(best.map(|(_, form, streams)| (form, streams)))
 }
 
 /// Parts one behind another, each once.
@@ -145,6 +148,11 @@ struct Pool {
 }
 
 impl Pool {
+    fn is_new(&self, frame: &[u8]) -> bool {
+        let sum = sha256(frame);
+        !self.by_sum.keys().any(|(known, _)| *known == sum)
+    }
+
     /// The part, its place, and whether it was not there yet.
     fn put(&mut self, encoded: usize, frame: Vec<u8>) -> (Part, u32, bool) {
         let part = super::encode::part(encoded, &frame);
@@ -158,9 +166,4 @@ impl Pool {
         self.bytes.extend(frame);
         (part, place, true)
     }
-}
-
-fn frame_is_new(pool: &Pool, frame: &[u8]) -> bool {
-    let sum = super::header::sha256(frame);
-    !pool.by_sum.keys().any(|(known, _)| *known == sum)
 }

@@ -109,12 +109,9 @@ impl<'a> Pack<'a> {
         self.file().header.file_sha256
     }
 
-    /// Whether two ratios have a tensor in common, stored once.
-    pub fn is_shared(&self, index: usize, other: &Pack) -> bool {
-        other.tensors().iter().zip(&other.file().parts).any(|(theirs, part)| {
-            let ours = &self.tensors()[index];
-            ours.name == theirs.name && *part == self.file().parts[index] && ours.base == theirs.base
-        })
+    /// What is the same for tensors, of whatever ratio of this pack, that are stored once; nothing for one whose values are elsewhere.
+    pub fn identity(&self, index: usize) -> Option<u64> {
+        self.tensors()[index].base.is_none().then(|| self.file().parts[index].start)
     }
 
     /// The `index`-th tensor as it is stored, for kernels that make use of zeros.

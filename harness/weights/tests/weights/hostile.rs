@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use espalier_weights::{
     Channels, Form, Values, WeightsError,
-    pack::{Choice, MAGIC, Pack, Span, is_pack, most_file_bytes, pack},
+    pack::{AtRatio, Choice, MAGIC, Pack, PackedRatio, Span, is_pack, most_file_bytes, pack, pack_ratios},
 };
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
@@ -239,5 +239,67 @@ proptest! {
             prop_assert!(form.decode(19, 23, Channels::Rows, &bytes).is_err() || bytes.len() == form.encode(&matrix).unwrap().len());
         }
         form.decode(19, 23, Channels::Rows, &bytes).ok();
+    }
+}
+
+/// Three ratios of one model: two of them pruned in one step, the third taught afterwards.
+fn nested() -> Vec<u8> {
+    let (dense, spans) = file();
+    let pruned = |ratio: f64, taught: bool| {
+        let mut file = dense.clone();
+        for span in &spans {
+            let count = span.shape.iter().product::<u64>() as usize;
+            let bytes = &mut file[span.offset as usize..][..4 * count];
+            let values: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
+            let kept = magnitude_pruned(values, ratio);
+            for (value, out) in kept.iter().zip(bytes.as_chunks_mut().0) {
+                *out = (if taught { value * 1.5 } else { *value }).to_le_bytes();
+            }
+        }
+        file
+    };
+    let files = [dense.clone(), pruned(0.9, false), pruned(0.95, true)];
+    let tensors: Vec<(Span, Choice)> =
+        spans.iter().map(|span| (span.clone(), Choice::Smallest(Values::F32))).collect();
+    let at = |(file, ratio)| AtRatio { ratio, file, tensors: &tensors };
+    let ratios: Vec<AtRatio> = files.iter().map(Vec::as_slice).zip([0.0, 0.9, 0.95]).map(at).collect();
+    let packed = pack_ratios(&ratios).unwrap();
+    let counts = |ratio: &PackedRatio| (ratio.same, ratio.nested, ratio.own);
+    assert_eq!(packed.ratios.iter().map(counts).collect::<Vec<_>>(), [(0, 0, 4), (0, 4, 0), (0, 0, 4)]);
+    assert!(packed.ratios[1].bytes * 4 < packed.ratios[0].bytes, "{:?}", packed.ratios);
+    let pack = Pack::open(&packed.bytes).unwrap();
+    assert_eq!(pack.ratios(), [0.0, 0.9, 0.95]);
+    for (index, file) in files.iter().enumerate() {
+        assert!(pack.at_ratio(index).unpack().unwrap() == *file, "{index}");
+    }
+    packed.bytes
+}
+
+#[test]
+fn several_ratios_share_what_is_the_same() {
+    let bytes = nested();
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        assert!(Pack::open(&damaged).is_err(), "{at}");
+        assert!(Pack::open(&bytes[..at]).is_err(), "{at}");
+    }
+}
+
+proptest! {
+    /// With a header that is signed again: whatever it says, no panic.
+    #[test]
+    fn headers_of_several_are_not_believed(at in 16usize..1200, byte: u8) {
+        static NESTED: LazyLock<Vec<u8>> = LazyLock::new(nested);
+        let mut bytes = NESTED.clone();
+        let at = at.min(bytes.len() - 1);
+        bytes[at] = byte;
+        resign(&mut bytes);
+        if let Ok(pack) = Pack::open(&bytes) {
+            for index in 0..pack.ratios().len() {
+                let _ = pack.at_ratio(index).unpack();
+                let _ = pack.at_ratio(index).without_tensors();
+            }
+        }
     }
 }
