@@ -137,7 +137,8 @@ impl Context {
         // Times that are the same are the earlier candidate's.
         let best = measured.iter().filter(|measured| measured.ns.is_some()).min_by_key(|measured| measured.ns);
         let kernel = best.map_or(TRACT, |best| &best.kernel).to_owned();
-        let failures = measured.iter().filter_map(|measured| Some(format!("{}: {}", measured.kernel, measured.failure.as_ref()?)));
+        let failures =
+            measured.iter().filter_map(|measured| Some(format!("{}: {}", measured.kernel, measured.failure.as_ref()?)));
         let note = Some(failures.collect::<Vec<_>>().join("; ")).filter(|note| !note.is_empty());
         let chosen = candidates.iter().find(|candidate| candidate.kernel == kernel);
         let built = chosen.map(|chosen| (chosen.build)()).transpose();

@@ -35,7 +35,12 @@ impl Region {
         let mut patch = TypedModelPatch::default();
         let inputs = patch.taps(model, &self.inputs)?;
         let outputs = patch.wire_node(&*self.name, op, &inputs)?;
-        ensure!(outputs.len() == self.outputs.len(), "the op has {} outputs, not {}", outputs.len(), self.outputs.len());
+        ensure!(
+            outputs.len() == self.outputs.len(),
+            "the op has {} outputs, not {}",
+            outputs.len(),
+            self.outputs.len()
+        );
         for (old, new) in self.outputs.iter().zip(outputs) {
             patch.shunt_outside(model, *old, new)?;
         }
@@ -69,7 +74,8 @@ impl Region {
         let mut alone = TypedModel { symbols: model.symbols.clone(), ..TypedModel::default() };
         let facts = self.inputs.iter().map(|input| Ok(model.outlet_fact(*input)?.without_value()));
         let facts = facts.collect::<TractResult<Vec<TypedFact>>>()?;
-        let inputs = facts.into_iter().enumerate().map(|(index, fact)| alone.add_source(format!("region-input.{index}"), fact));
+        let inputs =
+            facts.into_iter().enumerate().map(|(index, fact)| alone.add_source(format!("region-input.{index}"), fact));
         let inputs = inputs.collect::<TractResult<TVec<OutletId>>>()?;
         let outputs = alone.wire_node(&*self.name, op, &inputs)?;
         alone.select_output_outlets(&outputs)?;
@@ -96,7 +102,8 @@ fn copy(
         if known.contains_key(&OutletId::new(id, 0)) {
             continue;
         }
-        let missing: Vec<usize> = node.inputs.iter().filter(|input| !known.contains_key(input)).map(|input| input.node).collect();
+        let missing: Vec<usize> =
+            node.inputs.iter().filter(|input| !known.contains_key(input)).map(|input| input.node).collect();
         if !missing.is_empty() {
             waiting.push(id);
             waiting.extend(missing);

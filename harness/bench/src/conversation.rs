@@ -176,7 +176,8 @@ mod tests {
 
     fn whole() -> Vec<Line> {
         let state = || Line::State(BoardState::default());
-        let loaded = Loaded { parse_ns: 1, optimise_ns: 2, inputs: vec![], outputs: vec![], macs: None, ratios: vec![] };
+        let loaded =
+            Loaded { parse_ns: 1, optimise_ns: 2, inputs: vec![], outputs: vec![], macs: None, ratios: vec![] };
         vec![
             hello(),
             state(),

@@ -66,7 +66,8 @@ impl MeasuringProtocol {
             Mode::Time => self.runs,
             Mode::Memory | Mode::Score => 1,
             // Not part of a run: asked for by itself.
-            Mode::Profile => 0,| Mode::Score => 1,
+            Mode::Profile => 0,
+            Mode::Score => 1,
         }
     }
 }

@@ -72,7 +72,8 @@ impl Store {
             // Where that fails, so does what follows.
             let _ = fs::create_dir_all(folder);
         }
-        let Ok(file) = File::options().create(true).truncate(false).write(true).open(path.with_extension("lock")) else {
+        let Ok(file) = File::options().create(true).truncate(false).write(true).open(path.with_extension("lock"))
+        else {
             return false;
         };
         let start = Instant::now();
@@ -216,7 +217,9 @@ mod tests {
             damaged[at] ^= 4;
             fs::write(&path, &damaged).unwrap();
             let read = store.read();
-            assert!(read.len() >= keys.len() - 2 && read.values().all(|found| *found == measured(&[("tract", Some(7))])));
+            assert!(
+                read.len() >= keys.len() - 2 && read.values().all(|found| *found == measured(&[("tract", Some(7))]))
+            );
         }
         for end in 0..whole.len() {
             fs::write(&path, &whole[..end]).unwrap();

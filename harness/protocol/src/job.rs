@@ -179,7 +179,8 @@ impl Job {
                 "--threads" => job.threads = number(flag, value)?,
                 "--cache" => job.cache = Some(value.clone()),
                 "--ratio" => {
-                    job.ratios = value.split(',').map(|ratio| real(flag, ratio, 0.0..=1.0)).collect::<Result<_, _>>()?;
+                    job.ratios =
+                        value.split(',').map(|ratio| real(flag, ratio, 0.0..=1.0)).collect::<Result<_, _>>()?;
                 }
                 "--budget-ms" => job.budget_ms = Some(real(flag, value, 0.001..=1e9)?),
                 "--skip-below" => job.skip_below = Some(real(flag, value, 0.0..=1e9)?),
@@ -244,10 +245,7 @@ mod tests {
     #[test]
     fn what_is_new_is_said_only_where_it_is_wanted() {
         let usual = Job::new(Mode::Time, "m.onnx");
-        assert_eq!(
-            usual.to_args().join(" "),
-            "time --model m.onnx --warmup 0 --iterations 1 --min-time-ms 0"
-        );
+        assert_eq!(usual.to_args().join(" "), "time --model m.onnx --warmup 0 --iterations 1 --min-time-ms 0");
         let check = |job: Job, flags: &str| {
             let args = job.to_args();
             assert_eq!(args[usual.to_args().len()..].join(" "), flags);
@@ -256,7 +254,10 @@ mod tests {
         check(Job { engine: Engine::Tract, ..usual.clone() }, "--engine tract");
         check(Job { threads: 4, cache: Some("c d".into()), ..usual.clone() }, "--threads 4 --cache c d");
         check(Job { ratios: vec![0.9, 0.0], ..usual.clone() }, "--ratio 0.9,0");
-        check(Job { budget_ms: Some(2.5), skip_below: Some(0.001), ..usual.clone() }, "--budget-ms 2.5 --skip-below 0.001");
+        check(
+            Job { budget_ms: Some(2.5), skip_below: Some(0.001), ..usual.clone() },
+            "--budget-ms 2.5 --skip-below 0.001",
+        );
     }
 
     #[test]

@@ -56,21 +56,16 @@ pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
     let pack = stored::pack(&job.model).with_context(unreadable)?;
     let wanted = wanted(job, pack.as_ref().map(Pack::ratios).unwrap_or_default())?;
     let mut parse_ns = nanoseconds(start);
-    let mut loaded = Loaded {
-        parse_ns: 0,
-        optimise_ns: 0,
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-        macs: None,
-        ratios: Vec::new(),
-    };
+    let mut loaded =
+        Loaded { parse_ns: 0, optimise_ns: 0, inputs: Vec::new(), outputs: Vec::new(), macs: None, ratios: Vec::new() };
     let threads = Arc::new(Threads::new(job.threads as usize));
     let in_common = InCommon::default();
     let (mut plans, mut samples) = (Vec::new(), None);
     for (index, ratio) in wanted {
         let before = allocated::now();
         let start = Instant::now();
-        let mut stored = read(job, pack.as_ref().map(|pack| pack.at_ratio(index)), &in_common).with_context(unreadable)?;
+        let mut stored =
+            read(job, pack.as_ref().map(|pack| pack.at_ratio(index)), &in_common).with_context(unreadable)?;
         parse_ns += nanoseconds(start);
 
         reporter.enter(Stage::Inputs, 0);
@@ -115,7 +110,10 @@ pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
 fn wanted(job: &Job, known: Vec<f64>) -> Result<Vec<(usize, Option<f64>)>> {
     let asked = !job.ratios.is_empty() || job.budget_ms.is_some();
     if known.is_empty() {
-        ensure!(!asked, "the model holds one ratio and does not say which: `--ratio` and `--budget-ms` want a pack of several");
+        ensure!(
+            !asked,
+            "the model holds one ratio and does not say which: `--ratio` and `--budget-ms` want a pack of several"
+        );
         return Ok(vec![(0, None)]);
     }
     if let Some(missing) = job.ratios.iter().find(|ratio| !known.contains(ratio)) {
@@ -207,7 +205,8 @@ fn beside_runner() -> Option<PathBuf> {
 }
 
 fn layer_kernel(chosen: Chosen, ratio: Option<f64>) -> LayerKernel {
-    let time = |measured: espalier_accelerate::Measured| Some(CandidateTime { kernel: measured.kernel, ns: measured.ns? });
+    let time =
+        |measured: espalier_accelerate::Measured| Some(CandidateTime { kernel: measured.kernel, ns: measured.ns? });
     LayerKernel {
         name: ratio.map_or_else(|| chosen.name.clone(), |ratio| format!("{} @ {ratio}", chosen.name)),
         op: chosen.op,

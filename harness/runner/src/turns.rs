@@ -11,7 +11,7 @@ use tract_onnx::prelude::*;
 
 use crate::{budget::Budget, model::Ready, report::Reporter};
 
-/// Inferences of each ratio by which a budget knows what it takes, the first of them not counted.
+/// Inferences of each ratio at least, by the shortest of which a budget knows what it takes.
 const TRIED: u32 = 4;
 
 pub struct Turns {

@@ -144,7 +144,8 @@ mod tests {
 
     /// `weight` twice in a message of a message, and the places.
     fn file(weight: &[u8]) -> (Vec<u8>, Vec<Range<u64>>) {
-        let tensor = |name: &str| [vec![8, 150, 1, 0x15, 1, 2, 3, 4], bytes(9, weight), bytes(8, name.as_bytes())].concat();
+        let tensor =
+            |name: &str| [vec![8, 150, 1, 0x15, 1, 2, 3, 4], bytes(9, weight), bytes(8, name.as_bytes())].concat();
         let graph = [bytes(5, &tensor("a")), bytes(1, b"node"), bytes(5, &tensor("b"))].concat();
         let file = [vec![0x09, 1, 2, 3, 4, 5, 6, 7, 8], bytes(7, &graph), vec![0x70, 3]].concat();
         let mut cuts = Vec::new();
@@ -190,7 +191,8 @@ mod tests {
     #[test]
     fn nonsense_is_an_error() {
         let (whole, cuts) = file(&[0xee; 50]);
-        for end in 0..whole.len() {
+        // All but the last field is a message too.
+        for end in (0..whole.len()).filter(|end| *end != whole.len() - 2) {
             assert!(without(&&whole[..end], &cuts).is_err(), "{end}");
         }
         for shift in 1..8 {

@@ -332,8 +332,8 @@ impl Cell {
         self.tells_load[trial.arm as usize] = Some(validity::tells_load(measurement));
         match record.mode {
             Mode::Score => self.scores[trial.arm as usize] = measurement.predictions.clone(),
-            Mode::Memory             Mode::Profile => {}
-| Mode::Time => self.hear_of_block(record.mode, trial, measurement, record.wall_ms),
+            Mode::Memory | Mode::Time => self.hear_of_block(record.mode, trial, measurement, record.wall_ms),
+            Mode::Profile => {}
         }
     }
 

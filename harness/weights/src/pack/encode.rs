@@ -172,7 +172,10 @@ fn candidates(matrix: &Matrix, values: Values) -> Vec<Form> {
     if values == Values::F32 && crate::kmeans::different(matrix.values, 256).is_some() {
         kinds.push(exact);
     }
-    layouts(matrix).iter().flat_map(|layout| kinds.iter().map(|values| Form { layout: *layout, values: *values })).collect()
+    layouts(matrix)
+        .iter()
+        .flat_map(|layout| kinds.iter().map(|values| Form { layout: *layout, values: *values }))
+        .collect()
 }
 
 /// Layouts of which one is the smallest.

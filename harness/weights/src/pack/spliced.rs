@@ -26,8 +26,10 @@ impl Source for Spliced<'_> {
         let mut at = offset;
         for cut in self.cuts[first..].iter().cloned().chain([self.length..self.length]) {
             let until = cut.start.clamp(at, end);
-            let from = &self.rest[(at - cut_before) as usize..(until - cut_before) as usize];
-            into[(at - offset) as usize..][..from.len()].copy_from_slice(from);
+            if until > at {
+                let from = &self.rest[(at - cut_before) as usize..(until - cut_before) as usize];
+                into[(at - offset) as usize..][..from.len()].copy_from_slice(from);
+            }
             if cut.end >= end {
                 break;
             }

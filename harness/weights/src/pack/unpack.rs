@@ -62,7 +62,8 @@ impl<'a> Pack<'a> {
         let mut ranges = Vec::new();
         for (place, part) in parts.iter().enumerate() {
             let end = at.checked_add(part.packed_bytes).filter(|end| *end <= length);
-            let end = end.ok_or_else(|| WeightsError::Malformed { why: format!("it is cut off within {}", name(place)) })?;
+            let end =
+                end.ok_or_else(|| WeightsError::Malformed { why: format!("it is cut off within {}", name(place)) })?;
             if sha256(&*source, at..end)? != part.sha256 {
                 return Err(WeightsError::Checksum { part: name(place) });
             }

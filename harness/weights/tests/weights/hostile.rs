@@ -259,8 +259,7 @@ fn nested() -> Vec<u8> {
         file
     };
     let files = [dense.clone(), pruned(0.9, false), pruned(0.95, true)];
-    let tensors: Vec<(Span, Choice)> =
-        spans.iter().map(|span| (span.clone(), Choice::Smallest(Values::F32))).collect();
+    let tensors: Vec<(Span, Choice)> = spans.iter().map(|span| (span.clone(), Choice::Smallest(Values::F32))).collect();
     let at = |(file, ratio)| AtRatio { ratio, file, tensors: &tensors };
     let ratios: Vec<AtRatio> = files.iter().map(Vec::as_slice).zip([0.0, 0.9, 0.95]).map(at).collect();
     let packed = pack_ratios(&ratios).unwrap();
@@ -272,6 +271,7 @@ fn nested() -> Vec<u8> {
     for (index, file) in files.iter().enumerate() {
         assert!(pack.at_ratio(index).unpack().unwrap() == *file, "{index}");
     }
+    drop(pack);
     packed.bytes
 }
 
