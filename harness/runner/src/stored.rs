@@ -20,11 +20,7 @@ use espalier_weights::{
     protobuf::{self, Field, Value},
     source::Source,
 };
-use tract_onnx::{
-    pb,
-    prelude::*,
-    tract_hir::{internal::*, ops::konst::Const},
-};
+use tract_onnx::{pb, prelude::*, tract_hir::ops::konst::Const};
 
 /// Smaller ones go along in the graph.
 const WORTH_LEAVING: u64 = 4096;
@@ -94,7 +90,7 @@ impl Model {
             let id = self.graph.node_id_by_name(name)?;
             let weight = self.weights.named(name)?.context("a weight is not there")?.into_dense()?;
             let node = self.graph.node_mut(id);
-            node.outputs[0].fact = InferenceFact::from(Arc::clone(&weight));
+            node.outputs[0].fact = InferenceFact::from(TypedFact::try_from(&weight)?);
             node.op = Box::new(Const::new(weight)?);
         }
         self.weights.forget();
