@@ -159,7 +159,7 @@ pub fn jobs(
 pub fn runner_job(job: &PlannedJob, device: &Device, path: impl Fn(&str) -> String) -> Job {
     let Effort { warmup, iterations, min_time_ms } = job.effort;
     Job {
-        inputs: job.inputs.as_deref().map(path),
+        inputs: job.inputs.as_deref().map(&path),
         shapes: job.shapes.clone(),
         warmup,
         iterations,

@@ -67,7 +67,6 @@ impl MeasuringProtocol {
             Mode::Memory | Mode::Score => 1,
             // Not part of a run: asked for by itself.
             Mode::Profile => 0,
-            Mode::Score => 1,
         }
     }
 }
