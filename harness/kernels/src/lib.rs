@@ -10,9 +10,18 @@
 
 pub mod activations;
 pub mod choices;
+pub mod convolution;
+mod convolution_planes;
+#[cfg(test)]
+mod convolution_tests;
+mod convolution_tile;
+pub mod convolution_window;
+pub mod depthwise;
 pub mod matvec;
 pub mod panel;
+pub mod pool;
 pub mod recurrent;
+mod share_out;
 pub mod simd;
 pub mod threads;
 

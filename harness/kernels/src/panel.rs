@@ -181,6 +181,8 @@ pub struct Output {
     values: *mut f32,
     len: usize,
     stride: usize,
+    /// Positions from one row of a map to the next, and how many of them are kept.
+    map: Option<(usize, usize)>,
 }
 
 // SAFETY: `multiply` says which values it writes; its callers on several threads give it different ones.
@@ -190,7 +192,22 @@ unsafe impl Sync for Output {}
 impl Output {
     /// `stride`: from one row to the next.
     pub fn new(values: &mut [f32], stride: usize) -> Output {
-        Output { values: values.as_mut_ptr(), len: values.len(), stride }
+        Output { values: values.as_mut_ptr(), len: values.len(), stride, map: None }
+    }
+
+    /// Each row a map, `pitch` positions to a line, of which the first `width` are stored, one line after the other. The residual lies as the output does.
+    pub fn maps(values: &mut [f32], stride: usize, pitch: usize, width: usize) -> Output {
+        assert!(0 < width && width <= pitch);
+        let map = (width < pitch).then_some((pitch, width));
+        Output { values: values.as_mut_ptr(), len: values.len(), stride, map }
+    }
+
+    /// As many values of a row as the positions before `end` write.
+    fn values(&self, end: usize) -> usize {
+        match self.map {
+            None => end,
+            Some((pitch, width)) => end / pitch * width + (end % pitch).min(width),
+        }
     }
 }
 
@@ -224,11 +241,9 @@ pub unsafe fn multiply(
         assert!(offsets.furthest + part.positions.end <= input.len(), "an offset leads beyond the input");
     }
     let last_row = weights.rows.min(part.blocks.end * weights.height.rows()) - 1;
-    let reach = last_row * output.stride + part.positions.end;
-    assert!(
-        reach <= output.len && (last_row == 0 || part.positions.end <= output.stride),
-        "rows overlap or end beyond the output"
-    );
+    let values = output.values(part.positions.end);
+    let reach = last_row * output.stride + values;
+    assert!(reach <= output.len && (last_row == 0 || values <= output.stride), "rows overlap or end beyond the output");
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == weights.rows));
     assert!(epilogue.residual.is_none_or(|residual| residual.len() >= reach));
     // SAFETY: checked above: every block's entries lie within offsets and values by construction of `Packed`, every offset plus every position within
@@ -360,6 +375,15 @@ unsafe fn tile<S: Simd, const H: usize, const NV: usize, const TAIL: bool>(
             value = value.add(H);
         }
         // With a loop over `rows`, which is not constant, the sums would have to live in memory.
+        if let Some((pitch, width)) = call.output.map {
+            let start = (position / pitch, position % pitch);
+            for row in 0..H {
+                if row < rows {
+                    finish_map::<S, NV>(call, block * H + row, (pitch, width), start, last, sums[row]);
+                }
+            }
+            return;
+        }
         for row in 0..H {
             if row < rows {
                 finish::<S, NV, TAIL>(call, block * H + row, position, last, sums[row]);
@@ -393,6 +417,44 @@ unsafe fn finish<S: Simd, const NV: usize, const TAIL: bool>(
         for vector in 0..NV {
             let to = call.output.values.add(at + vector * S::LANES);
             if TAIL && vector == NV - 1 { S::store_partial(to, sums[vector], last) } else { S::store(to, sums[vector]) }
+        }
+    }
+}
+
+/// As [`finish`], for the lanes that are in the map. It begins at a line and a place in it.
+#[inline(always)]
+unsafe fn finish_map<S: Simd, const NV: usize>(
+    call: &Multiply,
+    row: usize,
+    (pitch, width): (usize, usize),
+    (mut line, mut place): (usize, usize),
+    last: usize,
+    sums: [S::V; NV],
+) {
+    let (low, high) = call.epilogue.clamp.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+    unsafe {
+        for vector in 0..NV {
+            let lanes = if vector == NV - 1 { last } else { S::LANES };
+            let mut lane = 0;
+            while lane < lanes {
+                let end = lanes.min(lane + pitch - place);
+                let kept = end.min(lane + width.saturating_sub(place));
+                if lane < kept {
+                    // Where lane 0 would go, which may be before all of the output.
+                    let at = (row * call.output.stride + line * width + place).wrapping_sub(lane);
+                    let mut sum = sums[vector];
+                    if let Some(residual) = call.epilogue.residual {
+                        sum = S::add(sum, S::load_between(residual.as_ptr().wrapping_add(at), lane, kept));
+                    }
+                    let sum = S::min(S::max(sum, S::splat(low)), S::splat(high));
+                    S::store_between(call.output.values.wrapping_add(at), sum, lane, kept);
+                }
+                place += end - lane;
+                lane = end;
+                if place == pitch {
+                    (line, place) = (line + 1, 0);
+                }
+            }
         }
     }
 }

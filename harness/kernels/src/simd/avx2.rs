@@ -50,6 +50,14 @@ impl Simd for Avx2 {
         unsafe { _mm256_maskstore_ps(to, mask(count), vector) }
     }
     #[inline(always)]
+    unsafe fn load_between(from: *const f32, first: usize, end: usize) -> __m256 {
+        unsafe { _mm256_maskload_ps(from, _mm256_andnot_si256(mask(first), mask(end))) }
+    }
+    #[inline(always)]
+    unsafe fn store_between(to: *mut f32, vector: __m256, first: usize, end: usize) {
+        unsafe { _mm256_maskstore_ps(to, _mm256_andnot_si256(mask(first), mask(end)), vector) }
+    }
+    #[inline(always)]
     unsafe fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {
         unsafe { _mm256_fmadd_ps(a, b, c) }
     }
@@ -126,8 +134,11 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn deinterleave(from: *const f32) -> (__m256, __m256) {
+        unsafe { Self::unzip(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))) }
+    }
+    #[inline(always)]
+    unsafe fn unzip(a: __m256, b: __m256) -> (__m256, __m256) {
         unsafe {
-            let (a, b) = (_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8)));
             // Each half of a vector is shuffled on its own; the quarters are put in order afterwards.
             let even = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
             let odd = _mm256_castps_pd(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));

@@ -46,6 +46,14 @@ impl Simd for Avx512 {
         unsafe { _mm512_mask_storeu_ps(to, mask(count), vector) }
     }
     #[inline(always)]
+    unsafe fn load_between(from: *const f32, first: usize, end: usize) -> __m512 {
+        unsafe { _mm512_maskz_loadu_ps(mask(end) & !mask(first), from) }
+    }
+    #[inline(always)]
+    unsafe fn store_between(to: *mut f32, vector: __m512, first: usize, end: usize) {
+        unsafe { _mm512_mask_storeu_ps(to, mask(end) & !mask(first), vector) }
+    }
+    #[inline(always)]
     unsafe fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
@@ -114,8 +122,11 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn deinterleave(from: *const f32) -> (__m512, __m512) {
+        unsafe { Self::unzip(_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16))) }
+    }
+    #[inline(always)]
+    unsafe fn unzip(a: __m512, b: __m512) -> (__m512, __m512) {
         unsafe {
-            let (a, b) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
             let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
             let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
             (_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b))

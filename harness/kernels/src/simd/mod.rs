@@ -27,6 +27,9 @@ pub use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub use quarter::{Quarter, run_quarter};
 
+/// As many as any vector has.
+pub const MOST_LANES: usize = 16;
+
 /// `LANES` values of f32 and what can be done with them.
 ///
 /// # Safety
@@ -45,6 +48,29 @@ pub trait Simd: Copy + 'static {
     /// The first `count` values, at most [`Simd::LANES`]; the rest is zero. What lies beyond is not touched.
     unsafe fn load_partial(from: *const f32, count: usize) -> Self::V;
     unsafe fn store_partial(to: *mut f32, vector: Self::V, count: usize);
+    /// The lanes from `first` to before `end`; the rest is zero. What lies before and beyond is not touched, and need not be there.
+    #[inline(always)]
+    unsafe fn load_between(from: *const f32, first: usize, end: usize) -> Self::V {
+        if first == 0 && end == Self::LANES {
+            return unsafe { Self::load(from) };
+        }
+        let mut lanes = [0.0; MOST_LANES];
+        for lane in first..end {
+            lanes[lane] = unsafe { *from.wrapping_add(lane) };
+        }
+        unsafe { Self::load(lanes.as_ptr()) }
+    }
+    #[inline(always)]
+    unsafe fn store_between(to: *mut f32, vector: Self::V, first: usize, end: usize) {
+        if first == 0 && end == Self::LANES {
+            return unsafe { Self::store(to, vector) };
+        }
+        let mut lanes = [0.0; MOST_LANES];
+        unsafe { Self::store(lanes.as_mut_ptr(), vector) };
+        for lane in first..end {
+            unsafe { *to.wrapping_add(lane) = lanes[lane] };
+        }
+    }
     /// `a * b + c`; rounded once where the processor can.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
@@ -70,6 +96,16 @@ pub trait Simd: Copy + 'static {
     unsafe fn gather(from: *const f32, indices: *const u32) -> Self::V;
     /// Even and odd places of 2 x LANES values in a row: what stride 2 needs.
     unsafe fn deinterleave(from: *const f32) -> (Self::V, Self::V);
+    /// The same of two vectors.
+    #[inline(always)]
+    unsafe fn unzip(a: Self::V, b: Self::V) -> (Self::V, Self::V) {
+        let mut lanes = [0.0f32; 2 * MOST_LANES];
+        unsafe {
+            Self::store(lanes.as_mut_ptr(), a);
+            Self::store(lanes.as_mut_ptr().add(Self::LANES), b);
+            Self::deinterleave(lanes.as_ptr())
+        }
+    }
     /// Tells the processor that what lies there is wanted soon. Any address will do.
     unsafe fn prefetch(from: *const f32);
 }

@@ -125,6 +125,10 @@ impl Simd for Neon {
         (even, odd)
     }
     #[inline(always)]
+    unsafe fn unzip(a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
+        unsafe { (vuzp1q_f32(a, b), vuzp2q_f32(a, b)) }
+    }
+    #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
         // The intrinsic is not stable.
         unsafe { asm!("prfm pldl1keep, [{}]", in(reg) from, options(nostack, preserves_flags, readonly)) }

@@ -38,6 +38,17 @@ impl Kernel for Methods<'_> {
             keep("select_less", S::select_less(a, b, c, a));
             let indices: Vec<u32> = (0..S::LANES as u32).map(|lane| (lane * 7 + 3) % 32).collect();
             keep("gather", S::gather(self.a.as_ptr(), indices.as_ptr()));
+            let (even, odd) = S::unzip(a, b);
+            keep("unzip even", even);
+            keep("unzip odd", odd);
+            for first in 0..=S::LANES {
+                for end in first..=S::LANES {
+                    keep("load_between", S::load_between(self.a.as_ptr(), first, end));
+                    let mut to = vec![9.0; S::LANES];
+                    S::store_between(to.as_mut_ptr(), a, first, end);
+                    keep("store_between", S::load(to.as_ptr()));
+                }
+            }
             if 2 * S::LANES <= 32 {
                 let (even, odd) = S::deinterleave(self.a.as_ptr());
                 keep("even", even);
@@ -59,6 +70,10 @@ impl Kernel for Methods<'_> {
 
 fn expected(a: &[f32; 32], b: &[f32; 32], lanes: usize) -> Vec<(&'static str, Vec<f32>)> {
     let each = |f: &dyn Fn(f32, f32) -> f32| (0..lanes).map(|lane| f(a[lane], b[lane])).collect::<Vec<f32>>();
+    let both = |odd: usize| {
+        let lanes: Vec<f32> = a[..lanes].iter().chain(&b[..lanes]).copied().collect();
+        lanes.into_iter().skip(odd).step_by(2).collect::<Vec<f32>>()
+    };
     let mut results = vec![
         ("splat", vec![0.75; lanes]),
         ("mul_add", each(&|a, b| a * b + 0.75)),
@@ -75,9 +90,20 @@ fn expected(a: &[f32; 32], b: &[f32; 32], lanes: usize) -> Vec<(&'static str, Ve
         ("with_sign_of", each(&|a, b| a.abs().copysign(b))),
         ("select_less", each(&|a, b| if a < b { 0.75 } else { a })),
         ("gather", (0..lanes).map(|lane| a[(lane * 7 + 3) % 32]).collect()),
-        ("even", (0..lanes).map(|lane| a[2 * lane]).collect()),
-        ("odd", (0..lanes).map(|lane| a[2 * lane + 1]).collect()),
+        ("unzip even", both(0)),
+        ("unzip odd", both(1)),
     ];
+    for first in 0..=lanes {
+        for end in first..=lanes {
+            let between = |else_: f32| {
+                (0..lanes).map(|lane| if (first..end).contains(&lane) { a[lane] } else { else_ }).collect()
+            };
+            results.push(("load_between", between(0.0)));
+            results.push(("store_between", between(9.0)));
+        }
+    }
+    results.push(("even", (0..lanes).map(|lane| a[2 * lane]).collect()));
+    results.push(("odd", (0..lanes).map(|lane| a[2 * lane + 1]).collect()));
     for count in 0..=lanes {
         results.push(("load_partial", (0..lanes).map(|lane| if lane < count { a[lane] } else { 0.0 }).collect()));
         results.push(("store_partial", (0..lanes).map(|lane| if lane < count { a[lane] } else { 9.0 }).collect()));

@@ -1,0 +1,224 @@
+//! Convolutions over one image, dense or sparse, with any window, as products ([`crate::panel`], [`crate::convolution_tile`]) over an input laid out so
+//! that it can be read in runs ([`crate::convolution_planes`]). Weights are packed once for one shape of input; bias, residual and clamp are done in the
+//! same pass as the sums.
+
+use std::ops::Range;
+
+use crate::{
+    convolution_planes::Planes,
+    convolution_tile::Tiled,
+    convolution_window::Window,
+    panel::{self, Epilogue, Height, Offsets, Order, Output, Packed, Part},
+    simd::Isa,
+    threads::Threads,
+};
+
+/// What a convolution is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Of the input.
+    pub channels: usize,
+    /// Channels of the output.
+    pub filters: usize,
+    pub groups: usize,
+    pub window: Window,
+}
+
+impl Shape {
+    /// Weights of one filter.
+    pub fn depth(&self) -> usize {
+        self.channels / self.groups * self.window.taps()
+    }
+
+    /// Multiply-accumulates of a dense kernel.
+    pub fn macs(&self) -> usize {
+        self.filters * self.depth() * self.window.outputs()
+    }
+}
+
+/// How the weights are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// All of them, in vectors of positions.
+    Dense,
+    /// All of them, in vectors of channels: for small maps.
+    Tiles,
+    /// Those that are not zero, for so many filters together.
+    Sparse(Height),
+}
+
+impl Form {
+    pub fn name(self) -> &'static str {
+        match self {
+            Form::Dense => "dense",
+            Form::Tiles => "dense tiles",
+            Form::Sparse(Height::One) => "csr",
+            Form::Sparse(Height::Four) => "4x1",
+            Form::Sparse(Height::Eight) => "8x1",
+        }
+    }
+}
+
+/// A convolution ready to run.
+#[derive(Clone, Debug)]
+pub struct Convolution {
+    isa: Isa,
+    shape: Shape,
+    form: Form,
+    planes: Planes,
+    groups: Vec<Group>,
+    bias: Vec<f32>,
+    clamp: (f32, f32),
+}
+
+#[derive(Clone, Debug)]
+enum Group {
+    Panels { weights: Packed, offsets: Offsets, order: Order },
+    Tiles(Tiled),
+}
+
+impl Convolution {
+    /// `weights` are `filters` rows of [`Shape::depth`]: channel by channel of the group, the window row by row. `None` where the form does not suit the
+    /// shape.
+    ///
+    /// # Panics
+    /// Where lengths do not fit each other.
+    pub fn new(
+        isa: Isa,
+        shape: Shape,
+        form: Form,
+        weights: &[f32],
+        bias: Vec<f32>,
+        clamp: (f32, f32),
+    ) -> Option<Convolution> {
+        let (depth, window) = (shape.depth(), shape.window);
+        assert_eq!(weights.len(), shape.filters * depth, "a row of weights for each filter");
+        assert_eq!(bias.len(), shape.filters, "a bias for each filter");
+        if window.outputs() == 0 || (form == Form::Tiles && !Tiled::suits(&window)) {
+            return None;
+        }
+        let planes = Planes::new(window);
+        // Offsets are counted in 32 bits.
+        u32::try_from(shape.channels.checked_mul(planes.channel())?).ok()?;
+        u32::try_from(weights.len()).ok()?;
+        let filters = shape.filters / shape.groups;
+        let offset = |column: usize| {
+            let (channel, tap) = (column / window.taps(), column % window.taps());
+            planes.offset(channel, tap / window.width.kernel, tap % window.width.kernel)
+        };
+        let group = |group: usize| {
+            let weights = &weights[group * filters * depth..][..filters * depth];
+            let bias = &bias[group * filters..][..filters];
+            let packed = match form {
+                Form::Tiles => {
+                    let offsets = (0..depth).map(|column| offset(column) as u32).collect();
+                    return Group::Tiles(Tiled::new(isa, &window, planes.pitch(), offsets, weights, bias, clamp));
+                }
+                Form::Dense => Packed::dense(filters, depth, weights, Height::dense(isa)),
+                Form::Sparse(height) => Packed::sparse(filters, depth, weights, height),
+            };
+            let offsets = packed.offsets(offset);
+            let order = order(isa, depth, &packed);
+            Group::Panels { weights: packed, offsets, order }
+        };
+        let groups = (0..shape.groups).map(group).collect();
+        Some(Convolution { isa, shape, form, planes, groups, bias, clamp })
+    }
+
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// `input` and `output` are one image each, `residual` is as the output. `scratch` may be shared with other layers and grows to what is needed.
+    ///
+    /// # Panics
+    /// Where a slice is not as long as the shape says.
+    pub fn run(
+        &self,
+        threads: &Threads,
+        input: &[f32],
+        residual: Option<&[f32]>,
+        output: &mut [f32],
+        scratch: &mut Vec<f32>,
+    ) {
+        let Shape { channels, filters, groups, window } = self.shape;
+        assert_eq!(input.len(), channels * window.inputs(), "all of the input");
+        assert_eq!(output.len(), filters * window.outputs(), "all of the output");
+        assert!(residual.is_none_or(|residual| residual.len() == output.len()), "a residual for each output");
+        let input = if self.planes.is_input() {
+            input
+        } else {
+            let needed = channels * self.planes.channel();
+            if scratch.len() < needed {
+                scratch.resize(needed, 0.0);
+            }
+            self.planes.fill(self.isa, input, &mut scratch[..needed]);
+            &scratch[..needed]
+        };
+        let (values, results) = (channels / groups * self.planes.channel(), filters / groups * window.outputs());
+        for (index, (group, output)) in self.groups.iter().zip(output.chunks_exact_mut(results)).enumerate() {
+            let input = &input[index * values..][..values];
+            let residual = residual.map(|residual| &residual[index * results..][..results]);
+            match group {
+                Group::Tiles(tiled) => tiled.run(threads, input, residual, output),
+                Group::Panels { weights, offsets, order } => {
+                    let bias = &self.bias[index * filters / groups..][..filters / groups];
+                    let epilogue = Epilogue { bias: Some(bias), residual, clamp: self.limits() };
+                    let output = Output::maps(output, window.outputs(), self.planes.pitch(), window.width.output);
+                    let positions = self.planes.positions();
+                    let parts = parts(threads.count(), self.isa, weights.blocks(), positions);
+                    threads.run(parts.len(), &|part| {
+                        let (blocks, positions) = parts[part].clone();
+                        let part = Part { blocks, positions, order: *order };
+                        // SAFETY: parts do not overlap, `isa` is this processor's, and `output` is borrowed until all parts are done.
+                        unsafe { panel::multiply(self.isa, weights, offsets, input, epilogue, output, part) }
+                    });
+                }
+            }
+        }
+    }
+
+    fn limits(&self) -> Option<(f32, f32)> {
+        (self.clamp != (f32::NEG_INFINITY, f32::INFINITY)).then_some(self.clamp)
+    }
+}
+
+/// Bytes that stay in the first-level cache beside what streams through it, on every processor this is likely to meet.
+const NEAR: usize = 24 << 10;
+/// The same for the second level.
+const FAR: usize = 256 << 10;
+
+/// Inputs of one panel are read once for each block of rows, weights once for each panel: what is walked last should fit the cache.
+fn order(isa: Isa, depth: usize, packed: &Packed) -> Order {
+    let widest = match packed.height() {
+        Height::One => 8,
+        Height::Four => 6,
+        Height::Eight => 3,
+    };
+    let panel = depth * widest * isa.lanes() * size_of::<f32>();
+    let weights = packed.stored() * size_of::<f32>();
+    if weights <= NEAR || (panel <= NEAR && weights <= 4 * FAR) || weights <= FAR {
+        Order::PanelsFirst
+    } else {
+        Order::BlocksFirst
+    }
+}
+
+/// Blocks and positions of each task: blocks are shared out where there are enough, else positions in whole vectors.
+fn parts(threads: usize, isa: Isa, blocks: usize, positions: usize) -> Vec<(Range<usize>, Range<usize>)> {
+    if threads == 1 {
+        return vec![(0..blocks, 0..positions)];
+    }
+    let tasks = 2 * threads;
+    if blocks >= 2 * tasks {
+        let bound = |task: usize| blocks * task / tasks;
+        return (0..tasks).map(|task| (bound(task)..bound(task + 1), 0..positions)).collect();
+    }
+    let vectors = positions.div_ceil(isa.lanes());
+    let bound = |task: usize| (vectors * task / tasks * isa.lanes()).min(positions);
+    (0..tasks).map(|task| (0..blocks, bound(task)..bound(task + 1))).collect()
+}

@@ -1,0 +1,191 @@
+//! A convolution's input laid out so that neighbouring outputs find their inputs side by side, whatever the window, the stride and the zeros around.
+//!
+//! Each channel becomes one plane for each remainder of row and column by the stride ("phases"; one of them with stride 1), with the zeros in place. The
+//! output at row `y`, column `x` then reads, under one tap, from `offset(channel, tap) + y * pitch + x`: a whole map of outputs is one run of positions,
+//! of which those in the last columns of each row are nonsense and dropped. With stride 1 the zeros after one row serve as those before the next.
+
+use crate::{
+    convolution_window::{Axis, Window},
+    simd::{Isa, Kernel, Simd},
+};
+
+/// How the planes of one window lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planes {
+    window: Window,
+    /// From one row of a plane to the next.
+    pitch: usize,
+    /// Rows of a plane.
+    rows: usize,
+    /// Remainders of rows and of columns that a tap asks for, ascending.
+    row_phases: Vec<usize>,
+    column_phases: Vec<usize>,
+    /// From one plane to the next.
+    plane: usize,
+}
+
+impl Planes {
+    pub fn new(window: Window) -> Planes {
+        let (height, width) = (window.height, window.width);
+        let reach = reach(&width);
+        let pitch = if width.stride == 1 {
+            let after = reach.saturating_sub(width.input + width.before);
+            (width.input + after.max(width.before)).max(width.output)
+        } else {
+            reach.div_ceil(width.stride).max(width.output)
+        };
+        let rows = self::reach(&height).div_ceil(height.stride);
+        // The last row's outputs reach into the zeros before the row after it.
+        let shared = if width.stride == 1 { width.before } else { 0 };
+        let plane = rows * pitch + shared;
+        Planes { window, pitch, rows, row_phases: phases(&height), column_phases: phases(&width), plane }
+    }
+
+    /// Whether the input already lies so, and nothing needs to be copied.
+    pub fn is_input(&self) -> bool {
+        let plain = |axis: &Axis| axis.stride == 1 && axis.before == 0 && reach(axis) <= axis.input;
+        plain(&self.window.height) && plain(&self.window.width)
+    }
+
+    pub fn pitch(&self) -> usize {
+        self.pitch
+    }
+
+    /// From the first position to the last that counts, both included.
+    pub fn positions(&self) -> usize {
+        (self.window.height.output - 1) * self.pitch + self.window.width.output
+    }
+
+    /// From one channel to the next.
+    pub fn channel(&self) -> usize {
+        if self.is_input() {
+            self.window.inputs()
+        } else {
+            self.plane * self.row_phases.len() * self.column_phases.len()
+        }
+    }
+
+    /// Where the first output finds its input of a channel under a tap.
+    pub fn offset(&self, channel: usize, row: usize, column: usize) -> usize {
+        let (height, width) = (self.window.height, self.window.width);
+        let (row, column) = (row * height.dilation, column * width.dilation);
+        let place = |phases: &[usize], remainder| phases.iter().position(|phase| *phase == remainder).unwrap_or(0);
+        let row_phase = place(&self.row_phases, row % height.stride);
+        let column_phase = place(&self.column_phases, column % width.stride);
+        let plane = (row_phase * self.column_phases.len() + column_phase) * self.plane;
+        channel * self.channel() + plane + row / height.stride * self.pitch + column / width.stride
+    }
+
+    /// Lays out `input`, some channels of it, in the first `channels * channel()` places of `buffer`.
+    ///
+    /// # Panics
+    /// Where the input is not whole planes, or the buffer too short.
+    pub fn fill(&self, isa: Isa, input: &[f32], buffer: &mut [f32]) {
+        let channels = input.len() / self.window.inputs();
+        assert_eq!(input.len(), channels * self.window.inputs(), "whole planes");
+        assert!(buffer.len() >= channels * self.channel(), "room for all planes");
+        // SAFETY: `isa` is this processor's.
+        unsafe { isa.run(Fill { planes: self, channels, input, buffer }) }
+    }
+
+    /// The columns of a phase that the input fills: where they begin in the plane, how many there are, and which column of the input is the first.
+    fn filled(&self, phase: usize) -> (usize, usize, usize) {
+        let Axis { input, stride, before, .. } = self.window.width;
+        let first = before.saturating_sub(phase).div_ceil(stride);
+        let from = first * stride + phase - before;
+        let count = input.saturating_sub(from).div_ceil(stride).min(self.pitch.saturating_sub(first));
+        (first, count, from)
+    }
+}
+
+/// As many inputs and zeros as the outputs reach over.
+fn reach(axis: &Axis) -> usize {
+    (axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
+}
+
+fn phases(axis: &Axis) -> Vec<usize> {
+    let mut phases: Vec<usize> = (0..axis.kernel).map(|tap| tap * axis.dilation % axis.stride).collect();
+    phases.sort_unstable();
+    phases.dedup();
+    phases
+}
+
+struct Fill<'a> {
+    planes: &'a Planes,
+    channels: usize,
+    input: &'a [f32],
+    buffer: &'a mut [f32],
+}
+
+impl Kernel for Fill<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Fill { planes, channels, input, buffer } = self;
+        let (height, width) = (planes.window.height, planes.window.width);
+        let mut at = 0;
+        for channel in 0..channels {
+            let plane = &input[channel * planes.window.inputs()..][..planes.window.inputs()];
+            for row_phase in &planes.row_phases {
+                for column_phase in &planes.column_phases {
+                    let (first, count, from) = planes.filled(*column_phase);
+                    let end = at + planes.plane;
+                    for row in 0..planes.rows {
+                        let to = &mut buffer[at + row * planes.pitch..end];
+                        let source = (row * height.stride + row_phase).wrapping_sub(height.before);
+                        if source >= height.input {
+                            to[..planes.pitch].fill(0.0);
+                            continue;
+                        }
+                        to[..first].fill(0.0);
+                        let source = &plane[source * width.input..][..width.input];
+                        let source = &source[from.min(width.input)..];
+                        // SAFETY: `to` has `count` places after `first`, and `source` as many values `stride` apart.
+                        unsafe { copy_row::<S>(source, width.stride, &mut to[first..], count) };
+                        to[first + count..planes.pitch].fill(0.0);
+                    }
+                    buffer[at + planes.rows * planes.pitch..end].fill(0.0);
+                    at = end;
+                }
+            }
+        }
+    }
+}
+
+/// `count` values of `source`, `stride` apart.
+///
+/// # Safety
+/// There are as many, and `to` has room for them.
+#[inline(always)]
+unsafe fn copy_row<S: Simd>(source: &[f32], stride: usize, to: &mut [f32], count: usize) {
+    match stride {
+        1 => to[..count].copy_from_slice(&source[..count]),
+        2 => {
+            let mut done = 0;
+            while done < count {
+                let left = source.len() - 2 * done;
+                let wanted = S::LANES.min(count - done);
+                // SAFETY: within `left` values of the source and `wanted` of the target.
+                unsafe {
+                    let from = source.as_ptr().add(2 * done);
+                    let to = to.as_mut_ptr().add(done);
+                    if left >= 2 * S::LANES && wanted == S::LANES {
+                        S::store(to, S::deinterleave(from).0);
+                    } else {
+                        let low = S::load_partial(from, left.min(S::LANES));
+                        let high =
+                            S::load_partial(from.wrapping_add(S::LANES), left.saturating_sub(S::LANES).min(S::LANES));
+                        S::store_partial(to, S::unzip(low, high).0, wanted);
+                    }
+                }
+                done += wanted;
+            }
+        }
+        _ => {
+            for (index, to) in to[..count].iter_mut().enumerate() {
+                *to = source[index * stride];
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Depthwise convolution: every channel of the input, a plane of its own, under a small window of its own, with bias, residual and clamp in the same pass.
+//!
+//! The planes are read where they lie: what would be zeros around them is masked off in the loads ([`Simd::load_between`]), so nothing is padded or copied
+//! first. Work goes down a strip of [`Simd::LANES`] columns. For 3x3 each row of the input is read once and goes into the three output rows it belongs to,
+//! which makes three loads for nine multiplications: the multiplications are what it waits for.
+
+use std::ptr;
+
+use crate::{
+    convolution_window::{Axis, Window},
+    share_out::share_out,
+    simd::{Isa, Kernel, Simd},
+    threads::Threads,
+};
+
+/// A depthwise convolution over one image, ready to run.
+#[derive(Clone, Debug)]
+pub struct Depthwise {
+    isa: Isa,
+    window: Window,
+    /// Rows of taps, a channel after the other.
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+    clamp: (f32, f32),
+}
+
+impl Depthwise {
+    /// `weights` are `channels` windows, row by row; `bias` one value a channel. `None` where the window's steps are of a kind this kernel does not know.
+    ///
+    /// # Panics
+    /// Where the lengths do not fit each other.
+    pub fn new(isa: Isa, window: Window, weights: Vec<f32>, bias: Vec<f32>, clamp: (f32, f32)) -> Option<Depthwise> {
+        assert_eq!(weights.len(), bias.len() * window.taps(), "a window of weights for each channel");
+        (window.width.stride <= 2).then(|| Depthwise { isa, window, weights, bias, clamp })
+    }
+
+    pub fn channels(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// # Panics
+    /// Where a slice is not as long as the planes of all channels.
+    pub fn run(&self, threads: &Threads, input: &[f32], residual: Option<&[f32]>, output: &mut [f32]) {
+        let (inputs, outputs) = (self.window.inputs(), self.window.outputs());
+        assert_eq!(input.len(), self.channels() * inputs, "all of the input");
+        assert_eq!(output.len(), self.channels() * outputs, "all of the output");
+        assert!(residual.is_none_or(|residual| residual.len() == output.len()), "a residual for each output");
+        share_out(threads, output, outputs, &|channels, output| {
+            let input = &input[channels.start * inputs..channels.end * inputs];
+            let residual = residual.map(|residual| &residual[channels.start * outputs..channels.end * outputs]);
+            self.run_channels(channels.start, channels.len(), input, residual, output);
+        });
+    }
+
+    /// `count` channels from `first` on; the slices are theirs alone.
+    fn run_channels(&self, first: usize, count: usize, input: &[f32], residual: Option<&[f32]>, output: &mut [f32]) {
+        assert!(first + count <= self.channels());
+        assert!(input.len() == count * self.window.inputs() && output.len() == count * self.window.outputs());
+        assert!(residual.is_none_or(|residual| residual.len() == output.len()));
+        let residual = residual.map_or(ptr::null(), <[f32]>::as_ptr);
+        let task = Task { depthwise: self, first, count, input: input.as_ptr(), residual, output: output.as_mut_ptr() };
+        // SAFETY: `isa` came from this processor; the lengths are checked above.
+        unsafe { self.isa.run(task) }
+    }
+}
+
+struct Task<'a> {
+    depthwise: &'a Depthwise,
+    first: usize,
+    count: usize,
+    input: *const f32,
+    /// Null without one.
+    residual: *const f32,
+    output: *mut f32,
+}
+
+impl Kernel for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Depthwise { window, weights, bias, clamp, .. } = self.depthwise;
+        let (width, height) = (window.width, window.height);
+        let small = width.kernel == 3 && height.kernel == 3 && width.dilation == 1 && height.dilation == 1;
+        for index in 0..self.count {
+            let channel = self.first + index;
+            // SAFETY: `run_channels` checked the lengths: each channel has a plane in every slice, and a window and a bias.
+            unsafe {
+                let plane = Plane::<S> {
+                    width,
+                    height,
+                    input: self.input.add(index * window.inputs()),
+                    residual: if self.residual.is_null() {
+                        self.residual
+                    } else {
+                        self.residual.add(index * window.outputs())
+                    },
+                    output: self.output.add(index * window.outputs()),
+                    weights: weights.as_ptr().add(channel * window.taps()),
+                    bias: S::splat(bias[channel]),
+                    low: S::splat(clamp.0),
+                    high: S::splat(clamp.1),
+                };
+                let mut column = 0;
+                while column < width.output {
+                    match (small, width.stride, height.stride) {
+                        (true, 1, 1) => plane.three_by_three(column),
+                        (true, 2, 2) => plane.three_by_three_halved(column),
+                        (_, 1, _) => plane.any::<1>(column),
+                        _ => plane.any::<2>(column),
+                    }
+                    column += S::LANES;
+                }
+            }
+        }
+    }
+}
+
+struct Plane<S: Simd> {
+    width: Axis,
+    height: Axis,
+    input: *const f32,
+    residual: *const f32,
+    output: *mut f32,
+    weights: *const f32,
+    bias: S::V,
+    low: S::V,
+    high: S::V,
+}
+
+/// Which lanes of a load are inside the row.
+#[derive(Clone, Copy)]
+struct Lanes {
+    first: usize,
+    end: usize,
+}
+
+impl<S: Simd> Plane<S> {
+    /// A vector that begins at `column` of a row, which may lie outside of it.
+    #[inline(always)]
+    fn lanes(&self, column: isize) -> Lanes {
+        let end = (self.width.input as isize - column).clamp(0, S::LANES as isize) as usize;
+        let first = (-column).clamp(0, end as isize) as usize;
+        Lanes { first, end }
+    }
+
+    #[inline(always)]
+    unsafe fn load(&self, row: *const f32, column: isize, lanes: Lanes) -> S::V {
+        // SAFETY: only the lanes inside the row are read.
+        unsafe { S::load_between(row.wrapping_offset(column), lanes.first, lanes.end) }
+    }
+
+    /// The vector of a row for one tap: `STRIDE * x + column` for the outputs `x` of a strip.
+    #[inline(always)]
+    unsafe fn tap<const STRIDE: usize>(&self, row: *const f32, column: isize) -> S::V {
+        // SAFETY: as `load`.
+        unsafe {
+            let low = self.load(row, column, self.lanes(column));
+            if STRIDE == 1 {
+                return low;
+            }
+            let beyond = column + S::LANES as isize;
+            S::unzip(low, self.load(row, beyond, self.lanes(beyond))).0
+        }
+    }
+
+    /// The input's row, if it has such a one.
+    #[inline(always)]
+    fn row(&self, row: isize) -> Option<*const f32> {
+        let inside = row >= 0 && row < self.height.input as isize;
+        inside.then(|| self.input.wrapping_add(row as usize * self.width.input))
+    }
+
+    #[inline(always)]
+    unsafe fn finish(&self, row: usize, column: usize, count: usize, mut sum: S::V) {
+        // SAFETY: row and column are inside the output, and `count` values from there.
+        unsafe {
+            let at = row * self.width.output + column;
+            if !self.residual.is_null() {
+                sum = S::add(sum, S::load_partial(self.residual.add(at), count));
+            }
+            let sum = S::min(S::max(sum, self.low), self.high);
+            if count == S::LANES {
+                S::store(self.output.add(at), sum);
+            } else {
+                S::store_partial(self.output.add(at), sum, count);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn taps_of_nine(&self) -> [S::V; 9] {
+        let mut taps = [self.bias; 9];
+        for (index, tap) in taps.iter_mut().enumerate() {
+            // SAFETY: there are nine weights.
+            *tap = unsafe { S::splat(*self.weights.add(index)) };
+        }
+        taps
+    }
+
+    /// 3x3, stride 1: a row of the input goes into three rows of the output while it is in registers.
+    #[inline(always)]
+    unsafe fn three_by_three(&self, column: usize) {
+        // SAFETY: rows and lanes outside are left out.
+        unsafe {
+            let taps = self.taps_of_nine();
+            let count = S::LANES.min(self.width.output - column);
+            let first = column as isize - self.width.before as isize;
+            let lanes = [self.lanes(first), self.lanes(first + 1), self.lanes(first + 2)];
+            let (mut oldest, mut middle, mut newest) = (self.bias, self.bias, self.bias);
+            for step in 0..self.height.output + 2 {
+                if let Some(row) = self.row(step as isize - self.height.before as isize) {
+                    for tap in 0..3 {
+                        let value = self.load(row, first + tap as isize, lanes[tap]);
+                        oldest = S::mul_add(taps[6 + tap], value, oldest);
+                        middle = S::mul_add(taps[3 + tap], value, middle);
+                        newest = S::mul_add(taps[tap], value, newest);
+                    }
+                }
+                if step >= 2 {
+                    self.finish(step - 2, column, count, oldest);
+                }
+                (oldest, middle, newest) = (middle, newest, self.bias);
+            }
+        }
+    }
+
+    /// 3x3, stride 2: every other row of the input goes into two rows of the output.
+    #[inline(always)]
+    unsafe fn three_by_three_halved(&self, column: usize) {
+        // SAFETY: rows and lanes outside are left out.
+        unsafe {
+            let taps = self.taps_of_nine();
+            let count = S::LANES.min(self.width.output - column);
+            let first = 2 * column as isize - self.width.before as isize;
+            let lanes = S::LANES as isize;
+            let begins = [first, first + lanes, first + 2, first + 2 + lanes];
+            let inside = begins.map(|begin| self.lanes(begin));
+            let mut current = self.bias;
+            for step in 0..2 * self.height.output + 1 {
+                let mut next = self.bias;
+                if let Some(row) = self.row(step as isize - self.height.before as isize) {
+                    let low = self.load(row, begins[0], inside[0]);
+                    let high = self.load(row, begins[1], inside[1]);
+                    let (even, odd) = S::unzip(low, high);
+                    let low = self.load(row, begins[2], inside[2]);
+                    let high = self.load(row, begins[3], inside[3]);
+                    let values = [even, odd, S::unzip(low, high).0];
+                    if step % 2 == 1 {
+                        for tap in 0..3 {
+                            current = S::mul_add(taps[3 + tap], values[tap], current);
+                        }
+                    } else {
+                        for tap in 0..3 {
+                            current = S::mul_add(taps[6 + tap], values[tap], current);
+                            next = S::mul_add(taps[tap], values[tap], next);
+                        }
+                    }
+                }
+                if step % 2 == 0 {
+                    if step > 0 {
+                        self.finish(step / 2 - 1, column, count, current);
+                    }
+                    current = next;
+                }
+            }
+        }
+    }
+
+    /// Any window, row by row.
+    #[inline(always)]
+    unsafe fn any<const STRIDE: usize>(&self, column: usize) {
+        let count = S::LANES.min(self.width.output - column);
+        let first = (STRIDE * column) as isize - self.width.before as isize;
+        for output_row in 0..self.height.output {
+            let mut sum = self.bias;
+            for tap_row in 0..self.height.kernel {
+                let Some(row) = self.row(self.height.at(output_row, tap_row)) else { continue };
+                for tap in 0..self.width.kernel {
+                    // SAFETY: the weight exists; lanes outside the row are left out.
+                    unsafe {
+                        let value = self.tap::<STRIDE>(row, first + (tap * self.width.dilation) as isize);
+                        sum = S::mul_add(S::splat(*self.weights.add(tap_row * self.width.kernel + tap)), value, sum);
+                    }
+                }
+            }
+            // SAFETY: the row and `count` columns are in the output.
+            unsafe { self.finish(output_row, column, count, sum) };
+        }
+    }
+}
