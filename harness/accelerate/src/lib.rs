@@ -13,6 +13,7 @@ pub mod region;
 pub mod weights;
 
 mod conv;
+mod conv_chain;
 mod linear;
 mod recurrent;
 
