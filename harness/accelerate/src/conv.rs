@@ -36,8 +36,6 @@ const SPARSE_FROM: f64 = 0.3;
 /// Blocks are tried where at most this share of them has anything in it.
 const BLOCKS_UP_TO: f64 = 0.75;
 
-
-
 fn convolution(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let Some(conv) = node.op_as::<Conv>() else { return Ok(None) };
     let fact = model.outlet_fact(node.inputs[0])?;
