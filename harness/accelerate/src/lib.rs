@@ -64,6 +64,8 @@ pub fn accelerate(mut model: TypedModel, options: Options) -> TractResult<(Typed
         pass.carry_out(&mut context, &mut model)?;
     }
     context.weights.fill(&mut model)?;
+    // What is made of constants alone becomes one before anything else is made of it, as if they had been there from the beginning.
+    model.prop_consts()?;
     model.declutter()?;
     for pass in DECLUTTERED.into_iter().flatten() {
         pass.carry_out(&mut context, &mut model)?;

@@ -147,6 +147,7 @@ fn optimised(
             let count = || {
                 let mut typed = typed.clone();
                 weights.fill(&mut typed)?;
+                typed.prop_consts()?;
                 macs::count(&typed.into_decluttered()?)
             };
             let macs = count_macs.then(count).transpose()?;

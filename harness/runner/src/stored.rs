@@ -1,11 +1,11 @@
 //! Models whose weights stay where they are, in an ONNX file or a pack, until a layer takes them.
 //!
 //! The engine gets the graph alone, a few hundred kilobytes; in it weights are inputs, by their names. So a weight is in memory once, in the form its
-//! kernel wants, and a packed one is never dense unless tract itself is to work on it. Where the graph cannot do without the values (some operators look
-//! at them while types are worked out) they are put in after all.
+//! kernel wants, and a packed one is never dense unless tract itself is to work on it. Operators that look at the values of their constants get them
+//! in the graph.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     ops::Range,
     path::Path,
@@ -106,23 +106,15 @@ pub type InCommon = Arc<Mutex<HashMap<u64, Weak<Tensor>>>>;
 /// # Errors
 /// A pack that holds something else than a model.
 pub fn unpacked(pack: Pack<'static>, in_common: &InCommon) -> Result<Model> {
-    let pack = Arc::new(pack);
-    let mut stored: HashMap<String, (Vec<usize>, Stored)> = HashMap::new();
-    let mut small = HashMap::new();
-    for (index, tensor) in pack.tensors().iter().enumerate() {
-        let shape: Vec<usize> = tensor.shape.iter().map(|axis| *axis as usize).collect();
-        let is_large = shape.len() > 1 && tensor.dense_bytes() >= WORTH_LEAVING;
-        if is_large {
-            let (pack, of_weight, in_common) = (Arc::clone(&pack), shape.clone(), Arc::clone(in_common));
-            let read = move || packed_weight(&pack, index, &of_weight, &in_common);
-            stored.insert(tensor.name.clone(), (shape, Box::new(read)));
-        } else {
-            let values = pack.tensor(index)?.to_dense();
-            small.insert(tensor.name.clone(), values.iter().flat_map(|value| value.to_le_bytes()).collect());
-        }
-    }
     let graph = pack.without_tensors()?;
-    parse(&graph, None, stored, small)
+    let pack = Arc::new(pack);
+    let stored = pack.tensors().iter().enumerate().map(|(index, tensor)| {
+        let shape: Vec<usize> = tensor.shape.iter().map(|axis| *axis as usize).collect();
+        let (pack, of_weight, in_common) = (Arc::clone(&pack), shape.clone(), Arc::clone(in_common));
+        let read = move || packed_weight(&pack, index, &of_weight, &in_common);
+        (tensor.name.clone(), (shape, Box::new(read) as Stored))
+    });
+    parse(&graph, None, stored.collect())
 }
 
 fn packed_weight(pack: &Pack, index: usize, shape: &[usize], in_common: &InCommon) -> TractResult<Weight> {
@@ -160,7 +152,7 @@ fn of_onnx(file: Arc<File>, path: &str) -> Result<Model> {
         (name, (shape, Box::new(read) as Stored))
     });
     let folder = Path::new(path).parent().and_then(Path::to_str);
-    parse(&graph, folder, stored.collect(), HashMap::new())
+    parse(&graph, folder, stored.collect())
 }
 
 struct LargeTensor {
@@ -238,35 +230,44 @@ fn messages(file: &dyn Source, message: Range<u64>, number: u64) -> Result<Vec<R
     Ok(of_number.filter_map(bytes).collect())
 }
 
-/// The graph in which `stored` are left out, and `small` are to be put back in.
-fn parse(
-    file: &[u8],
-    folder: Option<&str>,
-    stored: HashMap<String, (Vec<usize>, Stored)>,
-    small: HashMap<String, Vec<u8>>,
-) -> Result<Model> {
+/// The graph, in which the values of `stored` are missing: of some of them for good.
+fn parse(file: &[u8], folder: Option<&str>, mut stored: HashMap<String, (Vec<usize>, Stored)>) -> Result<Model> {
     let mut proto = onnx().proto_model_for_read(&mut &*file)?;
     let graph = proto.graph.as_mut().context("it holds no graph")?;
-    let mut left_out = 0;
-    graph.initializer.retain_mut(|tensor| {
-        if let Some(values) = small.get(&tensor.name) {
-            tensor.raw_data.clone_from(values);
+    let left_out = can_be_left_out(graph, &stored);
+    let mut found = 0;
+    // Whether the tensor stays in the graph, then with its values.
+    let mut keep = |name: &str, tensor: &mut pb::TensorProto| -> Result<bool> {
+        let Some((_, read)) = stored.get(name) else { return Ok(true) };
+        found += 1;
+        if left_out.contains(name) {
+            return Ok(false);
         }
-        let is_stored = stored.contains_key(&tensor.name);
-        left_out += usize::from(is_stored);
-        !is_stored
-    });
-    graph.node.retain_mut(|node| {
+        tensor.raw_data = read()?.into_dense()?.as_bytes().to_vec();
+        Ok(true)
+    };
+    let mut initializers = Vec::new();
+    for mut tensor in std::mem::take(&mut graph.initializer) {
+        let name = tensor.name.clone();
+        if keep(&name, &mut tensor)? {
+            initializers.push(tensor);
+        }
+    }
+    graph.initializer = initializers;
+    let mut nodes = Vec::new();
+    for mut node in std::mem::take(&mut graph.node) {
         let name = node.output.first().filter(|_| node.op_type == "Constant").cloned();
-        let Some(name) = name else { return true };
-        if let (Some(values), Some(tensor)) = (small.get(&name), constant(node)) {
-            tensor.raw_data.clone_from(values);
+        let kept = match name.zip(constant(&mut node)) {
+            Some((name, tensor)) => keep(&name, tensor)?,
+            None => true,
+        };
+        if kept {
+            nodes.push(node);
         }
-        let is_stored = stored.contains_key(&name);
-        left_out += usize::from(is_stored);
-        !is_stored
-    });
-    ensure!(left_out == stored.len(), "it has {} weights, of which the graph has {left_out}", stored.len());
+    }
+    graph.node = nodes;
+    ensure!(found == stored.len(), "it has {} weights, of which the graph has {found}", stored.len());
+    stored.retain(|name, _| left_out.contains(name));
     // An older form lists constants among the inputs too.
     graph.input.retain(|input| !stored.contains_key(&input.name));
     let parsed = onnx().parse(&proto, folder)?;
@@ -282,6 +283,35 @@ fn parse(
     }
     let weights = Weights::new(stored.into_iter().map(|(name, (_, stored))| (name, stored)).collect());
     Ok(Model { graph: model, weights, names })
+}
+
+/// Those large ones of which nobody wants to know more than type and shape before a layer takes them: weights of convolutions and products, maybe
+/// transposed, and tables that are looked up in. What else has constants may want their values to work out types, or is better planned with them.
+fn can_be_left_out(graph: &pb::GraphProto, stored: &HashMap<String, (Vec<usize>, Stored)>) -> HashSet<String> {
+    // What is used within another graph is not seen here.
+    if graph.node.iter().flat_map(|node| &node.attribute).any(|attribute| attribute.g.is_some()) {
+        return HashSet::new();
+    }
+    let mut uses: HashMap<&str, Vec<(&pb::NodeProto, usize)>> = HashMap::new();
+    for node in &graph.node {
+        for (place, input) in node.input.iter().enumerate() {
+            uses.entry(input).or_default().push((node, place));
+        }
+    }
+    let uses = |name: &str| uses.get(name).map(Vec::as_slice).unwrap_or_default();
+    let takes = |(node, place): &(&pb::NodeProto, usize)| match (&*node.op_type, place) {
+        ("Conv", 1) | ("MatMul" | "Gemm", 0 | 1) => true,
+        _ => false,
+    };
+    let fits = |use_: &(&pb::NodeProto, usize)| match (&*use_.0.op_type, use_.1) {
+        ("Gather", 0) => true,
+        ("Transpose", 0) => use_.0.output.iter().all(|output| uses(output).iter().all(takes)),
+        _ => takes(use_),
+    };
+    let is_output = |name: &str| graph.output.iter().any(|output| output.name == name);
+    let is_large = |shape: &[usize]| shape.len() > 1 && 4 * shape.iter().product::<usize>() as u64 >= WORTH_LEAVING;
+    let names = stored.iter().filter(|(name, (shape, _))| is_large(shape) && !is_output(name));
+    names.map(|(name, _)| name.clone()).filter(|name| uses(name).iter().all(fits)).collect()
 }
 
 fn constant(node: &mut pb::NodeProto) -> Option<&mut pb::TensorProto> {
