@@ -9,6 +9,7 @@ mod host;
 mod models;
 mod ops;
 mod packed;
+mod peers;
 mod pruning;
 mod reports;
 mod runners;

@@ -75,10 +75,16 @@ impl Shelf {
     }
 
     pub fn start(&self, args: &[&str]) -> Running {
+        self.start_with(args, &[])
+    }
+
+    /// With these variables besides.
+    pub fn start_with(&self, args: &[&str], environment: &[(&str, &str)]) -> Running {
         let program = env::var_os("ESPALIER_XTASK");
         let program = program.expect("`ESPALIER_XTASK` is not set: these tests are run by `cargo xtask test`");
         let mut command = Command::new(program);
         command.args(args).current_dir(self.folder.path()).env("ESPALIER_ROOT", self.folder.path());
+        command.envs(environment.iter().copied());
         Running::start(command)
     }
 

@@ -287,7 +287,7 @@ impl Bench<'_> {
             .iter()
             .enumerate()
             .map(|(round, runner)| PlannedJob {
-                case: Case { model: model.name.clone(), ratio: variant.ratio, device: device.clone() },
+                case: Case::new(&model.name, variant.ratio, &device),
                 mode: Mode::Time,
                 round: round as u32,
                 runner: *runner,

@@ -13,12 +13,14 @@ mod history;
 mod inspect;
 mod nightly;
 mod pack;
+mod peers;
 mod progress;
 mod provenance;
 mod prune;
 mod pruning;
 mod recipe_flags;
 mod report;
+mod results;
 mod run_file;
 mod runners;
 mod samples;
@@ -73,6 +75,8 @@ enum Command {
     Nightly(nightly::Flags),
     /// Print the table of an earlier run again
     Report(report::Flags),
+    /// Write the results page out of stored runs
+    Results(results::Flags),
     /// Show the gate's nights one after another, and where a level changed
     History(history::Flags),
     /// Answer for a change that `history` shows
@@ -108,6 +112,7 @@ fn main() -> ExitCode {
         Command::Gate(flags) => gate::run(flags),
         Command::Nightly(flags) => nightly::run(flags),
         Command::Report(flags) => report::run(flags),
+        Command::Results(flags) => results::run(flags),
         Command::History(flags) => history::run(flags),
         Command::AcceptChange(flags) => accept_change::run(flags),
         Command::Check => check::run(),

@@ -62,21 +62,31 @@ pub fn find(root: &Path, wanted: Option<&str>) -> Result<PathBuf> {
     })
 }
 
-/// The newest of a folder's `.jsonl` files whose name begins so; or the file itself.
-pub fn find_in(folder: &Path, wanted: Option<&str>) -> Result<PathBuf> {
-    if let Some(path) = wanted.map(Path::new).filter(|path| path.is_file()) {
-        return Ok(path.to_owned());
-    }
-    let mut found: Vec<PathBuf> = match std::fs::read_dir(folder) {
-        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
-        Err(_) => Vec::new(),
-    };
-    let prefix = wanted.unwrap_or_default();
+/// Every run there is, the oldest first.
+pub fn all(root: &Path) -> Result<Vec<PathBuf>> {
+    let found = named(&folder(root), "");
+    if found.is_empty() { Err(usage("there is no earlier run: `cargo xtask bench` makes one")) } else { Ok(found) }
+}
+
+/// A folder's `.jsonl` files whose name begins so, the oldest first.
+fn named(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).map(|entries| entries.flatten().map(|entry| entry.path()).collect());
+    let mut found: Vec<PathBuf> = entries.unwrap_or_default();
     found.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.ends_with(".jsonl") && name.starts_with(prefix)
     });
     found.sort();
+    found
+}
+
+/// The newest of a folder's `.jsonl` files whose name begins so; or the file itself.
+pub fn find_in(folder: &Path, wanted: Option<&str>) -> Result<PathBuf> {
+    if let Some(path) = wanted.map(Path::new).filter(|path| path.is_file()) {
+        return Ok(path.to_owned());
+    }
+    let prefix = wanted.unwrap_or_default();
+    let mut found = named(folder, prefix);
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     found.pop().ok_or_else(|| usage(format!("there is no `{prefix}`: give a file, or an id as in `reports/{name}/`")))
 }

@@ -85,7 +85,12 @@ impl Builds<'_> {
         let artifact = build::build(&self.context.cache, &self.context.sources, target, layout, watch)?;
         task.done();
         let Artifact { path, sha256, bytes, builder, elf, .. } = artifact;
-        Ok(Runner { file: BlobFile { sha256, path, bytes, executable: true }, elf: Some(elf), builder })
+        Ok(Runner {
+            file: BlobFile { sha256, path, bytes, executable: true },
+            elf: Some(elf),
+            interpreter: Vec::new(),
+            builder,
+        })
     }
 }
 
@@ -95,6 +100,7 @@ fn given_runner(cache: &Cache, path: &Path) -> Result<Runner> {
     Ok(Runner {
         file: BlobFile { sha256: blob.sha256, path: blob.path, bytes: blob.bytes, executable: true },
         elf: elf::read(&content).ok(),
+        interpreter: Vec::new(),
         builder: format!("given as `{}`", path.display()),
     })
 }

@@ -118,13 +118,13 @@ impl Sessions<'_> {
                     || format!("round {}", job.round + 1),
                     |trial| format!("block {} ({:?})", trial.block + 1, trial.arm),
                 );
-                task.now(&format!("{} {}@{} {place}", job.mode.name(), job.case.model, job.case.ratio));
+                task.now(&format!("{} {} {place}", job.mode.name(), job.case.variant()));
             }
             Event::Record(record) => {
                 task.step();
                 if let Outcome::Failed(failure) = &record.outcome {
                     let Record { case, mode, .. } = &**record;
-                    let what = format!("{} {}@{}", mode.name(), case.model, case.ratio);
+                    let what = format!("{} {}", mode.name(), case.variant());
                     self.progress.say(&format!("{name}: {what}: {}", failure.message));
                 }
             }

@@ -13,18 +13,21 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use espalier_bench::{build_plan::Layout, command::CommandLine, exit::ExitStatus, inventory::Target};
+use espalier_bench::{build_plan::Layout, exit::ExitStatus, inventory::Target};
 use espalier_fleet::{
     apt,
     boards::{self, Board, BoardKind, Options},
     build,
+    cache::Cache,
     cancel::Cancel,
-    process::{self, Watch},
+    process::Watch,
+    python::Environment,
     toolchain,
 };
 
 use crate::{
     context::{Context, usage},
+    peers,
     progress::{Progress, stop_on_signal},
     ssh_feature::{self, cargo},
 };
@@ -128,7 +131,7 @@ impl Suite {
 
         let (cache, asked) = (self.context.cache.clone(), cancel.clone());
         let waiting = std::thread::spawn(move || {
-            let python = prepare_python(&cache.root, &asked);
+            let python = prepare_python(&cache, &asked);
             let boards: Vec<(BoardKind, Result<Board>)> = BoardKind::ALL
                 .iter()
                 .map(|kind| {
@@ -366,21 +369,11 @@ fn is_noise(line: &str) -> bool {
 }
 
 /// An environment with onnxruntime in it, the independent engine that accuracies are compared with; the path of its interpreter.
-fn prepare_python(cache: &Path, cancel: &Cancel) -> Result<PathBuf> {
-    let folder = cache.join("tests/python");
-    let python = folder.join("bin/python");
-    let call = |program: &Path| CommandLine::new(program.to_string_lossy());
-    let works = || process::ask(&call(&python).args(["-c", "import onnx, onnxruntime, numpy"])).is_some();
-    if works() {
-        return Ok(python);
-    }
-    let watch = Watch { cancel, progress: &|_| () };
-    let venv = call(Path::new("python3")).args(["-m", "venv", "--clear"]).arg(folder.to_string_lossy());
-    process::run(&venv, None, watch)?;
-    let packages = ["-m", "pip", "install", "--quiet", "onnx", "onnxruntime", "numpy"];
-    process::run(&call(&python).args(packages), None, watch)?;
-    if !works() {
-        bail!("onnxruntime was installed but cannot be imported");
-    }
-    Ok(python)
+fn prepare_python(cache: &Cache, cancel: &Cancel) -> Result<PathBuf> {
+    let environment = Environment {
+        folder: "tests/python",
+        packages: &["onnx", peers::ONNXRUNTIME, "numpy"],
+        modules: "onnx, onnxruntime, numpy",
+    };
+    environment.interpreter(cache, Watch { cancel, progress: &|_| () })
 }

@@ -16,7 +16,10 @@ use espalier_fleet::{
 };
 use espalier_protocol::tensor;
 use espalier_prune::{Amount, Bytes, Inspection, tune::Watch};
-use espalier_weights::{Form, Layout, Values, pack::Choice};
+use espalier_weights::{
+    Form, Layout, Values,
+    pack::{Choice, Pack, is_pack},
+};
 
 use crate::{
     context::{Context, usage},
@@ -167,6 +170,7 @@ impl Maker<'_> {
             removed_units: Some(manifest.removed_units),
             parameters_left: manifest.structure.map(|report| report.parameters_left),
             packed,
+            unpacked: None,
         };
         std::fs::write(&note, serde_json::to_vec(&info)?)
             .with_context(|| format!("cannot write `{}`", note.display()))?;
@@ -205,6 +209,26 @@ impl Maker<'_> {
         };
         Ok(Material { calibration: read("calibration set", calibration)?, train: read("training set", train)?, dense })
     }
+}
+
+/// Puts beside every pack the ONNX file in it, for engines that read no packs.
+pub fn unpack(cache: &Cache, prepared: &mut [Prepared]) -> Result<()> {
+    for Prepared { info, files } in prepared {
+        for variant in &mut info.variants {
+            let Some(pushed) = files.iter().find(|file| file.sha256 == variant.sha256) else { continue };
+            let bytes =
+                std::fs::read(&pushed.path).with_context(|| format!("cannot read `{}`", pushed.path.display()))?;
+            if !is_pack(&bytes) {
+                continue;
+            }
+            let unpacked = Pack::open(&bytes).and_then(|pack| pack.unpack());
+            let unpacked = unpacked.with_context(|| format!("model `{}` at ratio {}", info.name, variant.ratio))?;
+            let blob = blob::put_bytes(cache, &unpacked)?;
+            variant.unpacked = Some(blob.sha256.clone());
+            files.push(file(blob));
+        }
+    }
+    Ok(())
 }
 
 /// Beyond that packing takes longer than anybody wants to wait for two columns; `cargo xtask pack` does it.

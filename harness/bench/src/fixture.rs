@@ -3,11 +3,16 @@
 //! On `local` dense takes 1.00 ms and ratio 0.5 takes 0.80 ms exactly (geometric means over the rounds), ratio 0.9 never ran for times. Ratio 0.5 loses
 //! 3 samples of 200 and wins 1. `virt-riscv64` is emulated, ten times slower, and says hostile things.
 
-use espalier_protocol::{BoardState, Hello, Loaded, Macs, Memory, Mode, Predictions};
+use espalier_protocol::{
+    BoardState, CandidateTime, Hello, LayerKernel, LayerTime, Loaded, Macs, Memory, Mode, Predictions,
+};
 
-use crate::record::{
-    Case, DeviceInfo, Entry, FORMAT, Failure, FailureStage, Measurement, MeasuringProtocol, ModelInfo, Outcome,
-    PackedInfo, Provenance, Record, Run, RunHeader, RunnerInfo, VariantInfo,
+use crate::{
+    engine::{self, Engine},
+    record::{
+        Case, DeviceInfo, Entry, FORMAT, Failure, FailureStage, Measurement, MeasuringProtocol, ModelInfo, Outcome,
+        PackedInfo, PeerInfo, Provenance, Record, Run, RunHeader, RunnerInfo, VariantInfo,
+    },
 };
 
 pub const RATIOS: [f64; 3] = [0.0, 0.5, 0.9];
@@ -24,7 +29,7 @@ pub fn run() -> Run {
     let mut records = Vec::new();
     for device in ["local", "virt-riscv64"] {
         for (variant, ratio) in RATIOS.into_iter().enumerate() {
-            let case = Case { model: "digits-cnn".into(), ratio, device: device.into() };
+            let case = Case::new("digits-cnn", ratio, device);
             let mut push = |mode: Mode, round: u32, outcome: Outcome| {
                 let sequence = records.len() as u32;
                 let (start_ms, wall_ms) = (u64::from(sequence) * 100, 90);
@@ -64,6 +69,98 @@ pub fn run() -> Run {
     Run { header: header(), records }
 }
 
+/// The same on `local` alone, with peers: plain tract takes twice as long at every ratio, onnxruntime one and a half times; the latter is of another opinion
+/// on one sample of ratio 0.5. Layers are told of dense and of ratio 0.5.
+pub fn run_with_peers() -> Run {
+    let mut run = run();
+    run.header.devices.truncate(1);
+    run.header.protocol.profile = true;
+    run.header.engines = Engine::ALL.to_vec();
+    run.header.peers = vec![PeerInfo {
+        engine: Engine::Onnxruntime,
+        sha256: "99aabbcc".into(),
+        versions: "onnxruntime 1.32.0, numpy 2.4.0, Python 3.11.7".into(),
+    }];
+    let usual: Vec<Record> = run.records.into_iter().filter(|record| record.case.device == "local").collect();
+    run.records = Vec::new();
+    for (engine, factor, name) in [
+        (Engine::Espalier, 1.0, "espalier 0.1.0 (tract 0.23.9)"),
+        (Engine::Tract, 2.0, "tract 0.23.9"),
+        (Engine::Onnxruntime, 1.5, "onnxruntime 1.32.0"),
+    ] {
+        for record in &usual {
+            let mut record = record.clone();
+            record.case.engine = engine;
+            if let Outcome::Measured(said) = &mut record.outcome {
+                said.hello.engine = name.into();
+                said.timed_ns.iter_mut().for_each(|ns| *ns = (*ns as f64 * factor).round() as u64);
+                if engine == Engine::Onnxruntime {
+                    as_onnxruntime(said, record.case.ratio);
+                }
+                if engine == Engine::Espalier {
+                    said.kernels = kernels(record.case.ratio);
+                }
+            }
+            run.records.push(record);
+        }
+    }
+    for ratio in [0.0, 0.5] {
+        let mut record = usual[0].clone();
+        (record.case.ratio, record.mode) = (ratio, Mode::Profile);
+        record.outcome = measured("local", |said| said.profile = profile(ratio));
+        run.records.push(record);
+    }
+    run
+}
+
+fn as_onnxruntime(said: &mut Measurement, ratio: f64) {
+    said.loaded.macs = None;
+    if let Some(memory) = &mut said.memory {
+        memory.peak_allocated = 0;
+    }
+    let Some(predictions) = &mut said.predictions else { return };
+    predictions.values.iter_mut().flatten().filter(|value| **value > 0.0).for_each(|value| *value += f32::EPSILON);
+    if ratio == 0.5 {
+        predictions.classes[100] += 1;
+    }
+}
+
+fn kernels(ratio: f64) -> Vec<LayerKernel> {
+    let layer = |name: &str, op: &str, kernel: &str| LayerKernel {
+        name: name.into(),
+        op: op.into(),
+        kernel: kernel.into(),
+        candidates: vec![CandidateTime { kernel: kernel.into(), ns: 1000 }],
+        cached: false,
+        note: None,
+    };
+    let pruned = if ratio > 0.0 { "block 4x1" } else { "dense" };
+    vec![layer("conv1", "conv 3x3", "dense"), layer("conv2", "conv 1x1", pruned), layer("fc", "matmul", pruned)]
+}
+
+fn profile(ratio: f64) -> Vec<LayerTime> {
+    let layer = |name: &str, op: &str, kernel: &str, median_ns: u64| LayerTime {
+        name: name.into(),
+        op: op.into(),
+        kernel: kernel.into(),
+        calls: 1,
+        median_ns,
+    };
+    let pruned = ratio > 0.0;
+    let (kernel, part) = if pruned { ("block 4x1", 4) } else { ("dense", 1) };
+    let mut layers = vec![
+        layer("conv1", "conv 3x3", "dense", 200_000),
+        layer("conv2", "conv 1x1", kernel, 600_000 / part),
+        layer("fc|\u{1b}", "matmul", kernel, 199_000 / part),
+        layer("flatten", "reshape", "tract", 1_000),
+    ];
+    // Only one of them has it.
+    if pruned {
+        layers.push(layer("softmax", "softmax", "tract", 60_000));
+    }
+    layers
+}
+
 /// The run's file.
 pub fn lines(run: &Run) -> String {
     let header = Entry::Header(Box::new(run.header.clone()));
@@ -90,6 +187,7 @@ pub fn header() -> RunHeader {
         target: triple.split('-').next().unwrap().into(),
         triple: triple.into(),
         emulated,
+        threads: 1,
         runner: Some(RunnerInfo {
             sha256: "1a2b3c4d5e6f".into(),
             bytes: 4_299_161,
@@ -107,7 +205,7 @@ pub fn header() -> RunHeader {
             command: vec!["cargo".into(), "xtask".into(), "bench".into()],
         },
         shapes: Vec::new(),
-        protocol: MeasuringProtocol { runs: ROUNDS, warmup: 20, iterations: 100, min_time_ms: 500 },
+        protocol: MeasuringProtocol { runs: ROUNDS, warmup: 20, iterations: 100, min_time_ms: 500, profile: false },
         models: vec![ModelInfo {
             name: "digits-cnn".into(),
             source: "digits-cnn/dense.onnx".into(),
@@ -122,6 +220,8 @@ pub fn header() -> RunHeader {
             device("local", "x86_64-unknown-linux-gnu", false),
             device("virt-riscv64", "riscv64gc-unknown-linux-gnu", true),
         ],
+        engines: engine::usual(),
+        peers: Vec::new(),
         reference_device: Some("local".into()),
     }
 }

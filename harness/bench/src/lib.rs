@@ -6,6 +6,7 @@
 pub mod build_plan;
 pub mod command;
 pub mod conversation;
+pub mod engine;
 pub mod exit;
 pub mod export;
 pub mod gate;
@@ -16,6 +17,7 @@ pub mod message;
 pub mod metric;
 pub mod plan;
 pub mod record;
+pub mod results;
 pub mod runner_sources;
 pub mod sanitise;
 pub mod sheet;

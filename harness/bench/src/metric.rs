@@ -80,10 +80,13 @@ pub enum Metric {
     PeakRss,
     PeakAllocated,
     Accuracy,
+    /// How many times as fast as the dense variant by another engine.
+    VsTract,
+    VsOnnxruntime,
 }
 
 impl Metric {
-    pub const ALL: [Metric; 15] = [
+    pub const ALL: [Metric; 17] = [
         Metric::WeightsKept,
         Metric::MacsExecuted,
         Metric::MacsNonzero,
@@ -99,6 +102,8 @@ impl Metric {
         Metric::PeakRss,
         Metric::PeakAllocated,
         Metric::Accuracy,
+        Metric::VsTract,
+        Metric::VsOnnxruntime,
     ];
 
     /// In lower case with dashes; exports use it as a key.
@@ -119,6 +124,8 @@ impl Metric {
             Metric::PeakRss => "peak-rss",
             Metric::PeakAllocated => "peak-allocated",
             Metric::Accuracy => "accuracy",
+            Metric::VsTract => "vs-tract",
+            Metric::VsOnnxruntime => "vs-onnxruntime",
         }
     }
 
@@ -129,13 +136,13 @@ impl Metric {
                 Unit::Bytes
             }
             Metric::Load | Metric::First | Metric::P50 | Metric::P90 | Metric::P99 => Unit::Nanoseconds,
-            Metric::SpeedUp => Unit::Times,
+            Metric::SpeedUp | Metric::VsTract | Metric::VsOnnxruntime => Unit::Times,
             Metric::Accuracy => Unit::Fraction,
         }
     }
 
     pub fn smaller_is_better(self) -> bool {
-        !matches!(self, Metric::SpeedUp | Metric::Accuracy)
+        !matches!(self, Metric::SpeedUp | Metric::Accuracy | Metric::VsTract | Metric::VsOnnxruntime)
     }
 }
 

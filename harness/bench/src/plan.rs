@@ -1,7 +1,7 @@
 //! Which invocations a device carries out, and in what order.
 //!
-//! Scores come first (a variant that does not run is found out in seconds), then memory, then times. Times are interleaved: every round runs each
-//! variant once, forwards and backwards in turn, so that a drift of the board hits all alike. With `--resume` what was already measured is left out;
+//! Scores come first (a variant that does not run is found out in seconds), then memory, then times, then profiles where they are wanted. Times are
+//! interleaved: every round runs each variant once by each engine, forwards and backwards in turn, so that a drift of the board hits all alike. With `--resume` what was already measured is left out;
 //! what is left keeps its order.
 
 use std::collections::{HashSet, VecDeque};
@@ -10,8 +10,11 @@ use espalier_protocol::{Job, Mode};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    engine::Engine,
     inventory::Device,
-    record::{Case, Failure, FailureStage, MeasuringProtocol, ModelInfo, Outcome, Record, Trial, VariantInfo},
+    record::{
+        Case, Failure, FailureStage, MeasuringProtocol, ModelInfo, Outcome, Record, RunHeader, Trial, VariantInfo,
+    },
 };
 
 /// One invocation to come. The files are named by content; where they are on the board is known after the push.
@@ -20,7 +23,7 @@ pub struct PlannedJob {
     pub case: Case,
     pub mode: Mode,
     pub round: u32,
-    /// Which of the device's runners: the first is 0.
+    /// Which of the device's programs: the first is 0.
     pub runner: usize,
     /// SHA-256 of the variant's ONNX file.
     pub model: String,
@@ -70,12 +73,12 @@ pub trait Script: Send {
     fn is_timed(&self) -> bool;
 }
 
-/// A list of jobs in its order. A variant that does not run at all is not tried again ten times; one that was cut off may have been unlucky.
+/// A list of jobs in its order. A variant that an engine does not run at all is not tried again ten times; one that was cut off may have been unlucky.
 #[derive(Clone, Debug, Default)]
 pub struct InOrder {
     jobs: VecDeque<PlannedJob>,
-    hopeless: HashSet<(String, u64)>,
-    current: Option<(String, u64)>,
+    hopeless: HashSet<(String, u64, Engine)>,
+    current: Option<(String, u64, Engine)>,
 }
 
 impl InOrder {
@@ -92,7 +95,7 @@ impl Script for InOrder {
             self.hopeless.extend(self.current.take());
         }
         while let Some(job) = self.jobs.pop_front() {
-            let variant = (job.model.clone(), job.case.ratio.to_bits());
+            let variant = (job.model.clone(), job.case.ratio.to_bits(), job.case.engine);
             if !self.hopeless.contains(&variant) {
                 self.current = Some(variant);
                 return Some(job);
@@ -112,48 +115,81 @@ impl Script for InOrder {
     }
 }
 
-/// Every job of one device.
-pub fn jobs(
-    device: &Device,
-    models: &[ModelInfo],
-    shapes: &[String],
-    protocol: &MeasuringProtocol,
-    done: &[Record],
-) -> Vec<PlannedJob> {
-    let measured: HashSet<(&str, u64, Mode, u32)> = done
-        .iter()
-        .filter(|record| record.case.device == device.name && matches!(record.outcome, Outcome::Measured(_)))
-        .map(|record| (record.case.model.as_str(), record.case.ratio.to_bits(), record.mode, record.round))
-        .collect();
-    let variants: Vec<(&ModelInfo, &VariantInfo)> =
-        models.iter().flat_map(|model| model.variants.iter().map(move |variant| (model, variant))).collect();
-    let mut jobs = Vec::new();
-    for mode in [Mode::Score, Mode::Memory, Mode::Time] {
-        for round in 0..protocol.rounds(mode) {
-            let mut order = variants.clone();
-            if round % 2 == 1 {
-                order.reverse();
+/// What a run is to measure, on whatever device.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    pub models: &'a [ModelInfo],
+    pub engines: &'a [Engine],
+    /// Of inputs the runner makes up, as `NAME=1x128`.
+    pub shapes: &'a [String],
+    pub protocol: &'a MeasuringProtocol,
+}
+
+impl<'a> Wanted<'a> {
+    pub fn of(header: &'a RunHeader) -> Wanted<'a> {
+        let RunHeader { models, engines, shapes, protocol, .. } = header;
+        Wanted { models, engines, shapes, protocol }
+    }
+
+    /// Every job of one device that is not `done`.
+    pub fn jobs(&self, device: &Device, done: &[Record]) -> Vec<PlannedJob> {
+        let measured: HashSet<(&str, u64, Engine, Mode, u32)> = done
+            .iter()
+            .filter(|record| record.case.device == device.name && matches!(record.outcome, Outcome::Measured(_)))
+            .map(|record| (&record.case, record.mode, record.round))
+            .map(|(case, mode, round)| (case.model.as_str(), case.ratio.to_bits(), case.engine, mode, round))
+            .collect();
+        let variants = self.models.iter().flat_map(|model| model.variants.iter().map(move |variant| (model, variant)));
+        let all: Vec<(&ModelInfo, &VariantInfo, Engine)> = variants
+            .flat_map(|(model, variant)| self.engines.iter().map(move |engine| (model, variant, *engine)))
+            .collect();
+        let mut jobs = Vec::new();
+        for mode in [Mode::Score, Mode::Memory, Mode::Time, Mode::Profile] {
+            for round in 0..self.protocol.rounds(mode) {
+                let mut order = all.clone();
+                if round % 2 == 1 {
+                    order.reverse();
+                }
+                let fresh = order.into_iter().filter(|(model, variant, engine)| {
+                    !measured.contains(&(model.name.as_str(), variant.ratio.to_bits(), *engine, mode, round))
+                });
+                jobs.extend(
+                    fresh.map(|(model, variant, engine)| self.job(device, model, variant, engine, mode, round)),
+                );
             }
-            let fresh = order.into_iter().filter(|(model, variant)| {
-                !measured.contains(&(model.name.as_str(), variant.ratio.to_bits(), mode, round))
-            });
-            jobs.extend(fresh.map(|(model, variant)| PlannedJob {
-                case: Case { model: model.name.clone(), ratio: variant.ratio, device: device.name.clone() },
-                mode,
-                round,
-                runner: 0,
-                model: variant.sha256.clone(),
-                inputs: model.inputs.clone(),
-                shapes: if model.inputs.is_none() { shapes.to_vec() } else { Vec::new() },
-                effort: Effort::from(protocol),
-                padding: None,
-                slow_down_percent: None,
-                trial: None,
-            }));
+        }
+        jobs
+    }
+
+    fn job(
+        &self,
+        device: &Device,
+        model: &ModelInfo,
+        variant: &VariantInfo,
+        engine: Engine,
+        mode: Mode,
+        round: u32,
+    ) -> PlannedJob {
+        let unpacked = variant.unpacked.as_ref().filter(|_| !engine.reads_packs());
+        PlannedJob {
+            case: Case { engine, ..Case::new(&model.name, variant.ratio, &device.name) },
+            mode,
+            round,
+            runner: if engine.is_in_runner() { RUNNER } else { PEER },
+            model: unpacked.unwrap_or(&variant.sha256).clone(),
+            inputs: model.inputs.clone(),
+            shapes: if model.inputs.is_none() { self.shapes.to_vec() } else { Vec::new() },
+            effort: Effort::from(self.protocol),
+            padding: None,
+            slow_down_percent: None,
+            trial: None,
         }
     }
-    jobs
 }
+
+/// Where the runner is among a device's programs, and where onnxruntime's is.
+const RUNNER: usize = 0;
+const PEER: usize = 1;
 
 /// The runner's flags for a job, with the paths its files have on the board.
 pub fn runner_job(job: &PlannedJob, device: &Device, path: impl Fn(&str) -> String) -> Job {
@@ -166,13 +202,19 @@ pub fn runner_job(job: &PlannedJob, device: &Device, path: impl Fn(&str) -> Stri
         min_time_ms,
         cpus: device.conditions.cpus.clone(),
         slow_down_percent: job.slow_down_percent,
+        engine: match job.case.engine {
+            Engine::Tract => espalier_protocol::Engine::Tract,
+            // A program of its own has no such flag.
+            Engine::Espalier | Engine::Onnxruntime => espalier_protocol::Engine::Espalier,
+        },
+        threads: device.threads,
         ..Job::new(job.mode, path(&job.model))
     }
 }
 
-/// The words to run on the device: its prefix, the runner, the flags.
-pub fn runner_words(device: &Device, runner: &str, job: &Job) -> Vec<String> {
-    device.runner.iter().cloned().chain([runner.to_owned()]).chain(job.to_args()).collect()
+/// The words to run on the device: its prefix, the program, which may be an interpreter and its file, and the flags.
+pub fn runner_words(device: &Device, program: &[String], job: &Job) -> Vec<String> {
+    device.runner.iter().chain(program).cloned().chain(job.to_args()).collect()
 }
 
 /// The most bytes of padding: a page. A command of that and its flags is short enough for dropbear, which takes 9000 bytes.
@@ -206,6 +248,7 @@ mod tests {
             runner: vec!["nice".into()],
             emulated: false,
             in_all: true,
+            threads: 1,
             conditions: Conditions { cpus: vec![3], ..Conditions::default() },
             timeouts: Timeouts::default(),
         }
@@ -234,7 +277,14 @@ mod tests {
         }
     }
 
-    const PROTOCOL: MeasuringProtocol = MeasuringProtocol { runs: 2, warmup: 1, iterations: 5, min_time_ms: 0 };
+    const PROTOCOL: MeasuringProtocol =
+        MeasuringProtocol { runs: 2, warmup: 1, iterations: 5, min_time_ms: 0, profile: false };
+
+    fn jobs(engines: &[Engine], protocol: &MeasuringProtocol, done: &[Record]) -> Vec<PlannedJob> {
+        Wanted { models: &[model()], engines, shapes: &[], protocol }.jobs(&device(), done)
+    }
+
+    const USUAL: &[Engine] = &[Engine::Espalier];
 
     fn order(jobs: &[PlannedJob]) -> Vec<String> {
         jobs.iter().map(|job| format!("{} {} {}", job.mode.name(), job.round, job.case.ratio)).collect()
@@ -256,12 +306,60 @@ mod tests {
             "time 1 0.5",
             "time 1 0",
         ];
-        assert_eq!(order(&jobs(&device(), &[model()], &[], &PROTOCOL, &[])), expected);
+        assert_eq!(order(&jobs(USUAL, &PROTOCOL, &[])), expected);
+    }
+
+    #[test]
+    fn engines_take_turns_variant_by_variant() {
+        let engines = [Engine::Onnxruntime, Engine::Tract, Engine::Espalier];
+        let protocol = MeasuringProtocol { runs: 2, profile: true, ..PROTOCOL };
+        let all = jobs(&engines, &protocol, &[]);
+        let of = |mode: Mode, round: u32| -> Vec<String> {
+            let in_round = all.iter().filter(|job| (job.mode, job.round) == (mode, round));
+            in_round.map(|job| format!("{} {}", job.case.ratio, job.case.engine.name())).collect()
+        };
+        let forth = of(Mode::Time, 0);
+        let expected = ["0 onnxruntime", "0 tract", "0 espalier", "0.5 onnxruntime", "0.5 tract", "0.5 espalier"];
+        assert_eq!(forth[..6], expected);
+        assert_eq!(of(Mode::Time, 1), forth.iter().rev().cloned().collect::<Vec<_>>());
+        assert_eq!((of(Mode::Profile, 0), all.len()), (forth, 9 * 5));
+    }
+
+    /// What came back of one engine is not what another is to do.
+    #[test]
+    fn an_engine_has_its_own_jobs_words_and_files() {
+        let mut model = model();
+        model.variants[1].unpacked = Some("sha-onnx".into());
+        let engines = [Engine::Espalier, Engine::Tract, Engine::Onnxruntime];
+        let wanted = Wanted { models: &[model], engines: &engines, shapes: &[], protocol: &PROTOCOL };
+        let all = wanted.jobs(&device(), &[]);
+        let half: Vec<&PlannedJob> =
+            all.iter().filter(|job| job.case.ratio == 0.5 && job.mode == Mode::Score).collect();
+        assert_eq!(half.iter().map(|job| job.runner).collect::<Vec<_>>(), [0, 0, 1]);
+        assert_eq!(half.iter().map(|job| &*job.model).collect::<Vec<_>>(), ["sha-0.5", "sha-0.5", "sha-onnx"]);
+        let device = Device { threads: 2, ..device() };
+        let words = |job: &PlannedJob| runner_job(job, &device, str::to_owned).to_args().join(" ");
+        assert!(words(half[1]).ends_with(" --cpus 3 --engine tract --threads 2"), "{}", words(half[1]));
+        assert!([0, 2].into_iter().all(|index| !words(half[index]).contains("--engine")));
+
+        let done = [Record {
+            case: half[2].case.clone(),
+            mode: Mode::Score,
+            round: 0,
+            sequence: 0,
+            start_ms: 0,
+            wall_ms: 0,
+            trial: None,
+            outcome: crate::record::tests_support::measured(),
+        }];
+        let left = wanted.jobs(&device, &done);
+        assert_eq!(left.len(), all.len() - 1);
+        assert!(left.contains(half[0]) && left.contains(half[1]) && !left.contains(half[2]));
     }
 
     #[test]
     fn only_what_was_measured_is_left_out_on_resume() {
-        let all = jobs(&device(), &[model()], &[], &PROTOCOL, &[]);
+        let all = jobs(USUAL, &PROTOCOL, &[]);
         let record = |job: &PlannedJob, outcome: Outcome| Record {
             case: job.case.clone(),
             mode: job.mode,
@@ -278,12 +376,12 @@ mod tests {
         let done = [record(&all[0], failed), measured];
         let mut expected = order(&all);
         expected.remove(1);
-        assert_eq!(order(&jobs(&device(), &[model()], &[], &PROTOCOL, &done)), expected);
+        assert_eq!(order(&jobs(USUAL, &PROTOCOL, &done)), expected);
     }
 
     #[test]
     fn a_variant_that_does_not_run_is_left_out_from_then_on() {
-        let all = jobs(&device(), &[model()], &[], &PROTOCOL, &[]);
+        let all = jobs(USUAL, &PROTOCOL, &[]);
         let mut script = InOrder::new(all.clone());
         assert_eq!((script.length(), script.is_timed()), (12, true));
         let mut carried_out = Vec::new();
@@ -308,19 +406,19 @@ mod tests {
 
     #[test]
     fn the_words_that_run() {
-        let job = &jobs(&device(), &[model()], &[], &PROTOCOL, &[])[0];
+        let job = &jobs(USUAL, &PROTOCOL, &[])[0];
         let job = runner_job(job, &device(), |sha| format!("/b/{sha}"));
         assert_eq!(
-            runner_words(&device(), "/b/run", &job).join(" "),
+            runner_words(&device(), &["/b/run".to_owned()], &job).join(" "),
             "nice /b/run score --model /b/sha-0 --inputs /b/sha-x --warmup 1 --iterations 5 --min-time-ms 0 --cpus 3"
         );
     }
 
     #[test]
     fn padding_goes_before_the_devices_own_prefix() {
-        let job = &jobs(&device(), &[model()], &[], &PROTOCOL, &[])[0];
+        let job = &jobs(USUAL, &PROTOCOL, &[])[0];
         let job = runner_job(job, &device(), |sha| format!("/b/{sha}"));
-        let words = runner_words(&device(), "/b/run", &job);
+        let words = runner_words(&device(), &["/b/run".to_owned()], &job);
         let padded = padded_words(words.clone(), 3);
         assert_eq!(padded[..4], ["env", "ESPALIER_PAD=xxx", "nice", "/b/run"]);
         assert_eq!(padded[2..], words);

@@ -6,7 +6,10 @@ use std::{collections::HashSet, fmt};
 use espalier_protocol::{BoardState, Hello, LayerKernel, LayerTime, Loaded, Memory, Mode, Predictions, Switched};
 use serde::{Deserialize, Serialize};
 
-use crate::gate::{Arm, Role};
+use crate::{
+    engine::{self, Engine},
+    gate::{Arm, Role},
+};
 
 /// Raised when a stored field changes its meaning.
 pub const FORMAT: u32 = 1;
@@ -36,6 +39,12 @@ pub struct RunHeader {
     pub models: Vec<ModelInfo>,
     /// By `device`; in the order they were asked for.
     pub devices: Vec<DeviceInfo>,
+    /// What ran the models, in the order it was asked for.
+    #[serde(default = "engine::usual", skip_serializing_if = "engine::are_usual")]
+    pub engines: Vec<Engine>,
+    /// The programs of those that are not the runner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<PeerInfo>,
     /// The device whose predictions the others' are compared with: the host, where it takes part.
     pub reference_device: Option<String>,
 }
@@ -57,6 +66,9 @@ pub struct MeasuringProtocol {
     pub warmup: u32,
     pub iterations: u32,
     pub min_time_ms: u64,
+    /// Whether the layers of each variant were timed too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub profile: bool,
 }
 
 impl MeasuringProtocol {
@@ -65,8 +77,7 @@ impl MeasuringProtocol {
         match mode {
             Mode::Time => self.runs,
             Mode::Memory | Mode::Score => 1,
-            // Not part of a run: asked for by itself.
-            Mode::Profile => 0,
+            Mode::Profile => u32::from(self.profile),
         }
     }
 }
@@ -112,6 +123,9 @@ pub struct VariantInfo {
     pub parameters_left: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packed: Option<PackedInfo>,
+    /// SHA-256 of the ONNX file in the pack, where a pack was pushed and an engine that reads none was to run it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpacked: Option<String>,
 }
 
 /// What a variant's file would take as a pack, in bytes.
@@ -131,6 +145,9 @@ pub struct DeviceInfo {
     pub triple: String,
     /// A board that is a program on this host: its times say nothing about a real one.
     pub emulated: bool,
+    /// Threads an inference may use.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub threads: u32,
     pub runner: Option<RunnerInfo>,
 }
 
@@ -143,27 +160,63 @@ pub struct RunnerInfo {
     pub builder: String,
 }
 
-/// A variant on a device: the identity of a series.
+/// The program of an engine that is not the runner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerInfo {
+    pub engine: Engine,
+    /// Of the program of ours that speaks for it, all its files together.
+    pub sha256: String,
+    /// What it runs with, e.g. `onnxruntime 1.32.0, numpy 2.4.0, Python 3.11.2`.
+    pub versions: String,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
+/// A variant on a device, run by an engine: the identity of a series.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     pub model: String,
     pub ratio: f64,
     pub device: String,
+    #[serde(default, skip_serializing_if = "Engine::is_usual")]
+    pub engine: Engine,
 }
 
 impl Case {
-    /// Reads what [`fmt::Display`] writes: `digits-cnn@0.5 on pi4`.
+    /// Run by the usual engine.
+    pub fn new(model: impl Into<String>, ratio: f64, device: impl Into<String>) -> Case {
+        Case { model: model.into(), ratio, device: device.into(), engine: Engine::default() }
+    }
+
+    /// Without the device: `digits-cnn@0.5`, `digits-cnn@0.5 by tract`.
+    pub fn variant(&self) -> String {
+        let by = if self.engine.is_usual() { String::new() } else { format!(" by {}", self.engine.name()) };
+        format!("{}@{}{by}", self.model, self.ratio)
+    }
+
+    /// Reads what [`fmt::Display`] writes: `digits-cnn@0.5 on pi4`, and `digits-cnn@0.5 on pi4 by tract` where the engine is not the usual one.
     ///
     /// # Errors
     /// Says how a case is written.
     pub fn parse(text: &str) -> Result<Case, String> {
         let parts = || {
-            let (variant, device) = text.rsplit_once(" on ")?;
+            let (variant, place) = text.rsplit_once(" on ")?;
+            let (device, engine) = match place.split_once(" by ") {
+                Some((device, engine)) => (device, Engine::parse(engine).ok()?),
+                None => (place, Engine::default()),
+            };
             let (model, ratio) = variant.rsplit_once('@')?;
             let ratio: f64 = ratio.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio))?;
             let named = !model.is_empty() && !device.is_empty();
             // Minus zero is zero.
-            named.then(|| Case { model: model.to_owned(), ratio: ratio + 0.0, device: device.to_owned() })
+            named.then(|| Case { engine, ..Case::new(model, ratio + 0.0, device) })
         };
         parts().ok_or_else(|| format!("`{}` is not a case such as `digits-cnn@0.5 on pi4`", text.escape_debug()))
     }
@@ -171,7 +224,8 @@ impl Case {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{} on {}", self.model, self.ratio, self.device)
+        write!(f, "{}@{} on {}", self.model, self.ratio, self.device)?;
+        if self.engine.is_usual() { Ok(()) } else { write!(f, " by {}", self.engine.name()) }
     }
 }
 
@@ -311,7 +365,7 @@ impl Run {
         Ok(Run { header, records })
     }
 
-    /// Measurements of one mode, by case as `(model, ratio bits, device)` would be; in the order of rounds.
+    /// Measurements of one mode of a case; in the order of rounds.
     pub fn measured<'a>(&'a self, case: &'a Case, mode: Mode) -> impl Iterator<Item = (&'a Record, &'a Measurement)> {
         self.records.iter().filter(move |record| record.case == *case && record.mode == mode).filter_map(|record| {
             match &record.outcome {
@@ -330,7 +384,8 @@ impl Run {
         };
         let variants: usize = self.header.models.iter().map(|model| model.variants.len()).sum();
         let rounds: u32 = Mode::ALL.iter().map(|mode| self.header.protocol.rounds(*mode)).sum();
-        let planned = (variants * self.header.devices.len()) as u64 * u64::from(rounds);
+        let cases = variants * self.header.devices.len() * self.header.engines.len();
+        let planned = cases as u64 * u64::from(rounds);
         let (measured, failed) = (ended(true), ended(false));
         Tally { measured, failed, missing: planned.saturating_sub(measured + failed) }
     }
@@ -348,8 +403,8 @@ pub struct Tally {
 /// A job that was done again by `--resume` counts once, as it ended last.
 fn latest(records: Vec<Record>) -> Vec<Record> {
     let identity = |record: &Record| {
-        let Case { model, ratio, device } = &record.case;
-        (model.clone(), ratio.to_bits(), device.clone(), record.mode, record.round, record.trial)
+        let Case { model, ratio, device, engine } = &record.case;
+        (model.clone(), ratio.to_bits(), device.clone(), *engine, record.mode, record.round, record.trial)
     };
     let mut seen = HashSet::new();
     let mut kept: Vec<Record> = records.into_iter().rev().filter(|record| seen.insert(identity(record))).collect();
@@ -452,7 +507,7 @@ mod tests {
         for text in ["digits-cnn@0.5 on pi4", "m@0 on local", "a@b@0.955 on d-on.e"] {
             assert_eq!(Case::parse(text).unwrap().to_string(), text);
         }
-        let case = Case { model: "m".into(), ratio: 0.1 + 0.2, device: "d".into() };
+        let case = Case::new("m", 0.1 + 0.2, "d");
         assert_eq!(Case::parse(&case.to_string()), Ok(case));
         for text in ["", "m on d", "m@0.5", "m@half on d", "m@NaN on d", "m@1.5 on d", "@0.5 on d", "m@0.5 on "] {
             assert!(Case::parse(text).unwrap_err().contains("is not a case such as"), "{text}");

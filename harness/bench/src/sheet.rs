@@ -1,6 +1,9 @@
 //! The text of one table, a model on a device, before anything is known of terminals or Markdown: facts, columns with cells, notes. The one place
 //! where numbers become strings and get the units people read; every column has one unit and one number of decimals, so that cells compare.
 
+mod layers;
+pub mod peers;
+
 use espalier_protocol::{BoardState, Mode};
 
 use crate::{
@@ -63,7 +66,7 @@ pub enum Tone {
 /// Stands for "not measured", which is not zero.
 pub const MISSING: &str = "—";
 
-/// One sheet for each model on each device, in the header's order.
+/// One sheet for each model on each device, in the header's order, then those of layers where they were timed.
 pub fn sheets(run: &Run, summaries: &[CaseSummary]) -> Vec<Sheet> {
     let mut sheets = Vec::new();
     for model in &run.header.models {
@@ -74,11 +77,12 @@ pub fn sheets(run: &Run, summaries: &[CaseSummary]) -> Vec<Sheet> {
             sheets.push(Sheet {
                 title: sanitise(&format!("{} on {}", model.name, device.name)),
                 facts: facts(run, model, device),
-                columns: columns(model, &cases),
+                columns: columns(run, model, &cases),
                 notes: notes(run, model, device, &cases),
             });
         }
     }
+    sheets.extend(layers::sheets(run, summaries));
     sheets
 }
 
@@ -97,7 +101,10 @@ fn facts(run: &Run, model: &ModelInfo, device: &DeviceInfo) -> Vec<String> {
         }
         None => "no runner".to_owned(),
     });
-    facts.extend(said.map(|said| short(&said.hello.engine)));
+    facts.extend(peers::versions(run, device));
+    if device.threads > 1 {
+        facts.push(format!("{} threads", device.threads));
+    }
     let revision = header.provenance.revision.as_deref();
     facts.push(format!("espalier {}, revision {}", header.provenance.espalier, revision.unwrap_or("unknown")));
     facts.push(format!("pruned by {}", model.recipe));
@@ -110,7 +117,7 @@ fn facts(run: &Run, model: &ModelInfo, device: &DeviceInfo) -> Vec<String> {
     facts.iter().map(|fact| sanitise(fact)).collect()
 }
 
-fn board(state: &BoardState) -> Vec<String> {
+pub(crate) fn board(state: &BoardState) -> Vec<String> {
     let mut facts = Vec::new();
     facts.extend(state.cpu.as_ref().map(|cpu| format!("cpu {}", short(cpu))));
     facts.extend(state.cpus.map(|cpus| format!("{cpus} CPU{}", if cpus == 1 { "" } else { "s" })));
@@ -119,14 +126,15 @@ fn board(state: &BoardState) -> Vec<String> {
     facts
 }
 
-fn columns(model: &ModelInfo, cases: &[&CaseSummary]) -> Vec<Column> {
+fn columns(run: &Run, model: &ModelInfo, cases: &[&CaseSummary]) -> Vec<Column> {
     let latency: Vec<Metric> = vec![Metric::P50, Metric::P90, Metric::P99];
-    let mut columns = vec![
+    let mut columns: Vec<Column> = peers::matter(run).then(|| peers::engine_column(cases)).into_iter().collect();
+    columns.extend([
         ratios(cases),
         numbers("weights", " kept", 11, cases, Metric::WeightsKept, &[Metric::WeightsKept]),
         macs(cases),
         numbers("file", "", 8, cases, Metric::File, &[Metric::File]),
-    ];
+    ]);
     columns.extend(packed(cases));
     columns.extend([
         numbers("load", "", 14, cases, Metric::Load, &[Metric::Load]),
@@ -135,8 +143,9 @@ fn columns(model: &ModelInfo, cases: &[&CaseSummary]) -> Vec<Column> {
         numbers("p90", "", 15, cases, Metric::P90, &latency),
         numbers("p99", "", 7, cases, Metric::P99, &latency),
         speed_up(cases),
-        numbers("peak RSS", "", 6, cases, Metric::PeakRss, &[Metric::PeakRss]),
     ]);
+    columns.extend(peers::columns(run, cases));
+    columns.push(numbers("peak RSS", "", 6, cases, Metric::PeakRss, &[Metric::PeakRss]));
     if model.labels.is_some() {
         let percent = |case: &CaseSummary| Some(format!("{:.2}", case.accuracy?.fraction() * 100.0));
         columns.push(Column::new("accuracy", "%", 3, cells(cases, percent)));
@@ -264,20 +273,24 @@ fn notes(run: &Run, model: &ModelInfo, device: &DeviceInfo, cases: &[&CaseSummar
             let times = if failure.count == 1 { String::new() } else { format!(" ({} times)", failure.count) };
             let (mode, stage) = (failure.mode.name(), failure.stage.name());
             notes.push(format!(
-                "ratio {}: `{mode}` failed, stage {stage}: {}{times}",
-                case.case.ratio,
+                "{}: `{mode}` failed, stage {stage}: {}{times}",
+                name_of(run, case),
                 short(&failure.message)
             ));
         }
         let (measured, planned) = (case.invocation_medians.len(), case.planned_invocations);
         let explained = case.failures.iter().any(|failure| failure.mode == Mode::Time);
         if measured < planned as usize && !explained {
-            notes.push(format!("ratio {}: {measured} of {planned} timing processes were measured", case.case.ratio));
+            notes.push(format!("{}: {measured} of {planned} timing processes were measured", name_of(run, case)));
         }
     }
     notes.extend(reference(run, cases));
-    notes.extend(budget(model, cases));
-    notes.extend(zeros_are_not_faster(device, cases));
+    notes.extend(budget(model, &peers::own(run, cases)));
+    for engine in &run.header.engines {
+        let of_engine: Vec<&CaseSummary> = cases.iter().copied().filter(|case| case.case.engine == *engine).collect();
+        notes.extend(zeros_are_not_faster(run, device, &of_engine));
+    }
+    notes.extend(peers::notes(run, cases));
     if has(Trust::Noisy) {
         let percent = NOISY_LOG_SD * 100.0;
         notes.push(format!("noisy: fewer than two processes, or their medians spread by more than {percent} %"));
@@ -288,6 +301,12 @@ fn notes(run: &Run, model: &ModelInfo, device: &DeviceInfo, cases: &[&CaseSummar
         );
     }
     notes
+}
+
+/// A row, in a note.
+fn name_of(run: &Run, case: &CaseSummary) -> String {
+    let by = if peers::matter(run) { format!(" by {}", case.case.engine.name()) } else { String::new() };
+    format!("ratio {}{by}", case.case.ratio)
 }
 
 /// How the predictions compare with the reference device's, over all variants.
@@ -331,15 +350,23 @@ fn budget(model: &ModelInfo, cases: &[&CaseSummary]) -> Option<String> {
 }
 
 /// Said only where these data say it.
-fn zeros_are_not_faster(device: &DeviceInfo, cases: &[&CaseSummary]) -> Option<String> {
+fn zeros_are_not_faster(run: &Run, device: &DeviceInfo, cases: &[&CaseSummary]) -> Option<String> {
     let high: Vec<&&CaseSummary> = cases.iter().filter(|case| case.case.ratio >= 0.5).collect();
     let mut bounds = high.iter().filter_map(|case| case.speed_up?.bounds).peekable();
     bounds.peek()?;
     let all_contain_one = bounds.all(|bounds| bounds.low <= 1.0 && 1.0 <= bounds.high);
-    (all_contain_one && !device.emulated).then(|| {
-        "no speed-up is shown from ratio 0.5 on (the intervals contain 1): zeros alone do not make a dense engine faster"
-            .to_owned()
-    })
+    if !all_contain_one || device.emulated {
+        return None;
+    }
+    let first = cases.first().filter(|_| peers::matter(run));
+    let by = first.map_or_else(String::new, |first| format!(" by {}", first.case.engine.name()));
+    let has_kernels = cases.iter().any(|case| !case.kernels.is_empty());
+    let why = if has_kernels {
+        "`--profile` shows where the time goes"
+    } else {
+        "zeros alone do not make a dense engine faster"
+    };
+    Some(format!("no speed-up is shown{by} from ratio 0.5 on (the intervals contain 1): {why}"))
 }
 
 /// How the numbers of a column are shown.

@@ -3,13 +3,18 @@
 //! A statement about time rests on invocations, not on single inferences: p50 is the geometric mean of the invocations' medians with Student's t
 //! interval over them, the speed-up pairs invocations of the same round, which ran one after the other. All intervals are at 95 %.
 
+mod peers;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use espalier_protocol::{BoardState, Macs, Mode, Predictions};
+use espalier_protocol::{BoardState, LayerKernel, LayerTime, Macs, Mode, Predictions};
 use espalier_stats::{Interval, Unfit};
 use serde::{Deserialize, Serialize};
 
+pub use peers::{Against, SAME_OUTPUT};
+
 use crate::{
+    engine::Engine,
     metric::{Bounds, Bytes, Estimate, Metric, Nanoseconds},
     record::{Case, DeviceInfo, FailureStage, Measurement, ModelInfo, Outcome, Run, VariantInfo},
 };
@@ -50,8 +55,11 @@ pub struct CaseSummary {
     pub p90: Option<Estimate<Nanoseconds>>,
     /// As `p90`; `None` below [`P99_VALUES`] values.
     pub p99: Option<Estimate<Nanoseconds>>,
-    /// Time of the dense variant over this one's, same device; `None` for the dense variant itself.
+    /// Time of the dense variant over this one's, same device and engine; `None` for the dense variant itself.
     pub speed_up: Option<Estimate<f64>>,
+    /// The same against other engines of the run; empty where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub against: Vec<Against>,
     /// The highest of the memory invocations, as the kernel counts.
     pub peak_rss: Option<Bytes>,
     /// The same, as the runner's allocator counts.
@@ -64,6 +72,18 @@ pub struct CaseSummary {
     pub same_as_dense: Option<Agreement>,
     /// Against the same variant on the run's reference device; `None` for that device itself.
     pub same_as_reference: Option<Agreement>,
+    /// Against the same variant as the usual engine ran it on the same device; `None` for that engine itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_as_usual: Option<Agreement>,
+    /// What ran, in its own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_version: Option<String>,
+    /// Which kernel each layer got, as the first invocation that says it has it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<LayerKernel>,
+    /// Where the time goes, where that was asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profile: Vec<LayerTime>,
     /// `None` if there are no times.
     pub trust: Option<Trust>,
     /// Jobs that failed and were not made good by a later try.
@@ -109,6 +129,9 @@ pub struct Agreement {
     pub total: u64,
     /// Largest absolute difference of two output values; `None` where they did not travel.
     pub largest_difference: Option<f32>,
+    /// Largest magnitude of what is compared with; `None` where outputs did not travel, and in earlier exports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_value: Option<f32>,
 }
 
 /// How far the times of a case can be believed. The first that applies of `emulated`, `throttled`, `noisy`, `ok`.
@@ -146,12 +169,20 @@ pub struct CaseFailure {
     pub count: usize,
 }
 
-/// By model, then device, then variant, in the header's order.
+/// By model, then device, then engine, then variant, in the header's order.
 pub fn summarise(run: &Run) -> Vec<CaseSummary> {
     let mut summaries = Vec::new();
     for model in &run.header.models {
         for device in &run.header.devices {
-            summaries.extend(model.variants.iter().map(|variant| summarise_case(run, model, device, variant)));
+            for engine in &run.header.engines {
+                let case = |variant: &VariantInfo| Case {
+                    engine: *engine,
+                    ..Case::new(&model.name, variant.ratio, &device.name)
+                };
+                let rows =
+                    model.variants.iter().map(|variant| summarise_case(run, model, device, variant, case(variant)));
+                summaries.extend(rows);
+            }
         }
     }
     summaries
@@ -160,6 +191,10 @@ pub fn summarise(run: &Run) -> Vec<CaseSummary> {
 impl CaseSummary {
     pub fn is_dense(&self) -> bool {
         self.case.ratio == 0.0
+    }
+
+    pub fn against(&self, engine: Engine) -> Option<&Against> {
+        self.against.iter().find(|against| against.engine == engine)
     }
 
     /// Whether anything came back from the device.
@@ -187,6 +222,8 @@ impl CaseSummary {
             Metric::P90 => estimate(self.p90),
             Metric::P99 => estimate(self.p99),
             Metric::SpeedUp => self.speed_up,
+            Metric::VsTract => self.against(Engine::Tract).and_then(|against| against.dense),
+            Metric::VsOnnxruntime => self.against(Engine::Onnxruntime).and_then(|against| against.dense),
             Metric::PeakRss => bytes(self.peak_rss),
             Metric::PeakAllocated => bytes(self.peak_allocated),
             Metric::Accuracy => self.accuracy.map(|accuracy| Estimate::exact(accuracy.fraction())),
@@ -194,10 +231,11 @@ impl CaseSummary {
     }
 }
 
-fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &VariantInfo) -> CaseSummary {
-    let case = Case { model: model.name.clone(), ratio: variant.ratio, device: device.name.clone() };
+fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &VariantInfo, case: Case) -> CaseSummary {
     let dense = (variant.ratio != 0.0).then(|| Case { ratio: 0.0, ..case.clone() });
+    // The reference device runs the usual engine; others are compared with that on the device itself.
     let reference = run.header.reference_device.clone().filter(|reference| *reference != device.name);
+    let reference = reference.filter(|_| case.engine.is_usual());
     let reference = reference.map(|device| Case { device, ..case.clone() });
 
     let times = Times::of(run, &case);
@@ -225,7 +263,8 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
         p99: times.quantile(0.99).filter(|_| times.len() >= P99_VALUES),
         speed_up: dense.as_ref().and_then(|dense| speed_up(&Times::of(run, dense), &times)),
         peak_rss: memory(|memory| memory.peak_rss),
-        peak_allocated: memory(|memory| memory.peak_allocated),
+        // A program that has read a model has allocated something: 0 is "not counted".
+        peak_allocated: memory(|memory| memory.peak_allocated).filter(|bytes| bytes.0 > 0),
         accuracy: labels.zip(predictions).and_then(|(labels, predictions)| accuracy(labels, predictions)),
         change: match (labels, dense_predictions, predictions) {
             (Some(labels), Some(dense), Some(new)) => change(labels, dense, new),
@@ -235,6 +274,11 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
         same_as_reference: reference_predictions
             .zip(predictions)
             .and_then(|(reference, new)| agreement(reference, new)),
+        against: peers::against(run, &case, &times),
+        same_as_usual: peers::same_as_usual(run, &case),
+        engine_version: of_case(run, &case).next().map(|said| said.hello.engine.clone()),
+        kernels: first_said(of_case(run, &case).map(|said| &said.kernels)),
+        profile: first_said(of_case(run, &case).map(|said| &said.profile)),
         trust: trust(run, &case, device, &medians),
         failures: failures(run, &case, labels, predictions),
         invocation_medians: medians.into_iter().map(Nanoseconds).collect(),
@@ -354,7 +398,10 @@ fn agreement(base: &Predictions, new: &Predictions) -> Option<Agreement> {
     let comparable = values(base) == values(new) && base.values.iter().any(|values| !values.is_empty());
     let pairs = base.values.iter().flatten().zip(new.values.iter().flatten());
     let largest_difference = comparable.then(|| pairs.map(|(base, new)| difference(*base, *new)).fold(0.0, f32::max));
-    Some(Agreement { equal, total: base.classes.len() as u64, largest_difference })
+    let largest =
+        |values: &Predictions| values.values.iter().flatten().fold(0.0, |most: f32, value| most.max(value.abs()));
+    let largest_value = comparable.then(|| largest(base));
+    Some(Agreement { equal, total: base.classes.len() as u64, largest_difference, largest_value })
 }
 
 /// Infinite where exactly one is not a number: `max` would pass over it in silence.
@@ -388,6 +435,15 @@ pub(crate) fn runs_slow(state: &BoardState) -> bool {
         (Some("performance"), Some(now), Some(max)) => (now as f64) < FULL_FREQUENCY * max as f64,
         _ => false,
     }
+}
+
+/// Everything an engine said of a case, in the order of modes.
+fn of_case<'a>(run: &'a Run, case: &'a Case) -> impl Iterator<Item = &'a Measurement> {
+    Mode::ALL.into_iter().flat_map(|mode| run.measured(case, mode)).map(|(_, said)| said)
+}
+
+fn first_said<'a, T: Clone + 'a>(mut said: impl Iterator<Item = &'a Vec<T>>) -> Vec<T> {
+    said.find(|said| !said.is_empty()).cloned().unwrap_or_default()
 }
 
 fn failures(run: &Run, case: &Case, labels: Option<&[i64]>, predictions: Option<&Predictions>) -> Vec<CaseFailure> {
@@ -544,7 +600,8 @@ mod tests {
         let summaries = summarise(&fixture::run());
         assert!(summaries[..3].iter().all(|summary| summary.same_as_reference.is_none()));
         for summary in &summaries[3..] {
-            let expected = Agreement { equal: 200, total: 200, largest_difference: Some(f32::EPSILON) };
+            let expected =
+                Agreement { equal: 200, total: 200, largest_difference: Some(f32::EPSILON), largest_value: Some(1.0) };
             assert_eq!(summary.same_as_reference, Some(expected));
         }
     }

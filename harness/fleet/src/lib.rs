@@ -16,6 +16,7 @@ mod file_lock;
 pub mod lease;
 pub mod npz;
 pub mod process;
+pub mod python;
 pub mod session;
 pub mod store;
 pub mod toolchain;

@@ -38,6 +38,8 @@ pub struct Runner {
     pub file: BlobFile,
     /// `None` for a program that is no ELF file: whether it fits is then seen when it runs.
     pub elf: Option<ElfInfo>,
+    /// What is put before it on the command line: an interpreter and its flags, for a program that is not one of the machine's own.
+    pub interpreter: Vec<String>,
     /// What built it, e.g. `cargo, rustc 1.96.0, aarch64-linux-gnu-gcc 12.2.0`.
     pub builder: String,
 }
@@ -237,8 +239,9 @@ impl Session<'_> {
         path: &dyn Fn(&str) -> String,
     ) -> Result<Record, Failure> {
         let device = &self.work.device;
-        let runner = &self.work.runners[job.runner].file.sha256;
-        let words = plan::runner_words(device, &path(runner), &plan::runner_job(job, device, path));
+        let Runner { file, interpreter, .. } = &self.work.runners[job.runner];
+        let program: Vec<String> = interpreter.iter().cloned().chain([path(&file.sha256)]).collect();
+        let words = plan::runner_words(device, &program, &plan::runner_job(job, device, path));
         let words = match job.padding {
             Some(bytes) => plan::padded_words(words, bytes),
             None => words,

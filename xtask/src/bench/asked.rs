@@ -4,6 +4,7 @@ use std::{collections::HashSet, path::Path};
 
 use anyhow::{Context as _, Result};
 use espalier_bench::{
+    engine::Engine,
     inventory::{Budget, Device, Inventory, Model, Recipe},
     record::{MeasuringProtocol, ModelInfo, RunHeader},
 };
@@ -11,12 +12,14 @@ use espalier_bench::{
 use super::Flags;
 use crate::{
     context::{Context, usage},
-    selection,
+    peers, selection,
 };
 
 pub struct Asked {
     pub devices: Vec<Device>,
     pub models: Vec<Model>,
+    /// Each once.
+    pub engines: Vec<Engine>,
     pub protocol: MeasuringProtocol,
     /// As `NAME=1x128`.
     pub shapes: Vec<String>,
@@ -52,12 +55,19 @@ pub fn by_flags(context: &Context, flags: &Flags) -> Result<(Inventory, Asked)> 
             }
         }
     }
-    let Flags { runs, warmup, iterations, min_time, .. } = *flags;
+    let Flags { runs, warmup, iterations, min_time, profile, .. } = *flags;
     if runs == 0 || iterations == 0 {
         return Err(usage("`--runs` and `--iterations` must be at least 1: nothing would be measured"));
     }
-    let protocol = MeasuringProtocol { runs, warmup, iterations, min_time_ms: min_time };
-    Ok((inventory, Asked { devices, models, protocol, shapes: flags.shape.clone() }))
+    let mut engines: Vec<Engine> = Vec::new();
+    for engine in &flags.engine {
+        if !engines.contains(engine) {
+            engines.push(*engine);
+        }
+    }
+    peers::check(&engines, &devices)?;
+    let protocol = MeasuringProtocol { runs, warmup, iterations, min_time_ms: min_time, profile };
+    Ok((inventory, Asked { devices, models, engines, protocol, shapes: flags.shape.clone() }))
 }
 
 /// The same devices, models and numbers as an earlier run.
@@ -69,7 +79,9 @@ pub fn as_in(context: &Context, header: &RunHeader) -> Result<(Inventory, Asked)
     })?;
     let devices = selection::named(&inventory, header.devices.iter().map(|device| device.name.as_str()))?;
     let models = header.models.iter().map(|info| earlier_model(info, &inventory)).collect();
-    Ok((inventory, Asked { devices, models, protocol: header.protocol, shapes: header.shapes.clone() }))
+    peers::check(&header.engines, &devices)?;
+    let RunHeader { engines, protocol, shapes, .. } = header.clone();
+    Ok((inventory, Asked { devices, models, engines, protocol, shapes }))
 }
 
 /// An earlier run can only be finished with the very files it began with.
@@ -85,12 +97,18 @@ pub fn check_same(earlier: &RunHeader, now: &RunHeader, path: &Path) -> Result<(
             return refuse(format!("model `{}`, its eval set or its recipe has changed", was.name));
         }
     }
+    if now.peers != earlier.peers {
+        return refuse("the peers, or what they run with, have changed".to_owned());
+    }
     for (device, was) in now.devices.iter().zip(&earlier.devices) {
         let runner =
             |info: &espalier_bench::record::DeviceInfo| info.runner.as_ref().map(|runner| runner.sha256.clone());
         // A runner that could not be built then may be built now.
         if was.runner.is_some() && runner(device) != runner(was) {
             return refuse(format!("the runner for `{}` has changed", was.name));
+        }
+        if device.threads != was.threads {
+            return refuse(format!("the `threads` of `{}` have changed", was.name));
         }
     }
     Ok(())

@@ -10,10 +10,11 @@ use anyhow::Result;
 use clap::{Args, Parser, ValueEnum};
 use espalier_bench::{
     command::CommandLine,
+    engine::Engine,
     exit::ExitStatus,
     inventory::{Device, Inventory, Target, Transport},
     message::{Finished, Message},
-    plan::{self, InOrder},
+    plan::{self, InOrder, PlannedJob, Wanted},
     record::{Case, DeviceInfo, Failure, FailureStage, ModelInfo, Outcome, Record, Run, RunHeader, RunnerInfo, Tally},
 };
 use espalier_fleet::{
@@ -27,6 +28,7 @@ use espalier_protocol::Mode;
 use self::asked::Asked;
 use crate::{
     context::{Context, LOCAL, usage},
+    peers::{self, Peer},
     progress::{Progress, stop_on_signal},
     provenance,
     report::{self, Exports},
@@ -53,6 +55,12 @@ pub struct Flags {
     /// Ratios instead of the model's own; the dense variant is always measured too
     #[arg(long, value_name = "R,R,…", value_delimiter = ',', conflicts_with = "resume")]
     ratios: Vec<f64>,
+    /// What runs the models, each a group of rows: espalier (the runner), tract (the runner without kernels of its own), onnxruntime (on this host only)
+    #[arg(long, value_name = "E,E,…", value_delimiter = ',', value_parser = Engine::parse, default_value = "espalier", conflicts_with = "resume")]
+    engine: Vec<Engine>,
+    /// Also show where the time goes, layer by layer, dense against pruned
+    #[arg(long, conflicts_with = "resume")]
+    profile: bool,
     /// The shape of an input whose dimensions the model leaves open, where there is no eval set
     #[arg(long, value_name = "NAME=1x128", conflicts_with = "resume")]
     shape: Vec<String>,
@@ -133,6 +141,24 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     Bench { context, inventory, flags, asked, progress, cancel }.whole(earlier)
 }
 
+/// What a device is to do of a run.
+#[derive(Clone, Copy)]
+enum Part {
+    All,
+    /// Only what the others' predictions are compared with.
+    Reference,
+}
+
+impl Part {
+    fn jobs(self, wanted: Wanted<'_>, device: &Device, done: &[Record]) -> Vec<PlannedJob> {
+        let mut jobs = wanted.jobs(device, done);
+        if let Part::Reference = self {
+            jobs.retain(|job| job.mode == Mode::Score && job.case.engine.is_usual());
+        }
+        jobs
+    }
+}
+
 struct Bench {
     context: Context,
     inventory: Inventory,
@@ -161,7 +187,8 @@ impl Bench {
         if self.cancel.is_requested() {
             anyhow::bail!("stopped before anything was measured");
         }
-        let header = self.header(reference.as_ref(), models, &targets, &runners)?;
+        let peer = peers::prepare(&self.context, &self.asked.engines, &self.progress, &self.cancel)?;
+        let header = self.header(reference.as_ref(), models, &targets, &runners, peer.as_ref())?;
         let (mut file, header, done) = match earlier {
             Some((run, path)) => {
                 asked::check_same(&run.header, &header, &path)?;
@@ -171,9 +198,8 @@ impl Bench {
         };
         self.message(&Message::RunStarted { run: &header });
 
-        let mut work = |device: &Device, only: &[Mode]| -> Result<Option<(DeviceWork, InOrder)>> {
-            let mut jobs = plan::jobs(device, &header.models, &header.shapes, &header.protocol, &done);
-            jobs.retain(|job| only.contains(&job.mode));
+        let mut work = |device: &Device, wanted: Part| -> Result<Option<(DeviceWork, InOrder)>> {
+            let jobs = wanted.jobs(Wanted::of(&header), device, &done);
             let target =
                 targets.iter().find(|target| target.name == device.target).expect("every target was looked up");
             match (runners.of(device), jobs.first()) {
@@ -181,7 +207,7 @@ impl Bench {
                 (Ok(runner), _) => {
                     let work = DeviceWork {
                         device: device.clone(),
-                        runners: vec![runner.clone()],
+                        runners: [runner].into_iter().chain(peer.as_ref().map(|peer| &peer.program)).cloned().collect(),
                         target: target.clone(),
                         files: files.clone(),
                         owner: provenance::owner(),
@@ -198,12 +224,12 @@ impl Bench {
                 }
             }
         };
-        let mut all = |devices: Vec<&Device>, only: &[Mode]| -> Result<Vec<(DeviceWork, InOrder)>> {
-            devices.into_iter().filter_map(|device| work(device, only).transpose()).collect()
+        let mut all = |devices: Vec<&Device>, part: Part| -> Result<Vec<(DeviceWork, InOrder)>> {
+            devices.into_iter().filter_map(|device| work(device, part).transpose()).collect()
         };
         let (boards, hosts) = self.asked.devices.iter().partition(|device| device.is_board());
         let phases =
-            [all(reference.iter().collect(), &[Mode::Score])?, all(boards, &Mode::ALL)?, all(hosts, &Mode::ALL)?];
+            [all(reference.iter().collect(), Part::Reference)?, all(boards, Part::All)?, all(hosts, Part::All)?];
         let sessions =
             Sessions { progress: &self.progress, cancel: &self.cancel, jobs: self.flags.jobs, start: Instant::now() };
         let mut ended = Vec::new();
@@ -220,7 +246,10 @@ impl Bench {
 
     /// The variants of every model, and all their files.
     fn prepare_models(&self) -> Result<(Vec<ModelInfo>, Vec<BlobFile>)> {
-        let prepared = variants::prepare_all(&self.context, &self.asked.models, &self.progress)?;
+        let mut prepared = variants::prepare_all(&self.context, &self.asked.models, &self.progress)?;
+        if self.asked.engines.iter().any(|engine| !engine.reads_packs()) {
+            variants::unpack(&self.context.cache, &mut prepared)?;
+        }
         let (mut infos, mut files) = (Vec::new(), Vec::new());
         for prepared in prepared {
             infos.push(prepared.info);
@@ -244,6 +273,7 @@ impl Bench {
         models: Vec<ModelInfo>,
         targets: &[Target],
         runners: &Runners,
+        peer: Option<&Peer>,
     ) -> Result<RunHeader> {
         let (started, id) = run_file::now()?;
         let info = |device: &Device| DeviceInfo {
@@ -255,6 +285,7 @@ impl Bench {
                 .map(|target| target.triple.clone())
                 .unwrap_or_default(),
             emulated: device.emulated,
+            threads: device.threads,
             runner: runners.of(device).ok().map(|runner| RunnerInfo {
                 sha256: runner.file.sha256.clone(),
                 bytes: runner.file.bytes,
@@ -270,6 +301,8 @@ impl Bench {
             shapes: self.asked.shapes.clone(),
             models,
             devices: self.asked.devices.iter().map(info).collect(),
+            engines: self.asked.engines.clone(),
+            peers: peer.map(|peer| peer.info.clone()).into_iter().collect(),
             reference_device: reference.map_or(LOCAL, |device| &device.name).to_owned().into(),
         })
     }
@@ -331,19 +364,23 @@ impl Bench {
                 Err(error) => println!("# runner for target `{}` ({}): {error:#}", target.name, target.triple),
             }
         }
-        let Asked { devices, protocol, shapes, .. } = &self.asked;
-        let all = devices.iter().map(|device| (device, &Mode::ALL[..]));
-        for (device, modes) in all.chain(reference.iter().map(|device| (device, &[Mode::Score][..]))) {
-            let mut jobs = plan::jobs(device, models, shapes, protocol, done);
-            jobs.retain(|job| modes.contains(&job.mode));
+        let Asked { devices, protocol, shapes, engines, .. } = &self.asked;
+        let wanted = Wanted { models, engines, shapes, protocol };
+        let all = devices.iter().map(|device| (device, Part::All));
+        for (device, part) in all.chain(reference.iter().map(|device| (device, Part::Reference))) {
+            let jobs = part.jobs(wanted, device, done);
             println!("# device `{}`: {} invocations", device.name, jobs.len());
             let blob = |name: &str| match device.transport {
                 Transport::Local => self.context.cache.root.join("blobs").join(name).to_string_lossy().into_owned(),
                 Transport::Ssh(_) => format!("{}/blobs/{name}", device.workdir),
             };
             for job in jobs {
-                let job = plan::runner_job(&job, device, blob);
-                let words = plan::runner_words(device, &blob("RUNNER"), &job);
+                let program = if job.case.engine.is_in_runner() {
+                    vec![blob("RUNNER")]
+                } else {
+                    vec!["PYTHON".to_owned(), peers::PROGRAM.to_owned()]
+                };
+                let words = plan::runner_words(device, &program, &plan::runner_job(&job, device, blob));
                 println!("{}", CommandLine { env: Vec::new(), words });
             }
         }

@@ -90,7 +90,7 @@ impl Comparing<'_> {
             }
             notes.extend(judging.note);
             for variant in &model.variants {
-                let case = Case { model: model.name.clone(), ratio: variant.ratio, device: device.name.clone() };
+                let case = Case::new(&model.name, variant.ratio, &device.name);
                 let Some(base) = self.baseline.variant(&model.name, variant.ratio) else {
                     comparisons.push(not_in_baseline(case, &self.baseline.name));
                     continue;
@@ -146,7 +146,7 @@ impl Comparing<'_> {
         let what = format!("the runner for {}", known.target);
         let file = self.file(&known.sha256, &what, true)?;
         let content = std::fs::read(&file.path).with_context(|| format!("cannot read `{}`", file.path.display()))?;
-        Ok(Runner { file, elf: elf::read(&content).ok(), builder: known.builder.clone() })
+        Ok(Runner { file, elf: elf::read(&content).ok(), interpreter: Vec::new(), builder: known.builder.clone() })
     }
 
     fn stored(&self, variant: &VariantInfo, what: &str) -> Result<BlobFile> {

@@ -71,7 +71,7 @@ impl Drill {
         let variant = prepared.info.variants.first().context("the dense variant is there")?;
         let arm = ArmPlan { runner: 0, model: variant.sha256.clone(), slow_down_percent: None };
         let like = CellPlan {
-            case: Case { model: model.name.clone(), ratio: 0.0, device: device.name.clone() },
+            case: Case::new(&model.name, 0.0, &device.name),
             role: Role::Gate,
             session: 0,
             arms: [arm.clone(), arm],

@@ -390,7 +390,7 @@ fn cases_of(device: &Device, models: &[ModelInfo]) -> Vec<Planned> {
 }
 
 fn planned_size(device: &Device, model: &str, ratio: f64) -> Planned {
-    let case = Case { model: model.to_owned(), ratio, device: device.name.clone() };
+    let case = Case::new(model, ratio, &device.name);
     Planned { case, criterion: Criterion::ModelSize, role: Role::Gate }
 }
 

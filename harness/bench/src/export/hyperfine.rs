@@ -37,6 +37,14 @@ pub fn render(summaries: &[CaseSummary]) -> String {
 fn result(summary: &CaseSummary) -> Option<Result> {
     let times: Vec<f64> = summary.invocation_medians.iter().map(|Nanoseconds(ns)| ns / 1e9).collect();
     let case = &summary.case;
+    let mut parameters = BTreeMap::from([
+        ("model", case.model.clone()),
+        ("ratio", case.ratio.to_string()),
+        ("device", case.device.clone()),
+    ]);
+    if !case.engine.is_usual() {
+        parameters.insert("engine", case.engine.name().to_owned());
+    }
     Some(Result {
         command: series(case),
         mean: espalier_stats::mean(&times).ok()?,
@@ -49,10 +57,6 @@ fn result(summary: &CaseSummary) -> Option<Result> {
         // Only invocations that said `finished` were measured.
         exit_codes: vec![0; times.len()],
         times,
-        parameters: BTreeMap::from([
-            ("model", case.model.clone()),
-            ("ratio", case.ratio.to_string()),
-            ("device", case.device.clone()),
-        ]),
+        parameters,
     })
 }

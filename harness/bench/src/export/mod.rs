@@ -9,9 +9,14 @@ pub mod json;
 
 use crate::record::Case;
 
-/// Names a series: `digits-cnn/0.5/pi4`.
+/// Names a series: `digits-cnn/0.5/pi4`, and `digits-cnn/0.5/local/onnxruntime` where the engine is not the usual one, so that old series go on.
 fn series(case: &Case) -> String {
-    format!("{}/{}/{}", case.model, case.ratio, case.device)
+    let Case { model, ratio, device, engine } = case;
+    if engine.is_usual() {
+        format!("{model}/{ratio}/{device}")
+    } else {
+        format!("{model}/{ratio}/{device}/{}", engine.name())
+    }
 }
 
 /// What no number kept from being exact can break: maps of strings and numbers always encode.
@@ -77,7 +82,8 @@ mod tests {
             of_half.collect()
         };
         assert_eq!(names(&files.bigger_is_better), ["speed-up", "accuracy"]);
-        assert_eq!(names(&files.smaller_is_better).len(), Metric::ALL.len() - 2);
+        // Nothing is compared with other engines here.
+        assert_eq!(names(&files.smaller_is_better).len(), Metric::ALL.len() - 4);
         let entries = parsed(&files.smaller_is_better);
         let p50 = |series: &str| {
             let name = format!("{series} p50");
@@ -116,6 +122,37 @@ mod tests {
             "user",
         ];
         assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn other_engines_have_series_of_their_own() {
+        let run = fixture::run_with_peers();
+        let summaries = summarise(&run);
+        let document = parsed(&bencher::render(&summaries));
+        let p50 = |series: &str| document[series]["latency"]["value"].as_f64().unwrap();
+        assert!((p50("digits-cnn/0/local/onnxruntime") / p50("digits-cnn/0/local") - 1.5).abs() < 1e-5);
+        let vs = &document["digits-cnn/0.5/local"]["vs-onnxruntime"];
+        assert!((vs["value"].as_f64().unwrap() - 1.875).abs() < 1e-4 && vs["lower_value"].is_number(), "{vs}");
+        let hyperfine = parsed(&hyperfine::render(&summaries));
+        let of = |command: &str| {
+            let results = hyperfine["results"].as_array().unwrap();
+            results.iter().find(|result| result["command"] == command).unwrap()["parameters"].clone()
+        };
+        assert_eq!(of("digits-cnn/0.5/local/tract")["engine"], "tract");
+        assert_eq!(of("digits-cnn/0.5/local").get("engine"), None);
+        let bigger = action::render(&summaries).bigger_is_better;
+        assert!(
+            bigger.contains("digits-cnn/0.5/local vs-tract") && bigger.contains("/local/tract speed-up"),
+            "{bigger}"
+        );
+        let csv = csv::render(&summaries);
+        let row =
+            csv.lines().find(|line| line.starts_with("digits-cnn,local,0.5") && line.contains("onnxruntime")).unwrap();
+        assert!(row.contains(",199,200,"), "{row}");
+        let json = parsed(&json::render(&run, &summaries));
+        assert_eq!(json["run"]["peers"][0]["versions"], "onnxruntime 1.32.0, numpy 2.4.0, Python 3.11.7");
+        let cases: Vec<CaseSummary> = serde_json::from_value(json["cases"].clone()).unwrap();
+        assert_eq!(cases, summaries);
     }
 
     #[test]

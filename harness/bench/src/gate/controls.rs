@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     fn control(day: &str, role: Role, verdict: Verdict, log_ratio: f64) -> Control {
-        let case = Case { model: "m".into(), ratio: 0.5, device: "pi4".into() };
+        let case = Case::new("m", 0.5, "pi4");
         let (gate, day) = ("g".into(), day.into());
         Control { gate, day, case, criterion: Criterion::P50, role, verdict, log_ratio: Some(log_ratio) }
     }

@@ -136,7 +136,7 @@ mod tests {
 
     fn comparison(device: &str, verdict: Verdict) -> Comparison {
         Comparison {
-            case: Case { model: "m".into(), ratio: 0.5, device: device.into() },
+            case: Case::new("m", 0.5, device),
             criterion: Criterion::RunnerSize,
             role: Role::Gate,
             verdict,

@@ -7,7 +7,7 @@ use crate::{
 };
 
 pub fn case() -> Case {
-    Case { model: "digits-cnn".into(), ratio: 0.5, device: "pi4".into() }
+    Case::new("digits-cnn", 0.5, "pi4")
 }
 
 /// The `number`th night of 2026, from 0.

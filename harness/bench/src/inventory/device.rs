@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use espalier_protocol::HEARTBEAT_SECONDS;
+use espalier_protocol::{HEARTBEAT_SECONDS, Job};
 
 use super::{
     Conditions, Device, SshAddress, Timeouts, Transport,
@@ -40,8 +40,19 @@ pub fn read_device(
         runner.iter().filter_map(|word| word.parse(|text| values::filled("a word", text))).collect();
     let emulated = table.take("emulated").and_then(|value| value.flag());
     let in_all = table.take("in-all").and_then(|value| value.flag()).unwrap_or(true);
+    let threads = table.take("threads").map(|value| (value.place(), value.whole(1, Job::MOST_THREADS)));
     let conditions = table.take("conditions").and_then(|value| value.table()).map(read_conditions);
     let timeouts = table.take("timeouts").and_then(|value| value.table()).map(read_timeouts);
+    let conditions: Conditions = conditions.unwrap_or_default();
+    if let Some((place, Some(threads))) = &threads
+        && !conditions.cpus.is_empty()
+        && *threads as usize > conditions.cpus.len()
+    {
+        let listed = conditions.cpus.len();
+        place.wrong(Wrong::new(format!(
+            "{threads} threads would share what `conditions.cpus` lists ({listed}): list as many CPUs"
+        )));
+    }
     table.close();
     Device {
         name: name.to_owned(),
@@ -53,7 +64,8 @@ pub fn read_device(
         emulated: emulated.unwrap_or_else(|| runner.first().is_some_and(|program| is_emulator(program))),
         runner,
         in_all,
-        conditions: conditions.unwrap_or_default(),
+        threads: threads.and_then(|(_, threads)| threads).unwrap_or(1),
+        conditions,
         timeouts: timeouts.unwrap_or_default(),
     }
 }

@@ -64,6 +64,7 @@ description = "on the shelf"
 transport = { ssh = { host = "${BOARD_HOST}", port = 2222, user = "pi", identity = "~/.ssh/board", host-key = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU", config = "ssh.conf", known-hosts = "/etc/known" } }
 workdir = "/data/$$espalier/"
 runner = ["qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"]
+threads = 2
 [conditions]
 governor = "performance"
 cpus = [3, 0x2]
@@ -113,6 +114,7 @@ fn valid_files_mean_what_they_say() {
             runner: Vec::new(),
             emulated: false,
             in_all: true,
+            threads: 1,
             conditions: Conditions::default(),
             timeouts: Timeouts::default(),
         }
@@ -136,6 +138,7 @@ fn valid_files_mean_what_they_say() {
             runner: vec!["qemu-aarch64-static".into(), "-L".into(), "/usr/aarch64-linux-gnu".into()],
             emulated: true,
             in_all: true,
+            threads: 2,
             conditions: Conditions {
                 governor: Some("performance".into()),
                 cpus: vec![3, 2],
@@ -387,6 +390,13 @@ fn the_rest_of_a_device() {
          devices/a.toml:4:9: `conditions.cpus` must be from 0 to 1023\n\
          devices/a.toml:4:13: `conditions.cpus` must be from 0 to 1023\n\
          devices/a.toml:5:21: `conditions.max-start-celsius` must be more than 0 and at most 150\n",
+    );
+    device("threads = 0", "devices/a.toml:2:11: `threads` must be from 1 to 1024\n");
+    device("threads = 4", "");
+    device("threads = 2\n[conditions]\ncpus = [2, 3]", "");
+    device(
+        "threads = 3\n[conditions]\ncpus = [2, 3]",
+        "devices/a.toml:2:11: 3 threads would share what `conditions.cpus` lists (2): list as many CPUs\n",
     );
     // Vendors' kernels have governors of their own.
     device("[conditions]\ngovernor = 'interactive'", "");

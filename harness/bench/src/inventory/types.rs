@@ -89,6 +89,8 @@ pub struct Device {
     pub emulated: bool,
     /// Whether `--all-devices` means this one too.
     pub in_all: bool,
+    /// Threads an inference may use; 1 is none but its own.
+    pub threads: u32,
     pub conditions: Conditions,
     pub timeouts: Timeouts,
 }

@@ -290,6 +290,7 @@ mod tests {
             runner: Vec::new(),
             emulated: false,
             in_all: true,
+            threads: 1,
             conditions: Conditions::default(),
             timeouts: Timeouts::default(),
         };

@@ -105,6 +105,7 @@ pub fn device(address: SshAddress) -> Device {
         runner: Vec::new(),
         emulated: false,
         in_all: true,
+        threads: 1,
         conditions: Conditions::default(),
         timeouts: Timeouts {
             connect: Duration::from_secs(10),

@@ -92,7 +92,7 @@ impl Device {
 fn plan(criteria: &[Criterion]) -> CellPlan {
     let arm = |runner: usize| ArmPlan { runner, model: format!("model-{runner}"), slow_down_percent: None };
     CellPlan {
-        case: Case { model: "digits-cnn".into(), ratio: 0.5, device: "local".into() },
+        case: Case::new("digits-cnn", 0.5, "local"),
         role: Role::Gate,
         session: 0,
         arms: [arm(0), arm(1)],

@@ -1,0 +1,389 @@
+//! The results page: what stored runs say of the networks of the article, as one Markdown document. A function of the records alone; where several runs
+//! have the same network pruned in the same way on the same device, the newest counts, and every row is of one run.
+
+mod article;
+mod where_time_goes;
+
+use std::collections::BTreeMap;
+
+use crate::{
+    engine::Engine,
+    markdown::escape,
+    metric::{Estimate, Nanoseconds},
+    record::{DeviceInfo, ModelInfo, Outcome, Run, RunHeader},
+    sanitise::sanitise,
+    sheet,
+    summary::{CaseSummary, Trust, summarise},
+};
+
+/// Before the name of a network that was made, with random weights.
+const BUILD: &str = "build:";
+
+/// The networks the page is about, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum System {
+    ResNet50,
+    MobileNetV2,
+    BertBase,
+    BertLarge,
+    Lstm,
+    /// Not of the article: a small network, for keyword spotting.
+    DsCnn,
+}
+
+impl System {
+    const ALL: [System; 6] =
+        [System::ResNet50, System::MobileNetV2, System::BertBase, System::BertLarge, System::Lstm, System::DsCnn];
+
+    fn title(self) -> &'static str {
+        match self {
+            System::ResNet50 => "ResNet50",
+            System::MobileNetV2 => "MobileNetV2",
+            System::BertBase => "BERT-base",
+            System::BertLarge => "BERT-large",
+            System::Lstm => "LSTM",
+            System::DsCnn => "DS-CNN",
+        }
+    }
+
+    /// As `models/` and `cargo xtask model build` call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            System::ResNet50 => "resnet50",
+            System::MobileNetV2 => "mobilenetv2",
+            System::BertBase => "bert-base",
+            System::BertLarge => "bert-large",
+            System::Lstm => "lstm",
+            System::DsCnn => "ds-cnn",
+        }
+    }
+
+    fn is_of_the_article(self) -> bool {
+        self != System::DsCnn
+    }
+
+    /// What was built by its name; or a user's own export, called like it.
+    fn of(model: &ModelInfo) -> Option<System> {
+        let name = model.source.strip_prefix(BUILD).unwrap_or(&model.name);
+        System::ALL.into_iter().find(|system| system.name() == name)
+    }
+}
+
+/// One pruned variant, beside what it is compared with.
+struct Row<'a> {
+    system: System,
+    run: &'a Run,
+    model: &'a ModelInfo,
+    device: &'a DeviceInfo,
+    /// By the engine that is measured here.
+    dense: CaseSummary,
+    pruned: CaseSummary,
+    /// By others, dense and as pruned.
+    others: Vec<(Engine, CaseSummary, CaseSummary)>,
+}
+
+impl Row<'_> {
+    fn p50(&self) -> Option<f64> {
+        nanoseconds(&self.pruned)
+    }
+
+    fn other(&self, engine: Engine) -> Option<&(Engine, CaseSummary, CaseSummary)> {
+        self.others.iter().find(|(other, ..)| *other == engine)
+    }
+
+    fn vs_onnxruntime(&self) -> Option<Estimate<f64>> {
+        self.pruned.against(Engine::Onnxruntime)?.dense
+    }
+
+    fn vs_tract(&self) -> Option<Estimate<f64>> {
+        self.pruned.against(Engine::Tract)?.dense
+    }
+
+    /// All of the dense variant, and those that are left.
+    fn macs(&self) -> Option<(f64, f64)> {
+        let (all, left) = (self.dense.macs?.executed as f64, self.pruned.macs?.nonzero as f64);
+        (all > 0.0 && left > 0.0).then_some((all, left))
+    }
+
+    /// Whether tensors were made smaller instead of being filled with zeros.
+    fn shrank(&self) -> bool {
+        self.pruned.variant.parameters_left.is_some()
+    }
+}
+
+/// # Errors
+/// No run has any of the networks.
+pub fn render(runs: &[Run]) -> Result<String, String> {
+    let rows = rows(runs);
+    if rows.is_empty() {
+        let names: Vec<&str> = System::ALL.into_iter().map(System::name).collect();
+        return Err(format!("no run has a pruned variant of {} on a device that is not emulated", names.join(", ")));
+    }
+    let mut out = "# Results\n\n\
+        <!-- Written by `cargo xtask results` from the records of runs; not by hand. -->\n\n\
+        What this project measures of the networks of the article it set out from: original, pruned, inference time. Times are medians over fresh processes, \
+        variants and engines interleaved; in brackets 95 % intervals. `espalier` is the runner with its own kernels, `tract` the same program without them, \
+        `onnxruntime` a process beside it that is given the same files and inputs.\n"
+        .to_owned();
+    out += &machines(&rows);
+    out += &overview(&rows);
+    out += &engines(&rows);
+    out += &article::section(&rows);
+    out += &where_time_goes::section(&rows);
+    out += &provenance(&rows);
+    Ok(out)
+}
+
+/// By device, network, recipe and ratio.
+fn rows(runs: &[Run]) -> Vec<Row<'_>> {
+    let mut newest: BTreeMap<(&str, System, &str), (&Run, &ModelInfo, &DeviceInfo)> = BTreeMap::new();
+    let mut by_age: Vec<&Run> = runs.iter().collect();
+    by_age.sort_by(|one, other| one.header.id.cmp(&other.header.id));
+    for run in by_age.into_iter().filter(|run| run.header.engines.contains(&Engine::default())) {
+        for (model, system) in run.header.models.iter().filter_map(|model| Some((model, System::of(model)?))) {
+            for device in run.header.devices.iter().filter(|device| !device.emulated) {
+                newest.insert((&device.name, system, &model.recipe), (run, model, device));
+            }
+        }
+    }
+    let mut summaries: BTreeMap<&str, Vec<CaseSummary>> = BTreeMap::new();
+    let mut rows = Vec::new();
+    for ((_, system, _), (run, model, device)) in newest {
+        let all = summaries.entry(&run.header.id).or_insert_with(|| summarise(run));
+        let of = |engine: Engine, ratio: f64| {
+            let is = |summary: &&CaseSummary| {
+                let case = &summary.case;
+                (&case.model, &case.device, case.engine, case.ratio) == (&model.name, &device.name, engine, ratio)
+            };
+            all.iter().find(is).cloned()
+        };
+        for variant in model.variants.iter().filter(|variant| variant.ratio > 0.0) {
+            let usual = Engine::default();
+            let (Some(dense), Some(pruned)) = (of(usual, 0.0), of(usual, variant.ratio)) else { continue };
+            let others = run.header.engines.iter().filter(|engine| **engine != usual);
+            let others =
+                others.filter_map(|engine| Some((*engine, of(*engine, 0.0)?, of(*engine, variant.ratio)?))).collect();
+            rows.push(Row { system, run, model, device, dense, pruned, others });
+        }
+    }
+    rows
+}
+
+fn machines(rows: &[Row<'_>]) -> String {
+    let mut out = String::new();
+    let mut seen: Vec<&str> = Vec::new();
+    for row in rows {
+        if seen.contains(&row.device.name.as_str()) {
+            continue;
+        }
+        seen.push(&row.device.name);
+        let said = row.run.records.iter().find_map(|record| match &record.outcome {
+            Outcome::Measured(said) if record.case.device == row.device.name => Some(said),
+            _ => None,
+        });
+        let Some(said) = said else { continue };
+        let mut facts = sheet::board(&said.before);
+        facts.push(match row.device.threads {
+            1 => "one thread".to_owned(),
+            threads => format!("{threads} threads"),
+        });
+        if !said.hello.cpu_features.is_empty() {
+            facts.push(sheet::short(&said.hello.cpu_features.join(" ")));
+        }
+        out += &format!("\nMeasured on `{}`: {}.\n", escape(&row.device.name), escape(&facts.join(", ")));
+    }
+    let random: Vec<&str> =
+        rows.iter().filter(|row| is_random(row.model)).map(|row| row.system.title()).collect::<Vec<_>>();
+    let mut titles: Vec<&str> = random;
+    titles.dedup();
+    if !titles.is_empty() {
+        titles.sort_unstable();
+        titles.dedup();
+        out += &format!(
+            "\nThe weights of {} are random, scaled as in training: times, sizes and memory are those of trained ones, and there is no accuracy, only whether \
+             the pruned network still answers as the dense one does. What pruning costs trained networks stands in [pruning.md](pruning.md).\n",
+            titles.join(", ")
+        );
+    }
+    let missing = System::ALL.into_iter().filter(|system| system.is_of_the_article());
+    let missing: Vec<&str> =
+        missing.filter(|system| rows.iter().all(|row| row.system != *system)).map(System::title).collect();
+    if !missing.is_empty() {
+        out += &format!("\nNot measured: {}.\n", missing.join(", "));
+    }
+    out
+}
+
+fn is_random(model: &ModelInfo) -> bool {
+    model.source.starts_with(BUILD)
+}
+
+/// The article's own table, with what it leaves out: how it was pruned, and what it costs.
+fn overview(rows: &[Row<'_>]) -> String {
+    let mut out = "\n## Original, pruned, inference time\n\n\
+        | network | original | pruned | how | inference time | times as fast | answers |\n\
+        | :--- | ---: | ---: | :--- | ---: | ---: | :--- |\n"
+        .to_owned();
+    for row in rows {
+        let (dense, pruned) = (&row.dense, &row.pruned);
+        // The better of two dense engines is what a user would have otherwise.
+        let onnxruntime = row.other(Engine::Onnxruntime).and_then(|(_, dense, _)| nanoseconds(dense));
+        let (before, than, gain) = match onnxruntime {
+            Some(before) => (Some(before), "onnxruntime", row.vs_onnxruntime()),
+            None => (nanoseconds(dense), "espalier", pruned.speed_up),
+        };
+        let time = |ns: Option<f64>| ns.map_or("—".to_owned(), ms);
+        out += &format!(
+            "| {} | {} | {} | {} | {} ({than}) → {} ms | {} | {} |\n",
+            row.system.title(),
+            size(dense, dense),
+            size(dense, pruned),
+            how(row),
+            time(before),
+            time(nanoseconds(pruned)),
+            times(gain),
+            answers(row)
+        );
+    }
+    out
+}
+
+/// Parameters and multiply-accumulates, as far as they are known.
+fn size(dense: &CaseSummary, case: &CaseSummary) -> String {
+    let variant = &case.variant;
+    let parameters = variant.parameters_left.unwrap_or_else(|| variant.parameters.saturating_sub(variant.removed));
+    let mut text = format!("{} parameters", millions(parameters as f64));
+    if let (Some(all), Some(macs)) = (dense.macs, case.macs) {
+        let left = if case.is_dense() { all.executed } else { macs.nonzero };
+        text.push_str(&format!(", {} MACs", millions(left as f64)));
+    }
+    text
+}
+
+fn how(row: &Row<'_>) -> String {
+    format!("{} % by {}", row.pruned.case.ratio * 100.0, escape(&sheet::short(&row.model.recipe)))
+}
+
+fn answers(row: &Row<'_>) -> String {
+    match (row.pruned.accuracy, row.pruned.change, row.pruned.same_as_dense) {
+        (Some(accuracy), Some(change), _) => {
+            format!("{:.2} % right ({:+.2} pp)", accuracy.fraction() * 100.0, change.fraction() * 100.0)
+        }
+        (_, _, Some(same)) => format!("{} of {} as dense", same.equal, same.total),
+        _ => "—".to_owned(),
+    }
+}
+
+/// Every time that the ratios are made of.
+fn engines(rows: &[Row<'_>]) -> String {
+    let mut out = "\n## Beside other engines\n\n\
+        Times in ms. The last columns say how many times as fast the pruned variant is as each engine's dense one.\n\n\
+        | network | how | onnxruntime dense | tract dense | espalier dense | onnxruntime pruned | tract pruned | espalier pruned | vs onnxruntime dense | \
+        vs tract dense | vs own dense | peak RSS, dense → pruned | checked |\n\
+        | :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | :--- |\n"
+        .to_owned();
+    for row in rows {
+        let time = |case: Option<&CaseSummary>| case.map_or("—".to_owned(), marked);
+        let dense = |engine| row.other(engine).map(|(_, dense, _)| dense);
+        let pruned = |engine| row.other(engine).map(|(_, _, pruned)| pruned);
+        let memory = match (row.dense.peak_rss, row.pruned.peak_rss) {
+            (Some(dense), Some(pruned)) => format!("{} → {}", sheet::size(dense.0), sheet::size(pruned.0)),
+            _ => "—".to_owned(),
+        };
+        let cells = [
+            row.system.title().to_owned(),
+            how(row),
+            time(dense(Engine::Onnxruntime)),
+            time(dense(Engine::Tract)),
+            time(Some(&row.dense)),
+            time(pruned(Engine::Onnxruntime)),
+            time(pruned(Engine::Tract)),
+            time(Some(&row.pruned)),
+            times(row.vs_onnxruntime()),
+            times(row.vs_tract()),
+            times(row.pruned.speed_up),
+            memory,
+            checked(row),
+        ];
+        out += &format!("| {} |\n", cells.join(" | "));
+    }
+    out + "\nchecked: whether onnxruntime, given the same pruned file, computes the same outputs; the largest difference by the largest output. (!): not the \
+           same. A time marked `noisy` or `throttled` is to be taken with care.\n"
+}
+
+fn marked(case: &CaseSummary) -> String {
+    match (nanoseconds(case), case.trust) {
+        (None, _) => "—".to_owned(),
+        (Some(ns), None | Some(Trust::Ok)) => ms(ns),
+        (Some(ns), Some(trust)) => format!("{} ({})", ms(ns), trust.name()),
+    }
+}
+
+fn checked(row: &Row<'_>) -> String {
+    let same = row.other(Engine::Onnxruntime).and_then(|(_, _, pruned)| pruned.same_as_usual);
+    let Some(same) = same else { return "—".to_owned() };
+    let difference = same.relative_difference().map_or(String::new(), |difference| format!(", {difference:.0e}"));
+    let mark = if same.is_same() { "" } else { " (!)" };
+    format!("{}/{}{difference}{mark}", same.equal, same.total)
+}
+
+fn provenance(rows: &[Row<'_>]) -> String {
+    let mut out = "\n## Where the numbers come from\n\n".to_owned();
+    let mut seen: Vec<&str> = Vec::new();
+    for row in rows {
+        let RunHeader { id, started, provenance, protocol, .. } = &row.run.header;
+        if seen.contains(&id.as_str()) {
+            continue;
+        }
+        seen.push(id);
+        let mut facts = sheet::peers::versions(row.run, row.device);
+        facts.push(format!("revision {}", provenance.revision.as_deref().unwrap_or("unknown")));
+        facts.extend(row.device.runner.as_ref().map(|runner| format!("built by {}", runner.builder)));
+        facts.push(format!(
+            "{} fresh processes a variant and engine, each {} inferences to warm up, then at least {} and {} ms",
+            protocol.runs, protocol.warmup, protocol.iterations, protocol.min_time_ms
+        ));
+        let command = crate::command::CommandLine { env: Vec::new(), words: provenance.command.clone() };
+        out += &format!(
+            "- run {} of {}: {}; by {}\n",
+            escape(id),
+            escape(started),
+            escape(&sanitise(&facts.join(", "))),
+            escape(&sanitise(&command.to_string()))
+        );
+    }
+    out
+}
+
+fn nanoseconds(case: &CaseSummary) -> Option<f64> {
+    case.p50.map(|Estimate { value: Nanoseconds(ns), .. }| ns)
+}
+
+/// With three digits.
+fn millions(count: f64) -> String {
+    let millions = count / 1e6;
+    format!("{} M", three_digits(millions))
+}
+
+/// With three digits.
+fn ms(ns: f64) -> String {
+    three_digits(ns / 1e6)
+}
+
+fn three_digits(number: f64) -> String {
+    let decimals = if number > 0.0 { (2 - number.log10().floor() as i32).clamp(0, 4) as usize } else { 0 };
+    format!("{number:.decimals$}")
+}
+
+fn times(estimate: Option<Estimate<f64>>) -> String {
+    match estimate {
+        None => "—".to_owned(),
+        Some(Estimate { value, bounds: None }) => format!("{value:.2}"),
+        Some(Estimate { value, bounds: Some(bounds) }) => {
+            format!("{value:.2} \\[{:.2}–{:.2}\\]", bounds.low, bounds.high)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

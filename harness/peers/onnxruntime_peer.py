@@ -1,0 +1,255 @@
+"""Runs a model with onnxruntime as the runner runs it with its own engine, so that both stand in one table.
+
+    python3 harness/peers/onnxruntime_peer.py time|memory|score|profile --model FILE [--inputs FILE] [--shape NAME=1x128]... [--warmup N]
+        [--iterations N] [--min-time-ms N] [--cpus 1,2] [--threads N]
+
+needs `pip install numpy onnxruntime`. It speaks the runner's protocol (`harness/protocol`): one job as flags, JSON lines on stdout, `hello` first and
+`finished` last, also when the job failed. Inputs are the same files, or made up the same to the bit; an invocation does the same in the same order. What
+is timed is one call into onnxruntime with everything bound beforehand, so that as little of Python as possible is in it.
+"""
+
+import functools
+import gc
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+
+from peer_board import board_state, cpu_features, phase, reset_high_water
+from peer_protocol import HEARTBEAT_SECONDS, PROTOCOL, Refused, Reporter, Shortest, parse
+
+# Inputs made ready before the clock starts, inferences of a memory job, times a line, samples a line of predictions, output values a sample that
+# travel to the host, layers a line: as the runner has them.
+PREPARED, INFERENCES, CHUNK, SAMPLES, MAX_VALUES, LAYERS = 64, 3, 512, 16, 1024, 16
+# Larger outputs have no digest: this hash takes a second for ten megabytes in Python.
+MOST_HASHED = 4 << 20
+
+
+def main(args):
+    reporter = Reporter()
+    reporter.say(
+        "hello",
+        protocol=PROTOCOL,
+        runner=f"Python {platform.python_version()}",
+        arch=platform.machine(),
+        pid=os.getpid(),
+        engine=engine(),
+        cpu_features=cpu_features(),
+    )
+    try:
+        work(reporter, args)
+    except BaseException as error:  # also what onnxruntime raises, of types of its own; and being interrupted
+        text = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+        reporter.say("failed", stage=reporter.stage, message=" ".join(text.split()))
+        reporter.say("finished")
+        return 1
+    reporter.say("finished")
+    return 0
+
+
+def work(reporter, args):
+    job = parse(args)
+    if job.cpus:
+        # Before onnxruntime is there: it looks at the CPUs when it is loaded.
+        try:
+            os.sched_setaffinity(0, job.cpus)
+        except (OSError, ValueError) as error:
+            raise Refused(f"cannot stay on CPUs {job.cpus}: {error}") from None
+    state = functools.partial(board_state, job.cpus[0] if job.cpus else 0)
+    reporter.say("state", **state())
+    after = {"time": time_job, "memory": memory_job, "score": score_job, "profile": profile_job}[job.mode](reporter, job, state)
+    reporter.enter("start", 0)
+    reporter.say("state", **after)
+
+
+def time_job(reporter, job, state):
+    ready = Ready(reporter, job)
+    prepared = [ready.bind(index) for index in range(min(PREPARED, ready.samples.count))]
+    run, clock = ready.session.run_with_iobinding, time.perf_counter_ns
+
+    start = clock()
+    run(prepared[0])
+    first = clock() - start
+    reporter.say("first", ns=first, digest=digest(prepared[0].get_outputs()))
+
+    at = 1 % len(prepared)
+    reporter.enter("warm_up", job.warmup)
+    for _ in range(job.warmup):
+        run(prepared[at])
+        at = (at + 1) % len(prepared)
+        reporter.step()
+
+    reporter.enter("time", job.iterations)
+    # A beat between two inferences is enough unless one takes longer than the host waits.
+    reporter.set_quiet(first < HEARTBEAT_SECONDS * 1_000_000_000)
+    gc.collect()
+    gc.disable()
+    times, spent, least = [], 0, job.min_time_ms * 1_000_000
+    while len(times) < job.iterations or spent < least:
+        binding = prepared[at]
+        start = clock()
+        run(binding)
+        took = clock() - start
+        times.append(took)
+        spent += took
+        at = (at + 1) % len(prepared)
+        reporter.step()
+    after = state()
+    gc.enable()
+    reporter.set_quiet(False)
+    for at in range(0, len(times), CHUNK):
+        reporter.say("timed", ns=times[at : at + CHUNK])
+    return after
+
+
+def memory_job(reporter, job, state):
+    """Python and onnxruntime are in every phase. What is allocated is not counted: 0."""
+    load_packages()
+    phases = [phase("start", False)]
+    reset = reset_high_water()
+    ready = Ready(reporter, job)
+    phases.append(phase("load", reset))
+    reporter.enter("memory", INFERENCES)
+    reset = reset_high_water()
+    for index in range(INFERENCES):
+        ready.run(index)
+        reporter.step()
+    phases.append(phase("infer", reset))
+    reporter.say("memory", phases=phases, peak_rss=max(phase["peak_rss"] for phase in phases), peak_allocated=0)
+    return state()
+
+
+def score_job(reporter, job, state):
+    ready = Ready(reporter, job)
+    numpy, _, _ = load_packages()
+    runs = ready.samples.count // ready.samples.batch
+    reporter.enter("score", runs)
+    start, classes, values = 0, [], []
+    for index in range(runs):
+        outputs = ready.run(index)
+        if not outputs:
+            raise Refused("the model has no output")
+        output = numpy.asarray(outputs[0], dtype=numpy.float32).ravel()
+        # The first of the largest; a NaN never is.
+        classes.append(int(numpy.where(numpy.isnan(output), -numpy.inf, output).argmax()) if output.size else 0)
+        travel = output.size <= MAX_VALUES and bool(numpy.isfinite(output).all())
+        values.append(Shortest(output) if travel else [])
+        reporter.step()
+        if len(classes) == SAMPLES or index + 1 == runs:
+            reporter.say("predictions", start=start, classes=classes, values=values)
+            start, classes, values = start + len(classes), [], []
+    return state()
+
+
+def profile_job(reporter, job, state):
+    """As onnxruntime's own profiler tells it, in whole microseconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Ready(reporter, job, profile=f"{folder}/profile")
+        untimed = 1 + job.warmup
+        reporter.enter("profile", job.iterations)
+        for index in range(untimed + job.iterations):
+            ready.run(index)
+            reporter.step()
+        with open(ready.session.end_profiling(), encoding="utf-8") as file:
+            events = json.load(file)
+    times = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            key = (event["args"].get("node_index", ""), event["name"].removesuffix("_kernel_time"), event["args"].get("op_name", ""))
+            times.setdefault(key, []).append(event["dur"] * 1000)
+    layers = []
+    for (_, name, op), spent in times.items():
+        calls = max(len(spent) // (untimed + job.iterations), 1)
+        each = [sum(spent[at : at + calls]) for at in range(untimed * calls, len(spent), calls)] or [sum(spent)]
+        layers.append({"name": name[:160], "op": op[:160], "kernel": "onnxruntime", "calls": calls, "median_ns": sorted(each)[len(each) // 2]})
+    if not layers:
+        raise Refused("the profile names no layers")
+    for at in range(0, len(layers), LAYERS):
+        reporter.say("profile", layers=layers[at : at + LAYERS])
+    return state()
+
+
+# The model.
+
+
+def load_packages():
+    """Not before the process stays on its CPUs, and not before `hello`."""
+    import numpy
+    import onnxruntime
+    import peer_samples
+
+    return numpy, onnxruntime, peer_samples
+
+
+class Ready:
+    """A session, and the samples it is run on."""
+
+    def __init__(self, reporter, job, profile=None):
+        reporter.enter("load", 0)
+        _, onnxruntime, samples = load_packages()
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.intra_op_num_threads = job.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, profile
+        start = time.perf_counter_ns()
+        try:
+            self.session = onnxruntime.InferenceSession(job.model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise Refused(f"`{job.model}` is not a model onnxruntime can read: {error}") from None
+        # Parsing and optimising are one call here: all of it stands in the second.
+        took = time.perf_counter_ns() - start
+        reporter.enter("inputs", 0)
+        self.samples = samples.Samples(job, self.session.get_inputs())
+        reporter.enter("load", 0)
+        inputs = [samples.fact(item.name, item.type, shape) for item, shape in zip(self.session.get_inputs(), self.samples.shapes())]
+        outputs = [samples.fact(item.name, item.type, item.shape) for item in self.session.get_outputs()]
+        reporter.say("loaded", parse_ns=0, optimise_ns=took, inputs=inputs, outputs=outputs, macs=None)
+
+    def run(self, index):
+        return self.session.run(None, self.samples.get(index))
+
+    def bind(self, index):
+        """One sample as a call of its own; outputs are allocated anew in each, as in the runner."""
+        _, onnxruntime, _ = load_packages()
+        binding = self.session.io_binding()
+        for name, values in self.samples.get(index).items():
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(values))
+        for item in self.session.get_outputs():
+            binding.bind_output(item.name)
+        return binding
+
+
+def digest(outputs):
+    """FNV-1a, 64 bits, as the runner has it; nothing where an output is more than plain numbers."""
+    numpy, _, samples = load_packages()
+    hashed, mask = 0xCBF2_9CE4_8422_2325, (1 << 64) - 1
+    if not all(output.is_tensor() and output.data_type() in samples.DTYPES for output in outputs):
+        return None
+    pieces = [numpy.ascontiguousarray(output.numpy()).tobytes() for output in outputs]
+    if sum(map(len, pieces)) > MOST_HASHED:
+        return None
+    for piece in pieces:
+        for byte in piece:
+            hashed = (hashed ^ byte) * 0x0100_0000_01B3 & mask
+    return f"{hashed:016x}"
+
+
+def engine():
+    try:
+        return f"onnxruntime {importlib.metadata.version('onnxruntime')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "onnxruntime"
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    # Without tearing down: the interpreter's own end may wait for threads of the engine.
+    os._exit(code)

@@ -1,0 +1,116 @@
+"""What the peer and the host say to each other: one job as flags, and lines of JSON, as `harness/protocol` has them for the runner."""
+
+import collections
+import json
+import os
+import re
+import sys
+import threading
+import time
+
+PROTOCOL = 1
+HEARTBEAT_SECONDS = 5
+MODES = ("time", "memory", "score", "profile")
+
+
+class Refused(Exception):
+    """The job cannot go on; says why, as the runner would."""
+
+
+Job = collections.namedtuple("Job", "mode model inputs shapes warmup iterations min_time_ms cpus threads")
+
+
+def parse(args):
+    modes = "time, memory, score or profile"
+    if not args:
+        raise Refused(f"no mode given: {modes}")
+    if args[0] not in MODES:
+        raise Refused(f"unknown mode `{args[0]}`: {modes}")
+    found = {"shapes": [], "warmup": 0, "iterations": 1, "min_time_ms": 0, "cpus": [], "threads": 1, "model": None, "inputs": None}
+    rest = iter(args[1:])
+    for flag in rest:
+        value = next(rest, None)
+        if value is None:
+            raise Refused(f"`{flag}` has no value")
+        if flag in ("--model", "--inputs"):
+            found[flag[2:]] = value
+        elif flag == "--shape":
+            found["shapes"].append(value)
+        elif flag in ("--warmup", "--iterations", "--min-time-ms", "--threads"):
+            found[flag[2:].replace("-", "_")] = number(flag, value)
+        elif flag == "--cpus":
+            found["cpus"] = [number(flag, cpu) for cpu in value.split(",")]
+        else:
+            raise Refused(f"unknown flag `{flag}`")
+    if not found["model"]:
+        raise Refused("`--model` is missing")
+    if found["threads"] == 0:
+        raise Refused("`--threads` wants at least 1")
+    return Job(mode=args[0], **found)
+
+
+def number(flag, value):
+    if not re.fullmatch("[0-9]{1,19}", value):
+        raise Refused(f"`{flag}` wants a whole number, not `{value}`")
+    return int(value)
+
+
+class Shortest(list):
+    """float32 values that are printed with as many digits as it takes to read them back to the same bits."""
+
+    def __init__(self, values):
+        super().__init__(float(str(value)) for value in values)
+
+
+class Reporter:
+    """Says lines, and beats while nothing else is said; while inferences are timed only between two of them."""
+
+    def __init__(self):
+        self.condition = threading.Condition()
+        self.stage, self.done, self.total = "start", 0, 0
+        self.last, self.quiet = time.monotonic(), False
+        threading.Thread(target=self.beat, daemon=True).start()
+
+    def say(self, line, **fields):
+        with self.condition:
+            self.write(line, fields)
+
+    def enter(self, stage, total):
+        """What is done from now on; `total` steps, 0 where unknown."""
+        with self.condition:
+            self.stage, self.done, self.total = stage, 0, total
+
+    def set_quiet(self, quiet):
+        with self.condition:
+            self.quiet = quiet
+            self.condition.notify_all()
+
+    def step(self):
+        self.done += 1
+        if time.monotonic() - self.last >= HEARTBEAT_SECONDS:
+            with self.condition:
+                self.write_beat()
+
+    def beat(self):
+        with self.condition:
+            while True:
+                silent = time.monotonic() - self.last
+                if self.quiet:
+                    self.condition.wait()
+                elif silent >= HEARTBEAT_SECONDS:
+                    self.write_beat()
+                else:
+                    self.condition.wait(HEARTBEAT_SECONDS - silent)
+
+    def write_beat(self):
+        self.write("heartbeat", {"doing": self.stage, "done": self.done, "total": self.total})
+
+    def write(self, line, fields):
+        text = json.dumps({"line": line, **fields}, allow_nan=False, separators=(",", ":")) + "\n"
+        try:
+            sys.stdout.buffer.write(text.encode())
+            sys.stdout.buffer.flush()
+        except OSError:
+            # Nobody listens any more: there is nothing left to do for this process.
+            os._exit(1)
+        self.last = time.monotonic()

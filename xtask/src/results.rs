@@ -1,0 +1,48 @@
+//! `cargo xtask results`: the results page, out of stored runs.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use espalier_bench::{exit::ExitStatus, record::Run, results};
+
+use crate::{
+    context::{Context, usage},
+    report, run_file,
+};
+
+#[derive(Args)]
+pub struct Flags {
+    /// Runs by their files, ids or the beginnings of them [default: all in reports/runs/]
+    runs: Vec<String>,
+    /// The page; `-` prints it [default: docs/results.md]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub fn run(flags: Flags) -> Result<ExitStatus> {
+    let context = Context::open()?;
+    let runs: Vec<Run> = if flags.runs.is_empty() {
+        run_file::all(&context.root)?.iter().filter_map(|path| readable(path)).collect()
+    } else {
+        let read = |wanted: &String| run_file::read(&run_file::find(&context.root, Some(wanted))?);
+        flags.runs.iter().map(read).collect::<Result<_>>()?
+    };
+    let page = results::render(&runs).map_err(|error| {
+        usage(format!("{error}: `cargo xtask bench --model resnet50 --engine tract,espalier,onnxruntime` measures one"))
+    })?;
+    match flags.output {
+        Some(path) if path.as_os_str() == "-" => print!("{page}"),
+        path => {
+            let path = path.unwrap_or_else(|| context.root.join("docs/results.md"));
+            report::write(&path, &page)?;
+            eprintln!("written: {}", path.display());
+        }
+    }
+    Ok(ExitStatus::Ok)
+}
+
+/// One broken file among all is not what was asked for.
+fn readable(path: &std::path::Path) -> Option<Run> {
+    run_file::read(path).inspect_err(|error| eprintln!("warning: {error:#}; left out")).ok()
+}
