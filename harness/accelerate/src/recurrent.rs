@@ -1,6 +1,112 @@
-//! Passes for LSTM and GRU. None yet.
+//! LSTM and GRU: one op for a whole sequence in the place of tract's `Scan`, which carries out its body once a step, and of its `GruSeq`.
+//!
+//! Looked for before declutter, where both are just as tract's importer makes them ([`layer`] knows how). Weights may be constants or computed from
+//! constants, as exporters do that put gates into another order. A scan that carries its state from one inference to the next is left alone.
 
-use crate::Pass;
+mod layer;
+mod op;
 
-pub const TYPED: &[Pass] = &[];
+use espalier_kernels::{
+    Isa,
+    matvec::{self, Format, Product},
+    recurrent::{Gru, GruProducts, Lstm},
+};
+use tract_onnx::prelude::*;
+
+use self::{
+    layer::{Kind, RecurrentLayer},
+    op::{Cell, Recurrent},
+};
+use crate::{
+    Context, Pass,
+    choice::Candidate,
+    op::{LayerOp, Shared},
+    weights,
+};
+
+pub const TYPED: &[Pass] = &[Pass::Node(one_op)];
 pub const DECLUTTERED: &[Pass] = &[];
+
+fn one_op(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+    let Some(layer) = RecurrentLayer::at(context, model, node)? else { return Ok(None) };
+    let isa = context.isa;
+    let w = Matrix::new(layer.gates() * layer.hidden, layer.input, &layer.w);
+    let r = Matrix::new(layer.gates() * layer.hidden, layer.hidden, &layer.r);
+    // Each format one of the two may like; the other takes the nearest of its own.
+    let formats = Format::ALL.into_iter().filter(|format| w.formats.contains(format) || r.formats.contains(format));
+    let mut pairs: Vec<(Format, Format)> = formats.map(|format| (w.nearest(format), r.nearest(format))).collect();
+    pairs.dedup();
+    let build = |(of_inputs, of_state): (Format, Format)| -> TractResult<Box<dyn TypedOp>> {
+        let cell = cell(isa, &layer, w.product(isa, of_inputs), |rows| r.rows_as(isa, of_state, rows));
+        Ok(LayerOp::boxed(Recurrent::new(&layer, Shared::new(cell))))
+    };
+    let candidates: Vec<Candidate> = pairs
+        .iter()
+        .map(|pair| Candidate { kernel: format!("{} {}", both(*pair), isa.name()), build: Box::new(|| build(*pair)) })
+        .collect();
+    let what = format!("{}, {}, {}", layer.kind.name(), w.pattern(), r.pattern());
+    let op = context.choose(model, &layer.region, layer.kind.name(), &what, &candidates)?;
+    op.map(|op| layer.region.replaced(model, op)).transpose()
+}
+
+/// Formats of inputs' and state's weights in a word.
+fn both((of_inputs, of_state): (Format, Format)) -> String {
+    if of_inputs == of_state { of_state.to_string() } else { format!("{of_inputs}/{of_state}") }
+}
+
+fn cell(isa: Isa, layer: &RecurrentLayer, inputs: Product, state: impl Fn(std::ops::Range<usize>) -> Product) -> Cell {
+    let hidden = layer.hidden;
+    let biases = layer.b.as_deref();
+    debug_assert_eq!(inputs.isa(), isa);
+    match layer.kind {
+        Kind::Lstm => Cell::Lstm(Lstm::new(inputs, state(0..4 * hidden), biases)),
+        Kind::Gru => {
+            let products =
+                GruProducts::ResetFirst { gates: state(0..2 * hidden), hidden: state(2 * hidden..3 * hidden) };
+            Cell::Gru(Gru::new(inputs, products, biases))
+        }
+        Kind::GruLinear => Cell::Gru(Gru::new(inputs, GruProducts::ResetLast(state(0..3 * hidden)), biases)),
+    }
+}
+
+/// A weight matrix, and what it may be kept as.
+struct Matrix<'a> {
+    rows: usize,
+    columns: usize,
+    values: &'a [f32],
+    formats: Vec<Format>,
+}
+
+impl<'a> Matrix<'a> {
+    fn new(rows: usize, columns: usize, values: &'a [f32]) -> Matrix<'a> {
+        Matrix { rows, columns, values, formats: matvec::candidates(rows, columns, values) }
+    }
+
+    /// `format`, or the one most like it of those that are worth trying: smaller blocks for larger ones, then dense.
+    fn nearest(&self, format: Format) -> Format {
+        let place = |format: &Format| Format::ALL.iter().position(|known| known == format);
+        let wanted = place(&format);
+        if wanted == Some(0) {
+            return Format::Dense;
+        }
+        let last = self.formats.iter().rev().find(|known| place(known) <= wanted && place(known) > Some(0));
+        *last.or(self.formats.get(1)).unwrap_or(&Format::Dense)
+    }
+
+    fn product(&self, isa: Isa, format: Format) -> Product {
+        self.rows_as(isa, format, 0..self.rows)
+    }
+
+    fn rows_as(&self, isa: Isa, format: Format, rows: std::ops::Range<usize>) -> Product {
+        let values = &self.values[rows.start * self.columns..rows.end * self.columns];
+        Product::new(isa, format, rows.len(), self.columns, values)
+    }
+
+    /// What tells it from others of its size, as far as the choice goes.
+    fn pattern(&self) -> String {
+        let zeros = self.values.iter().filter(|value| **value == 0.0).count();
+        let zeros = weights::zeros_class(zeros as f64 / self.values.len().max(1) as f64);
+        let formats: Vec<String> = self.formats.iter().map(Format::to_string).collect();
+        format!("{} x {} {} z{zeros}", self.rows, self.columns, formats.join(" "))
+    }
+}

@@ -1,0 +1,323 @@
+//! A recurrent layer in the graph: which node it is, what flows into it, its weights.
+//!
+//! tract's importer makes a `Scan` whose body it wires by itself. The same wiring is carried out here once more, and a body that is equal node by node is
+//! that layer and no other: there is no pattern to keep in step with tract by hand.
+
+use tract_onnx::{
+    ops::rec::{common::WireBody, gru::GRU, lstm::LSTM},
+    prelude::*,
+    tract_core::{
+        internal::*,
+        ops::{
+            gru_seq::GruSeq,
+            konst::Const,
+            scan::{InputMapping, Scan},
+        },
+    },
+    tract_hir::ops::{math::tanh, nn::sigmoid},
+};
+
+use crate::{Context, region::Region};
+
+/// Nodes between a constant in the file and a layer's weight, at most.
+const MOST_BETWEEN: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Lstm,
+    Gru,
+    /// `linear_before_reset`.
+    GruLinear,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Lstm => "lstm",
+            Kind::Gru => "gru",
+            Kind::GruLinear => "gru linear-before-reset",
+        }
+    }
+}
+
+/// What the op of ours gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// The state after every step, `[steps, batch, hidden]` or `[batch, steps, hidden]`.
+    Y {
+        steps_first: bool,
+    },
+    /// After the last one, `[batch, 1, hidden]`.
+    H,
+    C,
+}
+
+/// One direction of a layer.
+pub struct RecurrentLayer {
+    pub kind: Kind,
+    pub input: usize,
+    pub hidden: usize,
+    pub backwards: bool,
+    /// The input is `[steps, batch, input]`, else `[batch, steps, input]`.
+    pub steps_first: bool,
+    /// Whether states before the first step flow in, after the input; those that do not are zero.
+    pub initial_h: bool,
+    pub initial_c: bool,
+    pub outputs: Vec<Output>,
+    pub w: Vec<f32>,
+    pub r: Vec<f32>,
+    pub b: Option<Vec<f32>>,
+    pub region: Region,
+}
+
+/// As the op of tract's has its inputs and outputs.
+struct Place {
+    kind: Kind,
+    backwards: bool,
+    b: Option<OutletId>,
+    h: OutletId,
+    c: Option<OutletId>,
+    outputs: Vec<(usize, Output)>,
+}
+
+impl RecurrentLayer {
+    pub fn gates(&self) -> usize {
+        if self.kind == Kind::Lstm { 4 } else { 3 }
+    }
+
+    /// The layer that `node` is, if it is one and its weights are constant.
+    ///
+    /// # Errors
+    /// A weight that cannot be read.
+    pub fn at(context: &Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<RecurrentLayer>> {
+        let place = match node.op_as::<Scan>() {
+            Some(scan) => Place::of_scan(node, scan)?,
+            None => node.op_as::<GruSeq>().and_then(|gru| Place::of_gru(node, gru)),
+        };
+        let Some(place) = place else { return Ok(None) };
+        let (x, w, r) = (node.inputs[0], node.inputs[1], node.inputs[2]);
+        let facts = [x, w, r].map(|outlet| model.outlet_fact(outlet));
+        let [x_fact, w_fact, r_fact] = facts;
+        let (x_fact, w_fact, r_fact) = (x_fact?, w_fact?, r_fact?);
+        let all_f32 = [x_fact, w_fact, r_fact].iter().all(|fact| fact.datum_type == DatumType::F32);
+        let (Some([_, input]), Some([_, hidden])) = (shape(w_fact), shape(r_fact)) else { return Ok(None) };
+        if !all_f32 || x_fact.shape.as_concrete().is_none_or(|shape| shape.contains(&0)) || hidden == 0 {
+            return Ok(None);
+        }
+        let (Some(w), Some(r)) = (values(context, model, w)?, values(context, model, r)?) else { return Ok(None) };
+        let b = match place.b {
+            Some(b) => match values(context, model, b)? {
+                Some(b) => Some(b),
+                None => return Ok(None),
+            },
+            None => None,
+        };
+        let gates = if place.kind == Kind::Lstm { 4 } else { 3 };
+        let rows = gates * hidden;
+        let fit = w.len() == rows * input && r.len() == rows * hidden;
+        if !fit || b.as_ref().is_some_and(|b| b.len() != 2 * rows) {
+            return Ok(None);
+        }
+
+        // The importer turns sequences around, ours need not be.
+        let turned = model.node(x.node);
+        let steps_first = turned.op_as::<AxisOp>().is_some_and(|op| *op == AxisOp::Move(1, 0));
+        let mut inputs = tvec![if steps_first { turned.inputs[0] } else { x }];
+        let is_zero = |outlet: OutletId| -> TractResult<bool> {
+            let known = values(context, model, outlet)?;
+            Ok(known.is_some_and(|values| values.iter().all(|value| *value == 0.0)))
+        };
+        let initial_h = !is_zero(place.h)?;
+        let initial_c = place.c.map(is_zero).transpose()?.is_some_and(|zero| !zero);
+        inputs.extend(initial_h.then_some(place.h));
+        inputs.extend(place.c.filter(|_| initial_c));
+
+        let mut region = Region { name: node.name.clone(), inputs, outputs: tvec![] };
+        let mut outputs = Vec::new();
+        for (slot, output) in place.outputs {
+            let outlet = OutletId::new(node.id, slot);
+            let used = !node.outputs[slot].successors.is_empty() || model.outputs.contains(&outlet);
+            if !used {
+                continue;
+            }
+            let turned = (output == Output::Y { steps_first: false }).then(|| back(model, outlet)).flatten();
+            region.outputs.push(turned.unwrap_or(outlet));
+            outputs.push(if turned.is_some() { Output::Y { steps_first: true } } else { output });
+        }
+        if outputs.is_empty() {
+            return Ok(None);
+        }
+        let Place { kind, backwards, .. } = place;
+        Ok(Some(RecurrentLayer {
+            kind,
+            input,
+            hidden,
+            backwards,
+            steps_first,
+            initial_h,
+            initial_c,
+            outputs,
+            w,
+            r,
+            b,
+            region,
+        }))
+    }
+}
+
+/// Where a sequence is turned back to `[steps, batch, hidden]`, and nothing else is done with it.
+fn back(model: &TypedModel, outlet: OutletId) -> Option<OutletId> {
+    let [successor] = &*model.node(outlet.node).outputs[outlet.slot].successors else { return None };
+    let turns = model.node(successor.node).op_as::<AxisOp>().is_some_and(|op| *op == AxisOp::Move(1, 0));
+    (turns && !model.outputs.contains(&outlet)).then(|| OutletId::new(successor.node, 0))
+}
+
+fn shape<const RANK: usize>(fact: &TypedFact) -> Option<[usize; RANK]> {
+    fact.shape.as_concrete()?.try_into().ok()
+}
+
+impl Place {
+    fn of_gru(node: &TypedNode, gru: &GruSeq) -> Option<Place> {
+        if gru.projected || !gru.reset_every_turn || node.inputs.len() != 4 + usize::from(gru.has_bias) {
+            return None;
+        }
+        let mut outputs = vec![(1, Output::H)];
+        if gru.emit_y {
+            outputs.insert(0, (0, Output::Y { steps_first: false }));
+        }
+        Some(Place {
+            kind: Kind::GruLinear,
+            backwards: gru.chunk < 0,
+            b: gru.has_bias.then(|| node.inputs[3]),
+            h: *node.inputs.last()?,
+            c: None,
+            outputs,
+        })
+    }
+
+    fn of_scan(node: &TypedNode, scan: &Scan) -> TractResult<Option<Place>> {
+        if scan.skip != 0 || !scan.reset_every_turn {
+            return Ok(None);
+        }
+        let names: Vec<&str> = scan.body.inputs.iter().map(|input| &*scan.body.node(input.node).name).collect();
+        let has_bias = names.contains(&"b");
+        let has_cell = names.contains(&"c_source");
+        let mut expected = vec!["x_source", "W", "R", "h_source"];
+        if has_bias {
+            expected.insert(3, "b");
+        }
+        if has_cell {
+            expected.push("c_source");
+        }
+        if names != expected {
+            return Ok(None);
+        }
+        let Some(kind) = kind(node, scan, has_cell)? else { return Ok(None) };
+        let chunk = match &scan.input_mapping[0] {
+            InputMapping::Scan(info) if info.axis == 1 && info.chunk.abs() == 1 => info.chunk,
+            _ => return Ok(None),
+        };
+        let states = 1 + usize::from(has_cell);
+        let (full, state) = scan.input_mapping[1..].split_at(names.len() - 1 - states);
+        if !full.iter().all(|mapping| *mapping == InputMapping::Full) || !state.iter().all(InputMapping::is_state) {
+            return Ok(None);
+        }
+        let mut outputs = Vec::new();
+        for (mapping, last) in scan.output_mapping.iter().zip([Output::H, Output::C]) {
+            if let Some((slot, info)) = mapping.scan {
+                if last != Output::H || info.axis != 1 || info.chunk != chunk {
+                    return Ok(None);
+                }
+                outputs.push((slot, Output::Y { steps_first: false }));
+            }
+            outputs.extend(mapping.last_value_slot.map(|slot| (slot, last)));
+        }
+        outputs.sort_by_key(|(slot, _)| *slot);
+        let first_state = node.inputs.len() - states;
+        Ok(Some(Place {
+            kind,
+            backwards: chunk < 0,
+            b: has_bias.then(|| node.inputs[3]),
+            h: node.inputs[first_state],
+            c: has_cell.then(|| node.inputs[first_state + 1]),
+            outputs,
+        }))
+    }
+}
+
+/// Which layer has just this body.
+fn kind(node: &TypedNode, scan: &Scan, has_cell: bool) -> TractResult<Option<Kind>> {
+    let gru = |linear_before_reset| GRU { f: Box::new(sigmoid()), g: Box::new(tanh()), linear_before_reset };
+    let known: Vec<(Kind, Box<dyn WireBody>)> = if has_cell {
+        let lstm = LSTM { f: Box::new(sigmoid()), g: Box::new(tanh()), h: Box::new(tanh()) };
+        vec![(Kind::Lstm, Box::new(lstm))]
+    } else {
+        vec![(Kind::Gru, Box::new(gru(false))), (Kind::GruLinear, Box::new(gru(true)))]
+    };
+    for (kind, cell) in known {
+        let body = body(&node.name, scan, &*cell).context("wiring a recurrent cell")?;
+        let equal = |one: &TypedNode, other: &TypedNode| one.inputs == other.inputs && one.op == other.op;
+        let same_nodes = body.nodes.len() == scan.body.nodes.len()
+            && body.nodes.iter().zip(&scan.body.nodes).all(|(one, other)| equal(one, other));
+        if same_nodes && body.outputs == scan.body.outputs {
+            return Ok(Some(kind));
+        }
+    }
+    Ok(None)
+}
+
+/// What the importer makes of `cell` between the sources of the scan's body.
+fn body(prefix: &str, scan: &Scan, cell: &dyn WireBody) -> TractResult<TypedModel> {
+    let mut body = TypedModel { symbols: scan.body.symbols.clone(), ..TypedModel::default() };
+    for source in &scan.body.inputs {
+        let node = scan.body.node(source.node);
+        let outlet = body.add_source(&*node.name, node.outputs[0].fact.clone())?;
+        let without_steps = match &*node.name {
+            "x_source" => "Xt",
+            "h_source" => "Ht_1",
+            "c_source" => "Ct_1",
+            _ => continue,
+        };
+        body.wire_node(without_steps, AxisOp::Rm(1), &[outlet])?;
+    }
+    cell.wire_body(prefix, &mut body)?;
+    Ok(body)
+}
+
+/// The values of an outlet that depends on nothing but constants and weights.
+fn values(context: &Context, model: &TypedModel, outlet: OutletId) -> TractResult<Option<Vec<f32>>> {
+    let Some(tensor) = evaluated(context, model, outlet, MOST_BETWEEN)? else { return Ok(None) };
+    if tensor.datum_type() != DatumType::F32 {
+        return Ok(None);
+    }
+    let plain = tensor.try_as_plain_ram()?;
+    Ok(Some(plain.as_slice::<f32>()?.to_vec()))
+}
+
+fn evaluated(
+    context: &Context,
+    model: &TypedModel,
+    outlet: OutletId,
+    depth: usize,
+) -> TractResult<Option<Arc<Tensor>>> {
+    let node = model.node(outlet.node);
+    if let Some(weight) = context.weights.of(node)? {
+        return weight.into_dense().map(Some);
+    }
+    if let Some(constant) = node.op_as::<Const>() {
+        return Ok(Some(Arc::clone(constant.val())));
+    }
+    if let Some(known) = &model.outlet_fact(outlet)?.konst {
+        return Ok(Some(Arc::clone(known)));
+    }
+    if depth == 0 || node.inputs.is_empty() {
+        return Ok(None);
+    }
+    let mut inputs = tvec![];
+    for input in &node.inputs {
+        let Some(tensor) = evaluated(context, model, *input, depth - 1)? else { return Ok(None) };
+        inputs.push(tensor.into_tvalue());
+    }
+    let outputs = node.op.eval_out_of_plan(inputs)?;
+    Ok(outputs.and_then(|outputs| outputs.into_iter().nth(outlet.slot)).map(TValue::into_arc_tensor))
+}
