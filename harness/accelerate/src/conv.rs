@@ -132,30 +132,14 @@ fn forms(shape: &Shape, weight: &Weight) -> TractResult<Vec<Form>> {
     }
     if weight.zeros()? >= SPARSE_FROM {
         forms.push(Form::Sparse(Height::One));
-        let dense = weight.dense()?;
-        let plain = dense.try_as_plain_ram()?;
-        let values = plain.as_slice::<f32>()?;
         for height in [Height::Four, Height::Eight] {
-            if filled(values, shape.filters / shape.groups, shape.depth(), height.rows()) <= BLOCKS_UP_TO {
+            let group = shape.filters / shape.groups;
+            if weight.filled(shape.filters, group, height.rows())? <= BLOCKS_UP_TO {
                 forms.push(Form::Sparse(height));
             }
         }
     }
     Ok(forms)
-}
-
-/// Share of the blocks of so many rows with something in them.
-fn filled(values: &[f32], rows: usize, columns: usize, height: usize) -> f64 {
-    let (mut full, mut all) = (0usize, 0usize);
-    for group in values.chunks_exact((rows * columns).max(1)) {
-        for block in group.chunks((height * columns).max(1)) {
-            full += (0..columns)
-                .filter(|column| block.iter().skip(*column).step_by(columns).any(|value| *value != 0.0))
-                .count();
-            all += columns;
-        }
-    }
-    full as f64 / all.max(1) as f64
 }
 
 /// What the weights and the bias of the op of ours are made of.

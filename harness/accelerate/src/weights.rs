@@ -141,6 +141,51 @@ impl Weight {
         Ok(1.0 - nonzero as f64 / all.max(1) as f64)
     }
 
+    /// Share of its blocks of `height` rows and one column, in a matrix with so many rows, in which there is anything. Blocks of fewer rows at the end of
+    /// each `group` of rows count as well.
+    ///
+    /// # Errors
+    /// Rows that do not divide it, or another type than f32.
+    pub fn filled(&self, rows: usize, group: usize, height: usize) -> TractResult<f64> {
+        let count = self.shape().iter().product::<usize>();
+        ensure!(
+            rows > 0 && group > 0 && height > 0 && rows % group == 0 && count % rows == 0,
+            "no matrix of {rows} rows"
+        );
+        let (columns, blocks) = (count / rows, group.div_ceil(height));
+        let block_of = |row: usize| row / group * blocks + row % group / height;
+        let mut full = 0usize;
+        match self {
+            Weight::Sparse { matrix, .. } if matrix.rows == rows => {
+                // One bit a block of ours: cells come in the order in which they are stored.
+                let mut seen = vec![0u64; (blocks * (rows / group) * columns).div_ceil(64)];
+                matrix.index.for_each(rows, columns, |place, row, column| {
+                    if matrix.values[place] != 0.0 {
+                        let block = block_of(row) * columns + column;
+                        seen[block / 64] |= 1 << (block % 64);
+                    }
+                });
+                full += seen.iter().map(|bits| bits.count_ones() as usize).sum::<usize>();
+            }
+            _ => {
+                let dense = self.dense()?;
+                let plain = dense.try_as_plain_ram()?;
+                let mut any = vec![0u32; columns];
+                for group in plain.as_slice::<f32>()?.chunks_exact((group * columns).max(1)) {
+                    for block in group.chunks(height * columns) {
+                        any.fill(0);
+                        for row in block.chunks_exact(columns) {
+                            // The sign of a zero is nothing.
+                            any.iter_mut().zip(row).for_each(|(any, value)| *any |= value.to_bits() << 1);
+                        }
+                        full += any.iter().filter(|any| **any != 0).count();
+                    }
+                }
+            }
+        }
+        Ok(full as f64 / (blocks * (rows / group) * columns).max(1) as f64)
+    }
+
     /// # Errors
     /// None in practice: sizes were checked when it was read.
     pub fn dense(&self) -> TractResult<Arc<Tensor>> {
