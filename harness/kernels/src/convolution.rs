@@ -8,7 +8,7 @@ use crate::{
     convolution_planes::Planes,
     convolution_tile::Tiled,
     convolution_window::Window,
-    panel::{self, Epilogue, Height, Offsets, Order, Output, Packed, Part},
+    panel::{self, Epilogue, Height, Offsets, Output, Packed, Part},
     simd::Isa,
     threads::Threads,
 };
@@ -73,7 +73,7 @@ pub struct Convolution {
 
 #[derive(Clone, Debug)]
 enum Group {
-    Panels { weights: Packed, offsets: Offsets, order: Order },
+    Panels { weights: Packed, offsets: Offsets, chunk: usize },
     Tiles(Tiled),
 }
 
@@ -118,8 +118,8 @@ impl Convolution {
                 Form::Sparse(height) => Packed::sparse(filters, depth, weights, height),
             };
             let offsets = packed.offsets(offset);
-            let order = order(isa, depth, &packed);
-            Group::Panels { weights: packed, offsets, order }
+            let chunk = chunk(isa, depth, &packed);
+            Group::Panels { weights: packed, offsets, chunk }
         };
         let groups = (0..shape.groups).map(group).collect();
         Some(Convolution { isa, shape, form, planes, groups, bias, clamp })
@@ -165,7 +165,7 @@ impl Convolution {
             let residual = residual.map(|residual| &residual[index * results..][..results]);
             match group {
                 Group::Tiles(tiled) => tiled.run(threads, input, residual, output),
-                Group::Panels { weights, offsets, order } => {
+                Group::Panels { weights, offsets, chunk } => {
                     let bias = &self.bias[index * filters / groups..][..filters / groups];
                     let epilogue = Epilogue { bias: Some(bias), residual, clamp: self.limits() };
                     let output = Output::maps(output, window.outputs(), self.planes.pitch(), window.width.output);
@@ -173,7 +173,7 @@ impl Convolution {
                     let parts = parts(threads.count(), self.isa, weights.blocks(), positions);
                     threads.run(parts.len(), &|part| {
                         let (blocks, positions) = parts[part].clone();
-                        let part = Part { blocks, positions, order: *order };
+                        let part = Part { blocks, positions, chunk: *chunk };
                         // SAFETY: parts do not overlap, `isa` is this processor's, and `output` is borrowed until all parts are done.
                         unsafe { panel::multiply(self.isa, weights, offsets, input, epilogue, output, part) }
                     });
@@ -187,25 +187,18 @@ impl Convolution {
     }
 }
 
-/// Bytes that stay in the first-level cache beside what streams through it, on every processor this is likely to meet.
-const NEAR: usize = 24 << 10;
-/// The same for the second level.
-const FAR: usize = 256 << 10;
+/// Bytes of inputs that stay near beside the weights that stream past them.
+const NEAR: usize = 32 << 10;
+/// Weights up to so many bytes may be read several times.
+const FAR: usize = 512 << 10;
 
-/// Inputs of one panel are read once for each block of rows, weights once for each panel: what is walked last should fit the cache.
-fn order(isa: Isa, depth: usize, packed: &Packed) -> Order {
-    let widest = match packed.height() {
-        Height::One => 8,
-        Height::Four => 6,
-        Height::Eight => 3,
-    };
-    let panel = depth * widest * isa.lanes() * size_of::<f32>();
-    let weights = packed.stored() * size_of::<f32>();
-    if weights <= NEAR || (panel <= NEAR && weights <= 4 * FAR) || weights <= FAR {
-        Order::PanelsFirst
-    } else {
-        Order::BlocksFirst
+/// Positions to be done for all blocks before the next ones. Long runs of outputs, lest rows far apart be written to in turns.
+fn chunk(isa: Isa, depth: usize, packed: &Packed) -> usize {
+    if packed.stored() * size_of::<f32>() > FAR {
+        return usize::MAX;
     }
+    let panel = panel::panel(isa, packed.height());
+    (NEAR / (depth.max(1) * size_of::<f32>())).max(panel)
 }
 
 /// Blocks and positions of each task: blocks are shared out where there are enough, else positions in whole vectors.

@@ -158,21 +158,13 @@ pub struct Epilogue<'a> {
     pub clamp: Option<(f32, f32)>,
 }
 
-/// What is to be walked first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// All blocks of rows for some positions, then the next positions: inputs stay in the cache, weights come once for each panel.
-    PanelsFirst,
-    /// All positions for a block of rows, then the next block: weights come once, inputs once for each block.
-    BlocksFirst,
-}
-
 /// Part of a product: some blocks of rows, some positions.
 #[derive(Clone, Debug)]
 pub struct Part {
     pub blocks: Range<usize>,
     pub positions: Range<usize>,
-    pub order: Order,
+    /// So many positions are done for all blocks before the next ones: their inputs stay in the cache meanwhile. Weights come once for each such chunk.
+    pub chunk: usize,
 }
 
 /// Output that parts of a product are written to, by several threads if need be: they write different rows or positions.
@@ -265,19 +257,29 @@ impl Kernel for Multiply<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // Vectors of one panel: results and inputs fill the registers, with one left for a weight. On sixteen registers four by three would just fit,
-        // but the compiler keeps one sum in memory then: four by two is 1.5 times as fast.
         unsafe {
             match (self.weights.height, S::REGISTERS >= 32) {
                 (Height::One, true) => walk::<S, 1, 8>(&self),
                 (Height::One, false) => walk::<S, 1, 6>(&self),
-                (Height::Four, true) => walk::<S, 4, 6>(&self),
+                (Height::Four, true) => walk::<S, 4, 4>(&self),
                 (Height::Four, false) => walk::<S, 4, 2>(&self),
-                (Height::Eight, true) => walk::<S, 8, 3>(&self),
+                (Height::Eight, true) => walk::<S, 8, 2>(&self),
                 (Height::Eight, false) => walk::<S, 8, 1>(&self),
             }
         }
     }
+}
+
+/// Positions of one panel: as many vectors as leave registers for the inputs, and some for what the compiler thinks up. With all of them in use sums get
+/// spilled, and that halves the speed.
+pub fn panel(isa: Isa, height: Height) -> usize {
+    let many = isa.registers() >= 32;
+    let vectors = match height {
+        Height::One => 6 + 2 * usize::from(many),
+        Height::Four => 2 + 2 * usize::from(many),
+        Height::Eight => 1 + usize::from(many),
+    };
+    vectors * isa.lanes()
 }
 
 /// Panels of at most `WIDEST` vectors, all about equally wide: one of a single vector would use a weight once only.
@@ -286,23 +288,17 @@ unsafe fn walk<S: Simd, const H: usize, const WIDEST: usize>(call: &Multiply) {
     let Range { start, end } = call.part.positions;
     let vectors = (end - start).div_ceil(S::LANES);
     let panels = vectors.div_ceil(WIDEST);
-    unsafe {
-        match call.part.order {
-            Order::PanelsFirst => {
-                for panel in 0..panels {
-                    for block in call.part.blocks.clone() {
-                        one_panel::<S, H>(call, block, vectors * panel / panels, vectors * (panel + 1) / panels);
-                    }
-                }
-            }
-            Order::BlocksFirst => {
-                for block in call.part.blocks.clone() {
-                    for panel in 0..panels {
-                        one_panel::<S, H>(call, block, vectors * panel / panels, vectors * (panel + 1) / panels);
-                    }
-                }
+    let together = (call.part.chunk / (WIDEST * S::LANES)).max(1);
+    let mut first = 0;
+    while first < panels {
+        let last = panels.min(first + together);
+        for block in call.part.blocks.clone() {
+            for panel in first..last {
+                // SAFETY: the caller's.
+                unsafe { one_panel::<S, H>(call, block, vectors * panel / panels, vectors * (panel + 1) / panels) };
             }
         }
+        first = last;
     }
 }
 
@@ -507,7 +503,7 @@ mod tests {
         #[test]
         fn every_form_is_the_plain_product(
             (rows, columns) in (1usize..20, 0usize..40), start in 0usize..5, count in 1usize..150, apart in 0usize..30, zeros in 0u32..11,
-            seed: u64, biased: bool, more: bool, clamped: bool, panels_first: bool,
+            seed: u64, biased: bool, more: bool, clamped: bool, chunk in 1usize..200,
         ) {
             let end = start + count;
             let mut matrix = values(seed, rows * columns);
@@ -528,14 +524,13 @@ mod tests {
                 residual: more.then_some(&residual),
                 clamp: clamped.then_some((-0.5, 0.75)),
             };
-            let order = if panels_first { Order::PanelsFirst } else { Order::BlocksFirst };
             let expected = reference((rows, columns), &matrix, offset, &input, epilogue, (stride, start..end));
             for isa in Isa::available() {
                 for height in [Height::One, Height::Four, Height::Eight] {
                     for packed in [Packed::dense(rows, columns, &matrix, height), Packed::sparse(rows, columns, &matrix, height)] {
                         let mut output = vec![f32::NAN; rows * stride];
                         let offsets = packed.offsets(offset);
-                        let part = Part { blocks: 0..packed.blocks(), positions: start..end, order };
+                        let part = Part { blocks: 0..packed.blocks(), positions: start..end, chunk };
                         // SAFETY: nobody else has the output.
                         unsafe { multiply(isa, &packed, &offsets, &input, epilogue, Output::new(&mut output, stride), part) };
                         for (at, expected) in &expected {
@@ -565,7 +560,7 @@ mod tests {
         let packed = Packed::dense(1, 2, &[1.0, 1.0], Height::One);
         let offsets = packed.offsets(|column| column * 4);
         let mut output = [0.0; 4];
-        let part = Part { blocks: 0..1, positions: 0..4, order: Order::PanelsFirst };
+        let part = Part { blocks: 0..1, positions: 0..4, chunk: 4 };
         // SAFETY: nobody else has the output.
         unsafe {
             multiply(Isa::best(), &packed, &offsets, &[0.0; 7], Epilogue::default(), Output::new(&mut output, 4), part)
