@@ -12,9 +12,13 @@ pub mod op;
 pub mod region;
 pub mod weights;
 
+mod attention;
 mod conv;
 mod conv_chain;
 mod linear;
+mod linear_ops;
+mod linear_trial;
+mod normalise;
 mod recurrent;
 
 use std::{path::PathBuf, sync::Arc};

@@ -1,6 +1,444 @@
-//! Passes for products with constant weights, and what stands between them. None yet.
+//! Products with constant weights, and what stands between them: bias, activation, residual sums, layer normalisation, attention.
+//!
+//! Activations are made panels once and stay it from layer to layer: each op found takes panels where there are some, makes them where there are none, and
+//! gives rows back to whoever in the graph still wants them (those nobody wants fall away). So a transformer is panels from its embedding to its end. Which
+//! kernel a product gets is measured, with the way into panels and out of them counted against ours.
 
-use crate::Pass;
+use std::{collections::HashMap, sync::Arc};
 
-pub const TYPED: &[Pass] = &[];
+use espalier_kernels::{elementwise::Activation, linear_dense::Weights as Matrix, linear_panels::Panels};
+use tract_onnx::{
+    prelude::*,
+    tract_core::{
+        internal::*,
+        ops::{binary::TypedBinOp, change_axes::AxisOp, einsum::EinSum, math},
+    },
+};
+
+use crate::{
+    Context, Pass,
+    attention::{self, AttentionOp},
+    choice::Candidate,
+    context::{does_nothing, only_successor},
+    linear_ops::{Enter, Form, Leave, Linear, LinearRows, Packed, Product, Sum},
+    linear_trial::{self, floats},
+    normalise::{self, Normalise},
+    op::{LayerOp, Shared},
+    region::Region,
+    weights::Weight,
+};
+
+pub const TYPED: &[Pass] = &[Pass::Model(change)];
 pub const DECLUTTERED: &[Pass] = &[];
+
+/// With fewer tokens most of a panel would be filling; those are for products of vectors.
+const FEWEST_TOKENS: usize = 4;
+
+/// A share of stored cells, beyond which a sparse kernel has no chance.
+const MOST_CELLS: f64 = 0.7;
+
+/// What was found, with the outlet of the graph it ends at.
+enum Found {
+    Linear(Layer),
+    Norm(normalise::Found),
+    Attention(attention::Found),
+    /// Of two activations.
+    Sum(OutletId),
+}
+
+struct Layer {
+    input: OutletId,
+    weight: OutletId,
+    /// The weight has an output a row.
+    by_output: bool,
+    bias: Option<Vec<f32>>,
+    activation: Activation,
+    output: OutletId,
+}
+
+impl Found {
+    fn output(&self) -> OutletId {
+        match self {
+            Found::Linear(layer) => layer.output,
+            Found::Norm(norm) => norm.output,
+            Found::Attention(attention) => attention.output,
+            Found::Sum(output) => *output,
+        }
+    }
+}
+
+fn change(context: &mut Context, model: &mut TypedModel) -> TractResult<()> {
+    let mut all: Vec<Found> = normalise::find(model).into_iter().map(Found::Norm).collect();
+    all.extend(attention::find(model).into_iter().map(Found::Attention));
+    for node in model.nodes() {
+        match layer(context, model, node) {
+            Ok(layer) => all.extend(layer.map(Found::Linear)),
+            Err(error) => context.note(node, format!("{error:#}")),
+        }
+        all.extend(sum(model, node).map(Found::Sum));
+    }
+    // Panels are for products: without one there is nothing to gain.
+    if !all.iter().any(|found| matches!(found, Found::Linear(_))) {
+        return Ok(());
+    }
+    let order: HashMap<usize, usize> = model.eval_order()?.into_iter().zip(0..).collect();
+    all.retain(|found| order.contains_key(&found.output().node));
+    all.sort_by_key(|found| order[&found.output().node]);
+
+    let mut work = Work { geometry: HashMap::new(), panels: HashMap::new(), renamed: HashMap::new() };
+    for found in &all {
+        if let Found::Attention(found) = found {
+            for panels in [found.attention.queries, found.attention.keys] {
+                work.geometry.entry(panels.rows()).or_insert(panels);
+            }
+        }
+    }
+    for found in all {
+        let output = found.output();
+        // What another has taken in has no users any more.
+        if model.outlet_successors(output).is_empty() && !model.outputs.contains(&output) {
+            continue;
+        }
+        let name = model.node(output.node).name.clone();
+        let done = match found {
+            Found::Linear(layer) => work.linear(context, model, layer),
+            Found::Norm(norm) => work.norm(context, model, norm),
+            Found::Attention(attention) => work.attention(context, model, attention),
+            Found::Sum(output) => work.sum(context, model, output),
+        };
+        done.with_context(|| format!("putting a kernel in the place of `{name}`"))?;
+    }
+    model.compact()
+}
+
+/// A product with a constant matrix, its bias, and the activation after it.
+fn layer(context: &Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<Layer>> {
+    let Some(einsum) = node.op_as::<EinSum>() else { return Ok(None) };
+    if node.inputs.len() != 2 || einsum.q_params.is_some() || node.outputs[0].fact.datum_type != DatumType::F32 {
+        return Ok(None);
+    }
+    let Some((weight, by_output)) =
+        (0..2).rev().find_map(|weight| Some((weight, is_linear(model, node, einsum, weight)?)))
+    else {
+        return Ok(None);
+    };
+    let (input, weight) = (node.inputs[1 - weight], node.inputs[weight]);
+    let Some(shape) = model.outlet_fact(input)?.shape.as_concrete() else { return Ok(None) };
+    let rows: usize = shape[..shape.len() - 1].iter().product();
+    if rows < FEWEST_TOKENS {
+        return Ok(None);
+    }
+    // Looked at, not read: a stored one is read when its turn comes.
+    if !is_constant(context, model, weight)? || is_constant(context, model, input)? {
+        return Ok(None);
+    }
+    let outputs = node.outputs[0].fact.shape.as_concrete().and_then(|shape| shape.last().copied()).context("open")?;
+    let mut output = OutletId::new(node.id, 0);
+    let bias = bias(context, model, node, outputs)?;
+    if let Some((_, end)) = &bias {
+        output = *end;
+    }
+    let mut activation = Activation::None;
+    if let Some((found, end)) = linear_trial::activation(model, output) {
+        (activation, output) = (found, end);
+    }
+    Ok(Some(Layer { input, weight, by_output, bias: bias.map(|(bias, _)| bias), activation, output }))
+}
+
+/// Whether the input `weight` can be a matrix of weights: whether it has an output a row.
+fn is_linear(model: &TypedModel, node: &TypedNode, einsum: &EinSum, weight: usize) -> Option<bool> {
+    let x = 1 - weight;
+    let (mut summed, mut own, mut others) = (None, None, Vec::new());
+    for axis in einsum.axes.iter_all_axes() {
+        match (&*axis.inputs[x], &*axis.inputs[weight], &*axis.outputs[0]) {
+            ([x], [w], []) if summed.is_none() => summed = Some((*x, *w)),
+            ([], [w], [out]) if own.is_none() => own = Some((*w, *out)),
+            ([x], [], [out]) => others.push((*x, *out)),
+            _ => return None,
+        }
+    }
+    let ((x_place, summed), (own, out_place)) = (summed?, own?);
+    let rank = model.outlet_fact(node.inputs[x]).ok()?.rank();
+    let last = x_place + 1 == rank && out_place + 1 == node.outputs[0].fact.rank();
+    let matrix = model.outlet_fact(node.inputs[weight]).ok()?.rank() == 2;
+    (last && matrix && others.iter().all(|(x, out)| x == out)).then_some(own < summed)
+}
+
+/// Whether there is a weight behind an outlet.
+fn is_constant(context: &Context, model: &TypedModel, outlet: OutletId) -> TractResult<bool> {
+    Ok(context.weight(model, outlet)?.is_some_and(|weight| weight.datum_type() == DatumType::F32))
+}
+
+/// One value an output, added by the only successor.
+fn bias(
+    context: &Context,
+    model: &TypedModel,
+    node: &TypedNode,
+    outputs: usize,
+) -> TractResult<Option<(Vec<f32>, OutletId)>> {
+    let Some(next) = only_successor(model, node.id) else { return Ok(None) };
+    if !next.op_as::<TypedBinOp>().is_some_and(|op| op.0.is::<math::Add>())
+        || next.outputs[0].fact.shape != node.outputs[0].fact.shape
+    {
+        return Ok(None);
+    }
+    let other = next.inputs[usize::from(next.inputs[0] == OutletId::new(node.id, 0))];
+    let constant = match linear_trial::constant(model, other) {
+        Some(constant) => Some(constant),
+        None => context.constant(model, other)?,
+    };
+    let Some(constant) = constant else { return Ok(None) };
+    let along = constant.len() == outputs && constant.shape().last() == Some(&outputs);
+    let values = floats(&constant).filter(|values| along || values.len() == 1);
+    let values = values.map(|values| if along { values } else { vec![values[0]; outputs] });
+    Ok(values.map(|values| (values, OutletId::new(next.id, 0))))
+}
+
+/// Two activations of one shape added.
+fn sum(model: &TypedModel, node: &TypedNode) -> Option<OutletId> {
+    let op = node.op_as::<TypedBinOp>()?;
+    let fact = &node.outputs[0].fact;
+    let fits = op.0.is::<math::Add>() && fact.datum_type == DatumType::F32 && fact.rank() >= 2;
+    let same = |input: &OutletId| {
+        model.outlet_fact(*input).is_ok_and(|input| input.shape == fact.shape && input.konst.is_none())
+    };
+    (fits && node.inputs.iter().all(same)).then(|| OutletId::new(node.id, 0))
+}
+
+/// Panels while they are put into the graph.
+struct Work {
+    /// How so many rows are divided: attention decides for all.
+    geometry: HashMap<usize, Panels>,
+    /// Which outlets of the graph there are as panels too.
+    panels: HashMap<OutletId, (OutletId, Panels)>,
+    /// Outlets that were found, and the rows that took their place.
+    renamed: HashMap<OutletId, OutletId>,
+}
+
+impl Work {
+    /// What the graph now has for an outlet that was found in it.
+    fn current(&self, outlet: OutletId) -> OutletId {
+        self.renamed.get(&outlet).copied().unwrap_or(outlet)
+    }
+
+    fn panels_for(&mut self, shape: &[usize]) -> Panels {
+        let rows = shape[..shape.len() - 1].iter().product();
+        let tokens = if shape.len() > 2 { shape[shape.len() - 2] } else { rows };
+        // Short sequences are not worth filling a vector each.
+        let panels = if tokens % 16 == 0 || tokens > 64 {
+            Panels { sequences: rows / tokens.max(1), tokens }
+        } else {
+            Panels { sequences: 1, tokens: rows }
+        };
+        *self.geometry.entry(rows).or_insert(panels)
+    }
+
+    /// The panels of an outlet, if there are some: also where reshaping left each row what it was.
+    fn known(&self, model: &TypedModel, outlet: OutletId) -> TractResult<Option<(OutletId, Panels)>> {
+        let mut at = outlet;
+        let features = model.outlet_fact(outlet)?.shape.as_concrete().and_then(|shape| shape.last().copied());
+        loop {
+            if let Some(found) = self.panels.get(&at) {
+                let same = model.outlet_fact(found.0)?.shape.as_concrete().map(|shape| shape[1]) == features;
+                return Ok(same.then_some(*found));
+            }
+            let node = model.node(at.node);
+            let reshapes = node.op_as::<AxisOp>().is_some_and(|op| !matches!(op, AxisOp::Move(..)));
+            if !reshapes && !does_nothing(model, node)? {
+                return Ok(None);
+            }
+            at = node.inputs[0];
+        }
+    }
+
+    /// The outlet as panels of this kind.
+    fn enter(
+        &mut self,
+        context: &Context,
+        model: &mut TypedModel,
+        outlet: OutletId,
+        panels: Panels,
+    ) -> TractResult<OutletId> {
+        if let Some((known, _)) = self.known(model, outlet)?.filter(|(_, known)| *known == panels) {
+            return Ok(known);
+        }
+        let name = format!("{}.panels", model.node(outlet.node).name);
+        let name = model.unique_name(name).into_owned();
+        let entered = model.wire_node(name, LayerOp::boxed(Enter { isa: context.isa, panels }), &[outlet])?[0];
+        self.panels.insert(outlet, (entered, panels));
+        Ok(entered)
+    }
+
+    /// Rows for whoever wants the old outlet, which nobody takes any more.
+    fn leave(
+        &mut self,
+        context: &Context,
+        model: &mut TypedModel,
+        old: OutletId,
+        new: OutletId,
+        panels: Panels,
+    ) -> TractResult<()> {
+        let fact = model.outlet_fact(old)?.clone();
+        let shape = fact.shape.as_concrete().context("a dimension is open")?.into();
+        let name = model.unique_name(format!("{}.rows", model.node(old.node).name)).into_owned();
+        let rows = model.wire_node(name, LayerOp::boxed(Leave { isa: context.isa, panels, shape }), &[new])?[0];
+        for successor in model.outlet_successors(old).to_vec() {
+            model.add_edge(rows, successor)?;
+        }
+        if model.outputs.contains(&old) {
+            let label = model.outlet_label(old).map_or_else(|| model.node(old.node).name.clone(), str::to_owned);
+            for output in model.outputs.iter_mut().filter(|output| **output == old) {
+                *output = rows;
+            }
+            model.set_outlet_label(rows, label)?;
+        }
+        self.panels.insert(rows, (new, panels));
+        self.renamed.insert(old, rows);
+        Ok(())
+    }
+
+    fn linear(&mut self, context: &mut Context, model: &mut TypedModel, mut layer: Layer) -> TractResult<()> {
+        layer.input = self.current(layer.input);
+        let shape = model.outlet_fact(layer.input)?.shape.as_concrete().context("a dimension is open")?.to_vec();
+        let panels = match self.known(model, layer.input)? {
+            Some((_, panels)) => panels,
+            None => self.panels_for(&shape),
+        };
+        let Some(product) = choose(context, model, &layer, panels)? else { return Ok(()) };
+        let mut inputs = tvec!(self.enter(context, model, layer.input, panels)?);
+        // A residual that is there already is what the sums begin with.
+        let next = only_successor(model, layer.output.node).and_then(|next| sum(model, next));
+        if let Some(next) = next {
+            let [a, b] = *model.node(next.node).inputs else { return Ok(()) };
+            let other = if a == layer.output { b } else { a };
+            if let Some((residual, _)) = self.known(model, other)?.filter(|(_, known)| *known == panels) {
+                inputs.push(residual);
+                layer.output = next;
+            }
+        }
+        let name = model.unique_name(format!("{}.linear", model.node(layer.output.node).name)).into_owned();
+        let output = model.wire_node(name, LayerOp::boxed(Linear { panels, product }), &inputs)?[0];
+        self.leave(context, model, layer.output, output, panels)
+    }
+
+    fn norm(&mut self, context: &mut Context, model: &mut TypedModel, mut found: normalise::Found) -> TractResult<()> {
+        found.input = self.current(found.input);
+        let shape = model.outlet_fact(found.input)?.shape.as_concrete().context("a dimension is open")?.to_vec();
+        let rows: usize = shape[..shape.len() - 1].iter().product();
+        if rows < FEWEST_TOKENS {
+            return Ok(());
+        }
+        let panels = match self.known(model, found.input)? {
+            Some((_, panels)) => panels,
+            None => self.panels_for(&shape),
+        };
+        let input = self.enter(context, model, found.input, panels)?;
+        let norm = Normalise {
+            isa: context.isa,
+            panels,
+            norm: Shared::new(found.norm),
+            threads: Shared::new(Arc::clone(&context.threads)),
+        };
+        let name = model.unique_name(format!("{}.norm", model.node(found.output.node).name)).into_owned();
+        let output = model.wire_node(name, LayerOp::boxed(norm), &[input])?[0];
+        self.leave(context, model, found.output, output, panels)
+    }
+
+    fn attention(&mut self, context: &mut Context, model: &mut TypedModel, found: attention::Found) -> TractResult<()> {
+        let attention::Found { attention, q, k, v, mask, output } = found;
+        let mut inputs = tvec!();
+        for (source, panels) in [(q, attention.queries), (k, attention.keys), (v, attention.keys)] {
+            inputs.push(self.enter(context, model, self.current(source.outlet), panels)?);
+        }
+        inputs.extend(mask.map(|(mask, _)| self.current(mask)));
+        let panels = attention.queries;
+        let op = AttentionOp {
+            isa: context.isa,
+            attention: Shared::new(attention),
+            first: [q.first, k.first, v.first],
+            mask: mask.map(|(_, strides)| strides),
+            threads: Shared::new(Arc::clone(&context.threads)),
+        };
+        let name = model.unique_name(format!("{}.attention", model.node(output.node).name)).into_owned();
+        let wired = model.wire_node(name, LayerOp::boxed(op), &inputs)?[0];
+        self.leave(context, model, output, wired, panels)
+    }
+
+    fn sum(&mut self, context: &mut Context, model: &mut TypedModel, output: OutletId) -> TractResult<()> {
+        let [a, b] = *model.node(output.node).inputs else { return Ok(()) };
+        // Only where one of the two is panels already.
+        let Some((_, panels)) = self.known(model, a)?.or(self.known(model, b)?) else { return Ok(()) };
+        let inputs = [self.enter(context, model, a, panels)?, self.enter(context, model, b, panels)?];
+        let name = model.unique_name(format!("{}.sum", model.node(output.node).name)).into_owned();
+        let wired = model.wire_node(name, LayerOp::boxed(Sum { isa: context.isa }), &inputs)?[0];
+        self.leave(context, model, output, wired, panels)
+    }
+}
+
+/// The packed weight that is the fastest; nothing where plain tract is.
+fn choose(
+    context: &mut Context,
+    model: &TypedModel,
+    layer: &Layer,
+    panels: Panels,
+) -> TractResult<Option<Shared<Product>>> {
+    let weight = context.weight(model, layer.weight)?.context("the weight is gone")?;
+    let shape = weight.shape().to_vec();
+    let [rows, columns] = *shape else { return Ok(None) };
+    let (outputs, inputs) = if layer.by_output { (rows, columns) } else { (columns, rows) };
+    let pattern = crate::weights::pattern(&weight)?;
+    let tensor = weight.into_dense()?;
+    let plain = tensor.try_as_plain_ram()?;
+    let values = plain.as_slice::<f32>()?;
+    let matrix = if layer.by_output {
+        Matrix::by_output(values, outputs, inputs)
+    } else {
+        Matrix::by_input(values, outputs, inputs)
+    };
+    let region = Region {
+        name: model.node(layer.output.node).name.clone(),
+        inputs: tvec!(layer.input),
+        outputs: tvec!(layer.output),
+    };
+    let shape: TVec<usize> =
+        model.outlet_fact(layer.output)?.shape.as_concrete().context("a dimension is open")?.into();
+    let (isa, threads) = (context.isa, Arc::clone(&context.threads));
+    let built = |form: Form| -> Shared<Product> {
+        Shared::new(Product {
+            isa,
+            threads: Arc::clone(&threads),
+            weight: form.pack(matrix),
+            bias: layer.bias.clone().unwrap_or_default(),
+            activation: layer.activation,
+        })
+    };
+    let forms = forms(matrix);
+    let candidates: Vec<Candidate> = forms
+        .iter()
+        .map(|form| Candidate {
+            kernel: format!("{} {}", form.name(), isa.name()),
+            build: Box::new(|| Ok(LayerOp::boxed(LinearRows { panels, shape: shape.clone(), product: built(*form) }))),
+        })
+        .collect();
+    let what = format!("{} {pattern}", layer.activation.name());
+    let op = context.choose(model, &region, &format!("linear {inputs}x{outputs}"), &what, &candidates)?;
+    let chosen = op.and_then(|op| Some(op.downcast_ref::<LayerOp<LinearRows>>()?.0.product.clone()));
+    Ok(chosen)
+}
+
+/// What is worth trying, by the share of cells each would store.
+fn forms(matrix: Matrix) -> Vec<Form> {
+    let mut forms = vec![Form::Dense];
+    let all = (matrix.outputs * matrix.inputs).max(1) as f64;
+    for height in [8, 4, 1] {
+        let mut blocks = 0usize;
+        for first in (0..matrix.outputs).step_by(height) {
+            let rows = first..matrix.outputs.min(first + height);
+            blocks += (0..matrix.inputs).filter(|input| rows.clone().any(|row| matrix.at(row, *input) != 0.0)).count();
+        }
+        if (blocks * height) as f64 <= MOST_CELLS * all {
+            forms.push(Form::Blocks(height));
+        }
+    }
+    forms
+}

@@ -9,6 +9,7 @@
 )]
 
 pub mod activations;
+pub mod attention;
 pub mod choices;
 pub mod convolution;
 mod convolution_planes;
@@ -17,12 +18,18 @@ mod convolution_tests;
 mod convolution_tile;
 pub mod convolution_window;
 pub mod depthwise;
+pub mod elementwise;
+pub mod linear_dense;
+pub mod linear_panels;
+pub mod linear_sparse;
 pub mod matvec;
+pub mod normalise;
 pub mod panel;
 pub mod pool;
 pub mod recurrent;
 mod share_out;
 pub mod simd;
+pub mod softmax;
 pub mod threads;
 
 pub use simd::Isa;

@@ -148,6 +148,33 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        unsafe {
+            let zero = _mm256_setzero_ps();
+            let (mut a, mut b) = ([zero; 8], [zero; 8]);
+            for row in 0..8 {
+                a[row] = _mm256_loadu_ps(from.add(row * from_stride));
+            }
+            for pair in 0..4 {
+                b[2 * pair] = _mm256_unpacklo_ps(a[2 * pair], a[2 * pair + 1]);
+                b[2 * pair + 1] = _mm256_unpackhi_ps(a[2 * pair], a[2 * pair + 1]);
+            }
+            for four in 0..2 {
+                let (b0, b1) = (_mm256_castps_pd(b[4 * four]), _mm256_castps_pd(b[4 * four + 1]));
+                let (b2, b3) = (_mm256_castps_pd(b[4 * four + 2]), _mm256_castps_pd(b[4 * four + 3]));
+                a[4 * four] = _mm256_castpd_ps(_mm256_unpacklo_pd(b0, b2));
+                a[4 * four + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(b0, b2));
+                a[4 * four + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b1, b3));
+                a[4 * four + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b1, b3));
+            }
+            for column in 0..4 {
+                let (low, high) = (a[column], a[4 + column]);
+                _mm256_storeu_ps(to.add(column * to_stride), _mm256_permute2f128_ps::<0x20>(low, high));
+                _mm256_storeu_ps(to.add((4 + column) * to_stride), _mm256_permute2f128_ps::<0x31>(low, high));
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }

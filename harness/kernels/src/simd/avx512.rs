@@ -133,6 +133,41 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        unsafe {
+            let zero = _mm512_setzero_ps();
+            let (mut a, mut b) = ([zero; 16], [zero; 16]);
+            for row in 0..16 {
+                a[row] = _mm512_loadu_ps(from.add(row * from_stride));
+            }
+            // Pairs of rows, then fours: each quarter of a vector has four rows of one column.
+            for pair in 0..8 {
+                b[2 * pair] = _mm512_unpacklo_ps(a[2 * pair], a[2 * pair + 1]);
+                b[2 * pair + 1] = _mm512_unpackhi_ps(a[2 * pair], a[2 * pair + 1]);
+            }
+            for four in 0..4 {
+                let (b0, b1) = (_mm512_castps_pd(b[4 * four]), _mm512_castps_pd(b[4 * four + 1]));
+                let (b2, b3) = (_mm512_castps_pd(b[4 * four + 2]), _mm512_castps_pd(b[4 * four + 3]));
+                a[4 * four] = _mm512_castpd_ps(_mm512_unpacklo_pd(b0, b2));
+                a[4 * four + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(b0, b2));
+                a[4 * four + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b1, b3));
+                a[4 * four + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b1, b3));
+            }
+            // The quarters of the four vectors that have this column.
+            for column in 0..4 {
+                let even_low = _mm512_shuffle_f32x4::<0b10_00_10_00>(a[column], a[4 + column]);
+                let odd_low = _mm512_shuffle_f32x4::<0b11_01_11_01>(a[column], a[4 + column]);
+                let even_high = _mm512_shuffle_f32x4::<0b10_00_10_00>(a[8 + column], a[12 + column]);
+                let odd_high = _mm512_shuffle_f32x4::<0b11_01_11_01>(a[8 + column], a[12 + column]);
+                let (to, step) = (to.add(column * to_stride), 4 * to_stride);
+                _mm512_storeu_ps(to, _mm512_shuffle_f32x4::<0b10_00_10_00>(even_low, even_high));
+                _mm512_storeu_ps(to.add(step), _mm512_shuffle_f32x4::<0b10_00_10_00>(odd_low, odd_high));
+                _mm512_storeu_ps(to.add(2 * step), _mm512_shuffle_f32x4::<0b11_01_11_01>(even_low, even_high));
+                _mm512_storeu_ps(to.add(3 * step), _mm512_shuffle_f32x4::<0b11_01_11_01>(odd_low, odd_high));
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }

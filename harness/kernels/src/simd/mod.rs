@@ -106,6 +106,15 @@ pub trait Simd: Copy + 'static {
             Self::deinterleave(lanes.as_ptr())
         }
     }
+    /// A square of [`Simd::LANES`] rows and columns, transposed: `to[c * to_stride + r] = from[r * from_stride + c]`.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for row in 0..Self::LANES {
+            for column in 0..Self::LANES {
+                unsafe { *to.add(column * to_stride + row) = *from.add(row * from_stride + column) };
+            }
+        }
+    }
     /// Tells the processor that what lies there is wanted soon. Any address will do.
     unsafe fn prefetch(from: *const f32);
 }

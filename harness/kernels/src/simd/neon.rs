@@ -129,6 +129,22 @@ impl Simd for Neon {
         unsafe { (vuzp1q_f32(a, b), vuzp2q_f32(a, b)) }
     }
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        unsafe {
+            let (a, b) = (vld1q_f32(from), vld1q_f32(from.add(from_stride)));
+            let (c, d) = (vld1q_f32(from.add(2 * from_stride)), vld1q_f32(from.add(3 * from_stride)));
+            // Pairs of rows: of their columns 0 and 2, and 1 and 3.
+            let (even, odd) = (vtrn1q_f32(a, b), vtrn2q_f32(a, b));
+            let (even_below, odd_below) = (vtrn1q_f32(c, d), vtrn2q_f32(c, d));
+            let (a, b) = (vreinterpretq_f64_f32(even), vreinterpretq_f64_f32(odd));
+            let (c, d) = (vreinterpretq_f64_f32(even_below), vreinterpretq_f64_f32(odd_below));
+            vst1q_f32(to, vreinterpretq_f32_f64(vtrn1q_f64(a, c)));
+            vst1q_f32(to.add(to_stride), vreinterpretq_f32_f64(vtrn1q_f64(b, d)));
+            vst1q_f32(to.add(2 * to_stride), vreinterpretq_f32_f64(vtrn2q_f64(a, c)));
+            vst1q_f32(to.add(3 * to_stride), vreinterpretq_f32_f64(vtrn2q_f64(b, d)));
+        }
+    }
+    #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
         // The intrinsic is not stable.
         unsafe { asm!("prfm pldl1keep, [{}]", in(reg) from, options(nostack, preserves_flags, readonly)) }

@@ -132,6 +132,35 @@ fn every_method_is_plain_arithmetic() {
     }
 }
 
+struct Transpose<'a> {
+    from: &'a [f32],
+    to: &'a mut [f32],
+}
+
+impl Kernel for Transpose<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        unsafe { S::transpose(self.from.as_ptr(), 19, self.to.as_mut_ptr(), 23) }
+    }
+}
+
+#[test]
+fn a_square_is_transposed_and_nothing_else_written() {
+    let from: Vec<f32> = (0..16 * 19).map(|value| value as f32).collect();
+    for isa in Isa::available() {
+        let (lanes, mut to) = (isa.lanes(), vec![-1.0; 16 * 23]);
+        // SAFETY: the processor has it; both hold 16 rows.
+        unsafe { isa.run(Transpose { from: &from, to: &mut to }) };
+        for (place, found) in to.into_iter().enumerate() {
+            let (row, column) = (place % 23, place / 23);
+            let expected = if row < lanes && column < lanes { from[row * 19 + column] } else { -1.0 };
+            assert_eq!(found, expected, "{} at {place}", isa.name());
+        }
+    }
+}
+
 #[test]
 fn the_best_is_among_the_available() {
     assert!(Isa::available().contains(&Isa::best()));

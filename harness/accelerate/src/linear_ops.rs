@@ -1,0 +1,287 @@
+//! Ops on panels of tokens: into them, out of them, products, sums. Between two layers activations stay panels, a tensor of columns by features whose
+//! values lie as [`Panels`] says; nothing of tract's looks into it.
+
+use espalier_kernels::{
+    elementwise::{self, Activation},
+    linear_dense::{Dense, Epilogue, Weights},
+    linear_panels::Panels,
+    linear_sparse::Sparse,
+    simd::Isa,
+    threads::Threads,
+};
+use std::sync::Arc;
+use tract_onnx::{prelude::*, tract_core::internal::*};
+
+use crate::op::{Layer, Shared};
+
+/// Rows of features made panels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enter {
+    pub isa: Isa,
+    pub panels: Panels,
+}
+
+/// Panels made rows, in the shape the graph has there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leave {
+    pub isa: Isa,
+    pub panels: Panels,
+    pub shape: TVec<usize>,
+}
+
+/// `activation(x W + bias)`, plus a second input where there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linear {
+    pub panels: Panels,
+    pub product: Shared<Product>,
+}
+
+/// The same with rows before and after: what a layer is tried as, and what it is where it stands alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinearRows {
+    pub panels: Panels,
+    pub shape: TVec<usize>,
+    pub product: Shared<Product>,
+}
+
+/// Two panels added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sum {
+    pub isa: Isa,
+}
+
+pub struct Product {
+    pub isa: Isa,
+    pub threads: Arc<Threads>,
+    pub weight: Packed,
+    pub bias: Vec<f32>,
+    pub activation: Activation,
+}
+
+pub enum Packed {
+    Dense(Dense),
+    Sparse(Sparse),
+}
+
+/// How a weight is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Dense,
+    /// Blocks of so many outputs; 1 for single cells.
+    Blocks(usize),
+}
+
+impl Form {
+    pub fn name(self) -> String {
+        match self {
+            Form::Dense => "dense".to_owned(),
+            Form::Blocks(1) => "csr".to_owned(),
+            Form::Blocks(height) => format!("block-{height}x1"),
+        }
+    }
+
+    pub fn pack(self, weights: Weights) -> Packed {
+        match self {
+            Form::Dense => Packed::Dense(Dense::pack(weights)),
+            Form::Blocks(height) => Packed::Sparse(Sparse::pack(weights, height)),
+        }
+    }
+}
+
+impl Packed {
+    pub fn outputs(&self) -> usize {
+        match self {
+            Packed::Dense(dense) => dense.outputs,
+            Packed::Sparse(sparse) => sparse.outputs,
+        }
+    }
+
+    pub fn inputs(&self) -> usize {
+        match self {
+            Packed::Dense(dense) => dense.inputs,
+            Packed::Sparse(sparse) => sparse.inputs,
+        }
+    }
+
+    fn form(&self) -> Form {
+        match self {
+            Packed::Dense(_) => Form::Dense,
+            Packed::Sparse(sparse) => Form::Blocks(sparse.height),
+        }
+    }
+
+    /// Multiplications for one token.
+    fn cells(&self) -> usize {
+        match self {
+            Packed::Dense(dense) => dense.outputs * dense.inputs,
+            Packed::Sparse(sparse) => sparse.cells(),
+        }
+    }
+}
+
+impl Product {
+    fn run(&self, panels: Panels, input: &[f32], residual: Option<&[f32]>, output: &mut [f32]) {
+        let epilogue = Epilogue { bias: &self.bias, activation: self.activation, residual };
+        match &self.weight {
+            Packed::Dense(dense) => dense.run(self.isa, &self.threads, panels, input, epilogue, output),
+            Packed::Sparse(sparse) => sparse.run(self.isa, &self.threads, panels, input, epilogue, output),
+        }
+    }
+
+    fn op(&self) -> String {
+        match self.activation {
+            Activation::None => format!("linear {}x{}", self.weight.inputs(), self.weight.outputs()),
+            activation => format!("linear {}x{} {}", self.weight.inputs(), self.weight.outputs(), activation.name()),
+        }
+    }
+
+    pub fn kernel(&self) -> String {
+        format!("{} {}", self.weight.form().name(), self.isa.name())
+    }
+
+    fn cost(&self, tokens: usize) -> TVec<(Cost, TDim)> {
+        tvec!((Cost::FMA(DatumType::F32), (self.weight.cells() * tokens).to_dim()))
+    }
+}
+
+/// A tensor of so many columns and features, to be filled.
+pub fn blank(shape: &[usize]) -> TractResult<Tensor> {
+    // SAFETY: every op here writes all of it before it is seen.
+    unsafe { Tensor::uninitialized::<f32>(shape) }
+}
+
+pub fn panel_fact(panels: Panels, features: usize) -> TVec<TypedFact> {
+    tvec!(DatumType::F32.fact([panels.columns(), features]))
+}
+
+impl Layer for Enter {
+    fn op(&self) -> String {
+        "to panels".to_owned()
+    }
+
+    fn kernel(&self) -> String {
+        self.isa.name().to_owned()
+    }
+
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let shape = inputs[0].shape.as_concrete().context("a dimension is open")?;
+        let features = *shape.last().context("a scalar has no features")?;
+        ensure!(shape.iter().product::<usize>() == self.panels.rows() * features, "{shape:?} are no {:?}", self.panels);
+        Ok(panel_fact(self.panels, features))
+    }
+
+    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let features = *inputs[0].shape().last().context("a scalar has no features")?;
+        let mut output = blank(&[self.panels.columns(), features])?;
+        let (from, mut to) = (inputs[0].try_as_plain_ram()?, output.try_as_plain_ram_mut()?);
+        self.panels.enter(self.isa, features, from.as_slice::<f32>()?, to.as_slice_mut::<f32>()?);
+        Ok(tvec!(output.into_tvalue()))
+    }
+}
+
+impl Layer for Leave {
+    fn op(&self) -> String {
+        "from panels".to_owned()
+    }
+
+    fn kernel(&self) -> String {
+        self.isa.name().to_owned()
+    }
+
+    fn output_facts(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(DatumType::F32.fact(&*self.shape)))
+    }
+
+    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let features = *self.shape.last().context("a scalar has no features")?;
+        let mut output = blank(&self.shape)?;
+        let (from, mut to) = (inputs[0].try_as_plain_ram()?, output.try_as_plain_ram_mut()?);
+        self.panels.leave(self.isa, features, from.as_slice::<f32>()?, to.as_slice_mut::<f32>()?);
+        Ok(tvec!(output.into_tvalue()))
+    }
+}
+
+impl Layer for Linear {
+    fn op(&self) -> String {
+        self.product.op()
+    }
+
+    fn kernel(&self) -> String {
+        self.product.kernel()
+    }
+
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        ensure!(inputs[0].shape.as_concrete() == Some(&[self.panels.columns(), self.product.weight.inputs()][..]));
+        Ok(panel_fact(self.panels, self.product.weight.outputs()))
+    }
+
+    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let mut output = blank(&[self.panels.columns(), self.product.weight.outputs()])?;
+        let input = inputs[0].try_as_plain_ram()?;
+        let residual = inputs.get(1).map(|residual| residual.try_as_plain_ram()).transpose()?;
+        let residual = residual.as_ref().map(|residual| residual.as_slice::<f32>()).transpose()?;
+        let mut to = output.try_as_plain_ram_mut()?;
+        self.product.run(self.panels, input.as_slice::<f32>()?, residual, to.as_slice_mut::<f32>()?);
+        Ok(tvec!(output.into_tvalue()))
+    }
+
+    fn cost(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        Ok(self.product.cost(self.panels.rows()))
+    }
+}
+
+impl Layer for LinearRows {
+    fn op(&self) -> String {
+        self.product.op()
+    }
+
+    fn kernel(&self) -> String {
+        self.product.kernel()
+    }
+
+    fn output_facts(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(DatumType::F32.fact(&*self.shape)))
+    }
+
+    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let Product { isa, weight, .. } = &*self.product;
+        let columns = self.panels.columns();
+        let mut before = blank(&[columns, weight.inputs()])?;
+        let mut after = blank(&[columns, weight.outputs()])?;
+        let mut output = blank(&self.shape)?;
+        let (mut before, mut after) = (before.try_as_plain_ram_mut()?, after.try_as_plain_ram_mut()?);
+        let (before, after) = (before.as_slice_mut::<f32>()?, after.as_slice_mut::<f32>()?);
+        let (from, mut to) = (inputs[0].try_as_plain_ram()?, output.try_as_plain_ram_mut()?);
+        self.panels.enter(*isa, weight.inputs(), from.as_slice::<f32>()?, before);
+        self.product.run(self.panels, before, None, after);
+        self.panels.leave(*isa, weight.outputs(), after, to.as_slice_mut::<f32>()?);
+        Ok(tvec!(output.into_tvalue()))
+    }
+
+    fn cost(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        Ok(self.product.cost(self.panels.rows()))
+    }
+}
+
+impl Layer for Sum {
+    fn op(&self) -> String {
+        "sum of panels".to_owned()
+    }
+
+    fn kernel(&self) -> String {
+        self.isa.name().to_owned()
+    }
+
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        ensure!(inputs[0].shape == inputs[1].shape);
+        Ok(tvec!(inputs[0].without_value()))
+    }
+
+    fn run(&self, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let other = inputs.pop().context("two inputs")?;
+        let mut sum = inputs.pop().context("two inputs")?.into_tensor();
+        let (mut to, from) = (sum.try_as_plain_ram_mut()?, other.try_as_plain_ram()?);
+        elementwise::sum(self.isa, to.as_slice_mut::<f32>()?, from.as_slice::<f32>()?);
+        Ok(tvec!(sum.into_tvalue()))
+    }
+}

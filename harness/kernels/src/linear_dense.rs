@@ -1,0 +1,293 @@
+//! The product of a dense weight with panels of tokens, and the tile of registers that attention's products are made of too.
+//!
+//! In: a weight packed once, six outputs beside each other, and panels ([`Panels`]). Out: panels of the outputs. A tile is six outputs by four vectors of
+//! tokens: per input four loads and six numbers broadcast for 24 multiplications, which keeps the multipliers busy. The inputs are cut where a panel of
+//! them no longer fits the second-level cache; each piece of weight is read from memory once, for all panels.
+
+use std::ops::Range;
+
+use crate::{
+    elementwise::{self, Activation},
+    linear_panels::{Panels, Target, part, tasks},
+    simd::{Isa, Kernel, Simd},
+    threads::Threads,
+};
+
+/// Outputs of a tile.
+const ROWS: usize = 6;
+
+/// The most inputs taken at a time: 64 tokens of them are 256 KiB.
+const DEPTH: usize = 1024;
+
+/// A matrix of weights wherever it lies: that of output `o` and input `i` is `values[o * output_stride + i * input_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<'a> {
+    pub values: &'a [f32],
+    pub outputs: usize,
+    pub inputs: usize,
+    pub output_stride: usize,
+    pub input_stride: usize,
+}
+
+impl<'a> Weights<'a> {
+    /// As in ONNX's Gemm with `transB`: an output a row.
+    pub fn by_output(values: &'a [f32], outputs: usize, inputs: usize) -> Weights<'a> {
+        Weights { values, outputs, inputs, output_stride: inputs, input_stride: 1 }.checked()
+    }
+
+    /// As in ONNX's MatMul: an input a row.
+    pub fn by_input(values: &'a [f32], outputs: usize, inputs: usize) -> Weights<'a> {
+        Weights { values, outputs, inputs, output_stride: 1, input_stride: outputs }.checked()
+    }
+
+    fn checked(self) -> Weights<'a> {
+        assert_eq!(self.values.len(), self.outputs * self.inputs);
+        self
+    }
+
+    #[inline]
+    pub fn at(&self, output: usize, input: usize) -> f32 {
+        self.values[output * self.output_stride + input * self.input_stride]
+    }
+}
+
+/// A dense weight, packed.
+#[derive(Clone, Debug)]
+pub struct Dense {
+    pub outputs: usize,
+    pub inputs: usize,
+    /// Six outputs at a time, input by input; the last six are filled up with zeros.
+    packed: Vec<f32>,
+}
+
+/// What is added to a product, and what then becomes of it: `activation(product + bias) + residual`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// One value an output, or none at all.
+    pub bias: &'a [f32],
+    pub activation: Activation,
+    /// Panels like the output's.
+    pub residual: Option<&'a [f32]>,
+}
+
+impl Dense {
+    pub fn pack(weights: Weights) -> Dense {
+        let Weights { outputs, inputs, .. } = weights;
+        let mut packed = vec![0.0; outputs.next_multiple_of(ROWS) * inputs];
+        for (block, to) in packed.chunks_exact_mut(ROWS * inputs.max(1)).enumerate() {
+            for row in 0..ROWS.min(outputs - block * ROWS) {
+                for input in 0..inputs {
+                    to[input * ROWS + row] = weights.at(block * ROWS + row, input);
+                }
+            }
+        }
+        Dense { outputs, inputs, packed }
+    }
+
+    /// Bytes of the packed weight.
+    pub fn bytes(&self) -> usize {
+        self.packed.len() * size_of::<f32>()
+    }
+
+    /// # Panics
+    /// Unless every length is the one its shape asks for.
+    pub fn run(
+        &self,
+        isa: Isa,
+        threads: &Threads,
+        panels: Panels,
+        input: &[f32],
+        epilogue: Epilogue,
+        output: &mut [f32],
+    ) {
+        assert_eq!(input.len(), panels.columns() * self.inputs);
+        assert_eq!(output.len(), panels.columns() * self.outputs);
+        assert!(epilogue.bias.is_empty() || epilogue.bias.len() == self.outputs);
+        assert!(epilogue.residual.is_none_or(|residual| residual.len() == output.len()));
+        let (target, count) = (Target::of(output), self.outputs.div_ceil(ROWS));
+        let tasks = tasks(threads, count);
+        threads.run(tasks, &|task| {
+            let product = Product { weight: self, isa, panels, input, epilogue, output: target.pointer() };
+            // SAFETY: the processor has `isa`'s instructions; the lengths were checked.
+            unsafe { product.blocks(part(count, task, tasks)) }
+        });
+    }
+}
+
+struct Product<'a> {
+    weight: &'a Dense,
+    isa: Isa,
+    panels: Panels,
+    input: &'a [f32],
+    epilogue: Epilogue<'a>,
+    output: *mut f32,
+}
+
+impl Product<'_> {
+    /// Some of the blocks of six outputs.
+    unsafe fn blocks(&self, blocks: Range<usize>) {
+        let Dense { outputs, inputs, packed } = self.weight;
+        let (outputs, inputs, epilogue) = (*outputs, *inputs, &self.epilogue);
+        // Sums begin with the residual only where nothing stands between the two.
+        let after = epilogue.residual.filter(|_| epilogue.activation != Activation::None);
+        let before = epilogue.residual.filter(|_| epilogue.activation == Activation::None);
+        let pieces = inputs.div_ceil(DEPTH).max(1);
+        for piece in 0..pieces {
+            let at = part(inputs, piece, pieces);
+            for row in blocks.clone().map(|block| block * ROWS) {
+                let rows = ROWS.min(outputs - row);
+                for index in 0..self.panels.count() {
+                    let panel = self.panels.get(index);
+                    let (width, place) = (panel.width, panel.column * outputs + row * panel.width);
+                    // SAFETY: the caller checked the lengths; outputs and columns are within them.
+                    unsafe {
+                        let to = self.output.add(place);
+                        let start = if piece > 0 {
+                            Start { bias: std::ptr::null(), add: to }
+                        } else {
+                            let bias = epilogue.bias.get(row..).filter(|bias| !bias.is_empty());
+                            let bias = bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
+                            Start {
+                                bias,
+                                add: before.map_or(std::ptr::null(), |residual| residual.as_ptr().add(place)),
+                            }
+                        };
+                        self.isa.run(Tiles {
+                            left: packed.as_ptr().add(row * inputs + at.start * ROWS),
+                            left_row: 1,
+                            left_step: ROWS,
+                            rows,
+                            depth: at.len(),
+                            right: self.input.as_ptr().add(panel.column * inputs + at.start * width),
+                            columns: width,
+                            to,
+                            start,
+                        });
+                        if piece + 1 == pieces && epilogue.activation != Activation::None {
+                            let to = std::slice::from_raw_parts_mut(to, rows * width);
+                            epilogue.activation.apply(self.isa, to);
+                            if let Some(residual) = after {
+                                elementwise::sum(self.isa, to, &residual[place..][..rows * width]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a sum begins with: a number an output, values laid out as the output is, both or (null) nothing.
+#[derive(Clone, Copy)]
+pub(crate) struct Start {
+    pub bias: *const f32,
+    pub add: *const f32,
+}
+
+/// `to[row][column] = start + sum of left[row][k] right[k][column]`. A kernel of its own, so that its many sizes of tiles are compiled once.
+///
+/// # Safety
+/// All of that is there: `right` and `to` have rows of `columns` values, a multiple of 16.
+pub(crate) struct Tiles {
+    /// Numbers to be broadcast: that of row `r` and `k` lies at `left + r * left_row + k * left_step`.
+    pub left: *const f32,
+    pub left_row: usize,
+    pub left_step: usize,
+    pub rows: usize,
+    pub depth: usize,
+    pub right: *const f32,
+    pub columns: usize,
+    pub to: *mut f32,
+    pub start: Start,
+}
+
+impl Kernel for Tiles {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let vectors = self.columns / S::LANES;
+        let most = if S::REGISTERS >= 32 { 4 } else { 2 };
+        let mut row = 0;
+        while row < self.rows {
+            let rows = match self.rows - row {
+                6.. => 6,
+                4.. => 4,
+                2.. => 2,
+                _ => 1,
+            };
+            let mut done = 0;
+            while done < vectors {
+                let some = match most.min(vectors - done) {
+                    3 => 2,
+                    some => some,
+                };
+                unsafe {
+                    match (rows, some) {
+                        (6, 4) if S::REGISTERS >= 32 => self.tile::<S, 6, 4>(row, done),
+                        (4, 4) if S::REGISTERS >= 32 => self.tile::<S, 4, 4>(row, done),
+                        (2, 4) if S::REGISTERS >= 32 => self.tile::<S, 2, 4>(row, done),
+                        (1, 4) if S::REGISTERS >= 32 => self.tile::<S, 1, 4>(row, done),
+                        (6, 2) => self.tile::<S, 6, 2>(row, done),
+                        (4, 2) => self.tile::<S, 4, 2>(row, done),
+                        (2, 2) => self.tile::<S, 2, 2>(row, done),
+                        (1, 2) => self.tile::<S, 1, 2>(row, done),
+                        (6, _) => self.tile::<S, 6, 1>(row, done),
+                        (4, _) => self.tile::<S, 4, 1>(row, done),
+                        (2, _) => self.tile::<S, 2, 1>(row, done),
+                        _ => self.tile::<S, 1, 1>(row, done),
+                    }
+                }
+                done += some;
+            }
+            row += rows;
+        }
+    }
+}
+
+impl Tiles {
+    /// `R` rows from `row` on, `C` vectors from `vector` on.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const R: usize, const C: usize>(&self, row: usize, vector: usize) {
+        let (columns, left_row, left_step) = (self.columns, self.left_row, self.left_step);
+        unsafe {
+            let place = row * columns + vector * S::LANES;
+            let mut sums = [[S::splat(0.0); C]; R];
+            if !self.start.bias.is_null() {
+                for r in 0..R {
+                    sums[r] = [S::splat(*self.start.bias.add(row + r)); C];
+                }
+            }
+            if !self.start.add.is_null() {
+                for r in 0..R {
+                    for c in 0..C {
+                        let add = S::load(self.start.add.add(place + r * columns + c * S::LANES));
+                        sums[r][c] = S::add(sums[r][c], add);
+                    }
+                }
+            }
+            let mut left = self.left.add(row * left_row);
+            let mut right = self.right.add(vector * S::LANES);
+            for _ in 0..self.depth {
+                let mut values = [S::splat(0.0); C];
+                for c in 0..C {
+                    values[c] = S::load(right.add(c * S::LANES));
+                }
+                for r in 0..R {
+                    let weight = S::splat(*left.add(r * left_row));
+                    for c in 0..C {
+                        sums[r][c] = S::mul_add(weight, values[c], sums[r][c]);
+                    }
+                }
+                right = right.add(columns);
+                left = left.add(left_step);
+            }
+            let to = self.to.add(place);
+            for r in 0..R {
+                for c in 0..C {
+                    S::store(to.add(r * columns + c * S::LANES), sums[r][c]);
+                }
+            }
+        }
+    }
+}

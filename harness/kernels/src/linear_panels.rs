@@ -1,0 +1,315 @@
+//! Activations of linear layers with the tokens side by side: where feature `f` of a panel's tokens lies is one row of up to 64 values.
+//!
+//! Matrix products, layer normalisation, attention and everything element by element then work on whole vectors of tokens, a weight, a mean or a key
+//! being one number for all of them; nothing is transposed between two layers. In: rows of features, a token a row, as ONNX has it. Out: panels, and back.
+//! Each sequence begins a panel of its own, so that attention finds its tokens in whole vectors. Tokens that only fill the last vector hold anything.
+
+use std::ops::Range;
+
+use crate::{
+    simd::{Isa, Kernel, Simd},
+    threads::Threads,
+};
+
+/// The most tokens a panel has: with 768 features it takes 192 KiB, which a second-level cache holds.
+pub const WIDTH: usize = 64;
+
+/// Widths are whole vectors of every instruction set.
+const VECTOR: usize = 16;
+
+/// Where tasks write, each to a part of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Target(*mut f32);
+
+// SAFETY: a pointer is only dangerous where it is written through, and tasks write to parts that do not overlap.
+unsafe impl Send for Target {}
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
+impl Target {
+    pub fn of(values: &mut [f32]) -> Target {
+        Target(values.as_mut_ptr())
+    }
+
+    /// A method, so that closures take all of it, not the pointer inside.
+    pub fn pointer(self) -> *mut f32 {
+        self.0
+    }
+}
+
+/// A cache line: vectors that begin with one do not lie in two.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line([f32; 16]);
+
+/// At least so many zeros.
+pub(crate) fn lines(values: usize) -> Vec<Line> {
+    vec![Line([0.0; 16]); values.div_ceil(16)]
+}
+
+/// The `task`-th of so many parts of `count`.
+pub(crate) fn part(count: usize, task: usize, tasks: usize) -> Range<usize> {
+    count * task / tasks..count * (task + 1) / tasks
+}
+
+/// Into how many tasks `count` pieces of work are divided: some more than threads, so that none waits long for another.
+pub(crate) fn tasks(threads: &Threads, count: usize) -> usize {
+    if threads.count() == 1 { 1 } else { count.clamp(1, 4 * threads.count()) }
+}
+
+/// Which tokens are in which panel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Panels {
+    pub sequences: usize,
+    /// Of one sequence.
+    pub tokens: usize,
+}
+
+/// Its values begin at `column * features`; those of one feature are `width` in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Panel {
+    pub sequence: usize,
+    /// How many columns are before it.
+    pub column: usize,
+    pub width: usize,
+    /// The first of its tokens within the sequence.
+    pub token: usize,
+    /// At most `width`.
+    pub tokens: usize,
+}
+
+impl Panels {
+    /// Of one sequence, with what fills its last vector.
+    fn columns_each(&self) -> usize {
+        self.tokens.next_multiple_of(VECTOR)
+    }
+
+    /// Of all panels. A buffer for `features` has `columns * features` values.
+    pub fn columns(&self) -> usize {
+        self.sequences * self.columns_each()
+    }
+
+    pub fn rows(&self) -> usize {
+        self.sequences * self.tokens
+    }
+
+    fn panels_each(&self) -> usize {
+        self.columns_each().div_ceil(WIDTH)
+    }
+
+    /// Of all sequences.
+    pub fn count(&self) -> usize {
+        self.sequences * self.panels_each()
+    }
+
+    /// The `index`-th panel. Those of a sequence are as wide as one another, to a vector: a narrow last one would be slow.
+    pub fn get(&self, index: usize) -> Panel {
+        let panels = self.panels_each();
+        let (sequence, index) = (index / panels, index % panels);
+        let vectors = self.columns_each() / VECTOR;
+        let (each, wider) = (vectors / panels, vectors % panels);
+        let token = (each * index + wider.min(index)) * VECTOR;
+        let width = (each + usize::from(index < wider)) * VECTOR;
+        Panel {
+            sequence,
+            column: sequence * self.columns_each() + token,
+            width,
+            token,
+            tokens: width.min(self.tokens - token),
+        }
+    }
+
+    /// The panels of one sequence.
+    pub fn of_sequence(&self, sequence: usize) -> impl Iterator<Item = Panel> + use<> {
+        let (panels, each) = (*self, self.panels_each());
+        (sequence * each..(sequence + 1) * each).map(move |index| panels.get(index))
+    }
+
+    /// Rows of features made panels. What fills the last vectors is zero.
+    ///
+    /// # Panics
+    /// Unless `rows` has as many values as the tokens have features, and `panels` as many as the columns have.
+    pub fn enter(&self, isa: Isa, features: usize, rows: &[f32], panels: &mut [f32]) {
+        assert_eq!(rows.len(), self.rows() * features);
+        assert_eq!(panels.len(), self.columns() * features);
+        // SAFETY: the processor has `isa`'s instructions, and the lengths are those `Enter` counts on.
+        unsafe { isa.run(Enter { panels: *self, features, rows: rows.as_ptr(), to: panels.as_mut_ptr() }) }
+    }
+
+    /// The other way; what fills the last vectors is dropped.
+    ///
+    /// # Panics
+    /// As [`Panels::enter`].
+    pub fn leave(&self, isa: Isa, features: usize, panels: &[f32], rows: &mut [f32]) {
+        assert_eq!(rows.len(), self.rows() * features);
+        assert_eq!(panels.len(), self.columns() * features);
+        // SAFETY: as above.
+        unsafe { isa.run(Leave { panels: *self, features, from: panels.as_ptr(), rows: rows.as_mut_ptr() }) }
+    }
+}
+
+struct Enter {
+    panels: Panels,
+    features: usize,
+    rows: *const f32,
+    to: *mut f32,
+}
+
+impl Kernel for Enter {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let features = self.features;
+        for index in 0..self.panels.count() {
+            let panel = self.panels.get(index);
+            unsafe {
+                let rows = self.rows.add((panel.sequence * self.panels.tokens + panel.token) * features);
+                let to = self.to.add(panel.column * features);
+                transpose::<S>(rows, features, to, panel.width, panel.tokens, features);
+                for feature in 0..features {
+                    for column in panel.tokens..panel.width {
+                        *to.add(feature * panel.width + column) = 0.0;
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct Leave {
+    panels: Panels,
+    features: usize,
+    from: *const f32,
+    rows: *mut f32,
+}
+
+impl Kernel for Leave {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let features = self.features;
+        for index in 0..self.panels.count() {
+            let panel = self.panels.get(index);
+            unsafe {
+                let rows = self.rows.add((panel.sequence * self.panels.tokens + panel.token) * features);
+                let from = self.from.add(panel.column * features);
+                transpose::<S>(from, panel.width, rows, features, features, panel.tokens);
+            }
+        }
+    }
+}
+
+/// `to[column][row] = from[row][column]`.
+#[inline(always)]
+unsafe fn transpose<S: Simd>(
+    from: *const f32,
+    from_stride: usize,
+    to: *mut f32,
+    to_stride: usize,
+    rows: usize,
+    columns: usize,
+) {
+    let (whole_rows, whole_columns) = (rows - rows % S::LANES, columns - columns % S::LANES);
+    unsafe {
+        // Down the rows first: their lines are fetched once and used up, those written come back within a few steps.
+        let mut column = 0;
+        while column < whole_columns {
+            let mut row = 0;
+            while row < whole_rows {
+                let from = from.add(row * from_stride + column);
+                S::transpose(from, from_stride, to.add(column * to_stride + row), to_stride);
+                row += S::LANES;
+            }
+            column += S::LANES;
+        }
+        for row in 0..rows {
+            let first = if row < whole_rows { whole_columns } else { 0 };
+            for column in first..columns {
+                *to.add(column * to_stride + row) = *from.add(row * from_stride + column);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Numbers between -1 and 1, the same for the same seed.
+    pub(crate) fn made_up(count: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        next();
+        (0..count).map(|_| next()).collect()
+    }
+
+    /// A weight with a share of its blocks of `height` neighbouring outputs, of one input each, zero.
+    pub(crate) fn pruned(outputs: usize, inputs: usize, height: usize, zeros: f64, by_output: bool) -> Vec<f32> {
+        let mut values = made_up(outputs * inputs, 21);
+        let removed: Vec<bool> =
+            made_up(outputs.div_ceil(height) * inputs, 22).iter().map(|x| f64::from(*x) < 2.0 * zeros - 1.0).collect();
+        for output in 0..outputs {
+            for input in 0..inputs {
+                let at = if by_output { output * inputs + input } else { input * outputs + output };
+                if removed[output / height * inputs + input] {
+                    values[at] = 0.0;
+                }
+            }
+        }
+        values
+    }
+
+    pub(crate) fn is_close(found: f32, exact: f64) -> bool {
+        (f64::from(found) - exact).abs() <= 1e-4 * exact.abs().max(0.1)
+    }
+
+    #[test]
+    fn every_token_is_in_one_panel() {
+        for (sequences, tokens) in [(1, 1), (2, 16), (1, 65), (3, 80), (1, 128), (2, 130), (1, 512)] {
+            let panels = Panels { sequences, tokens };
+            let (mut column, mut row) = (0, 0);
+            for index in 0..panels.count() {
+                let panel = panels.get(index);
+                assert_eq!((panel.column, panel.sequence * tokens + panel.token), (column, row));
+                assert!((1..=panel.width).contains(&panel.tokens) && panel.width <= WIDTH);
+                assert_eq!(panel.width % VECTOR, 0);
+                (column, row) = (column + panel.width, row + panel.tokens);
+            }
+            assert_eq!((column, row), (panels.columns(), panels.rows()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn panels_give_the_rows_back(sequences in 1usize..3, tokens in 1usize..150, features in 1usize..50) {
+            let panels = Panels { sequences, tokens };
+            let rows: Vec<f32> = (0..panels.rows() * features).map(|value| value as f32).collect();
+            for isa in Isa::available() {
+                let mut there = vec![f32::NAN; panels.columns() * features];
+                panels.enter(isa, features, &rows, &mut there);
+                for index in 0..panels.count() {
+                    let panel = panels.get(index);
+                    for feature in 0..features {
+                        for column in 0..panel.width {
+                            let row = panel.sequence * tokens + panel.token + column;
+                            let expected = if column < panel.tokens { rows[row * features + feature] } else { 0.0 };
+                            prop_assert_eq!(there[panel.column * features + feature * panel.width + column], expected);
+                        }
+                    }
+                }
+                let mut back = vec![f32::NAN; rows.len()];
+                panels.leave(isa, features, &there, &mut back);
+                prop_assert_eq!(&back, &rows);
+            }
+        }
+    }
+}

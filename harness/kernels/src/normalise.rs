@@ -1,0 +1,148 @@
+//! Layer normalisation of panels: each token's features less their mean, by their standard deviation, times a scale, plus a shift.
+//!
+//! Tokens lie side by side, so sums go down whole vectors. The variance is that of the differences from the mean, in a pass of its own: the mean of squares
+//! less the square of the mean loses all digits where the mean is large.
+
+use std::ops::Range;
+
+use crate::{
+    linear_panels::{Panels, Target, part, tasks},
+    simd::{Isa, Kernel, Simd},
+    threads::Threads,
+};
+
+/// `scale` and `shift`: one value a feature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerNorm {
+    pub scale: Vec<f32>,
+    pub shift: Vec<f32>,
+    pub epsilon: f32,
+}
+
+impl LayerNorm {
+    /// # Panics
+    /// Unless every length is the one its shape asks for.
+    pub fn run(&self, isa: Isa, threads: &Threads, panels: Panels, input: &[f32], output: &mut [f32]) {
+        let features = self.scale.len();
+        assert_eq!(self.shift.len(), features);
+        assert_eq!(input.len(), panels.columns() * features);
+        assert_eq!(output.len(), panels.columns() * features);
+        let (target, count) = (Target::of(output), panels.count());
+        let tasks = tasks(threads, count);
+        threads.run(tasks, &|task| {
+            let part = part(count, task, tasks);
+            // SAFETY: the processor has `isa`'s instructions; the lengths were checked.
+            unsafe { isa.run(Normalise { norm: self, panels, part, input, output: target.pointer() }) }
+        });
+    }
+}
+
+struct Normalise<'a> {
+    norm: &'a LayerNorm,
+    panels: Panels,
+    /// Which of them.
+    part: Range<usize>,
+    input: &'a [f32],
+    output: *mut f32,
+}
+
+impl Kernel for Normalise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let features = self.norm.scale.len();
+        for index in self.part.clone() {
+            let panel = self.panels.get(index);
+            let mut done = 0;
+            while done < panel.width {
+                unsafe {
+                    let at = panel.column * features + done;
+                    let (input, output) = (self.input.as_ptr().add(at), self.output.add(at));
+                    if panel.width - done >= 4 * S::LANES {
+                        columns::<S, 4>(self.norm, input, output, panel.width);
+                        done += 4 * S::LANES;
+                    } else {
+                        columns::<S, 1>(self.norm, input, output, panel.width);
+                        done += S::LANES;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `C` vectors of tokens.
+#[inline(always)]
+unsafe fn columns<S: Simd, const C: usize>(norm: &LayerNorm, input: *const f32, output: *mut f32, stride: usize) {
+    let features = norm.scale.len();
+    unsafe {
+        let part = S::splat(1.0 / features as f32);
+        let mut mean = [S::splat(0.0); C];
+        for feature in 0..features {
+            for vector in 0..C {
+                mean[vector] = S::add(mean[vector], S::load(input.add(feature * stride + vector * S::LANES)));
+            }
+        }
+        let mut variance = [S::splat(0.0); C];
+        for vector in 0..C {
+            mean[vector] = S::mul(mean[vector], part);
+        }
+        for feature in 0..features {
+            for vector in 0..C {
+                let away = S::sub(S::load(input.add(feature * stride + vector * S::LANES)), mean[vector]);
+                variance[vector] = S::mul_add(away, away, variance[vector]);
+            }
+        }
+        let mut factor = [S::splat(0.0); C];
+        for vector in 0..C {
+            let variance = S::mul_add(variance[vector], part, S::splat(norm.epsilon));
+            factor[vector] = S::div(S::splat(1.0), S::sqrt(variance));
+        }
+        for feature in 0..features {
+            let scale = S::splat(*norm.scale.as_ptr().add(feature));
+            let shift = S::splat(*norm.shift.as_ptr().add(feature));
+            for vector in 0..C {
+                let place = feature * stride + vector * S::LANES;
+                let away = S::sub(S::load(input.add(place)), mean[vector]);
+                S::store(output.add(place), S::mul_add(S::mul(away, factor[vector]), scale, shift));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::linear_panels::tests::made_up;
+
+    proptest! {
+        #[test]
+        fn rows_are_normalised(sequences in 1usize..3, tokens in 1usize..150, features in 2usize..70, mean in -20.0f32..20.0) {
+            let panels = Panels { sequences, tokens };
+            let rows: Vec<f32> = made_up(panels.rows() * features, 1).iter().map(|value| value + mean).collect();
+            let norm = LayerNorm { scale: made_up(features, 2), shift: made_up(features, 3), epsilon: 1e-5 };
+            for isa in Isa::available() {
+                for threads in [1, 2] {
+                    let mut input = vec![0.0; panels.columns() * features];
+                    panels.enter(isa, features, &rows, &mut input);
+                    let mut output = vec![f32::NAN; input.len()];
+                    norm.run(isa, &Threads::new(threads), panels, &input, &mut output);
+                    let mut found = vec![f32::NAN; rows.len()];
+                    panels.leave(isa, features, &output, &mut found);
+                    for (row, found) in rows.chunks(features).zip(found.chunks(features)) {
+                        let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / features as f64;
+                        let variance = row.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / features as f64;
+                        for (feature, (x, found)) in row.iter().zip(found).enumerate() {
+                            let unit = (f64::from(*x) - mean) / (variance + 1e-5).sqrt();
+                            let exact = unit * f64::from(norm.scale[feature]) + f64::from(norm.shift[feature]);
+                            prop_assert!((exact - f64::from(*found)).abs() <= 1e-4, "{} {}: {found}, not {exact}", isa.name(), feature);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
