@@ -20,12 +20,11 @@ use crate::{
     attention::{self, AttentionOp},
     choice::Candidate,
     context::{does_nothing, only_successor},
-    linear_ops::{Enter, Form, Leave, Linear, LinearRows, Packed, Product, Sum},
+    linear_ops::{Enter, Form, Leave, Linear, LinearRows, Product, Sum},
     linear_trial::{self, floats},
     normalise::{self, Normalise},
     op::{LayerOp, Shared},
     region::Region,
-    weights::Weight,
 };
 
 pub const TYPED: &[Pass] = &[Pass::Model(change)];

@@ -8,11 +8,8 @@ use std::collections::{HashMap, HashSet};
 use espalier_kernels::elementwise::Activation;
 use tract_onnx::{
     prelude::*,
-    tract_core::{
-        internal::*,
-        ops::{
-            binary::TypedBinOp, cast::Cast, change_axes::AxisOp, element_wise::ElementWiseOp, konst::Const, nn::Reduce,
-        },
+    tract_core::ops::{
+        binary::TypedBinOp, cast::Cast, change_axes::AxisOp, element_wise::ElementWiseOp, konst::Const, nn::Reduce,
     },
 };
 
