@@ -28,7 +28,7 @@ fn three_engines_agree_in_one_table() {
         return;
     }
     let shelf = Shelf::new(name);
-    let args = ["--model", "digits-cnn", "--ratios", "0,0.9", "--engine", "tract,espalier,onnxruntime", "--runs", "2"];
+    let args = ["--model", "digits-cnn", "--ratios", "0,0.9", "--engine", "tract,espalier,onnxruntime"];
     let outcome = shelf.bench(&[&args[..], &["--export-json", "out.json", "--profile"]].concat()).expect(0);
     outcome.prints(&["vs onnxruntime dense", "Layers of digits-cnn@0.9 on local by espalier"]);
     let run = shelf.newest_run();
@@ -86,7 +86,7 @@ fn packed_and_integer_models_agree_too() {
     shelf.model("word-language");
     shelf.model("spoken-digits");
     let toml = fs::read_to_string(shelf.path("models/digits-cnn.toml")).unwrap();
-    shelf.write("models/digits-cnn.toml", toml.replace("[prune]", "[prune]\npack = \"bitmap/codebook\""));
+    shelf.write("models/digits-cnn.toml", toml.replace("[prune]", "[prune]\npack = \"bitmap-codebook\""));
     for (model, ratio) in [("digits-cnn", "0.9"), ("word-language", "0"), ("spoken-digits", "0")] {
         shelf.bench(&["--model", model, "--ratios", ratio, "--engine", "espalier,onnxruntime"]).expect(0);
         for case in summarise(&shelf.newest_run()) {
