@@ -8,13 +8,18 @@ use espalier_kernels::{
     depthwise::Depthwise,
     panel::Height,
     pool::MaxPool,
+    pool_sum,
+    simd::Isa,
     threads::Threads,
 };
 use tract_onnx::{
     prelude::*,
     tract_core::{
         internal::*,
-        ops::cnn::{Conv, KernelFormat, MaxPool as TractMaxPool, PoolSpec},
+        ops::{
+            cnn::{Conv, KernelFormat, MaxPool as TractMaxPool, PoolSpec},
+            nn::{Reduce, Reducer},
+        },
     },
 };
 
@@ -28,7 +33,7 @@ use crate::{
     weights::{self, Weight},
 };
 
-pub const TYPED: &[Pass] = &[Pass::Node(convolution), Pass::Node(pool)];
+pub const TYPED: &[Pass] = &[Pass::Node(convolution), Pass::Node(pool), Pass::Node(sum)];
 pub const DECLUTTERED: &[Pass] = &[];
 
 /// From this share of zeros on, sparse kernels are tried.
@@ -289,6 +294,55 @@ impl Layer for PoolLayer {
         let mut output = unsafe { Tensor::uninitialized::<f32>(&self.output)? };
         let input = inputs[0].try_as_plain_ram()?;
         self.kernel.run(input.as_slice::<f32>()?, output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
+        Ok(tvec!(output.into_tvalue()))
+    }
+}
+
+/// Sums over the last axes: most of a global average pool.
+fn sum(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+    let Some(reduce) = node.op_as::<Reduce>().filter(|reduce| reduce.reducer == Reducer::Sum) else { return Ok(None) };
+    let fact = model.outlet_fact(node.inputs[0])?;
+    let Some(input) = fact.shape.as_concrete().filter(|_| fact.datum_type == DatumType::F32) else { return Ok(None) };
+    let mut axes = reduce.axes.clone();
+    axes.sort_unstable();
+    let last = axes.iter().copied().eq(input.len() - axes.len()..input.len());
+    // One axis may be part of a normalisation, which others look for.
+    if axes.len() < 2 || !last || input.contains(&0) {
+        return Ok(None);
+    }
+    let output: TVec<usize> =
+        model.outlet_fact(node.id.into())?.shape.as_concrete().context("an open dimension")?.into();
+    let isa = context.isa;
+    let build = || Ok(LayerOp::boxed(SumLayer { isa, output: output.clone() }));
+    let candidates = [Candidate { kernel: "rows".to_owned(), build: Box::new(build) }];
+    let region = Region::of_node(node, 1);
+    let op = context.choose(model, &region, "sum", &format!("{axes:?}"), &candidates)?;
+    op.map(|op| region.replaced(model, op)).transpose()
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct SumLayer {
+    isa: Isa,
+    output: TVec<usize>,
+}
+
+impl Layer for SumLayer {
+    fn op(&self) -> String {
+        "sum".to_owned()
+    }
+
+    fn kernel(&self) -> String {
+        "rows".to_owned()
+    }
+
+    fn output_facts(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(f32::fact(&*self.output)))
+    }
+
+    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let mut output = unsafe { Tensor::uninitialized::<f32>(&self.output)? };
+        let input = inputs[0].try_as_plain_ram()?;
+        pool_sum::sums(self.isa, input.as_slice::<f32>()?, output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
         Ok(tvec!(output.into_tvalue()))
     }
 }

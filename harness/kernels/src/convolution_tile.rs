@@ -148,8 +148,11 @@ impl Task<'_> {
         let tiled = self.tiled;
         let lanes = VECTORS * S::LANES;
         let depth = tiled.offsets.len();
+        // The next group's weights are asked for bit by bit while this one's are used: the first tile would wait for all of them.
+        let step = lanes.div_ceil(tiled.positions.div_ceil(RUN * RUNS));
         for group in self.groups.clone() {
             let mut position = 0;
+            let mut ahead = tiled.weights.as_ptr().wrapping_add((group + 1) * lanes * depth);
             while position < tiled.positions {
                 // SAFETY: the runs of a tile are inside the map, and the group has its weights, bias and outputs.
                 unsafe {
@@ -159,14 +162,15 @@ impl Task<'_> {
                     let filter = (group - self.groups.start) * lanes;
                     if position + RUN < tiled.positions {
                         let bases = [one, self.input.add(self.place(position + RUN))];
-                        let mut sums = tile::<S, VECTORS, RUNS>(weights, &tiled.offsets, bias, bases);
+                        let mut sums = tile::<S, VECTORS, RUNS>(weights, &tiled.offsets, bias, bases, (ahead, step));
                         self.finish::<S, VECTORS, RUNS>(&mut sums, filter, position);
                     } else {
-                        let mut sums = tile::<S, VECTORS, 1>(weights, &tiled.offsets, bias, [one]);
+                        let mut sums = tile::<S, VECTORS, 1>(weights, &tiled.offsets, bias, [one], (ahead, step));
                         self.finish::<S, VECTORS, 1>(&mut sums, filter, position);
                     }
                 }
                 position += RUN * RUNS;
+                ahead = ahead.wrapping_add(step * depth);
             }
         }
     }
@@ -225,6 +229,7 @@ unsafe fn tile<S: Simd, const VECTORS: usize, const TILE_RUNS: usize>(
     offsets: &[u32],
     bias: *const f32,
     bases: [*const f32; TILE_RUNS],
+    (mut ahead, step): (*const f32, usize),
 ) -> [[[S::V; VECTORS]; RUN]; TILE_RUNS] {
     // SAFETY: the caller's: weights for every offset, a bias, and `RUN` inputs from every base and offset on.
     unsafe {
@@ -240,6 +245,8 @@ unsafe fn tile<S: Simd, const VECTORS: usize, const TILE_RUNS: usize>(
                 weight[vector] = S::load(weights.add(vector * S::LANES));
             }
             weights = weights.add(VECTORS * S::LANES);
+            S::prefetch(ahead);
+            ahead = ahead.wrapping_add(step);
             for run in 0..TILE_RUNS {
                 let inputs = bases[run].add(*offset as usize);
                 for place in 0..RUN {

@@ -26,6 +26,7 @@ pub mod matvec;
 pub mod normalise;
 pub mod panel;
 pub mod pool;
+pub mod pool_sum;
 pub mod recurrent;
 mod share_out;
 pub mod simd;

@@ -270,6 +270,30 @@ impl Kernel for Multiply<'_> {
     }
 }
 
+impl Multiply<'_> {
+    /// Asks for a part of the next chunk's inputs while one block is computed. Each row of the input is its own stream, and they are more than a processor
+    /// keeps track of.
+    #[inline(always)]
+    fn fetch<S: Simd>(&self, block: usize, first: usize, end: usize) {
+        if first >= end || !matches!(self.weights.entries, Entries::All) {
+            return;
+        }
+        let (blocks, columns) = (self.part.blocks.len(), self.weights.columns);
+        let index = block - self.part.blocks.start;
+        for offset in &self.offsets.offsets[columns * index / blocks..columns * (index + 1) / blocks] {
+            let mut position = first;
+            while position < end {
+                // SAFETY: any address will do.
+                unsafe { S::prefetch(self.input.as_ptr().wrapping_add(*offset as usize + position)) };
+                position += LINE;
+            }
+        }
+    }
+}
+
+/// Values in a line of the cache.
+const LINE: usize = 64 / size_of::<f32>();
+
 /// Positions of one panel: as many vectors as leave registers for the inputs, and some for what the compiler thinks up. With all of them in use sums get
 /// spilled, and that halves the speed.
 pub fn panel(isa: Isa, height: Height) -> usize {
@@ -293,6 +317,8 @@ unsafe fn walk<S: Simd, const H: usize, const WIDEST: usize>(call: &Multiply) {
     while first < panels {
         let last = panels.min(first + together);
         for block in call.part.blocks.clone() {
+            let ahead = start + (vectors * last / panels) * S::LANES;
+            call.fetch::<S>(block, ahead, end.min(ahead + together * WIDEST * S::LANES));
             for panel in first..last {
                 // SAFETY: the caller's.
                 unsafe { one_panel::<S, H>(call, block, vectors * panel / panels, vectors * (panel + 1) / panels) };

@@ -47,7 +47,24 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn store_partial(to: *mut f32, vector: __m256, count: usize) {
-        unsafe { _mm256_maskstore_ps(to, mask(count), vector) }
+        // By halves: a masked store takes some processors of AMD's as long as ten plain ones.
+        unsafe {
+            if count >= 8 {
+                return _mm256_storeu_ps(to, vector);
+            }
+            let (mut rest, mut to) = (_mm256_castps256_ps128(vector), to);
+            if count & 4 != 0 {
+                _mm_storeu_ps(to, rest);
+                (rest, to) = (_mm256_extractf128_ps::<1>(vector), to.add(4));
+            }
+            if count & 2 != 0 {
+                _mm_storel_pd(to.cast(), _mm_castps_pd(rest));
+                (rest, to) = (_mm_movehl_ps(rest, rest), to.add(2));
+            }
+            if count & 1 != 0 {
+                _mm_store_ss(to, rest);
+            }
+        }
     }
     #[inline(always)]
     unsafe fn load_between(from: *const f32, first: usize, end: usize) -> __m256 {
