@@ -47,7 +47,7 @@ pub struct Flags {
     /// The device by its file's name in devices/
     #[arg(short, long, value_name = "NAME")]
     device: String,
-    /// A model by its file's name in models/; may be repeated [default: every model in models/]
+    /// A model by its file's name in models/; may be repeated [default: every model in models/, but those with `in-all = false`]
     #[arg(short, long, value_name = "NAME")]
     model: Vec<String>,
     /// Measure as well how much N builds of the same code differ

@@ -15,6 +15,11 @@ pub fn run() -> Result<ExitStatus> {
                 inventory.devices.len(),
                 inventory.models.len()
             );
+            let by_name: Vec<&str> =
+                inventory.models.values().filter(|model| !model.in_all).map(|model| model.name.as_str()).collect();
+            if !by_name.is_empty() {
+                println!("only where they are named (`in-all = false`): {}", by_name.join(", "));
+            }
             Ok(ExitStatus::Ok)
         }
         Err(problems) => {

@@ -10,6 +10,7 @@ use espalier_prune::{
 
 use crate::{
     context::{Context, usage},
+    progress::Progress,
     prune::refused,
     recipe_flags::Subject,
 };
@@ -26,7 +27,7 @@ pub struct Flags {
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
     let context = Context::open()?;
-    let subject = Subject::find(&context, &flags.model)?;
+    let subject = Subject::find(&context, &flags.model, &Progress::new(false))?;
     let file = espalier_prune::file::read(&subject.source).map_err(|error| usage(error.to_string()))?;
     let failed = || format!("failed to inspect `{}`", subject.source.display());
     let inspection = espalier_prune::inspect(&file).map_err(refused).with_context(failed)?;

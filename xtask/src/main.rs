@@ -11,6 +11,7 @@ mod context;
 mod gate;
 mod history;
 mod inspect;
+mod model;
 mod nightly;
 mod pack;
 mod peers;
@@ -59,6 +60,9 @@ enum Command {
     Prune(prune::Flags),
     /// Show what each tensor of a model bears
     Sensitivity(sensitivity::Flags),
+    /// Write the ONNX files of networks that articles on pruning measure
+    #[command(subcommand)]
+    Model(model::Action),
     /// Show what a model has, and what of it can be pruned
     Inspect(inspect::Flags),
     /// Write a model's file with its weights in packed form, and show what each form takes
@@ -104,6 +108,7 @@ fn main() -> ExitCode {
         Command::Bench(flags) => bench::run(flags),
         Command::Prune(flags) => prune::run(flags),
         Command::Sensitivity(flags) => sensitivity::run(flags),
+        Command::Model(action) => model::run(action),
         Command::Inspect(flags) => inspect::run(flags),
         Command::Pack(flags) => pack::run(flags),
         Command::Unpack(flags) => unpack::run(flags),

@@ -12,6 +12,8 @@ use espalier_prune::{Inspection, Samples};
 
 use crate::{
     context::{Context, usage},
+    model::dense_file,
+    progress::Progress,
     samples,
 };
 
@@ -113,8 +115,8 @@ pub struct Subject {
 
 impl Subject {
     /// # Errors
-    /// There is neither such a file nor such a model.
-    pub fn find(context: &Context, name: &str) -> Result<Subject> {
+    /// There is neither such a file nor such a model, or it cannot be made.
+    pub fn find(context: &Context, name: &str, progress: &Progress) -> Result<Subject> {
         let root = context.root.clone();
         if Path::new(name).is_file() {
             return Ok(Subject { source: name.into(), model: None, root });
@@ -124,7 +126,8 @@ impl Subject {
         }
         let inventory = context.inventory(&|file| file == format!("models/{name}.toml"))?;
         let model = inventory.model(name).map_err(|error| usage(error.to_string()))?;
-        Ok(Subject { source: root.join(&model.source), model: Some(model.clone()), root })
+        let source = dense_file(context, &model.source, progress)?;
+        Ok(Subject { source, model: Some(model.clone()), root })
     }
 
     pub fn recipe(&self) -> Recipe {

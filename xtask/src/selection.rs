@@ -14,7 +14,7 @@ pub struct Selection {
     /// Every device in devices/, but those with `in-all = false`
     #[arg(long, conflicts_with = "device")]
     pub all_devices: bool,
-    /// A model by its file's name in models/; may be repeated [default: every model in models/]
+    /// A model by its file's name in models/; may be repeated [default: every model in models/, but those with `in-all = false`]
     #[arg(short, long, value_name = "NAME")]
     pub model: Vec<String>,
 }
@@ -30,16 +30,24 @@ impl Selection {
     pub fn resolve(&self, context: &Context) -> Result<Selected> {
         let (inventory, devices) = devices(context, &self.device, self.all_devices, &self.model)?;
         let models: Vec<Model> = if self.model.is_empty() {
-            inventory.models.values().cloned().collect()
+            in_all(&inventory)
         } else {
             let model = |name: &String| inventory.model(name).cloned().map_err(|error| usage(error.to_string()));
             self.model.iter().map(model).collect::<Result<_>>()?
         };
         if models.is_empty() {
-            return Err(usage("there is no model in `models/`"));
+            return Err(usage(NO_MODEL));
         }
         Ok(Selected { inventory, devices, models })
     }
+}
+
+/// Where none is named and none is meant.
+const NO_MODEL: &str = "no model is named, and `models/` has none that is meant then (`in-all = false` leaves one out)";
+
+/// The models that are meant where none is named.
+pub fn in_all(inventory: &Inventory) -> Vec<Model> {
+    inventory.models.values().filter(|model| model.in_all).cloned().collect()
 }
 
 /// What the files say, and the devices asked for. Mistakes in files of others are left aside; `models` are names (none: all) or other words.

@@ -54,7 +54,8 @@ pub struct Flags {
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
     let context = Context::open()?;
-    let subject = Subject::find(&context, &flags.model)?;
+    let progress = Progress::new(flags.quiet);
+    let subject = Subject::find(&context, &flags.model, &progress)?;
     for ratio in &flags.ratios {
         Amount::Ratio(*ratio).check().map_err(refused)?;
     }
@@ -74,7 +75,6 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     recipe.method = flags.method.unwrap_or(recipe.method);
     recipe.seed = flags.seed.or(recipe.seed);
 
-    let progress = Progress::new(flags.quiet);
     let cancel = stop_on_signal(&progress)?;
     let task = progress.task("sensitivity", None);
     let mut watch =

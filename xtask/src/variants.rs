@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use espalier_bench::{
-    inventory::{Model, Recipe},
+    inventory::{self, Model, Recipe},
     record::{ModelInfo, PackedInfo, VariantInfo},
 };
 use espalier_fleet::{
@@ -23,6 +23,7 @@ use espalier_weights::{
 
 use crate::{
     context::{Context, usage},
+    model::{dense_file, made_up_inputs},
     pack::pack_model,
     progress::{Progress, Task, stop_on_signal},
     prune::refused,
@@ -44,7 +45,7 @@ pub fn prepare_all(context: &Context, models: &[Model], progress: &Progress) -> 
     let steps = models.iter().map(|model| model.recipe.ratios.len() as u64).sum();
     let cancel = stop_on_signal(progress)?;
     let task = progress.task("prune", Some(steps));
-    let maker = Maker { cache: &context.cache, root: &context.root, task: &task, cancel: &cancel };
+    let maker = Maker { context, cache: &context.cache, root: &context.root, progress, task: &task, cancel: &cancel };
     let prepared = models
         .iter()
         .map(|model| maker.prepare(model).with_context(|| format!("model `{}`", model.name)))
@@ -54,9 +55,11 @@ pub fn prepare_all(context: &Context, models: &[Model], progress: &Progress) -> 
 }
 
 struct Maker<'a> {
+    context: &'a Context,
     cache: &'a Cache,
     /// Where the models' relative paths begin.
     root: &'a Path,
+    progress: &'a Progress,
     task: &'a Task,
     cancel: &'a Cancel,
 }
@@ -72,8 +75,8 @@ struct Source<'a> {
 
 impl Maker<'_> {
     fn prepare(&self, model: &Model) -> Result<Prepared> {
-        let dense =
-            espalier_prune::file::read(&self.root.join(&model.source)).map_err(|error| usage(error.to_string()))?;
+        let path = dense_file(self.context, &model.source, self.progress)?;
+        let dense = espalier_prune::file::read(&path).map_err(|error| usage(error.to_string()))?;
         let mut source = Source { model, identity: self.identity(model, &dense)?, dense, material: None };
         let mut files = Vec::new();
         let mut variants = Vec::new();
@@ -86,8 +89,8 @@ impl Maker<'_> {
             files.push(file(blob));
             self.task.step();
         }
-        let (labels, inputs) = match &model.eval {
-            Some(eval) => {
+        let (labels, inputs) = match (&model.eval, &model.source) {
+            (Some(eval), _) => {
                 let set =
                     eval_set::read(&self.root.join(eval), Some(&wanted(&espalier_prune::inspect(&source.dense)?)))
                         .map_err(|error| usage(format!("{error:#}")))?;
@@ -96,11 +99,17 @@ impl Maker<'_> {
                 files.push(file(blob));
                 (set.labels, Some(sha256))
             }
-            None => (None, None),
+            (None, inventory::Source::Build { net, samples }) => {
+                let blob = blob::put_bytes(self.cache, &tensor::encode(&made_up_inputs(net, *samples)?))?;
+                let sha256 = blob.sha256.clone();
+                files.push(file(blob));
+                (None, Some(sha256))
+            }
+            (None, inventory::Source::File(_)) => (None, None),
         };
         let info = ModelInfo {
             name: model.name.clone(),
-            source: model.source.clone(),
+            source: model.source.to_string(),
             eval: model.eval.clone(),
             recipe: model.recipe.describe(),
             labels,

@@ -7,6 +7,7 @@ pub mod peers;
 use espalier_protocol::{BoardState, Mode};
 
 use crate::{
+    inventory::Source,
     metric::{Bounds, Estimate, Metric, Unit},
     record::{DeviceInfo, ModelInfo, Outcome, Run},
     sanitise::sanitise,
@@ -109,6 +110,10 @@ fn facts(run: &Run, model: &ModelInfo, device: &DeviceInfo) -> Vec<String> {
     facts.push(format!("espalier {}, revision {}", header.provenance.espalier, revision.unwrap_or("unknown")));
     facts.push(format!("pruned by {}", model.recipe));
     facts.extend(model.labels.as_ref().map(|labels| format!("accuracy on {} samples", labels.len())));
+    if matches!(Source::parse(&model.source), Source::Build { .. }) {
+        // Of 16 samples 16 right answers would be a fine accuracy; these are none.
+        facts.push("random weights and made-up samples: nothing is right or wrong, only as dense answers".to_owned());
+    }
     let protocol = &header.protocol;
     facts.push(format!("{} fresh processes a variant", protocol.runs));
     let (warmup, iterations, min_time) = (protocol.warmup, protocol.iterations, protocol.min_time_ms);
@@ -508,6 +513,17 @@ mod tests {
         assert!(names.contains(&"same class") && !names.contains(&"accuracy"), "{names:?}");
         let same = sheet.columns.iter().find(|column| column.name == "same class").unwrap();
         assert_eq!(same.cells.iter().map(|cell| cell.text.as_str()).collect::<Vec<_>>(), ["—", "196/200", "182/200"]);
+    }
+
+    #[test]
+    fn random_weights_are_told() {
+        let mut run = fixture::run();
+        let told =
+            |run: &Run| sheets(run, &summarise(run))[0].facts.iter().any(|fact| fact.starts_with("random weights"));
+        assert!(!told(&run));
+        run.header.models[0].source = "build:resnet50".into();
+        run.header.models[0].labels = None;
+        assert!(told(&run));
     }
 
     #[test]

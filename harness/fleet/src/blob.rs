@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
@@ -37,6 +37,55 @@ pub fn put_file(cache: &Cache, file: &Path) -> Result<Blob> {
 /// Puts bytes into the store.
 pub fn put_bytes(cache: &Cache, content: &[u8]) -> Result<Blob> {
     put(cache, content, false)
+}
+
+/// Puts a file into the store whose name is known before it is made: what `write` writes has to have this SHA-256. One that is there is not made.
+///
+/// # Errors
+/// Where nothing can be written, `write` gives up, or what it wrote is something else.
+pub fn put_made(cache: &Cache, sha256: &str, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Blob> {
+    if let Some(blob) = get(cache, sha256)? {
+        return Ok(blob);
+    }
+    let folder = cache.folder("blobs")?;
+    let path = folder.join(sha256);
+    let made = || -> io::Result<_> {
+        let mut file = NamedTempFile::new_in(&folder)?;
+        let mut hashed = Hashed { file: file.as_file_mut(), hasher: Sha256::new(), bytes: 0 };
+        let mut buffered = io::BufWriter::with_capacity(256 * 1024, &mut hashed);
+        write(&mut buffered)?;
+        buffered.flush()?;
+        drop(buffered);
+        let (actual, bytes) = (hex(&hashed.hasher.finalize()), hashed.bytes);
+        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        file.as_file().sync_all()?;
+        Ok((file, actual, bytes))
+    };
+    let cannot = || format!("cannot write `{}`", path.display());
+    let (file, actual, bytes) = made().with_context(cannot)?;
+    ensure!(actual == sha256, "what was made has SHA-256 {actual}, not {sha256} as it should");
+    file.persist(&path).map_err(|error| error.error).with_context(cannot)?;
+    Ok(Blob { path, sha256: actual, bytes })
+}
+
+/// A file that is hashed while it is written.
+struct Hashed<'a> {
+    file: &'a mut File,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+impl Write for Hashed<'_> {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(piece)?;
+        self.hasher.update(&piece[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// The blob of this name, if it is there and still holds what its name says.
@@ -110,6 +159,22 @@ mod tests {
         assert_eq!(get(&cache, &blob.sha256).unwrap(), None);
         assert_eq!(put_bytes(&cache, b"abc").unwrap(), blob);
         assert_eq!(fs::read(&blob.path).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn what_is_made_is_what_its_name_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path()).unwrap();
+        let sha256 = sha256_hex(b"abc");
+        let error = put_made(&cache, &sha256, |out| out.write_all(b"abd")).unwrap_err().to_string();
+        assert!(error.starts_with("what was made has SHA-256 a52d159f"), "{error}");
+        let stopped = put_made(&cache, &sha256, |_| Err(io::Error::other("stopped"))).unwrap_err();
+        assert!(format!("{stopped:#}").ends_with(": stopped"), "{stopped:#}");
+        assert_eq!(fs::read_dir(folder.path().join("blobs")).unwrap().count(), 0, "nothing is left of it");
+        let made = put_made(&cache, &sha256, |out| out.write_all(b"abc")).unwrap();
+        assert_eq!(made, put_bytes(&cache, b"abc").unwrap());
+        let again = put_made(&cache, &sha256, |_| panic!("it is there")).unwrap();
+        assert_eq!(again, made);
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use std::{
     env,
+    ffi::CString,
+    mem::MaybeUninit,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
@@ -39,4 +42,18 @@ impl Cache {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
         Ok(folder)
     }
+}
+
+/// Bytes a user may still write where a folder lies; `None` where the system does not say.
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let path = CString::new(folder.as_os_str().as_bytes()).ok()?;
+    let mut told = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the path ends in a zero byte, and the structure is there to be filled in; all zeros are a value of it.
+    let told = unsafe {
+        if libc::statvfs(path.as_ptr(), told.as_mut_ptr()) != 0 {
+            return None;
+        }
+        told.assume_init()
+    };
+    Some((told.f_bavail as u64).saturating_mul(told.f_frsize as u64))
 }

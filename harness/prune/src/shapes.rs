@@ -151,6 +151,18 @@ fn shape<'a>(
                 Some(order) => order.iter().map(|axis| x.get(usize::try_from(*axis).ok()?).copied()).collect(),
             }
         }
+        "Gather" => {
+            let (x, indices) = (first?, second()?);
+            let axis = *positions(&[attributes.int("axis", 0)], x.len())?.first()?;
+            Some([&x[..axis], indices, &x[axis + 1..]].concat())
+        }
+        // Steps, directions, samples, states.
+        "LSTM" | "GRU" | "RNN" if !attributes.is_set("layout") => {
+            let ([steps, samples, _], [directions, _, hidden]) = (first?, inputs.get(2).copied().flatten()?) else {
+                return None;
+            };
+            Some(vec![*steps, *directions, *samples, *hidden])
+        }
         "Squeeze" => {
             let x = first?;
             let axes = positions(attributes.ints("axes").or_else(|| integers(1))?, x.len())?;

@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::Path};
 use anyhow::{Context as _, Result};
 use espalier_bench::{
     engine::Engine,
-    inventory::{Budget, Device, Inventory, Model, Recipe},
+    inventory::{Budget, Device, Inventory, Model, Recipe, Source},
     record::{MeasuringProtocol, ModelInfo, RunHeader},
 };
 
@@ -28,7 +28,7 @@ pub struct Asked {
 pub fn by_flags(context: &Context, flags: &Flags) -> Result<(Inventory, Asked)> {
     let (inventory, devices) = selection::devices(context, &flags.device, flags.all_devices, &flags.model)?;
     let mut models = if flags.model.is_empty() {
-        inventory.models.values().cloned().collect()
+        selection::in_all(&inventory)
     } else {
         flags.model.iter().map(|name| model(name, flags, &inventory)).collect::<Result<Vec<_>>>()?
     };
@@ -37,7 +37,9 @@ pub fn by_flags(context: &Context, flags: &Flags) -> Result<(Inventory, Asked)> 
         return Err(usage(format!("two models are called `{}`: measure them in two runs, or rename one", twice.name)));
     }
     if models.is_empty() {
-        return Err(usage("there is no model in `models/`: give one with `--model FILE.onnx`"));
+        return Err(usage(
+            "no model is named, and `models/` has none that is meant then: give one with `--model FILE.onnx`",
+        ));
     }
     if let Some(bad) = flags.ratios.iter().find(|ratio| !(0.0..1.0).contains(*ratio)) {
         return Err(usage(format!("ratio {bad} is not in [0, 1): it is the fraction of the units that is removed")));
@@ -130,26 +132,28 @@ fn model(name: &str, flags: &Flags, inventory: &Inventory) -> Result<Model> {
     let stem = Path::new(name).file_stem().context("the file has no name")?.to_string_lossy().into_owned();
     Ok(Model {
         name: stem,
-        source: absolute(name)?,
+        source: Source::File(absolute(name)?),
         eval: flags.eval.as_deref().map(absolute).transpose()?,
         calibration: None,
         train: None,
         recipe: Recipe::default(),
         budget: Budget::default(),
+        in_all: true,
     })
 }
 
 /// Files are taken from where they were then; their contents are compared later ([`check_same`]).
 fn earlier_model(info: &ModelInfo, inventory: &Inventory) -> Model {
-    let known = inventory.models.get(&info.name).filter(|model| model.source == info.source);
+    let known = inventory.models.get(&info.name).filter(|model| model.source.to_string() == info.source);
     let recipe = known.map_or_else(Recipe::default, |model| model.recipe.clone());
     Model {
         name: info.name.clone(),
-        source: info.source.clone(),
+        source: known.map_or_else(|| Source::parse(&info.source), |model| model.source.clone()),
         eval: info.eval.clone(),
         calibration: known.and_then(|model| model.calibration.clone()),
         train: known.and_then(|model| model.train.clone()),
         recipe: Recipe { ratios: info.variants.iter().map(|variant| variant.ratio).collect(), ..recipe },
         budget: Budget { max_accuracy_drop: info.max_accuracy_drop },
+        in_all: true,
     }
 }

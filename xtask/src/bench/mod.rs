@@ -46,7 +46,7 @@ pub struct Flags {
     /// Every device in devices/, but those with `in-all = false`
     #[arg(long, conflicts_with_all = ["device", "resume"])]
     all_devices: bool,
-    /// A model by its file's name in models/, or an ONNX file; may be repeated [default: every model in models/]
+    /// A model by its file's name in models/, or an ONNX file; may be repeated [default: every model in models/, but those with `in-all = false`]
     #[arg(short, long, value_name = "NAME|FILE.onnx", conflicts_with = "resume")]
     model: Vec<String>,
     /// Held-out samples (.npz with x and y) for an ONNX file

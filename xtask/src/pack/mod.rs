@@ -23,6 +23,7 @@ use sizes::{forms, sizes};
 
 use crate::{
     context::{Context, usage},
+    progress::Progress,
     prune,
 };
 
@@ -62,7 +63,7 @@ enum Format {
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
     let context = Context::open()?;
-    let source = prune::source(&context, &flags.model)?;
+    let source = prune::source(&context, &flags.model, &Progress::new(flags.quiet))?;
     let file = espalier_prune::file::read(&source).map_err(|error| usage(error.to_string()))?;
     if flags.as_onnx {
         return write_int8(&flags, &source, &file);

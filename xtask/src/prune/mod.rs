@@ -52,7 +52,8 @@ pub struct Flags {
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
     let context = Context::open()?;
-    let subject = Subject::find(&context, &flags.model)?;
+    let progress = Progress::new(flags.quiet);
+    let subject = Subject::find(&context, &flags.model, &progress)?;
     let mut recipe = flags.recipe.over(subject.recipe());
     let wanted = wanted(&flags, &mut recipe)?;
     let dense = espalier_prune::file::read(&subject.source).map_err(|error| usage(error.to_string()))?;
@@ -82,7 +83,6 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     };
     let eval = read("eval set", true, &flags.eval, |model| model.eval.clone())?;
 
-    let progress = Progress::new(flags.quiet);
     let cancel = stop_on_signal(&progress)?;
     let task = progress.task("prune", None);
     let mut watch =
@@ -103,8 +103,8 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
 }
 
 /// The ONNX file a command is to work on.
-pub fn source(context: &Context, model: &str) -> Result<PathBuf> {
-    Ok(Subject::find(context, model)?.source)
+pub fn source(context: &Context, model: &str, progress: &Progress) -> Result<PathBuf> {
+    Ok(Subject::find(context, model, progress)?.source)
 }
 
 /// How much; what of a model's recipe cannot go with that is taken back, what flags say is not.

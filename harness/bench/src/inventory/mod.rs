@@ -17,6 +17,7 @@ mod values;
 
 pub use device::DEFAULT_WORKDIR;
 pub use load::{HOST_TARGET, SourceFiles, Surroundings, load};
+pub use model::BUILT;
 pub use names::{UnknownName, is_name, suggest};
 pub use problem::{Problem, SourceFile};
 pub use recipe::{Conflict, Distil, Method, Recipe, Schedule, Scope, Structure, Unit, is_pack_form};

@@ -1,32 +1,58 @@
-//! One `models/<name>.toml`: where a trained model is, how it is pruned, what it may lose.
+//! One `models/<name>.toml`: where a trained model is, or which is to be made; how it is pruned, what it may lose.
 
 use super::{
-    Budget, Distil, Method, Model, Recipe, Schedule, Scope, Unit,
+    Budget, Distil, Method, Model, Recipe, Schedule, Scope, Source, Unit,
     document::{Place, Table, Value, Wrong},
     is_pack_form, values,
 };
 
+/// What `build` may name: the same as `cargo xtask model build`, which a test of `xtask` holds it to.
+pub const BUILT: [&str; 6] = ["resnet50", "mobilenetv2", "bert-base", "bert-large", "lstm", "ds-cnn"];
+
 /// Paths in the file are relative to `folder`, which is empty or ends in `/`.
 pub fn read_model(name: &str, folder: &str, mut table: Table<'_, '_>, exists: &dyn Fn(&str) -> bool) -> Model {
     let path = |value: Value<'_, '_>| value.parse(|text| existing(folder, text, exists));
-    let source = table.require("source", "\"my-model/dense.onnx\"").and_then(path);
-    let eval = table.take("eval").and_then(path);
+    let build = table.take("build");
+    let is_built = build.is_some();
+    let source = match build {
+        Some(build) => read_build(build, &mut table),
+        None => table.require("source", "\"my-model/dense.onnx\"").and_then(path).map(Source::File),
+    };
+    let eval = table.take("eval");
     let (calibration, train) = (table.take("calibration"), table.take("train"));
     // A file that is misspelled is no reason to say that none is given.
     let has_samples = calibration.is_some() || train.is_some();
-    let (calibration, train) = (calibration.and_then(path), train.and_then(path));
     let recipe = table.take("prune").and_then(|value| value.table()).map(|table| read_recipe(table, has_samples));
-    let budget = table.take("budget").and_then(|value| value.table()).map(read_budget);
-    table.close();
-    Model {
-        name: name.to_owned(),
-        source: source.unwrap_or_default(),
-        eval,
-        calibration,
-        train,
-        recipe: recipe.unwrap_or_default(),
-        budget: budget.unwrap_or_default(),
+    let budget = table.take("budget");
+    if is_built {
+        let truth = [&eval, &budget].into_iter().flatten();
+        truth
+            .for_each(|value| value.wrong(Wrong::new("the weights of what is built are random: there is no accuracy")));
+    } else if let Some(samples) = table.take("samples") {
+        samples.wrong(Wrong::new("samples are made up for what is built; `eval` names an `.npz` of a model's own"));
     }
+    let in_all = table.take("in-all").and_then(|value| value.flag()).unwrap_or(true);
+    let model = Model {
+        name: name.to_owned(),
+        source: source.unwrap_or(Source::File(String::new())),
+        eval: eval.and_then(path),
+        calibration: calibration.and_then(path),
+        train: train.and_then(path),
+        recipe: recipe.unwrap_or_default(),
+        budget: budget.and_then(|value| value.table()).map(read_budget).unwrap_or_default(),
+        in_all,
+    };
+    table.close();
+    model
+}
+
+fn read_build(build: Value<'_, '_>, table: &mut Table<'_, '_>) -> Option<Source> {
+    let net = build.parse(|text| values::choose("network", text, &BUILT.map(|net| (net, net))));
+    if let Some(source) = table.take("source") {
+        source.wrong(Wrong::new("`source` and `build` exclude each other: a file that is there, or one that is made"));
+    }
+    let samples = table.take("samples").map_or(Some(Source::SAMPLES), |value| value.whole(1, 4096));
+    Some(Source::Build { net: net?.to_owned(), samples: samples? })
 }
 
 fn existing(folder: &str, text: &str, exists: &dyn Fn(&str) -> bool) -> Result<String, Wrong> {

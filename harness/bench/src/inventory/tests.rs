@@ -155,7 +155,7 @@ fn valid_files_mean_what_they_say() {
         *inventory.model("cnn").unwrap(),
         Model {
             name: "cnn".into(),
-            source: "models/cnn/dense.onnx".into(),
+            source: Source::File("models/cnn/dense.onnx".into()),
             eval: Some("models/cnn/eval.npz".into()),
             calibration: Some("models/cnn/eval.npz".into()),
             train: None,
@@ -167,6 +167,7 @@ fn valid_files_mean_what_they_say() {
                 ..Recipe::default()
             },
             budget: Budget { max_accuracy_drop: Some(0.01) },
+            in_all: true,
         }
     );
 }
@@ -179,6 +180,33 @@ fn nothing_is_needed_but_the_source_of_a_model() {
     assert_eq!(
         inventory.model("cnm").unwrap_err().to_string(),
         "unknown model `cnm`; did you mean `cnn`? (known: `cnn`)"
+    );
+}
+
+#[test]
+fn a_model_may_be_built() {
+    let inventory = load_text("--- models/r.toml\nbuild = 'resnet50'\nin-all = false\n").expect("valid");
+    let model = inventory.model("r").unwrap();
+    assert_eq!(model.source, Source::Build { net: "resnet50".into(), samples: 16 });
+    assert_eq!((model.in_all, &model.eval), (false, &None));
+    let inventory = load_text("--- models/r.toml\nbuild = 'lstm'\nsamples = 3\n").expect("valid");
+    assert_eq!(inventory.model("r").unwrap().source, Source::Build { net: "lstm".into(), samples: 3 });
+    for net in BUILT {
+        let source = Source::Build { net: net.into(), samples: Source::SAMPLES };
+        assert_eq!(Source::parse(&source.to_string()), source);
+    }
+    check(
+        "--- models/r.toml\nbuild = 'resnet5'\nsource = 'cnn/dense.onnx'\neval = 'cnn/eval.npz'\nsamples = 0\n[budget]\nmax-accuracy-drop = 0.01\n",
+        "models/r.toml:1:9: unknown network `resnet5`; did you mean `resnet50`?\n\
+         models/r.toml:2:10: `source` and `build` exclude each other: a file that is there, or one that is made\n\
+         models/r.toml:3:8: the weights of what is built are random: there is no accuracy\n\
+         models/r.toml:4:11: `samples` must be from 1 to 4096\n\
+         models/r.toml:5:1: the weights of what is built are random: there is no accuracy\n",
+    );
+    check(
+        "--- models/r.toml\nsource = 'cnn/dense.onnx'\nsamples = 3\nin-all = 1\n",
+        "models/r.toml:2:11: samples are made up for what is built; `eval` names an `.npz` of a model's own\n\
+         models/r.toml:3:10: `in-all` must be `true` or `false`, not a whole number\n",
     );
 }
 

@@ -159,8 +159,7 @@ impl Default for Timeouts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     pub name: String,
-    /// The dense ONNX file, as a path from the repository's root (or absolute).
-    pub source: String,
+    pub source: Source,
     /// `.npz` with the held-out samples (`x`, or one array an input by its name) and their labels (`y`).
     pub eval: Option<String>,
     /// `.npz` with samples for methods that look at activations or gradients.
@@ -169,6 +168,42 @@ pub struct Model {
     pub train: Option<String>,
     pub recipe: Recipe,
     pub budget: Budget,
+    /// Whether it is meant where no model is named.
+    pub in_all: bool,
+}
+
+/// Where the dense ONNX file comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A path from the repository's root, or absolute.
+    File(String),
+    /// Made when it is first needed, with random weights, to be run on so many made-up samples.
+    Build { net: String, samples: u32 },
+}
+
+impl Source {
+    /// Before the net's name, where a text says that it was made.
+    pub const BUILD: &'static str = "build:";
+
+    /// Made-up samples where nothing is said.
+    pub const SAMPLES: u32 = 16;
+
+    /// Reads what [`fmt::Display`] writes; how many samples there are it does not say.
+    pub fn parse(text: &str) -> Source {
+        match text.strip_prefix(Source::BUILD) {
+            Some(net) => Source::Build { net: net.to_owned(), samples: Source::SAMPLES },
+            None => Source::File(text.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::File(path) => f.write_str(path),
+            Source::Build { net, .. } => write!(f, "{}{net}", Source::BUILD),
+        }
+    }
 }
 
 /// The release's contract.

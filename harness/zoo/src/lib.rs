@@ -1,0 +1,111 @@
+//! The networks articles on pruning measure, at full size, as ONNX files: a name in, a file out.
+//!
+//! Topology, shapes and multiplications are those of PyTorch's own exports, patterns of nodes and names too. The weights are random: nobody's
+//! trained ones are in a clone, and speed does not ask for them. They are scaled so that activations stay in a sane range through fifty layers and
+//! answers differ between inputs; what a variant answers can be compared with what the dense one does, never with a truth. The same bytes come out
+//! on every machine: [`Net::sha256`] says which.
+
+mod bert;
+mod blueprint;
+mod graph;
+mod keywords;
+mod lstm;
+mod mobilenet;
+mod random;
+mod resnet;
+mod samples;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+pub use blueprint::Blueprint;
+pub use samples::{Input, Kind, Sampled, Values};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Net {
+    Resnet50,
+    Mobilenetv2,
+    BertBase,
+    BertLarge,
+    Lstm,
+    DsCnn,
+}
+
+impl Net {
+    pub const ALL: [Net; 6] = [Net::Resnet50, Net::Mobilenetv2, Net::BertBase, Net::BertLarge, Net::Lstm, Net::DsCnn];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Net::Resnet50 => "resnet50",
+            Net::Mobilenetv2 => "mobilenetv2",
+            Net::BertBase => "bert-base",
+            Net::BertLarge => "bert-large",
+            Net::Lstm => "lstm",
+            Net::DsCnn => "ds-cnn",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Net> {
+        Net::ALL.into_iter().find(|net| net.name() == name)
+    }
+
+    /// What it is, in a line.
+    pub fn about(self) -> &'static str {
+        match self {
+            Net::Resnet50 => "ResNet50 as torchvision has it, one image of 224 by 224",
+            Net::Mobilenetv2 => "MobileNetV2 1.0 as torchvision has it, one image of 224 by 224",
+            Net::BertBase => "BERT-base with a classifier of 20 classes, 128 tokens",
+            Net::BertLarge => "BERT-large with a classifier of 20 classes, 128 tokens",
+            Net::Lstm => "LSTM of two layers of 512, 100 steps of 512 features, 35 classes",
+            Net::DsCnn => "DS-CNN-S of \"Hello Edge\", which is MLPerf Tiny's, 49 frames of 10 coefficients, 12 words",
+        }
+    }
+
+    pub fn blueprint(self) -> Blueprint {
+        let about = format!("{}; the weights are random", self.about());
+        match self {
+            Net::Resnet50 => resnet::resnet50(about),
+            Net::Mobilenetv2 => mobilenet::mobilenetv2(about),
+            Net::BertBase => bert::bert("bert-base", bert::BASE, about),
+            Net::BertLarge => bert::bert("bert-large", bert::LARGE, about),
+            Net::Lstm => lstm::lstm("lstm", lstm::FULL, about),
+            Net::DsCnn => keywords::ds_cnn(about),
+        }
+    }
+
+    /// Of the file, whatever machine writes it.
+    pub fn sha256(self) -> &'static str {
+        match self {
+            Net::Resnet50 => "9b06090cf8a0c84fcdfaaab16ddec651e4e2865ab4e00b7a7511e72e705d20de",
+            Net::Mobilenetv2 => "081c4d1bf17f6403c094da1dbea72304e503c8ab65986626067cae087405e374",
+            Net::BertBase => "7e1a744ac44e84f194c052dae1767b19b62cc0515cc0924e7b6e2b2252b35ae2",
+            Net::BertLarge => "ff962206abee1916555d138738a0ba1860b6334d663a4d9c7339d837176829d2",
+            Net::Lstm => "87b17de9a9183e3cfd8c1651b9aca4d5fe6b59bc57320f65fd926a6bda294718",
+            Net::DsCnn => "7f4e3d32ab3f6a56bf8fb48d27a4805c77f82ad5bc252375c134627928ffe196",
+        }
+    }
+
+    pub fn inputs(self) -> Vec<Input> {
+        let image = |dims: &[usize]| vec![Input { name: "input", dims: dims.to_vec(), kind: Kind::Image }];
+        match self {
+            Net::Resnet50 | Net::Mobilenetv2 => image(&[3, 224, 224]),
+            Net::DsCnn => image(&[1, 49, 10]),
+            Net::Lstm => {
+                vec![Input { name: "input", dims: vec![lstm::FULL.steps, lstm::FULL.inputs], kind: Kind::Frames }]
+            }
+            Net::BertBase | Net::BertLarge => {
+                let row = |name, kind| Input { name, dims: vec![bert::BASE.tokens], kind };
+                vec![
+                    row("input_ids", Kind::Tokens(bert::BASE.vocabulary)),
+                    row("attention_mask", Kind::Mask),
+                    row("token_type_ids", Kind::Sentence),
+                ]
+            }
+        }
+    }
+
+    /// Made up, and the same every time.
+    pub fn samples(self, count: usize) -> Vec<Sampled> {
+        samples::samples(&self.inputs(), count)
+    }
+}
