@@ -16,6 +16,9 @@ pub struct Flags {
     /// What `cargo xtask pack` wrote
     #[arg(value_name = "FILE.pack")]
     pack: PathBuf,
+    /// Of a pack of several ratios the one to unpack [default: its first]
+    #[arg(long)]
+    ratio: Option<f64>,
     /// The ONNX file
     #[arg(short, long, value_name = "OUT.onnx")]
     output: PathBuf,
@@ -26,6 +29,14 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let bytes = std::fs::read(&flags.pack).map_err(|error| usage(format!("cannot read `{path}`: {error}")))?;
     let refused = |error| usage(format!("failed to unpack `{path}`: {error}"));
     let pack = Pack::open(&bytes).map_err(refused)?;
+    let pack = match flags.ratio {
+        None => pack,
+        Some(ratio) => {
+            let known = pack.ratios();
+            let index = known.iter().position(|known| *known == ratio);
+            pack.at_ratio(index.ok_or_else(|| usage(format!("`{path}` holds the ratios {known:?}, not {ratio}")))?)
+        }
+    };
     let file = Bytes::from(pack.unpack().map_err(refused)?);
     let sha256 = blob::sha256_hex(&file);
     let expected: String = pack.file_sha256().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,7 +1,8 @@
 //! `cargo xtask pack`: a model's file with its weights in a form made for zeros; and what they would take in every other. With `--as-onnx` an ONNX file
-//! of int8 weights, for engines that are not ours.
+//! of int8 weights, for engines that are not ours. With `--ratios` or `--with` one pack of the model at several ratios.
 
 mod int8_onnx;
+mod ratios;
 mod sizes;
 mod spans;
 
@@ -44,6 +45,12 @@ pub struct Flags {
     /// Write a plain ONNX file instead, whose weights are int8 with a scale for each output channel: any engine loads it
     #[arg(long, conflicts_with_all = ["format", "block", "values"])]
     as_onnx: bool,
+    /// One pack of the model at all these ratios, between which the runner changes without loading: 0,0.5,0.9. MODEL is one of models/, pruned by its recipe
+    #[arg(long, value_name = "R,R…", value_delimiter = ',', conflicts_with_all = ["as_onnx", "with"])]
+    ratios: Vec<f64>,
+    /// One pack of FILE.onnx at ratio 0 and of this file at that ratio; may be given several times
+    #[arg(long, value_name = "R=PRUNED.onnx", value_parser = ratios::parse_with, conflicts_with = "as_onnx")]
+    with: Vec<(f64, PathBuf)>,
     /// The packed file
     #[arg(short, long, value_name = "OUT.pack")]
     output: PathBuf,
@@ -79,6 +86,9 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         Format::Bitmap => Choice::Form(Form { layout: Layout::Bitmap, values: flags.values }),
         Format::Dense => Choice::Form(Form { layout: Layout::Dense, values: flags.values }),
     };
+    if !flags.ratios.is_empty() || !flags.with.is_empty() {
+        return ratios::run(&context, &flags, &file, choice);
+    }
     let (packed, weights) =
         pack_model(&file, choice).with_context(|| format!("failed to pack `{}`", source.display()))?;
     std::fs::write(&flags.output, &packed.bytes)
@@ -113,6 +123,12 @@ fn write_int8(flags: &Flags, source: &Path, file: &Bytes) -> Result<ExitStatus> 
 /// # Errors
 /// What is no model, or has values the form cannot hold.
 pub fn pack_model(file: &Bytes, choice: Choice) -> Result<(Packed, usize)> {
+    let (tensors, count) = tensors(file, choice)?;
+    Ok((pack(file, &tensors)?, count))
+}
+
+/// What is to be packed, each how, weights first; and how many weights there are.
+fn tensors(file: &Bytes, choice: Choice) -> Result<(Vec<(Span, Choice)>, usize)> {
     let spans = spans::Spans::of(file)?;
     let count = spans.weights.len();
     let weights = spans.weights.into_iter().map(|span| match choice {
@@ -123,8 +139,7 @@ pub fn pack_model(file: &Bytes, choice: Choice) -> Result<(Packed, usize)> {
         Choice::Smallest(_) => (span, choice),
     });
     let others = spans.others.into_iter().map(|span| (span, Choice::Smallest(Values::F32)));
-    let tensors: Vec<(Span, Choice)> = weights.chain(others).collect();
-    Ok((pack(file, &tensors)?, count))
+    Ok((weights.chain(others).collect(), count))
 }
 
 fn parse_block(text: &str) -> Result<(u16, u16), String> {
