@@ -73,6 +73,22 @@ pub unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
     }
 }
 
+/// `sigmoid(a) * tanh(b)` with one division.
+///
+/// # Safety
+/// As for [`Simd`].
+#[inline(always)]
+pub unsafe fn sigmoid_times_tanh<S: Simd>(a: S::V, b: S::V) -> S::V {
+    unsafe {
+        let b = S::max(S::splat(-TANH_IS_ONE), S::min(S::splat(TANH_IS_ONE), b));
+        let (power, rest) = split_exp::<S>(S::add(b, b));
+        let e = S::mul_add(power, rest, S::sub(power, S::splat(1.0)));
+        // Where the product is infinite the result is zero, as it is but for a few bits.
+        let below = S::add(S::splat(1.0), exp::<S>(S::sub(S::splat(0.0), a)));
+        S::div(e, S::mul(below, S::add(e, S::splat(2.0))))
+    }
+}
+
 /// What [`apply`] applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {

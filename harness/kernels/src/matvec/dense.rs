@@ -56,8 +56,11 @@ impl Kernel for Add<'_> {
         // SAFETY: the caller's lengths hold for each tile in turn.
         unsafe {
             if self.x.count == 1 {
-                for step in 0..groups {
-                    self.one::<S>(self.way.at(step, groups));
+                // Several groups are several streams: more of them are on their way from the third cache at a time.
+                match GROUP / S::LANES {
+                    1 => self.one_vector::<S, 4, 1, 2>(groups),
+                    2 => self.one_vector::<S, 4, 2, 1>(groups),
+                    _ => self.one_vector::<S, 1, 4, 2>(groups),
                 }
                 return;
             }
@@ -78,32 +81,42 @@ impl Kernel for Add<'_> {
 }
 
 impl Add<'_> {
+    /// One vector, and all groups of rows.
     #[inline(always)]
-    unsafe fn one<S: Simd>(&self, group: usize) {
+    unsafe fn one_vector<S: Simd, const GROUPS: usize, const VECTORS: usize, const SUMS: usize>(&self, groups: usize) {
+        let whole = groups / GROUPS;
         // SAFETY: passed on; a group is VECTORS vectors.
         unsafe {
-            match GROUP / S::LANES {
-                1 => self.one_vector::<S, 1, 8>(group),
-                2 => self.one_vector::<S, 2, 4>(group),
-                _ => self.one_vector::<S, 4, 2>(group),
+            // What is left over keeps its end.
+            if self.way == Way::Up {
+                (whole * GROUPS..groups).for_each(|group| self.groups::<S, 1, VECTORS, SUMS>(group));
+            }
+            for step in 0..whole {
+                self.groups::<S, GROUPS, VECTORS, SUMS>(self.way.at(step, whole) * GROUPS);
+            }
+            if self.way == Way::Down {
+                (whole * GROUPS..groups).for_each(|group| self.groups::<S, 1, VECTORS, SUMS>(group));
             }
         }
     }
 
-    /// One vector, SUMS sums for each place.
+    /// One vector and GROUPS groups, SUMS sums for each place.
     #[inline(always)]
-    unsafe fn one_vector<S: Simd, const VECTORS: usize, const SUMS: usize>(&self, group: usize) {
+    unsafe fn groups<S: Simd, const GROUPS: usize, const VECTORS: usize, const SUMS: usize>(&self, first: usize) {
         unsafe {
             let columns = self.dense.columns;
-            let mut weights = self.dense.values.as_ptr().add(group * columns * GROUP);
+            let size = columns * GROUP;
+            let mut weights = self.dense.values.as_ptr().add(first * size);
             let mut x = self.x.values.as_ptr();
-            let mut sums = [[S::splat(0.0); VECTORS]; SUMS];
+            let mut sums = [[[S::splat(0.0); VECTORS]; SUMS]; GROUPS];
             for _ in 0..columns / SUMS {
-                for (sum, sums) in sums.iter_mut().enumerate() {
+                for sum in 0..SUMS {
                     let value = S::splat(*x.add(sum));
-                    for (vector, total) in sums.iter_mut().enumerate() {
-                        let weight = S::load(weights.add(sum * GROUP + vector * S::LANES));
-                        *total = S::mul_add(weight, value, *total);
+                    for group in 0..GROUPS {
+                        for vector in 0..VECTORS {
+                            let weight = S::load(weights.add(group * size + sum * GROUP + vector * S::LANES));
+                            sums[group][sum][vector] = S::mul_add(weight, value, sums[group][sum][vector]);
+                        }
                     }
                 }
                 weights = weights.add(SUMS * GROUP);
@@ -111,18 +124,23 @@ impl Add<'_> {
             }
             for column in 0..columns % SUMS {
                 let value = S::splat(*x.add(column));
-                for (vector, total) in sums[0].iter_mut().enumerate() {
-                    *total = S::mul_add(S::load(weights.add(column * GROUP + vector * S::LANES)), value, *total);
+                for group in 0..GROUPS {
+                    for vector in 0..VECTORS {
+                        let weight = S::load(weights.add(group * size + column * GROUP + vector * S::LANES));
+                        sums[group][0][vector] = S::mul_add(weight, value, sums[group][0][vector]);
+                    }
                 }
             }
-            let mut totals = sums[0];
-            for sums in &sums[1..] {
-                for (total, sum) in totals.iter_mut().zip(sums) {
-                    *total = S::add(*total, *sum);
+            for (group, sums) in sums.iter().enumerate() {
+                let mut totals = sums[0];
+                for sums in &sums[1..] {
+                    for vector in 0..VECTORS {
+                        totals[vector] = S::add(totals[vector], sums[vector]);
+                    }
                 }
+                let row = (first + group) * GROUP;
+                add_rows::<S, VECTORS>(self.out.add(row), totals, self.dense.rows - row);
             }
-            let first = group * GROUP;
-            add_rows::<S, VECTORS>(self.out.add(first), totals, self.dense.rows - first);
         }
     }
 

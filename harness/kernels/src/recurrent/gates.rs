@@ -1,7 +1,7 @@
 //! What a step does with its products: gates, cell, new state. One pass over the hidden units, all gates of a vector of them at once.
 
 use crate::{
-    activations::{sigmoid, tanh},
+    activations::{sigmoid, sigmoid_times_tanh, tanh},
     simd::{Isa, Kernel, Simd},
 };
 
@@ -36,13 +36,12 @@ impl Kernel for Lstm<'_> {
                         self.h.as_mut_ptr().add(sample * hidden + unit),
                     );
                     let from = self.products.as_ptr().add(sample * 4 * hidden + unit);
-                    let input = sigmoid::<S>(load::<S>(from, count));
-                    let output = sigmoid::<S>(load::<S>(from.add(hidden), count));
+                    let (input, output) = (load::<S>(from, count), load::<S>(from.add(hidden), count));
                     let forget = sigmoid::<S>(load::<S>(from.add(2 * hidden), count));
-                    let cell = tanh::<S>(load::<S>(from.add(3 * hidden), count));
-                    let cell = S::mul_add(forget, load::<S>(c, count), S::mul(input, cell));
+                    let added = sigmoid_times_tanh::<S>(input, load::<S>(from.add(3 * hidden), count));
+                    let cell = S::mul_add(forget, load::<S>(c, count), added);
                     store::<S>(c, cell, count);
-                    store::<S>(h, S::mul(output, tanh::<S>(cell)), count);
+                    store::<S>(h, sigmoid_times_tanh::<S>(output, cell), count);
                 }
                 unit += count;
             }
