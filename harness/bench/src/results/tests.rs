@@ -57,8 +57,8 @@ fn the_newest_of_one_recipe_counts() {
     old.header.id = "20250101T000000Z-0000".into();
     old.records.clear();
     let page = |runs: &[Run]| render(runs).unwrap();
-    assert_eq!(page(&[new.clone(), old.clone()]), page(&[new.clone()]));
-    assert_eq!(page(&[old.clone(), new.clone()]), page(&[new.clone()]));
+    assert_eq!(page(&[new.clone(), old.clone()]), page(std::slice::from_ref(&new)));
+    assert_eq!(page(&[old.clone(), new.clone()]), page(std::slice::from_ref(&new)));
     // Pruned another way it is another row.
     old.header.models[0].recipe = "magnitude, global, channel".into();
     assert_eq!(page(&[old, new]).matches("| LSTM | 0.0522 M parameters").count(), 2);

@@ -64,7 +64,7 @@ fn kinds(dense: &[LayerTime], pruned: &[LayerTime]) -> (Vec<(String, Kind)>, Opt
         *kind.kernels.entry(layer.kernel.clone()).or_default() += 1;
     }
     let mut kinds: Vec<(String, Kind)> = kinds.into_iter().collect();
-    kinds.sort_by(|(_, one), (_, other)| other.pruned.cmp(&one.pruned));
+    kinds.sort_by_key(|(_, kind)| std::cmp::Reverse(kind.pruned));
     let rest = kinds.split_off(MOST.min(kinds.len()));
     let rest = rest.into_iter().map(|(_, kind)| kind).reduce(|mut sum, kind| {
         sum.dense += kind.dense;

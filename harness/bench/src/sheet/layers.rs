@@ -50,12 +50,18 @@ impl Row<'_> {
     }
 }
 
+fn dense_ns(row: &Row<'_>) -> Option<u64> {
+    Some(row.dense?.median_ns)
+}
+
+fn pruned_ns(row: &Row<'_>) -> Option<u64> {
+    Some(row.pruned?.median_ns)
+}
+
 fn sheet(run: &Run, dense: &CaseSummary, pruned: Option<&CaseSummary>) -> Sheet {
     let (rows, others) = rows(&dense.profile, pruned.map_or(&[], |pruned| &pruned.profile));
     let all = |profile: &[LayerTime]| profile.iter().map(|layer| layer.median_ns).sum::<u64>();
     let sum_of = |rows: &[Row<'_>], of: fn(&Row<'_>) -> Option<u64>| rows.iter().filter_map(of).sum::<u64>();
-    let (dense_ns, pruned_ns): (fn(&Row<'_>) -> Option<u64>, fn(&Row<'_>) -> Option<u64>) =
-        (|row| row.dense.map(|layer| layer.median_ns), |row| row.pruned.map(|layer| layer.median_ns));
     let totals = (all(&dense.profile), pruned.map(|pruned| all(&pruned.profile)));
 
     // Each column: the layers, what is left, the sum.
@@ -98,7 +104,7 @@ fn sheet(run: &Run, dense: &CaseSummary, pruned: Option<&CaseSummary>) -> Sheet 
             shares(dense_ns, totals.0),
         ]),
         Some(total) => {
-            let gain = rows.iter().chain([]).map(|row| gain(dense_ns(row), pruned_ns(row)));
+            let gain = rows.iter().map(|row| gain(dense_ns(row), pruned_ns(row)));
             let rest = gain_of_sums(sum_of(&others, dense_ns), sum_of(&others, pruned_ns));
             let gains: Vec<Cell> = gain.map(plain).chain(ends(&others, rest, gain_of_sums(totals.0, total))).collect();
             columns.extend([
