@@ -6,6 +6,7 @@ mod connections;
 mod engine;
 mod gate;
 mod host;
+mod linear;
 mod models;
 mod ops;
 mod packed;

@@ -25,7 +25,7 @@ const MOST_BETWEEN: usize = 16;
 pub struct Context {
     pub isa: Isa,
     pub threads: Arc<Threads>,
-    pub skip_below: f32,
+    pub skip_below: Option<f32>,
     pub weights: Weights,
     chooser: Chooser,
     chosen: Vec<Chosen>,

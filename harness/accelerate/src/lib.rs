@@ -17,7 +17,9 @@ mod conv;
 mod conv_chain;
 mod linear;
 mod linear_ops;
+mod linear_skip;
 mod linear_trial;
+mod linear_vectors;
 mod normalise;
 mod recurrent;
 
@@ -32,8 +34,8 @@ pub use weights::{Stored, Weight, Weights};
 
 pub struct Options {
     pub threads: Arc<Threads>,
-    /// Activations of at most this magnitude count as zero where kernels skip zeros.
-    pub skip_below: f32,
+    /// Activations of at most this magnitude count as zero, and layers look for such; without it they do not.
+    pub skip_below: Option<f32>,
     /// The processor in words, as the board tells it: choices are kept for it.
     pub cpu: String,
     /// Folder where choices are kept; without it they are measured every time.

@@ -4,9 +4,11 @@
 //! gives rows back to whoever in the graph still wants them (those nobody wants fall away). So a transformer is panels from its embedding to its end. Which
 //! kernel a product gets is measured, with the way into panels and out of them counted against ours.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
-use espalier_kernels::{elementwise::Activation, linear_dense::Weights as Matrix, linear_panels::Panels};
+use espalier_kernels::{
+    elementwise::Activation, linear_dense::Weights as Matrix, linear_panels::Panels, linear_skipping::Skipping, matvec,
+};
 use tract_onnx::{
     prelude::*,
     tract_core::{
@@ -20,8 +22,10 @@ use crate::{
     attention::{self, AttentionOp},
     choice::Candidate,
     context::{does_nothing, only_successor},
-    linear_ops::{Enter, Form, Leave, Linear, LinearRows, Product, Sum},
+    linear_ops::{Enter, Form, Leave, Linear, LinearRows, Packed, Product, Sum},
+    linear_skip::{self, LinearSkipping},
     linear_trial::{self, floats},
+    linear_vectors::{self, LinearVectors},
     normalise::{self, Normalise},
     op::{LayerOp, Shared},
     region::Region,
@@ -30,8 +34,11 @@ use crate::{
 pub const TYPED: &[Pass] = &[Pass::Model(change)];
 pub const DECLUTTERED: &[Pass] = &[];
 
-/// With fewer tokens most of a panel would be filling; those are for products of vectors.
+/// With fewer tokens most of a panel is filling: not tried.
 const FEWEST_TOKENS: usize = 4;
+
+/// With more tokens a product of vectors has no chance against panels: not tried.
+const MOST_VECTORS: usize = 16;
 
 /// A share of stored cells, beyond which a sparse kernel has no chance.
 const MOST_CELLS: f64 = 0.7;
@@ -122,9 +129,7 @@ fn layer(context: &Context, model: &TypedModel, node: &TypedNode) -> TractResult
         return Ok(None);
     };
     let (input, weight) = (node.inputs[1 - weight], node.inputs[weight]);
-    let Some(shape) = model.outlet_fact(input)?.shape.as_concrete() else { return Ok(None) };
-    let rows: usize = shape[..shape.len() - 1].iter().product();
-    if rows < FEWEST_TOKENS {
+    if model.outlet_fact(input)?.shape.as_concrete().is_none() {
         return Ok(None);
     }
     // Looked at, not read: a stored one is read when its turn comes.
@@ -281,6 +286,13 @@ impl Work {
         let shape = fact.shape.as_concrete().context("a dimension is open")?.into();
         let name = model.unique_name(format!("{}.rows", model.node(old.node).name)).into_owned();
         let rows = model.wire_node(name, LayerOp::boxed(Leave { isa: context.isa, panels, shape }), &[new])?[0];
+        self.rename(model, old, rows)?;
+        self.panels.insert(rows, (new, panels));
+        Ok(())
+    }
+
+    /// `rows` for whoever takes `old`.
+    fn rename(&mut self, model: &mut TypedModel, old: OutletId, rows: OutletId) -> TractResult<()> {
         for successor in model.outlet_successors(old).to_vec() {
             model.add_edge(rows, successor)?;
         }
@@ -291,7 +303,6 @@ impl Work {
             }
             model.set_outlet_label(rows, label)?;
         }
-        self.panels.insert(rows, (new, panels));
         self.renamed.insert(old, rows);
         Ok(())
     }
@@ -303,7 +314,15 @@ impl Work {
             Some((_, panels)) => panels,
             None => self.panels_for(&shape),
         };
-        let Some(product) = choose(context, model, &layer, panels)? else { return Ok(()) };
+        let product = match choose(context, model, &layer, panels)? {
+            None => return Ok(()),
+            Some(Choice::Panels(product)) => product,
+            Some(Choice::Vectors(op)) => {
+                let name = model.unique_name(format!("{}.linear", model.node(layer.output.node).name)).into_owned();
+                let rows = model.wire_node(name, op, &[layer.input])?[0];
+                return self.rename(model, layer.output, rows);
+            }
+        };
         let mut inputs = tvec!(self.enter(context, model, layer.input, panels)?);
         // A residual that is there already is what the sums begin with.
         let next = only_successor(model, layer.output.node).and_then(|next| sum(model, next));
@@ -316,7 +335,11 @@ impl Work {
             }
         }
         let name = model.unique_name(format!("{}.linear", model.node(layer.output.node).name)).into_owned();
-        let output = model.wire_node(name, LayerOp::boxed(Linear { panels, product }), &inputs)?[0];
+        let op = match skipping(context, model, &layer, inputs[0], &product)? {
+            Some(skipping) => LayerOp::boxed(LinearSkipping { panels, product, skipping }),
+            None => LayerOp::boxed(Linear { panels, product }),
+        };
+        let output = model.wire_node(name, op, &inputs)?[0];
         self.leave(context, model, layer.output, output, panels)
     }
 
@@ -374,13 +397,15 @@ impl Work {
     }
 }
 
+/// Which way a layer is computed.
+enum Choice {
+    Panels(Shared<Product>),
+    /// As an op on rows.
+    Vectors(Box<dyn TypedOp>),
+}
+
 /// The packed weight that is the fastest; nothing where plain tract is.
-fn choose(
-    context: &mut Context,
-    model: &TypedModel,
-    layer: &Layer,
-    panels: Panels,
-) -> TractResult<Option<Shared<Product>>> {
+fn choose(context: &mut Context, model: &TypedModel, layer: &Layer, panels: Panels) -> TractResult<Option<Choice>> {
     let weight = context.weight(model, layer.weight)?.context("the weight is gone")?;
     let shape = weight.shape().to_vec();
     let [rows, columns] = *shape else { return Ok(None) };
@@ -389,11 +414,7 @@ fn choose(
     let tensor = weight.into_dense()?;
     let plain = tensor.try_as_plain_ram()?;
     let values = plain.as_slice::<f32>()?;
-    let matrix = if layer.by_output {
-        Matrix::by_output(values, outputs, inputs)
-    } else {
-        Matrix::by_input(values, outputs, inputs)
-    };
+    let matrix = matrix(values, outputs, inputs, layer.by_output);
     let region = Region {
         name: model.node(layer.output.node).name.clone(),
         inputs: tvec!(layer.input),
@@ -411,23 +432,72 @@ fn choose(
             activation: layer.activation,
         })
     };
-    let forms = forms(matrix);
-    let candidates: Vec<Candidate> = forms
+    let tokens = panels.rows();
+    let few = tokens <= MOST_VECTORS;
+    let by_output = if few { matrix.rows_of_outputs() } else { Cow::Borrowed(&[][..]) };
+    let forms = if tokens >= FEWEST_TOKENS { forms(matrix) } else { Vec::new() };
+    let mut candidates: Vec<Candidate> = forms
         .iter()
         .map(|form| Candidate {
             kernel: format!("{} {}", form.name(), isa.name()),
             build: Box::new(|| Ok(LayerOp::boxed(LinearRows { panels, shape: shape.clone(), product: built(*form) }))),
         })
         .collect();
+    let formats = if few { matvec::candidates(outputs, inputs, &by_output) } else { Vec::new() };
+    candidates.extend(formats.into_iter().map(|format| Candidate {
+        kernel: format!("vectors {format} {}", isa.name()),
+        build: Box::new({
+            let (by_output, shape) = (&by_output, &shape);
+            move || {
+                let product = linear_vectors::Product {
+                    matrix: matvec::Product::new(isa, format, outputs, inputs, by_output),
+                    bias: layer.bias.clone().unwrap_or_default(),
+                    activation: layer.activation,
+                };
+                Ok(LayerOp::boxed(LinearVectors { shape: shape.clone(), product: Shared::new(product) }))
+            }
+        }),
+    }));
     let what = format!("{} {pattern}", layer.activation.name());
     let op = context.choose(model, &region, &format!("linear {inputs}x{outputs}"), &what, &candidates)?;
-    let chosen = op.and_then(|op| Some(op.downcast_ref::<LayerOp<LinearRows>>()?.0.product.clone()));
-    Ok(chosen)
+    Ok(op.map(|op| match op.downcast_ref::<LayerOp<LinearRows>>() {
+        Some(rows) => Choice::Panels(rows.0.product.clone()),
+        None => Choice::Vectors(op),
+    }))
+}
+
+/// The weight for a product that skips what an activation before it left at zero, where somebody asked for that and the weight itself is dense.
+fn skipping(
+    context: &Context,
+    model: &TypedModel,
+    layer: &Layer,
+    input: OutletId,
+    product: &Shared<Product>,
+) -> TractResult<Option<Shared<linear_skip::Weight>>> {
+    let Some(threshold) = context.skip_below else { return Ok(None) };
+    let before = model.node(input.node).op_as::<LayerOp<Linear>>();
+    let activated = before.is_some_and(|before| before.0.product.activation != Activation::None);
+    if !activated || !matches!(product.weight, Packed::Dense(_)) {
+        return Ok(None);
+    }
+    let weight = context.weight(model, layer.weight)?.context("the weight is gone")?.into_dense()?;
+    let plain = weight.try_as_plain_ram()?;
+    let matrix = matrix(plain.as_slice::<f32>()?, product.weight.outputs(), product.weight.inputs(), layer.by_output);
+    Ok(Some(Shared::new(linear_skip::Weight { weight: Skipping::pack(matrix), threshold })))
+}
+
+fn matrix(values: &[f32], outputs: usize, inputs: usize, by_output: bool) -> Matrix<'_> {
+    if by_output { Matrix::by_output(values, outputs, inputs) } else { Matrix::by_input(values, outputs, inputs) }
 }
 
 /// What is worth trying, by the share of cells each would store.
 fn forms(matrix: Matrix) -> Vec<Form> {
     let mut forms = vec![Form::Dense];
+    // Blocks have no fewer cells than there are values.
+    let nonzero = matrix.values.iter().filter(|value| **value != 0.0).count();
+    if nonzero as f64 > MOST_CELLS * matrix.values.len() as f64 {
+        return forms;
+    }
     let all = (matrix.outputs * matrix.inputs).max(1) as f64;
     for height in [8, 4, 1] {
         let mut blocks = 0usize;

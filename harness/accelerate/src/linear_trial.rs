@@ -21,6 +21,10 @@ const POINTS: [f32; 12] = [-6.0, -2.5, -1.0, -0.5, -0.1, -0.01, 0.0, 0.02, 0.3, 
 
 /// The constant an outlet is, also behind casts and changes of axes; nothing for large ones that would have to be computed.
 pub fn constant(model: &TypedModel, outlet: OutletId) -> Option<Arc<Tensor>> {
+    constant_or_scaled(model, outlet, true)
+}
+
+fn constant_or_scaled(model: &TypedModel, outlet: OutletId, or_scaled: bool) -> Option<Arc<Tensor>> {
     const MOST_VALUES: usize = 1 << 20;
     let mut through: Vec<&TypedNode> = Vec::new();
     let mut at = outlet;
@@ -34,7 +38,10 @@ pub fn constant(model: &TypedModel, outlet: OutletId) -> Option<Arc<Tensor>> {
         }
         let passes = node.op_is::<Cast>() || node.op_is::<AxisOp>();
         if !passes || node.inputs.len() != 1 || through.len() >= MOST_NODES {
-            return scaled(model, node).filter(|_| through.is_empty());
+            if !or_scaled || !through.is_empty() {
+                return None;
+            }
+            return scaled(model, node);
         }
         through.push(node);
         at = node.inputs[0];
@@ -53,8 +60,8 @@ pub fn constant(model: &TypedModel, outlet: OutletId) -> Option<Arc<Tensor>> {
 fn scaled(model: &TypedModel, node: &TypedNode) -> Option<Arc<Tensor>> {
     node.op_as::<TypedBinOp>()?;
     let inputs = node.inputs.iter().map(|input| {
-        let konst = model.outlet_fact(*input).ok()?.konst.clone()?;
-        (konst.len() <= 1 << 20).then(|| konst.into_tvalue())
+        let constant = constant_or_scaled(model, *input, false)?;
+        (constant.len() <= 1 << 20).then(|| constant.into_tvalue())
     });
     let made = node.op.eval_out_of_plan(inputs.collect::<Option<TVec<TValue>>>()?).ok()??;
     Some(made.into_iter().next()?.into_arc_tensor())

@@ -21,6 +21,7 @@ pub mod depthwise;
 pub mod elementwise;
 pub mod linear_dense;
 pub mod linear_panels;
+pub mod linear_skipping;
 pub mod linear_sparse;
 pub mod matvec;
 pub mod normalise;

@@ -4,7 +4,7 @@
 //! tokens: per input four loads and six numbers broadcast for 24 multiplications, which keeps the multipliers busy. The inputs are cut where a panel of
 //! them no longer fits the second-level cache; each piece of weight is read from memory once, for all panels.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use crate::{
     elementwise::{self, Activation},
@@ -43,6 +43,15 @@ impl<'a> Weights<'a> {
     fn checked(self) -> Weights<'a> {
         assert_eq!(self.values.len(), self.outputs * self.inputs);
         self
+    }
+
+    /// The same with an output a row.
+    pub fn rows_of_outputs(&self) -> Cow<'a, [f32]> {
+        if self.input_stride == 1 && self.output_stride == self.inputs {
+            return Cow::Borrowed(self.values);
+        }
+        let at = |index: usize| self.at(index / self.inputs, index % self.inputs);
+        Cow::Owned((0..self.outputs * self.inputs).map(at).collect())
     }
 
     #[inline]

@@ -40,7 +40,7 @@ impl Target {
 /// A cache line: vectors that begin with one do not lie in two.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(crate) struct Line([f32; 16]);
+pub(crate) struct Line(pub [f32; 16]);
 
 /// At least so many zeros.
 pub(crate) fn lines(values: usize) -> Vec<Line> {

@@ -190,7 +190,7 @@ fn nanoseconds(start: Instant) -> u64 {
 fn options(job: &Job, threads: Arc<Threads>, weights: Weights) -> Options {
     Options {
         threads,
-        skip_below: job.skip_below.unwrap_or(0.0) as f32,
+        skip_below: job.skip_below.map(|bound| bound as f32),
         cpu: format!("{}, {}", board::cpu().unwrap_or_default(), board::cpu_features().join(" ")),
         cache: job.cache.as_ref().map(PathBuf::from).or_else(beside_runner),
         weights,

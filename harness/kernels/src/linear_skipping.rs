@@ -1,0 +1,279 @@
+//! The product of a dense weight with tokens most of whose activations are zero, as after a ReLU: those are skipped.
+//!
+//! In: a weight packed once, and panels. Out: rows, a token each. Every token has a list of the inputs that are not (nearly) zero; their rows of the weight
+//! are added up in registers, 64 outputs at a time, so that the part of the weight in use stays in the second-level cache from token to token. Worth it
+//! where a third of the activations is left, or less: a dense product makes better use of what it loads.
+
+use std::ops::Range;
+
+use crate::{
+    linear_dense::Weights,
+    linear_panels::{Line, Panels, Target, lines, part, tasks},
+    simd::{Isa, Kernel, Simd},
+    threads::Threads,
+};
+
+/// Outputs at a time.
+const WIDTH: usize = 64;
+
+/// Features a share is guessed from: one in so many.
+const SAMPLED: usize = 16;
+
+#[derive(Clone)]
+pub struct Skipping {
+    pub outputs: usize,
+    pub inputs: usize,
+    /// 64 outputs at a time, input by input; the last are filled up with zeros.
+    packed: Vec<Line>,
+}
+
+/// The inputs of each token that are not skipped.
+pub struct Active {
+    /// Of token `t` those from `starts[t]` to `starts[t] + counts[t]`.
+    starts: Vec<usize>,
+    counts: Vec<usize>,
+    inputs: Vec<u32>,
+    values: Vec<f32>,
+}
+
+impl Skipping {
+    pub fn pack(weights: Weights) -> Skipping {
+        let Weights { outputs, inputs, .. } = weights;
+        let blocks = outputs.div_ceil(WIDTH);
+        let mut packed = lines(blocks * inputs * WIDTH);
+        for (index, line) in packed.iter_mut().enumerate() {
+            let first = index * 16;
+            let (block, input, place) = (first / WIDTH / inputs, first / WIDTH % inputs, first % WIDTH);
+            for (lane, value) in line.0.iter_mut().enumerate() {
+                let output = block * WIDTH + place + lane;
+                if output < outputs {
+                    *value = weights.at(output, input);
+                }
+            }
+        }
+        Skipping { outputs, inputs, packed }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.packed.len() * 64
+    }
+
+    /// `rows` gets `bias`, or nothing, plus the product.
+    ///
+    /// # Panics
+    /// Unless every length is the one its shape asks for.
+    pub fn run(&self, isa: Isa, threads: &Threads, active: &Active, bias: &[f32], rows: &mut [f32]) {
+        assert_eq!(rows.len(), active.counts.len() * self.outputs);
+        assert!(bias.is_empty() || bias.len() == self.outputs);
+        assert!(active.inputs.iter().all(|input| (*input as usize) < self.inputs));
+        let (target, count) = (Target::of(rows), self.outputs.div_ceil(WIDTH));
+        let tasks = tasks(threads, count);
+        threads.run(tasks, &|task| {
+            let blocks = part(count, task, tasks);
+            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, and the inputs are those of the weight.
+            unsafe { isa.run(Sums { weight: self, blocks, active, bias, rows: target.pointer() }) }
+        });
+    }
+}
+
+impl Active {
+    /// The share of activations beyond `threshold`, guessed from some of the features.
+    ///
+    /// # Panics
+    /// Unless `input` is panels of `features`.
+    pub fn share(panels: Panels, features: usize, input: &[f32], threshold: f32) -> f64 {
+        assert_eq!(input.len(), panels.columns() * features);
+        let (mut all, mut active) = (0usize, 0usize);
+        for index in 0..panels.count() {
+            let panel = panels.get(index);
+            for feature in (index % SAMPLED..features).step_by(SAMPLED) {
+                let row = &input[panel.column * features + feature * panel.width..][..panel.tokens];
+                all += row.len();
+                active += row.iter().filter(|value| value.abs() > threshold).count();
+            }
+        }
+        active as f64 / all.max(1) as f64
+    }
+
+    /// # Panics
+    /// Unless `input` is panels of `features`.
+    pub fn find(panels: Panels, features: usize, input: &[f32], threshold: f32) -> Active {
+        assert_eq!(input.len(), panels.columns() * features);
+        let tokens = panels.rows();
+        let mut found = Active {
+            starts: (0..tokens).map(|token| token * features).collect(),
+            counts: vec![0; tokens],
+            inputs: vec![0; tokens * features],
+            values: vec![0.0; tokens * features],
+        };
+        for index in 0..panels.count() {
+            let panel = panels.get(index);
+            let first = panel.sequence * panels.tokens + panel.token;
+            let counts = &mut found.counts[first..][..panel.tokens];
+            for feature in 0..features {
+                let row = &input[panel.column * features + feature * panel.width..][..panel.tokens];
+                for (column, value) in row.iter().enumerate() {
+                    // Written in any case, and kept if it counts: no branch to be guessed wrong.
+                    let place = (first + column) * features + counts[column];
+                    found.inputs[place] = feature as u32;
+                    found.values[place] = *value;
+                    // NaN is no small value.
+                    counts[column] += usize::from(!(value.abs() <= threshold));
+                }
+            }
+        }
+        found
+    }
+
+    /// How many there are in all.
+    pub fn count(&self) -> usize {
+        self.counts.iter().sum()
+    }
+}
+
+struct Sums<'a> {
+    weight: &'a Skipping,
+    /// Of 64 outputs each.
+    blocks: Range<usize>,
+    active: &'a Active,
+    bias: &'a [f32],
+    rows: *mut f32,
+}
+
+impl Kernel for Sums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Sums { weight: Skipping { outputs, inputs, packed }, blocks, active, bias, rows } = self;
+        let vectors = WIDTH / S::LANES;
+        // Two sums for each vector: they take turns, so that none waits for the one before.
+        let most = if S::REGISTERS >= 32 { 4 } else { 2 };
+        for block in blocks {
+            let first = block * WIDTH;
+            for token in 0..active.counts.len() {
+                let (start, count) = (active.starts[token], active.counts[token]);
+                let mut done = 0;
+                while done < vectors && first + done * S::LANES < *outputs {
+                    let place = first + done * S::LANES;
+                    unsafe {
+                        let from = packed.as_ptr().cast::<f32>().add(block * inputs * WIDTH + done * S::LANES);
+                        let (inputs, values) = (active.inputs.as_ptr().add(start), active.values.as_ptr().add(start));
+                        let to = rows.add(token * outputs + place);
+                        let left = outputs - place;
+                        let bias = if bias.is_empty() { std::ptr::null() } else { bias.as_ptr().add(place) };
+                        if most == 4 {
+                            sums::<S, 4>(from, inputs, values, count, bias, to, left);
+                        } else {
+                            sums::<S, 2>(from, inputs, values, count, bias, to, left);
+                        }
+                    }
+                    done += most;
+                }
+            }
+        }
+    }
+}
+
+/// `C` vectors of outputs of one token, of which `left` values are kept.
+#[inline(always)]
+unsafe fn sums<S: Simd, const C: usize>(
+    from: *const f32,
+    inputs: *const u32,
+    values: *const f32,
+    count: usize,
+    bias: *const f32,
+    to: *mut f32,
+    left: usize,
+) {
+    unsafe {
+        let (mut even, mut odd) = ([S::splat(0.0); C], [S::splat(0.0); C]);
+        let mut index = 0;
+        while index + 2 <= count {
+            let a = from.add(*inputs.add(index) as usize * WIDTH);
+            let b = from.add(*inputs.add(index + 1) as usize * WIDTH);
+            let (x, y) = (S::splat(*values.add(index)), S::splat(*values.add(index + 1)));
+            for c in 0..C {
+                even[c] = S::mul_add(x, S::load(a.add(c * S::LANES)), even[c]);
+                odd[c] = S::mul_add(y, S::load(b.add(c * S::LANES)), odd[c]);
+            }
+            index += 2;
+        }
+        if index < count {
+            let a = from.add(*inputs.add(index) as usize * WIDTH);
+            let x = S::splat(*values.add(index));
+            for c in 0..C {
+                even[c] = S::mul_add(x, S::load(a.add(c * S::LANES)), even[c]);
+            }
+        }
+        for c in 0..C {
+            let place = c * S::LANES;
+            if place < left {
+                let some = S::LANES.min(left - place);
+                let mut sum = S::add(even[c], odd[c]);
+                if !bias.is_null() {
+                    sum = S::add(sum, S::load_partial(bias.add(place), some));
+                }
+                S::store_partial(to.add(place), sum, some);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::linear_panels::tests::{is_close, made_up};
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn what_is_small_is_zero(
+            sequences in 1usize..3,
+            tokens in 1usize..80,
+            outputs in 1usize..150,
+            inputs in 1usize..40,
+            threshold in 0.0f32..1.2,
+            by_output in any::<bool>(),
+            biased in any::<bool>(),
+        ) {
+            let panels = Panels { sequences, tokens };
+            let values = made_up(outputs * inputs, 1);
+            let weights = if by_output { Weights::by_output(&values, outputs, inputs) } else { Weights::by_input(&values, outputs, inputs) };
+            let bias = if biased { made_up(outputs, 3) } else { Vec::new() };
+            let mut x = made_up(panels.rows() * inputs, 2);
+            x.iter_mut().step_by(3).for_each(|x| *x = 0.0);
+            for isa in Isa::available() {
+                for threads in [1, 2] {
+                    let mut input = vec![0.0; panels.columns() * inputs];
+                    panels.enter(isa, inputs, &x, &mut input);
+                    let active = Active::find(panels, inputs, &input, threshold);
+                    prop_assert_eq!(active.count(), x.iter().filter(|x| x.abs() > threshold).count());
+                    let mut rows = vec![f32::NAN; panels.rows() * outputs];
+                    Skipping::pack(weights).run(isa, &Threads::new(threads), &active, &bias, &mut rows);
+                    for token in 0..panels.rows() {
+                        for output in 0..outputs {
+                            let exact: f64 = (0..inputs)
+                                .filter(|input| x[token * inputs + input].abs() > threshold)
+                                .map(|input| f64::from(x[token * inputs + input]) * f64::from(weights.at(output, input)))
+                                .sum();
+                            let exact = exact + bias.get(output).map_or(0.0, |bias| f64::from(*bias));
+                            let found = rows[token * outputs + output];
+                            prop_assert!(is_close(found, exact), "{} ({}, {}): {}, not {}", isa.name(), token, output, found, exact);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_share_is_about_that() {
+        let panels = Panels { sequences: 1, tokens: 50 };
+        let input: Vec<f32> = made_up(panels.columns() * 320, 4).iter().map(|x| x.max(0.0)).collect();
+        let share = Active::share(panels, 320, &input, 0.0);
+        assert!((0.4..0.6).contains(&share), "{share}");
+    }
+}
