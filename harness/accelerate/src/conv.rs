@@ -132,7 +132,7 @@ fn convolution(context: &mut Context, model: &TypedModel, node: &TypedNode) -> T
 /// Which kernels may be the fastest.
 fn forms(shape: &Shape, weight: &Weight) -> TractResult<Vec<Form>> {
     let mut forms = vec![Form::Dense];
-    if shape.window.width.output % 7 == 0 {
+    if Convolution::suits_tiles(&shape.window) {
         forms.push(Form::Tiles);
     }
     if weight.zeros()? >= SPARSE_FROM {

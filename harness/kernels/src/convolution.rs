@@ -8,7 +8,7 @@ use crate::{
     convolution_planes::Planes,
     convolution_tile::Tiled,
     convolution_window::Window,
-    panel::{self, Epilogue, Height, Offsets, Output, Packed, Part},
+    panel::{self, Epilogue, Height, Lines, Offsets, Output, Packed, Part},
     simd::Isa,
     threads::Threads,
 };
@@ -66,6 +66,8 @@ pub struct Convolution {
     shape: Shape,
     form: Form,
     planes: Planes,
+    /// Where rows of the planes are longer than those of the output.
+    lines: Option<Lines>,
     groups: Vec<Group>,
     bias: Vec<f32>,
     clamp: (f32, f32),
@@ -94,7 +96,7 @@ impl Convolution {
         let (depth, window) = (shape.depth(), shape.window);
         assert_eq!(weights.len(), shape.filters * depth, "a row of weights for each filter");
         assert_eq!(bias.len(), shape.filters, "a bias for each filter");
-        if window.outputs() == 0 || (form == Form::Tiles && !Tiled::suits(&window)) {
+        if window.outputs() == 0 || (form == Form::Tiles && !Convolution::suits_tiles(&window)) {
             return None;
         }
         let planes = Planes::new(window);
@@ -122,7 +124,14 @@ impl Convolution {
             Group::Panels { weights: packed, offsets, chunk }
         };
         let groups = (0..shape.groups).map(group).collect();
-        Some(Convolution { isa, shape, form, planes, groups, bias, clamp })
+        let (pitch, width) = (planes.pitch(), window.width.output);
+        let lines = (pitch > width).then(|| Lines::new(isa, pitch, width, planes.positions()));
+        Some(Convolution { isa, shape, form, planes, lines, groups, bias, clamp })
+    }
+
+    /// Whether [`Form::Tiles`] can be used.
+    pub fn suits_tiles(window: &Window) -> bool {
+        window.outputs() > 0 && Tiled::suits(window, Planes::new(*window).pitch())
     }
 
     pub fn shape(&self) -> &Shape {
@@ -168,7 +177,10 @@ impl Convolution {
                 Group::Panels { weights, offsets, chunk } => {
                     let bias = &self.bias[index * filters / groups..][..filters / groups];
                     let epilogue = Epilogue { bias: Some(bias), residual, clamp: self.limits() };
-                    let output = Output::maps(output, window.outputs(), self.planes.pitch(), window.width.output);
+                    let output = match &self.lines {
+                        Some(lines) => Output::maps(output, window.outputs(), lines),
+                        None => Output::new(output, window.outputs()),
+                    };
                     let positions = self.planes.positions();
                     let parts = parts(threads.count(), self.isa, weights.blocks(), positions);
                     threads.run(parts.len(), &|part| {
@@ -188,7 +200,7 @@ impl Convolution {
 }
 
 /// Bytes of inputs that stay near beside the weights that stream past them.
-const NEAR: usize = 32 << 10;
+const NEAR: usize = 16 << 10;
 /// Weights up to so many bytes may be read several times.
 const FAR: usize = 512 << 10;
 

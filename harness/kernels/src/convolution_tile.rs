@@ -38,9 +38,10 @@ pub struct Tiled {
 }
 
 impl Tiled {
-    /// Whether rows of outputs divide into runs.
-    pub fn suits(window: &Window) -> bool {
-        window.width.output.is_multiple_of(RUN)
+    /// Whether rows of outputs divide into runs, or are but one.
+    pub fn suits(window: &Window, pitch: usize) -> bool {
+        let columns = window.width.output;
+        columns.is_multiple_of(RUN) || (columns == pitch && window.outputs() >= RUN * RUNS)
     }
 
     /// `weights` are rows, one for each of `bias`; `offsets` says for each column where the first output finds its input.
@@ -58,7 +59,7 @@ impl Tiled {
     ) -> Tiled {
         let (filters, depth) = (bias.len(), offsets.len());
         assert_eq!(weights.len(), filters * depth, "a row of weights for each filter");
-        assert!(Tiled::suits(window), "rows of whole runs");
+        assert!(Tiled::suits(window, pitch), "rows of whole runs");
         let lanes = channels(isa);
         let padded = filters.next_multiple_of(lanes);
         let mut packed = vec![0.0; padded * depth];
@@ -154,19 +155,24 @@ impl Task<'_> {
             let mut position = 0;
             let mut ahead = tiled.weights.as_ptr().wrapping_add((group + 1) * lanes * depth);
             while position < tiled.positions {
+                // What is left at the end of one long row is computed together with some of what is there already.
+                let left = tiled.positions - position;
+                let end = tiled.positions.min(position + RUN * RUNS);
                 // SAFETY: the runs of a tile are inside the map, and the group has its weights, bias and outputs.
                 unsafe {
                     let weights = tiled.weights.as_ptr().add(group * lanes * depth);
                     let bias = tiled.bias.as_ptr().add(group * lanes);
-                    let one = self.input.add(self.place(position));
                     let filter = (group - self.groups.start) * lanes;
-                    if position + RUN < tiled.positions {
-                        let bases = [one, self.input.add(self.place(position + RUN))];
+                    if left > RUN {
+                        let first = end - RUN * RUNS;
+                        let bases = [self.input.add(self.place(first)), self.input.add(self.place(first + RUN))];
                         let mut sums = tile::<S, VECTORS, RUNS>(weights, &tiled.offsets, bias, bases, (ahead, step));
-                        self.finish::<S, VECTORS, RUNS>(&mut sums, filter, position);
+                        self.finish::<S, VECTORS, RUNS>(&mut sums, filter, first);
                     } else {
-                        let mut sums = tile::<S, VECTORS, 1>(weights, &tiled.offsets, bias, [one], (ahead, step));
-                        self.finish::<S, VECTORS, 1>(&mut sums, filter, position);
+                        let first = end - RUN;
+                        let bases = [self.input.add(self.place(first))];
+                        let mut sums = tile::<S, VECTORS, 1>(weights, &tiled.offsets, bias, bases, (ahead, step));
+                        self.finish::<S, VECTORS, 1>(&mut sums, filter, first);
                     }
                 }
                 position += RUN * RUNS;

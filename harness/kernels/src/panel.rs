@@ -167,39 +167,65 @@ pub struct Part {
     pub chunk: usize,
 }
 
+/// Which positions of a map are kept, where its lines are longer than what is stored of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lines {
+    pitch: usize,
+    width: usize,
+    /// Of each vector of positions the lanes that are kept, a bit each, and where in the row they are stored.
+    vectors: Vec<(u32, u32)>,
+    lanes: usize,
+}
+
+impl Lines {
+    /// For vectors of that instruction set: of every `pitch` positions the first `width` are kept, up to `positions`.
+    ///
+    /// # Panics
+    /// Where a line is empty or shorter than what is kept of it.
+    pub fn new(isa: Isa, pitch: usize, width: usize, positions: usize) -> Lines {
+        assert!(0 < width && width <= pitch, "{width} of {pitch} positions");
+        let lanes = isa.lanes();
+        let vector = |vector: usize| {
+            let first = vector * lanes;
+            let is_kept = |lane: &usize| (first + lane) % pitch < width && first + lane < positions;
+            let kept = (0..lanes).filter(is_kept).fold(0, |kept, lane| kept | 1 << lane);
+            (kept, values(first, pitch, width) as u32)
+        };
+        Lines { pitch, width, vectors: (0..positions.div_ceil(lanes)).map(vector).collect(), lanes }
+    }
+}
+
+/// As many values of a row as the positions before `end` write.
+fn values(end: usize, pitch: usize, width: usize) -> usize {
+    end / pitch * width + (end % pitch).min(width)
+}
+
 /// Output that parts of a product are written to, by several threads if need be: they write different rows or positions.
 #[derive(Clone, Copy)]
-pub struct Output {
+pub struct Output<'a> {
     values: *mut f32,
     len: usize,
     stride: usize,
-    /// Positions from one row of a map to the next, and how many of them are kept.
-    map: Option<(usize, usize)>,
+    lines: Option<&'a Lines>,
 }
 
 // SAFETY: `multiply` says which values it writes; its callers on several threads give it different ones.
-unsafe impl Send for Output {}
-unsafe impl Sync for Output {}
+unsafe impl Send for Output<'_> {}
+unsafe impl Sync for Output<'_> {}
 
-impl Output {
+impl<'a> Output<'a> {
     /// `stride`: from one row to the next.
-    pub fn new(values: &mut [f32], stride: usize) -> Output {
-        Output { values: values.as_mut_ptr(), len: values.len(), stride, map: None }
+    pub fn new(values: &mut [f32], stride: usize) -> Output<'a> {
+        Output { values: values.as_mut_ptr(), len: values.len(), stride, lines: None }
     }
 
-    /// Each row a map, `pitch` positions to a line, of which the first `width` are stored, one line after the other. The residual lies as the output does.
-    pub fn maps(values: &mut [f32], stride: usize, pitch: usize, width: usize) -> Output {
-        assert!(0 < width && width <= pitch);
-        let map = (width < pitch).then_some((pitch, width));
-        Output { values: values.as_mut_ptr(), len: values.len(), stride, map }
+    /// Each row a map, of which the lines are stored one after the other. The residual lies as the output does.
+    pub fn maps(values: &mut [f32], stride: usize, lines: &'a Lines) -> Output<'a> {
+        Output { values: values.as_mut_ptr(), len: values.len(), stride, lines: Some(lines) }
     }
 
-    /// As many values of a row as the positions before `end` write.
     fn values(&self, end: usize) -> usize {
-        match self.map {
-            None => end,
-            Some((pitch, width)) => end / pitch * width + (end % pitch).min(width),
-        }
+        self.lines.map_or(end, |lines| values(end, lines.pitch, lines.width))
     }
 }
 
@@ -234,6 +260,13 @@ pub unsafe fn multiply(
     }
     let last_row = weights.rows.min(part.blocks.end * weights.height.rows()) - 1;
     let values = output.values(part.positions.end);
+    if let Some(lines) = output.lines {
+        let whole = lines.lanes == isa.lanes() && part.positions.start.is_multiple_of(lines.lanes);
+        assert!(
+            whole && part.positions.end <= lines.vectors.len() * lines.lanes,
+            "vectors that the lines are not made for"
+        );
+    }
     let reach = last_row * output.stride + values;
     assert!(reach <= output.len && (last_row == 0 || values <= output.stride), "rows overlap or end beyond the output");
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == weights.rows));
@@ -248,7 +281,7 @@ struct Multiply<'a> {
     offsets: &'a Offsets,
     input: &'a [f32],
     epilogue: Epilogue<'a>,
-    output: Output,
+    output: Output<'a>,
     part: Part,
 }
 
@@ -397,11 +430,11 @@ unsafe fn tile<S: Simd, const H: usize, const NV: usize, const TAIL: bool>(
             value = value.add(H);
         }
         // With a loop over `rows`, which is not constant, the sums would have to live in memory.
-        if let Some((pitch, width)) = call.output.map {
-            let start = (position / pitch, position % pitch);
+        if let Some(lines) = call.output.lines {
+            let vectors = &lines.vectors[position / S::LANES..][..NV];
             for row in 0..H {
                 if row < rows {
-                    finish_map::<S, NV>(call, block * H + row, (pitch, width), start, last, sums[row]);
+                    finish_lines::<S, NV>(call, block * H + row, vectors, last, sums[row]);
                 }
             }
             return;
@@ -443,40 +476,30 @@ unsafe fn finish<S: Simd, const NV: usize, const TAIL: bool>(
     }
 }
 
-/// As [`finish`], for the lanes that are in the map. It begins at a line and a place in it.
+/// As [`finish`], for the lanes that are kept.
 #[inline(always)]
-unsafe fn finish_map<S: Simd, const NV: usize>(
+unsafe fn finish_lines<S: Simd, const NV: usize>(
     call: &Multiply,
     row: usize,
-    (pitch, width): (usize, usize),
-    (mut line, mut place): (usize, usize),
+    vectors: &[(u32, u32)],
     last: usize,
     sums: [S::V; NV],
 ) {
     let (low, high) = call.epilogue.clamp.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
     unsafe {
         for vector in 0..NV {
-            let lanes = if vector == NV - 1 { last } else { S::LANES };
-            let mut lane = 0;
-            while lane < lanes {
-                let end = lanes.min(lane + pitch - place);
-                let kept = end.min(lane + width.saturating_sub(place));
-                if lane < kept {
-                    // Where lane 0 would go, which may be before all of the output.
-                    let at = (row * call.output.stride + line * width + place).wrapping_sub(lane);
-                    let mut sum = sums[vector];
-                    if let Some(residual) = call.epilogue.residual {
-                        sum = S::add(sum, S::load_between(residual.as_ptr().wrapping_add(at), lane, kept));
-                    }
-                    let sum = S::min(S::max(sum, S::splat(low)), S::splat(high));
-                    S::store_between(call.output.values.wrapping_add(at), sum, lane, kept);
-                }
-                place += end - lane;
-                lane = end;
-                if place == pitch {
-                    (line, place) = (line + 1, 0);
-                }
+            let (mut kept, place) = *vectors.get_unchecked(vector);
+            if vector == NV - 1 {
+                kept &= (1 << last) - 1;
             }
+            let at = row * call.output.stride + place as usize;
+            let count = kept.count_ones() as usize;
+            let mut sum = S::compact(sums[vector], kept);
+            if let Some(residual) = call.epilogue.residual {
+                sum = S::add(sum, S::load_partial(residual.as_ptr().add(at), count));
+            }
+            let sum = S::min(S::max(sum, S::splat(low)), S::splat(high));
+            S::store_partial(call.output.values.add(at), sum, count);
         }
     }
 }

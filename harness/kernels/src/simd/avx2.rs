@@ -18,6 +18,24 @@ pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 /// A sliding window over it is the mask of any count.
 static ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// For each set of lanes: theirs in order, a byte each.
+static KEPT_FIRST: [[u8; 8]; 256] = {
+    let mut table = [[0; 8]; 256];
+    let mut kept = 0;
+    while kept < 256 {
+        let (mut lane, mut count) = (0, 0);
+        while lane < 8 {
+            if kept >> lane & 1 == 1 {
+                table[kept][count] = lane as u8;
+                count += 1;
+            }
+            lane += 1;
+        }
+        kept += 1;
+    }
+    table
+};
+
 #[inline(always)]
 unsafe fn mask(count: usize) -> __m256i {
     debug_assert!(count <= 8);
@@ -71,8 +89,11 @@ impl Simd for Avx2 {
         unsafe { _mm256_maskload_ps(from, _mm256_andnot_si256(mask(first), mask(end))) }
     }
     #[inline(always)]
-    unsafe fn store_between(to: *mut f32, vector: __m256, first: usize, end: usize) {
-        unsafe { _mm256_maskstore_ps(to, _mm256_andnot_si256(mask(first), mask(end)), vector) }
+    unsafe fn compact(vector: __m256, kept: u32) -> __m256 {
+        unsafe {
+            let places = _mm_loadl_epi64(KEPT_FIRST.as_ptr().add((kept & 0xff) as usize).cast());
+            _mm256_permutevar8x32_ps(vector, _mm256_cvtepu8_epi32(places))
+        }
     }
     #[inline(always)]
     unsafe fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {

@@ -50,8 +50,8 @@ impl Simd for Avx512 {
         unsafe { _mm512_maskz_loadu_ps(mask(end) & !mask(first), from) }
     }
     #[inline(always)]
-    unsafe fn store_between(to: *mut f32, vector: __m512, first: usize, end: usize) {
-        unsafe { _mm512_mask_storeu_ps(to, mask(end) & !mask(first), vector) }
+    unsafe fn compact(vector: __m512, kept: u32) -> __m512 {
+        unsafe { _mm512_maskz_compress_ps(kept as __mmask16, vector) }
     }
     #[inline(always)]
     unsafe fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {

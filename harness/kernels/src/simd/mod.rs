@@ -60,16 +60,17 @@ pub trait Simd: Copy + 'static {
         }
         unsafe { Self::load(lanes.as_ptr()) }
     }
+    /// The lanes whose bit is set in `kept`, moved together to the front; what the rest is does not matter.
     #[inline(always)]
-    unsafe fn store_between(to: *mut f32, vector: Self::V, first: usize, end: usize) {
-        if first == 0 && end == Self::LANES {
-            return unsafe { Self::store(to, vector) };
-        }
+    unsafe fn compact(vector: Self::V, kept: u32) -> Self::V {
         let mut lanes = [0.0; MOST_LANES];
         unsafe { Self::store(lanes.as_mut_ptr(), vector) };
-        for lane in first..end {
-            unsafe { *to.wrapping_add(lane) = lanes[lane] };
+        let (mut rest, mut count) = (kept, 0);
+        while rest != 0 {
+            lanes[count] = lanes[rest.trailing_zeros() as usize];
+            (rest, count) = (rest & (rest - 1), count + 1);
         }
+        unsafe { Self::load(lanes.as_ptr()) }
     }
     /// `a * b + c`; rounded once where the processor can.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;

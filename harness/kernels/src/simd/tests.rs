@@ -44,10 +44,14 @@ impl Kernel for Methods<'_> {
             for first in 0..=S::LANES {
                 for end in first..=S::LANES {
                     keep("load_between", S::load_between(self.a.as_ptr(), first, end));
-                    let mut to = vec![9.0; S::LANES];
-                    S::store_between(to.as_mut_ptr(), a, first, end);
-                    keep("store_between", S::load(to.as_ptr()));
                 }
+            }
+            for kept in [0, 1, 0b1010, 0b1001, 0b0111_0111, 0b1_0110_1111_0010_1101] {
+                let kept = kept & ((1 << S::LANES) - 1);
+                // Only the front counts.
+                let mut to = vec![9.0; S::LANES];
+                S::store_partial(to.as_mut_ptr(), S::compact(a, kept), kept.count_ones() as usize);
+                keep("compact", S::load(to.as_ptr()));
             }
             if 2 * S::LANES <= 32 {
                 let (even, odd) = S::deinterleave(self.a.as_ptr());
@@ -95,12 +99,13 @@ fn expected(a: &[f32; 32], b: &[f32; 32], lanes: usize) -> Vec<(&'static str, Ve
     ];
     for first in 0..=lanes {
         for end in first..=lanes {
-            let between = |else_: f32| {
-                (0..lanes).map(|lane| if (first..end).contains(&lane) { a[lane] } else { else_ }).collect()
-            };
-            results.push(("load_between", between(0.0)));
-            results.push(("store_between", between(9.0)));
+            let between = (0..lanes).map(|lane| if (first..end).contains(&lane) { a[lane] } else { 0.0 });
+            results.push(("load_between", between.collect()));
         }
+    }
+    for kept in [0, 1, 0b1010, 0b1001, 0b0111_0111, 0b1_0110_1111_0010_1101] {
+        let front = (0..lanes).filter(|lane| kept >> lane & 1 == 1).map(|lane| a[lane]);
+        results.push(("compact", front.chain(std::iter::repeat(9.0)).take(lanes).collect()));
     }
     results.push(("even", (0..lanes).map(|lane| a[2 * lane]).collect()));
     results.push(("odd", (0..lanes).map(|lane| a[2 * lane + 1]).collect()));
