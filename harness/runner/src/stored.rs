@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use espalier_accelerate::{Stored, Weight, Weights};
 use espalier_weights::{
-    Index,
+    Form, Index,
     pack::{MAGIC, Pack, is_pack},
     protobuf::{self, Field, Value},
     source::Source,
@@ -126,11 +126,18 @@ fn packed_weight(pack: &Pack, index: usize, shape: &[usize], in_common: &InCommo
     if let Some(tensor) = known(in_common) {
         return Ok(Weight::Dense(tensor));
     }
-    let matrix = pack.tensor(index)?;
-    if matrix.index != Index::Dense {
-        return Ok(Weight::Sparse { matrix: Arc::new(matrix), shape: shape.into() });
-    }
-    let tensor = Tensor::from(tract_ndarray::ArrayD::from_shape_vec(shape, matrix.values)?).into_arc_tensor();
+    let tensor = if pack.tensors()[index].form == Form::DENSE {
+        // SAFETY: any bytes are numbers, and all of them are overwritten below, or this fails and they are dropped.
+        let mut tensor = unsafe { Tensor::uninitialized::<f32>(shape)? };
+        ensure!(pack.dense_tensor(index, tensor.as_bytes_mut())?, "its size is not that of its shape");
+        tensor.into_arc_tensor()
+    } else {
+        let matrix = pack.tensor(index)?;
+        if matrix.index != Index::Dense {
+            return Ok(Weight::Sparse { matrix: Arc::new(matrix), shape: shape.into() });
+        }
+        Tensor::from_shape(shape, &matrix.values)?.into_arc_tensor()
+    };
     if let Some(identity) = identity {
         in_common.lock().unwrap_or_else(PoisonError::into_inner).insert(identity, Arc::downgrade(&tensor));
     }

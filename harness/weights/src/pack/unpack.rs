@@ -10,7 +10,7 @@ use super::{
     spliced::Spliced,
 };
 use crate::{
-    Index, Layout, Sparse, Values, WeightsError, protobuf,
+    Form, Index, Sparse, WeightsError, protobuf,
     source::{self, Source},
 };
 
@@ -130,8 +130,10 @@ impl<'a> Pack<'a> {
                 let index = tensor.form.decode_index(rows, columns, &self.decompressed(&tensor.part, range)?)?;
                 return Ok(Sparse::gathered(index, rows, columns, tensor.channels, &dense));
             }
-            if tensor.form.layout == Layout::Dense && tensor.form.values == Values::F32 {
-                let values = self.floats(tensor, range)?;
+            if tensor.form == Form::DENSE {
+                let mut values = vec![[0; 4]; tensor.count() as usize];
+                self.dense(tensor, range, values.as_flattened_mut())?;
+                let values = values.into_iter().map(f32::from_le_bytes).collect();
                 return Ok(Sparse { rows, columns, channels: tensor.channels, index: Index::Dense, values });
             }
             tensor.form.decode(rows, columns, tensor.channels, &self.decompressed(&tensor.part, range)?)
@@ -182,27 +184,39 @@ impl<'a> Pack<'a> {
         Ok(bytes)
     }
 
-    /// A dense tensor, in memory once: its bytes go to their places as they come, all first bytes first.
-    fn floats(&self, tensor: &PackedTensor, range: Range<u64>) -> Result<Vec<f32>, WeightsError> {
+    /// The `index`-th tensor as little-endian f32, into a place of its size, if it is stored so: then it is in memory once.
+    ///
+    /// # Errors
+    /// Those of [`Pack::tensor`].
+    pub fn dense_tensor(&self, index: usize, into: &mut [u8]) -> Result<bool, WeightsError> {
+        let tensor = &self.tensors()[index];
+        let is_dense = tensor.form == Form::DENSE && tensor.base.is_none();
+        if !is_dense || into.len() as u64 != tensor.dense_bytes() {
+            return Ok(false);
+        }
+        let range = self.file().parts[index].clone();
+        self.dense(tensor, range, into).map_err(WeightsError::of_tensor(&tensor.name))?;
+        Ok(true)
+    }
+
+    /// Bytes go to their places as they come, all first bytes first.
+    fn dense(&self, tensor: &PackedTensor, range: Range<u64>, into: &mut [u8]) -> Result<(), WeightsError> {
         let count = tensor.count() as usize;
         if tensor.part.encoded_bytes != tensor.dense_bytes() {
             let why = "its size is not that of its values".to_owned();
             return Err(WeightsError::Damaged { form: tensor.form, why });
         }
-        let mut bits = vec![0u32; count];
         decompress(&tensor.part, &*self.source, range, |mut at, mut piece| {
             while !piece.is_empty() {
                 let (plane, first) = (at / count, at % count);
                 let (here, rest) = piece.split_at(piece.len().min(count - first));
-                for (bits, byte) in bits[first..].iter_mut().zip(here) {
-                    *bits |= u32::from(*byte) << (8 * plane);
+                for (value, byte) in into[4 * first..].as_chunks_mut::<4>().0.iter_mut().zip(here) {
+                    value[plane] = *byte;
                 }
                 at += here.len();
                 piece = rest;
             }
-        })?;
-        // In place: the compiler sees that nothing moves.
-        Ok(bits.into_iter().map(f32::from_bits).collect())
+        })
     }
 }
 
