@@ -28,6 +28,8 @@ const MOST: u32 = 40;
 const SHORT: Duration = Duration::from_micros(20);
 /// A candidate that took so many times as long as the fastest is not tried any further.
 const HOPELESS: u32 = 3;
+/// Times that differ by less are the same.
+const ABOUT: f64 = 1.05;
 
 /// One way to compute a layer.
 pub struct Candidate<'a> {
@@ -104,7 +106,7 @@ struct Trial {
     kernel: String,
     state: Option<State>,
     inputs: TVec<TValue>,
-    best: Option<Duration>,
+    times: Vec<Duration>,
     failure: Option<String>,
     /// Runs between two looks at the clock.
     together: u32,
@@ -117,7 +119,7 @@ impl Trial {
             Ok((inputs, state)) => (inputs, Some(state), None),
             Err(error) => (tvec!(), None, Some(format!("{error:#}"))),
         };
-        Trial { kernel: kernel.to_owned(), state, inputs, best: None, failure, together: 1 }
+        Trial { kernel: kernel.to_owned(), state, inputs, times: Vec::new(), failure, together: 1 }
     }
 
     fn run(&mut self) {
@@ -126,38 +128,57 @@ impl Trial {
         for _ in 0..self.together {
             if let Err(error) = state.run(self.inputs.clone()) {
                 self.failure = Some(format!("{error:#}"));
-                (self.state, self.best) = (None, None);
+                self.state = None;
+                self.times.clear();
                 return;
             }
         }
-        let took = start.elapsed() / self.together;
-        self.best = Some(self.best.map_or(took, |best| best.min(took)));
+        self.times.push(start.elapsed() / self.together);
+    }
+
+    fn best(&self) -> Option<Duration> {
+        self.times.iter().min().copied()
+    }
+
+    /// Whether the shortest time was seen twice, about.
+    fn is_sure(&self) -> bool {
+        let Some(best) = self.best() else { return true };
+        self.times.iter().filter(|time| **time <= best.mul_f64(ABOUT)).count() > 1
     }
 
     fn measured(self) -> Measured {
-        Measured { kernel: self.kernel, ns: self.best.map(|best| best.as_nanos() as u64), failure: self.failure }
+        let ns = self.best().map(|best| best.as_nanos() as u64);
+        Measured { kernel: self.kernel, ns, failure: self.failure }
     }
 }
 
 fn race(trials: &mut [Trial]) {
-    // The first run touches memory for the first time and does not count, the second tells who has a chance.
+    // The first run touches memory for the first time and does not count.
     for trial in &mut *trials {
         trial.run();
-        trial.best = None;
-        trial.run();
-        if let Some(best) = trial.best {
+        trial.times.clear();
+    }
+    // On a busy board one run in some is interrupted: nobody is judged by one or two.
+    for _ in 0..FEWEST {
+        trials.iter_mut().for_each(Trial::run);
+    }
+    for trial in &mut *trials {
+        if let Some(best) = trial.best() {
             trial.together = (SHORT.as_nanos() / best.as_nanos().max(1)).clamp(1, 1000) as u32;
         }
     }
-    let Some(fastest) = trials.iter().filter_map(|trial| trial.best).min() else { return };
-    for trial in &mut *trials {
-        if trial.best.is_some_and(|best| best > fastest * HOPELESS) {
-            trial.state = None;
-        }
-    }
+    let Some(fastest) = trials.iter().filter_map(Trial::best).min() else { return };
     let rounds = (TIME.as_nanos() / fastest.max(SHORT).as_nanos()) as u32;
-    for _ in 0..rounds.clamp(FEWEST, MOST) {
-        trials.iter_mut().for_each(Trial::run);
+    for round in 0..MOST {
+        let Some(fastest) = trials.iter().filter_map(Trial::best).min() else { return };
+        let has_a_chance = |trial: &Trial| trial.best().is_some_and(|best| best <= fastest * HOPELESS);
+        let is_sure = trials.iter().all(|trial| !has_a_chance(trial) || trial.is_sure());
+        if round >= rounds && is_sure {
+            break;
+        }
+        for trial in trials.iter_mut().filter(|trial| has_a_chance(trial)) {
+            trial.run();
+        }
     }
 }
 

@@ -492,6 +492,7 @@ fn matrix(values: &[f32], outputs: usize, inputs: usize, by_output: bool) -> Mat
 
 /// What is worth trying, by the share of cells each would store.
 fn forms(matrix: Matrix) -> Vec<Form> {
+    const HEIGHTS: [usize; 3] = [8, 4, 1];
     let mut forms = vec![Form::Dense];
     // Blocks have no fewer cells than there are values.
     let nonzero = matrix.values.iter().filter(|value| **value != 0.0).count();
@@ -499,12 +500,19 @@ fn forms(matrix: Matrix) -> Vec<Form> {
         return forms;
     }
     let all = (matrix.outputs * matrix.inputs).max(1) as f64;
-    for height in [8, 4, 1] {
-        let mut blocks = 0usize;
-        for first in (0..matrix.outputs).step_by(height) {
-            let rows = first..matrix.outputs.min(first + height);
-            blocks += (0..matrix.inputs).filter(|input| rows.clone().any(|row| matrix.at(row, *input) != 0.0)).count();
+    // Blocks with something in them, of each height, in one go over the weights: they are many.
+    let mut blocks = [0usize; 3];
+    for first in (0..matrix.outputs).step_by(8) {
+        let rows = matrix.outputs.min(first + 8) - first;
+        for input in 0..matrix.inputs {
+            let stored =
+                (0..rows).fold(0u32, |bits, row| bits | u32::from(matrix.at(first + row, input) != 0.0) << row);
+            blocks[0] += usize::from(stored != 0);
+            blocks[1] += usize::from(stored & 15 != 0) + usize::from(stored >> 4 != 0);
+            blocks[2] += stored.count_ones() as usize;
         }
+    }
+    for (height, blocks) in HEIGHTS.into_iter().zip(blocks) {
         if (blocks * height) as f64 <= MOST_CELLS * all {
             forms.push(Form::Blocks(height));
         }

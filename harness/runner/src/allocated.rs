@@ -1,4 +1,5 @@
-//! Counts the bytes the program has allocated, exactly. Off unless a memory job switches it on: then a load of one flag is all it costs.
+//! Counts the bytes the program has allocated, exactly. Off unless a memory job switches it on: then a load of one flag is all it costs. And what the
+//! C library's allocator does with what is freed.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -25,6 +26,29 @@ pub fn now() -> u64 {
 pub fn peak() -> u64 {
     PEAK.load(Relaxed) as u64
 }
+
+/// While a model is loaded, weights come and go that are not wanted again in that size: whatever is large goes back to the system at once. While it runs,
+/// activations of the same sizes come again and again: nothing goes back, since every page that comes anew costs a fault. The C library adapts to the
+/// largest it has seen, which while loading leaves holes as large as weights.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn is_loading(loading: bool) {
+    const LARGE: i32 = 256 << 10;
+    // As large as the library allows.
+    const NEVER: i32 = 32 << 20;
+    let (mapped, kept) = if loading { (LARGE, LARGE) } else { (NEVER, i32::MAX) };
+    // SAFETY: both only change settings of the allocator, and what it refuses stays as it was.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, mapped);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, kept);
+        if !loading {
+            libc::malloc_trim(0);
+        }
+    }
+}
+
+/// Other C libraries give back what is large anyway.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn is_loading(_: bool) {}
 
 fn add(bytes: usize) {
     let now = NOW.fetch_add(bytes, Relaxed) + bytes;

@@ -58,6 +58,11 @@ pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
     let mut parse_ns = nanoseconds(start);
     let mut loaded =
         Loaded { parse_ns: 0, optimise_ns: 0, inputs: Vec::new(), outputs: Vec::new(), macs: None, ratios: Vec::new() };
+    // Plain tract is left as it is.
+    let ours = job.engine == Engine::Espalier;
+    if ours {
+        allocated::is_loading(true);
+    }
     let threads = Arc::new(Threads::new(job.threads as usize));
     let in_common = InCommon::default();
     let (mut plans, mut samples) = (Vec::new(), None);
@@ -100,6 +105,9 @@ pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
         }
         let kernels: Vec<LayerKernel> = kernels.into_iter().map(|chosen| layer_kernel(chosen, ratio)).collect();
         Line::kernels(&kernels).for_each(|line| reporter.say(&line));
+    }
+    if ours {
+        allocated::is_loading(false);
     }
     loaded.parse_ns = parse_ns;
     reporter.say(&Line::Loaded(loaded));
