@@ -82,7 +82,14 @@ impl Kernel for Task<'_> {
         let Depthwise { window, weights, bias, clamp, .. } = self.depthwise;
         let (width, height) = (window.width, window.height);
         let small = width.kernel == 3 && height.kernel == 3 && width.dilation == 1 && height.dilation == 1;
-        for index in 0..self.count {
+        // Narrow planes leave half of a wide vector empty: two channels fit.
+        let paired = small && width.stride == 1 && height.stride == 1 && S::LANES == 16 && width.output <= S::LANES / 2;
+        let pairs = if paired { self.count / 2 } else { 0 };
+        for pair in 0..pairs {
+            // SAFETY: both channels have planes in every slice, as below.
+            unsafe { self.pair::<S>(2 * pair) };
+        }
+        for index in 2 * pairs..self.count {
             let channel = self.first + index;
             // SAFETY: `run_channels` checked the lengths: each channel has a plane in every slice, and a window and a bias.
             unsafe {
@@ -111,6 +118,66 @@ impl Kernel for Task<'_> {
                     }
                     column += S::LANES;
                 }
+            }
+        }
+    }
+}
+
+impl Task<'_> {
+    /// [`Plane::three_by_three`] for two channels, one in each half of the lanes.
+    #[inline(always)]
+    unsafe fn pair<S: Simd>(&self, index: usize) {
+        let Depthwise { window, weights, bias, clamp, .. } = self.depthwise;
+        let (width, height, half) = (window.width, window.height, S::LANES / 2);
+        let channel = self.first + index;
+        // SAFETY: `run_channels` checked the lengths; rows and lanes outside of them are left out.
+        unsafe {
+            let inputs = [0, 1].map(|second| self.input.add((index + second) * window.inputs()));
+            let outputs = [0, 1].map(|second| self.output.add((index + second) * window.outputs()));
+            let bias = S::halves(bias[channel], bias[channel + 1]);
+            let (low, high) = (S::splat(clamp.0), S::splat(clamp.1));
+            let weights = weights.as_ptr().add(channel * 9);
+            let mut taps = [bias; 9];
+            for tap in 0..9 {
+                taps[tap] = S::halves(*weights.add(tap), *weights.add(9 + tap));
+            }
+            let first = -(width.before as isize);
+            let mut inside = [(0, 0); 3];
+            for tap in 0..3 {
+                let column = first + tap as isize;
+                let end = (width.input as isize - column).clamp(0, half as isize) as usize;
+                inside[tap] = ((-column).clamp(0, end as isize) as usize, end);
+            }
+            let (mut oldest, mut middle, mut newest) = (bias, bias, bias);
+            for step in 0..height.output + 2 {
+                let row = step as isize - height.before as isize;
+                if row >= 0 && row < height.input as isize {
+                    let at = row * width.input as isize + first;
+                    for tap in 0..3 {
+                        let (begin, end) = inside[tap];
+                        let from = at + tap as isize;
+                        let value = S::load_between(inputs[0].wrapping_offset(from), begin, end);
+                        let second = inputs[1].wrapping_offset(from - half as isize);
+                        let value = S::load_onto(value, second, half + begin, half + end);
+                        oldest = S::mul_add(taps[6 + tap], value, oldest);
+                        middle = S::mul_add(taps[3 + tap], value, middle);
+                        newest = S::mul_add(taps[tap], value, newest);
+                    }
+                }
+                if step >= 2 {
+                    let (at, count) = ((step - 2) * width.output, width.output);
+                    let mut sum = oldest;
+                    if !self.residual.is_null() {
+                        let residual = self.residual.add(index * window.outputs() + at);
+                        let more = S::load_between(residual, 0, count);
+                        let second = residual.wrapping_add(window.outputs()).wrapping_sub(half);
+                        sum = S::add(sum, S::load_onto(more, second, half, half + count));
+                    }
+                    let sum = S::min(S::max(sum, low), high);
+                    S::store_between(outputs[0].add(at), sum, 0, count);
+                    S::store_between(outputs[1].add(at).wrapping_sub(half), sum, half, half + count);
+                }
+                (oldest, middle, newest) = (middle, newest, bias);
             }
         }
     }

@@ -50,6 +50,18 @@ impl Simd for Avx512 {
         unsafe { _mm512_maskz_loadu_ps(mask(end) & !mask(first), from) }
     }
     #[inline(always)]
+    unsafe fn load_onto(others: __m512, from: *const f32, first: usize, end: usize) -> __m512 {
+        unsafe { _mm512_mask_loadu_ps(others, mask(end) & !mask(first), from) }
+    }
+    #[inline(always)]
+    unsafe fn store_between(to: *mut f32, vector: __m512, first: usize, end: usize) {
+        unsafe { _mm512_mask_storeu_ps(to, mask(end) & !mask(first), vector) }
+    }
+    #[inline(always)]
+    unsafe fn halves(first: f32, second: f32) -> __m512 {
+        unsafe { _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(first), _mm512_set1_ps(second)) }
+    }
+    #[inline(always)]
     unsafe fn compact(vector: __m512, kept: u32) -> __m512 {
         unsafe { _mm512_maskz_compress_ps(kept as __mmask16, vector) }
     }

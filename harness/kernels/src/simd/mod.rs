@@ -60,6 +60,32 @@ pub trait Simd: Copy + 'static {
         }
         unsafe { Self::load(lanes.as_ptr()) }
     }
+    /// As [`Simd::load_between`]; the other lanes are those of `others`.
+    #[inline(always)]
+    unsafe fn load_onto(others: Self::V, from: *const f32, first: usize, end: usize) -> Self::V {
+        let mut lanes = [0.0; MOST_LANES];
+        unsafe { Self::store(lanes.as_mut_ptr(), others) };
+        for lane in first..end {
+            lanes[lane] = unsafe { *from.wrapping_add(lane) };
+        }
+        unsafe { Self::load(lanes.as_ptr()) }
+    }
+    /// The lanes from `first` to before `end`; what lies before and beyond is not touched, and need not be there.
+    #[inline(always)]
+    unsafe fn store_between(to: *mut f32, vector: Self::V, first: usize, end: usize) {
+        let mut lanes = [0.0; MOST_LANES];
+        unsafe { Self::store(lanes.as_mut_ptr(), vector) };
+        for lane in first..end {
+            unsafe { *to.wrapping_add(lane) = lanes[lane] };
+        }
+    }
+    /// One value in the first half of the lanes, another in the second.
+    #[inline(always)]
+    unsafe fn halves(first: f32, second: f32) -> Self::V {
+        let mut lanes = [first; MOST_LANES];
+        lanes[Self::LANES / 2..].fill(second);
+        unsafe { Self::load(lanes.as_ptr()) }
+    }
     /// The lanes whose bit is set in `kept`, moved together to the front; what the rest is does not matter.
     #[inline(always)]
     unsafe fn compact(vector: Self::V, kept: u32) -> Self::V {

@@ -39,11 +39,16 @@ impl Kernel for Methods<'_> {
             let indices: Vec<u32> = (0..S::LANES as u32).map(|lane| (lane * 7 + 3) % 32).collect();
             keep("gather", S::gather(self.a.as_ptr(), indices.as_ptr()));
             let (even, odd) = S::unzip(a, b);
+            keep("halves", S::halves(1.5, -2.0));
             keep("unzip even", even);
             keep("unzip odd", odd);
             for first in 0..=S::LANES {
                 for end in first..=S::LANES {
                     keep("load_between", S::load_between(self.a.as_ptr(), first, end));
+                    keep("load_onto", S::load_onto(b, self.a.as_ptr(), first, end));
+                    let mut to = vec![9.0; S::LANES];
+                    S::store_between(to.as_mut_ptr(), a, first, end);
+                    keep("store_between", S::load(to.as_ptr()));
                 }
             }
             for kept in [0, 1, 0b1010, 0b1001, 0b0111_0111, 0b1_0110_1111_0010_1101] {
@@ -94,13 +99,18 @@ fn expected(a: &[f32; 32], b: &[f32; 32], lanes: usize) -> Vec<(&'static str, Ve
         ("with_sign_of", each(&|a, b| a.abs().copysign(b))),
         ("select_less", each(&|a, b| if a < b { 0.75 } else { a })),
         ("gather", (0..lanes).map(|lane| a[(lane * 7 + 3) % 32]).collect()),
+        ("halves", (0..lanes).map(|lane| if lane < lanes / 2 { 1.5 } else { -2.0 }).collect()),
         ("unzip even", both(0)),
         ("unzip odd", both(1)),
     ];
     for first in 0..=lanes {
         for end in first..=lanes {
-            let between = (0..lanes).map(|lane| if (first..end).contains(&lane) { a[lane] } else { 0.0 });
-            results.push(("load_between", between.collect()));
+            let between = |others: &dyn Fn(usize) -> f32| {
+                (0..lanes).map(|lane| if (first..end).contains(&lane) { a[lane] } else { others(lane) }).collect()
+            };
+            results.push(("load_between", between(&|_| 0.0)));
+            results.push(("load_onto", between(&|lane| b[lane])));
+            results.push(("store_between", between(&|_| 9.0)));
         }
     }
     for kept in [0, 1, 0b1010, 0b1001, 0b0111_0111, 0b1_0110_1111_0010_1101] {
