@@ -169,7 +169,7 @@ fn schedule() -> impl TypedValueParser<Value = Schedule> {
     named(Schedule::ALL, Schedule::name)
 }
 
-fn unit(text: &str) -> Result<Unit, String> {
+pub fn unit(text: &str) -> Result<Unit, String> {
     Unit::parse(text).ok_or_else(|| match inventory::suggest(text, Unit::NAMES.into_iter()) {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("known are {}", Unit::NAMES.join(", ")),

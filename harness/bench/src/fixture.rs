@@ -221,6 +221,7 @@ pub fn header() -> RunHeader {
             device("virt-riscv64", "riscv64gc-unknown-linux-gnu", true),
         ],
         engines: engine::usual(),
+        unit: None,
         peers: Vec::new(),
         reference_device: Some("local".into()),
     }

@@ -42,6 +42,9 @@ pub struct RunHeader {
     /// What ran the models, in the order it was asked for.
     #[serde(default = "engine::usual", skip_serializing_if = "engine::are_usual")]
     pub engines: Vec<Engine>,
+    /// What was removed together, where that was asked for in place of what the models say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
     /// The programs of those that are not the runner.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerInfo>,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     engine::Engine,
+    inventory::Source,
     markdown::escape,
     metric::{Estimate, Nanoseconds},
     record::{DeviceInfo, ModelInfo, Outcome, Run, RunHeader},
@@ -15,9 +16,6 @@ use crate::{
     sheet,
     summary::{CaseSummary, Trust, summarise},
 };
-
-/// Before the name of a network that was made, with random weights.
-const BUILD: &str = "build:";
 
 /// The networks the page is about, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +62,10 @@ impl System {
 
     /// What was built by its name; or a user's own export, called like it.
     fn of(model: &ModelInfo) -> Option<System> {
-        let name = model.source.strip_prefix(BUILD).unwrap_or(&model.name);
+        let name = match Source::parse(&model.source) {
+            Source::Build { net, .. } => net,
+            Source::File(_) => model.name.clone(),
+        };
         System::ALL.into_iter().find(|system| system.name() == name)
     }
 }
@@ -215,7 +216,7 @@ fn machines(rows: &[Row<'_>]) -> String {
 }
 
 fn is_random(model: &ModelInfo) -> bool {
-    model.source.starts_with(BUILD)
+    matches!(Source::parse(&model.source), Source::Build { .. })
 }
 
 /// The article's own table, with what it leaves out: how it was pruned, and what it costs.

@@ -5,14 +5,16 @@ use std::{collections::HashSet, path::Path};
 use anyhow::{Context as _, Result};
 use espalier_bench::{
     engine::Engine,
-    inventory::{Budget, Device, Inventory, Model, Recipe, Source},
+    inventory::{Budget, Device, Inventory, Model, Recipe, Source, Unit},
     record::{MeasuringProtocol, ModelInfo, RunHeader},
 };
 
 use super::Flags;
 use crate::{
     context::{Context, usage},
-    peers, selection,
+    peers,
+    recipe_flags::RecipeFlags,
+    selection,
 };
 
 pub struct Asked {
@@ -20,6 +22,8 @@ pub struct Asked {
     pub models: Vec<Model>,
     /// Each once.
     pub engines: Vec<Engine>,
+    /// In place of the models' own.
+    pub unit: Option<Unit>,
     pub protocol: MeasuringProtocol,
     /// As `NAME=1x128`.
     pub shapes: Vec<String>,
@@ -44,17 +48,19 @@ pub fn by_flags(context: &Context, flags: &Flags) -> Result<(Inventory, Asked)> 
     if let Some(bad) = flags.ratios.iter().find(|ratio| !(0.0..1.0).contains(*ratio)) {
         return Err(usage(format!("ratio {bad} is not in [0, 1): it is the fraction of the units that is removed")));
     }
-    if !flags.ratios.is_empty() {
-        let mut ratios = flags.ratios.clone();
-        ratios.push(0.0);
-        ratios.sort_by(f64::total_cmp);
-        ratios.dedup();
-        for model in &mut models {
+    let mut ratios = flags.ratios.clone();
+    ratios.push(0.0);
+    ratios.sort_by(f64::total_cmp);
+    ratios.dedup();
+    for model in &mut models {
+        if !flags.ratios.is_empty() {
             model.recipe.ratios.clone_from(&ratios);
-            let has_samples = model.calibration.is_some() || model.train.is_some();
-            if let Some(conflict) = model.recipe.conflicts(has_samples).first() {
-                return Err(usage(format!("--ratios: model `{}`: {}", model.name, conflict.message)));
-            }
+        }
+        model.recipe = with_unit(model.recipe.clone(), flags.unit);
+        let has_samples = model.calibration.is_some() || model.train.is_some();
+        if let Some(conflict) = model.recipe.conflicts(has_samples).first() {
+            let flag = if flags.unit.is_some() { "--unit" } else { "--ratios" };
+            return Err(usage(format!("{flag}: model `{}`: {}", model.name, conflict.message)));
         }
     }
     let Flags { runs, warmup, iterations, min_time, profile, .. } = *flags;
@@ -69,7 +75,7 @@ pub fn by_flags(context: &Context, flags: &Flags) -> Result<(Inventory, Asked)> 
     }
     peers::check(&engines, &devices)?;
     let protocol = MeasuringProtocol { runs, warmup, iterations, min_time_ms: min_time, profile };
-    Ok((inventory, Asked { devices, models, engines, protocol, shapes: flags.shape.clone() }))
+    Ok((inventory, Asked { devices, models, engines, unit: flags.unit, protocol, shapes: flags.shape.clone() }))
 }
 
 /// The same devices, models and numbers as an earlier run.
@@ -80,10 +86,20 @@ pub fn as_in(context: &Context, header: &RunHeader) -> Result<(Inventory, Asked)
         None => true,
     })?;
     let devices = selection::named(&inventory, header.devices.iter().map(|device| device.name.as_str()))?;
-    let models = header.models.iter().map(|info| earlier_model(info, &inventory)).collect();
+    let unit = header.unit.as_deref().and_then(Unit::parse);
+    let again = |info: &ModelInfo| {
+        let model = earlier_model(info, &inventory);
+        Model { recipe: with_unit(model.recipe, unit), ..model }
+    };
+    let models = header.models.iter().map(again).collect();
     peers::check(&header.engines, &devices)?;
     let RunHeader { engines, protocol, shapes, .. } = header.clone();
-    Ok((inventory, Asked { devices, models, engines, protocol, shapes }))
+    Ok((inventory, Asked { devices, models, engines, unit, protocol, shapes }))
+}
+
+/// A model's own recipe, but for what is removed together.
+fn with_unit(recipe: Recipe, unit: Option<Unit>) -> Recipe {
+    RecipeFlags { unit, ..RecipeFlags::default() }.over(recipe)
 }
 
 /// An earlier run can only be finished with the very files it began with.

@@ -12,7 +12,7 @@ use espalier_bench::{
     command::CommandLine,
     engine::Engine,
     exit::ExitStatus,
-    inventory::{Device, Inventory, Target, Transport},
+    inventory::{Device, Inventory, Target, Transport, Unit},
     message::{Finished, Message},
     plan::{self, InOrder, PlannedJob, Wanted},
     record::{Case, DeviceInfo, Failure, FailureStage, ModelInfo, Outcome, Record, Run, RunHeader, RunnerInfo, Tally},
@@ -31,6 +31,7 @@ use crate::{
     peers::{self, Peer},
     progress::{Progress, stop_on_signal},
     provenance,
+    recipe_flags::unit,
     report::{self, Exports},
     run_file::{self, RunFile},
     runners::{self, Builds, Runners},
@@ -55,6 +56,9 @@ pub struct Flags {
     /// Ratios instead of the model's own; the dense variant is always measured too
     #[arg(long, value_name = "R,R,…", value_delimiter = ',', conflicts_with = "resume")]
     ratios: Vec<f64>,
+    /// What is removed together, instead of what the models say: weight, block-4x1, 2:4, channel, …, as for `prune`
+    #[arg(long, value_name = "UNIT", value_parser = unit, conflicts_with = "resume")]
+    unit: Option<Unit>,
     /// What runs the models, each a group of rows: espalier (the runner), tract (the runner without kernels of its own), onnxruntime (on this host only)
     #[arg(long, value_name = "E,E,…", value_delimiter = ',', value_parser = Engine::parse, default_value = "espalier", conflicts_with = "resume")]
     engine: Vec<Engine>,
@@ -302,6 +306,7 @@ impl Bench {
             models,
             devices: self.asked.devices.iter().map(info).collect(),
             engines: self.asked.engines.clone(),
+            unit: self.asked.unit.map(|unit| unit.to_string()),
             peers: peer.map(|peer| peer.info.clone()).into_iter().collect(),
             reference_device: reference.map_or(LOCAL, |device| &device.name).to_owned().into(),
         })
