@@ -75,6 +75,46 @@ fn predictions(run: &Run, engine: Engine, ratio: f64) -> Predictions {
     measurement.predictions.clone().expect("a score has predictions")
 }
 
+/// The smallest of the networks that are made, pruned in another unit than its file says, from measuring to the page.
+#[test]
+fn the_results_page_is_made_of_stored_runs() {
+    let name = "the_results_page_is_made_of_stored_runs";
+    if python(name).is_none() {
+        return;
+    }
+    let shelf = Shelf::new(name);
+    shelf.run(&["results", "-o", "-"]).expect(2).says(&["there is no earlier run"]);
+    shelf.model("ds-cnn");
+    let args = [
+        "--model",
+        "ds-cnn",
+        "--ratios",
+        "0.9",
+        "--unit",
+        "weight",
+        "--engine",
+        "tract,espalier,onnxruntime",
+        "--profile",
+    ];
+    shelf.bench(&args).expect(0);
+    let page = shelf.run(&["results", "-o", "page.md"]).expect(0);
+    page.says(&["written: page.md"]);
+    let text = fs::read_to_string(shelf.path("page.md")).unwrap();
+    for said in [
+        "| DS-CNN |",
+        "90 % by magnitude, local, weight",
+        "## Where the time goes",
+        "onnxruntime 1.",
+        "Not measured: ResNet50",
+    ] {
+        assert!(text.contains(said), "`{said}` is missing:\n{text}");
+    }
+    // The same run gives the same page, wherever its records come from.
+    let run = shelf.run_files().pop().unwrap();
+    let again = shelf.run(&["results", run.to_str().unwrap(), "-o", "-"]).expect(0);
+    assert_eq!(again.stdout, text);
+}
+
 /// A pack is unpacked for an engine that reads none; integers and recurrent layers go the same way as pictures.
 #[test]
 fn packed_and_integer_models_agree_too() {
