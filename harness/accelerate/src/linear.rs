@@ -477,7 +477,8 @@ fn skipping(
     let Some(threshold) = context.skip_below else { return Ok(None) };
     let before = model.node(input.node).op_as::<LayerOp<Linear>>();
     let activated = before.is_some_and(|before| before.0.product.activation != Activation::None);
-    if !activated || !matches!(product.weight, Packed::Dense(_)) {
+    let large = product.weight.inputs() * product.weight.outputs() >= linear_skip::FEWEST_WEIGHTS;
+    if !activated || !large || !matches!(product.weight, Packed::Dense(_)) {
         return Ok(None);
     }
     let weight = context.weight(model, layer.weight)?.context("the weight is gone")?.into_dense()?;

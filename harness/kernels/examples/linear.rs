@@ -10,6 +10,7 @@ use espalier_kernels::{
     elementwise::Activation,
     linear_dense::{Dense, Epilogue, Weights},
     linear_panels::Panels,
+    linear_skipping::{Active, Skipping},
     linear_sparse::Sparse,
     normalise::LayerNorm,
     simd::{Isa, Kernel, Simd},
@@ -101,6 +102,23 @@ fn others(isa: Isa, threads: &Threads, panels: Panels) {
     let part = Part { panels: &input, features: 768, first: 0 };
     let (_, took) = fastest(|| attention.run(isa, threads, part, part, part, None, &mut output));
     show("attention 12 x 64", took);
+    let values = made_up(768 * 3072);
+    let weights = Weights::by_output(&values, 768, 3072);
+    let skipping = Skipping::pack(weights);
+    let dense = Dense::pack(weights);
+    let mut rows = vec![0.0; panels.rows() * 768];
+    for active in [50, 35, 20, 10, 5] {
+        // Made-up numbers are between -1 and 1: so many per cent are beyond this.
+        let threshold = 1.0 - active as f32 / 100.0;
+        let input = made_up(panels.columns() * 3072);
+        let (_, dense) = fastest(|| dense.run(isa, threads, panels, &input, Epilogue::default(), &mut output));
+        let (_, took) = fastest(|| {
+            let active = Active::find(isa, panels, 3072, &input, threshold);
+            skipping.run(isa, threads, &active, &[], &mut rows);
+        });
+        let gain = dense.as_secs_f64() / took.as_secs_f64();
+        println!("  3072 ->  768, {active} % active {:8.1} us  {gain:.2}x dense", took.as_secs_f64() * 1e6);
+    }
 }
 
 fn fastest<T>(mut f: impl FnMut() -> T) -> (T, Duration) {

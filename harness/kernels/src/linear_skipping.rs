@@ -2,7 +2,7 @@
 //!
 //! In: a weight packed once, and panels. Out: rows, a token each. Every token has a list of the inputs that are not (nearly) zero; their rows of the weight
 //! are added up in registers, 64 outputs at a time, so that the part of the weight in use stays in the second-level cache from token to token. Worth it
-//! where a third of the activations is left, or less: a dense product makes better use of what it loads.
+//! where a quarter of the activations is left, or less: a dense product makes better use of what it loads.
 
 use std::ops::Range;
 
@@ -29,6 +29,7 @@ pub struct Skipping {
 
 /// The inputs of each token that are not skipped.
 pub struct Active {
+    features: usize,
     /// Of token `t` those from `starts[t]` to `starts[t] + counts[t]`.
     starts: Vec<usize>,
     counts: Vec<usize>,
@@ -65,12 +66,12 @@ impl Skipping {
     pub fn run(&self, isa: Isa, threads: &Threads, active: &Active, bias: &[f32], rows: &mut [f32]) {
         assert_eq!(rows.len(), active.counts.len() * self.outputs);
         assert!(bias.is_empty() || bias.len() == self.outputs);
-        assert!(active.inputs.iter().all(|input| (*input as usize) < self.inputs));
+        assert_eq!(active.features, self.inputs);
         let (target, count) = (Target::of(rows), self.outputs.div_ceil(WIDTH));
         let tasks = tasks(threads, count);
         threads.run(tasks, &|task| {
             let blocks = part(count, task, tasks);
-            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, and the inputs are those of the weight.
+            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, and inputs are below `features`.
             unsafe { isa.run(Sums { weight: self, blocks, active, bias, rows: target.pointer() }) }
         });
     }
@@ -97,32 +98,32 @@ impl Active {
 
     /// # Panics
     /// Unless `input` is panels of `features`.
-    pub fn find(panels: Panels, features: usize, input: &[f32], threshold: f32) -> Active {
-        assert_eq!(input.len(), panels.columns() * features);
+    pub fn find(isa: Isa, panels: Panels, features: usize, input: &[f32], threshold: f32) -> Active {
         let tokens = panels.rows();
-        let mut found = Active {
-            starts: (0..tokens).map(|token| token * features).collect(),
-            counts: vec![0; tokens],
-            inputs: vec![0; tokens * features],
-            values: vec![0.0; tokens * features],
-        };
-        for index in 0..panels.count() {
-            let panel = panels.get(index);
-            let first = panel.sequence * panels.tokens + panel.token;
-            let counts = &mut found.counts[first..][..panel.tokens];
-            for feature in 0..features {
-                let row = &input[panel.column * features + feature * panel.width..][..panel.tokens];
-                for (column, value) in row.iter().enumerate() {
-                    // Written in any case, and kept if it counts: no branch to be guessed wrong.
-                    let place = (first + column) * features + counts[column];
-                    found.inputs[place] = feature as u32;
-                    found.values[place] = *value;
-                    // NaN is no small value.
-                    counts[column] += usize::from(!(value.abs() <= threshold));
-                }
+        // One token's activations beside each other: what is kept of them is then written in one go.
+        let mut rows = vec![0.0; tokens * features];
+        panels.leave(isa, features, input, &mut rows);
+        let (mut starts, mut counts) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
+        let (mut inputs, mut values) = (Vec::new(), Vec::new());
+        let mut end = 0;
+        for row in rows.chunks_exact(features.max(1)) {
+            if inputs.len() < end + features {
+                inputs.resize(2 * end + 8 * features, 0u32);
+                values.resize(2 * end + 8 * features, 0.0f32);
             }
+            let (to_inputs, to_values) = (&mut inputs[end..end + features], &mut values[end..end + features]);
+            let mut count = 0;
+            for (feature, value) in row.iter().enumerate() {
+                // Written in any case, and kept if it counts: no branch to be guessed wrong. NaN is no small value.
+                to_inputs[count] = feature as u32;
+                to_values[count] = *value;
+                count += usize::from(!(value.abs() <= threshold));
+            }
+            starts.push(end);
+            counts.push(count);
+            end += count;
         }
-        found
+        Active { features, starts, counts, inputs, values }
     }
 
     /// How many there are in all.
@@ -249,7 +250,7 @@ mod tests {
                 for threads in [1, 2] {
                     let mut input = vec![0.0; panels.columns() * inputs];
                     panels.enter(isa, inputs, &x, &mut input);
-                    let active = Active::find(panels, inputs, &input, threshold);
+                    let active = Active::find(isa, panels, inputs, &input, threshold);
                     prop_assert_eq!(active.count(), x.iter().filter(|x| x.abs() > threshold).count());
                     let mut rows = vec![f32::NAN; panels.rows() * outputs];
                     Skipping::pack(weights).run(isa, &Threads::new(threads), &active, &bias, &mut rows);
