@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use espalier_weights::{Channels, Index, Layout, Matrix, Sparse};
+use espalier_weights::{Channels, Layout, Matrix, Sparse};
 use tract_onnx::{
     prelude::*,
     tract_core::{
@@ -186,6 +186,38 @@ impl Weight {
         Ok(full as f64 / (blocks * (rows / group) * columns).max(1) as f64)
     }
 
+    /// The same of blocks of one row and `width` columns.
+    ///
+    /// # Errors
+    /// Rows that do not divide it, or another type than f32.
+    pub fn filled_across(&self, rows: usize, width: usize) -> TractResult<f64> {
+        let count = self.shape().iter().product::<usize>();
+        ensure!(rows > 0 && width > 0 && count % rows == 0, "no matrix of {rows} rows");
+        let columns = (count / rows).max(1);
+        let blocks = columns.div_ceil(width);
+        let full = match self {
+            Weight::Sparse { matrix, .. } if matrix.rows == rows => {
+                let mut seen = vec![0u64; (rows * blocks).div_ceil(64)];
+                matrix.index.for_each(rows, columns, |place, row, column| {
+                    if matrix.values[place] != 0.0 {
+                        let block = row * blocks + column / width;
+                        seen[block / 64] |= 1 << (block % 64);
+                    }
+                });
+                seen.iter().map(|bits| bits.count_ones() as usize).sum::<usize>()
+            }
+            _ => {
+                let dense = self.dense()?;
+                let plain = dense.try_as_plain_ram()?;
+                let rows = plain.as_slice::<f32>()?.chunks_exact(columns);
+                let of_row =
+                    |row: &[f32]| row.chunks(width).filter(|block| block.iter().any(|value| *value != 0.0)).count();
+                rows.map(of_row).sum()
+            }
+        };
+        Ok(full as f64 / (rows * blocks) as f64)
+    }
+
     /// # Errors
     /// None in practice: sizes were checked when it was read.
     pub fn dense(&self) -> TractResult<Arc<Tensor>> {
@@ -246,17 +278,19 @@ impl Weight {
     }
 }
 
-/// How a weight's zeros lie, in a word that is the same for weights alike enough to have the same fastest kernel: the layout and the share of zeros.
+/// How a weight's zeros lie, in words that are the same for weights alike enough to have the same fastest kernel, however they are stored: the share of
+/// zeros, of blocks of four along the first axis, and of blocks of four along the others.
+///
+/// # Errors
+/// A weight of another type than f32.
 pub fn pattern(weight: &Weight) -> TractResult<String> {
-    let layout = match weight {
-        Weight::Dense(_) => "dense".to_owned(),
-        Weight::Sparse { matrix, .. } => match &matrix.index {
-            Index::Dense => "dense".to_owned(),
-            Index::Csr { .. } | Index::Bitmap { .. } => "cells".to_owned(),
-            Index::BlockCsr { height, width, .. } => format!("{height}x{width}"),
-        },
-    };
-    Ok(format!("{layout} z{}", zeros_class(weight.zeros()?)))
+    let zeros = weight.zeros()?;
+    if zeros == 0.0 {
+        return Ok("z0".to_owned());
+    }
+    let rows = weight.shape().first().copied().unwrap_or(1);
+    let (down, across) = (1.0 - weight.filled(rows, rows, 4)?, 1.0 - weight.filled_across(rows, 4)?);
+    Ok(format!("z{} 4x1 z{} 1x4 z{}", zeros_class(zeros), zeros_class(down), zeros_class(across)))
 }
 
 /// A share of zeros in per cent, rounded to steps that get finer towards 1: what is left to compute is what counts.
