@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, process::Command};
 
-use espalier_protocol::{Job, Line, Mode};
+use espalier_protocol::{Engine, Job, LayerKernel, LayerTime, Line, Mode};
 use espalier_tests::{Shelf, cache, python, shipped};
 
 /// Everything in a runner's lines that does not depend on the clock: all predictions, and the digest of the first output.
@@ -67,6 +67,131 @@ fn a_packed_model_predicts_what_its_file_does() {
     assert!(failures.len() == 1 && failures[0].contains("the checksum of tensor `"), "{failures:?}");
     shelf.run(&["unpack", &damaged, "-o", "none.onnx"]).expect(2).says(&["the checksum of tensor `"]);
     assert!(!shelf.path("none.onnx").exists());
+}
+
+/// Lines of a job, and that it ended as it should.
+fn lines(runner: &str, job: &Job) -> Vec<Line> {
+    let output = Command::new(runner).args(job.to_args()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Line> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.last(), Some(&Line::Finished), "{lines:?}");
+    lines
+}
+
+/// The ratios that were taken, and after how many timed inferences.
+fn switched(lines: &[Line]) -> Vec<(u64, f64)> {
+    let all = lines.iter().filter_map(|line| match line {
+        Line::Switched(switched) => Some(switched),
+        _ => None,
+    });
+    // A pointer is changed: far below the millisecond that was promised.
+    all.inspect(|switched| assert!(switched.ns < 1_000_000, "{switched:?}"))
+        .map(|switched| (switched.after, switched.ratio))
+        .collect()
+}
+
+#[test]
+fn one_pack_runs_at_every_ratio_it_holds() {
+    let shelf = Shelf::new("one_pack_runs_at_every_ratio_it_holds");
+    let (runner, inputs) = runner_and_inputs(&shelf);
+    let file = |name: &str| shelf.path(name).to_str().unwrap().to_owned();
+    let ratios = ["0.5", "0.9"];
+    for ratio in ratios {
+        let output = format!("{ratio}.onnx");
+        shelf
+            .run(&["prune", "digits-cnn", "--ratio", ratio, "--steps", "1", "--finetune", "0", "-o", &output])
+            .expect(0);
+    }
+    let dense = shipped("models/digits-cnn/dense.onnx").to_str().unwrap().to_owned();
+    shelf
+        .run(&["pack", &dense, "--with", "0.9=0.9.onnx", "--with", "0.5=0.5.onnx", "-o", "all.pack"])
+        .expect(0)
+        .prints(&["4 with fewer of the first ratio's values, 0 of their own"]);
+    let (all, one) = (fs::metadata(shelf.path("all.pack")).unwrap().len(), fs::metadata(&dense).unwrap().len());
+    assert!(all < one, "three ratios take {all} bytes, one file {one}");
+    for ratio in ratios {
+        let pruned = format!("{ratio}.onnx");
+        shelf.run(&["unpack", "all.pack", "--ratio", ratio, "-o", "back.onnx"]).expect(0);
+        assert!(fs::read(shelf.path("back.onnx")).unwrap() == fs::read(shelf.path(&pruned)).unwrap(), "{ratio}");
+        for engine in Engine::ALL {
+            let job = |model: &str, ratios: &[f64]| Job {
+                inputs: Some(inputs.clone()),
+                engine,
+                ratios: ratios.to_vec(),
+                ..Job::new(Mode::Score, file(model))
+            };
+            let predictions = |job: &Job| -> Vec<Line> {
+                lines(&runner, job).into_iter().filter(|line| matches!(line, Line::Predictions(_))).collect()
+            };
+            let of_pack = predictions(&job("all.pack", &[ratio.parse().unwrap()]));
+            assert!(!of_pack.is_empty());
+            assert_eq!(of_pack, predictions(&job(&pruned, &[])), "{ratio}, {}", engine.name());
+        }
+    }
+
+    let time = |job: Job| lines(&runner, &Job { warmup: 2, iterations: 6, ..job });
+    let pack = || Job::new(Mode::Time, file("all.pack"));
+    let turns = switched(&time(Job { ratios: vec![0.0, 0.9], ..pack() }));
+    assert_eq!(turns, [(0, 0.0), (1, 0.9), (2, 0.0), (3, 0.9), (4, 0.0), (5, 0.9), (6, 0.0)]);
+    assert_eq!(switched(&time(Job { budget_ms: Some(1e6), ..pack() })), [(0, 0.0)]);
+    assert_eq!(switched(&time(Job { budget_ms: Some(0.001), ..pack() })), [(0, 0.9)]);
+    let failed = time(Job { ratios: vec![0.7], ..pack() });
+    let said = |line: &Line| matches!(line, Line::Failed { message, .. } if message.contains("not 0.7"));
+    assert!(failed.iter().any(said), "{failed:?}");
+}
+
+/// Chosen by time, so not the same everywhere; but the same in the next process, and so are its outputs, to the bit.
+#[test]
+fn kernels_are_chosen_once_and_told() {
+    let shelf = Shelf::new("kernels_are_chosen_once_and_told");
+    let (runner, inputs) = runner_and_inputs(&shelf);
+    let cache = shelf.path("kernels");
+    let model = shipped("models/digits-cnn/dense.onnx").to_str().unwrap().to_owned();
+    let job = |mode, engine| Job {
+        inputs: Some(inputs.clone()),
+        cache: Some(cache.to_str().unwrap().to_owned()),
+        iterations: 3,
+        engine,
+        ..Job::new(mode, &model)
+    };
+    let kernels = |lines: &[Line]| -> Vec<LayerKernel> {
+        let of_line = |line: &Line| if let Line::Kernels { layers } = line { layers.clone() } else { Vec::new() };
+        lines.iter().flat_map(of_line).collect()
+    };
+    let digest = |lines: &[Line]| {
+        lines.iter().find_map(|line| if let Line::First { digest, .. } = line { digest.clone() } else { None }).unwrap()
+    };
+    let first = lines(&runner, &job(Mode::Time, Engine::Espalier));
+    let chosen = kernels(&first);
+    assert!(!chosen.is_empty());
+    for layer in &chosen {
+        let fastest = layer.candidates.iter().min_by_key(|candidate| candidate.ns).unwrap();
+        assert_eq!(layer.kernel, fastest.kernel, "{layer:?}");
+        assert!(layer.candidates.iter().any(|candidate| candidate.kernel == "tract"), "{layer:?}");
+    }
+    let kept = |lines: &[Line]| kernels(lines).into_iter().map(|layer| (layer.name, layer.kernel)).collect::<Vec<_>>();
+    let second = lines(&runner, &job(Mode::Time, Engine::Espalier));
+    assert!(kernels(&second).iter().all(|layer| layer.cached), "{second:?}");
+    assert_eq!((kept(&second), digest(&second)), (kept(&first), digest(&first)));
+
+    // A damaged file costs a measurement.
+    for entry in fs::read_dir(&cache).unwrap() {
+        fs::write(entry.unwrap().path(), b"\xff not what it was").unwrap();
+    }
+    assert!(kernels(&lines(&runner, &job(Mode::Time, Engine::Espalier))).iter().any(|layer| !layer.cached));
+
+    let profile = lines(&runner, &job(Mode::Profile, Engine::Espalier));
+    let layers: Vec<LayerTime> = profile
+        .iter()
+        .flat_map(|line| if let Line::Profile { layers } = line { layers.clone() } else { Vec::new() })
+        .collect();
+    let ours = kernels(&profile).into_iter().filter(|layer| layer.kernel != "tract").count();
+    assert!(layers.iter().filter(|layer| layer.kernel != "tract").count() >= ours, "{layers:?}");
+    assert!(layers.iter().map(|layer| layer.median_ns).sum::<u64>() > 0);
+
+    let plain = lines(&runner, &job(Mode::Time, Engine::Tract));
+    let Some(Line::Hello(hello)) = plain.first() else { panic!("{plain:?}") };
+    assert!(hello.engine.starts_with("tract ") && kernels(&plain).is_empty(), "{hello:?}");
 }
 
 /// The file is for other engines than ours: onnxruntime has to say of it what the runner says.
