@@ -111,8 +111,10 @@ fn facts(run: &Run, model: &ModelInfo, device: &DeviceInfo) -> Vec<String> {
     facts.push(format!("pruned by {}", model.recipe));
     facts.extend(model.labels.as_ref().map(|labels| format!("accuracy on {} samples", labels.len())));
     if matches!(Source::parse(&model.source), Source::Build { .. }) {
-        // Of 16 samples 16 right answers would be a fine accuracy; these are none.
-        facts.push("random weights and made-up samples: nothing is right or wrong, only as dense answers".to_owned());
+        // Agreement must not pass for accuracy, neither where it is high nor where it is low.
+        facts.push(
+            "random weights, made-up samples: how many answer as dense says nothing about trained weights".to_owned(),
+        );
     }
     let protocol = &header.protocol;
     facts.push(format!("{} fresh processes a variant", protocol.runs));

@@ -76,12 +76,12 @@ impl Net {
     /// Of the file, whatever machine writes it.
     pub fn sha256(self) -> &'static str {
         match self {
-            Net::Resnet50 => "9b06090cf8a0c84fcdfaaab16ddec651e4e2865ab4e00b7a7511e72e705d20de",
-            Net::Mobilenetv2 => "081c4d1bf17f6403c094da1dbea72304e503c8ab65986626067cae087405e374",
-            Net::BertBase => "7e1a744ac44e84f194c052dae1767b19b62cc0515cc0924e7b6e2b2252b35ae2",
-            Net::BertLarge => "ff962206abee1916555d138738a0ba1860b6334d663a4d9c7339d837176829d2",
-            Net::Lstm => "87b17de9a9183e3cfd8c1651b9aca4d5fe6b59bc57320f65fd926a6bda294718",
-            Net::DsCnn => "7f4e3d32ab3f6a56bf8fb48d27a4805c77f82ad5bc252375c134627928ffe196",
+            Net::Resnet50 => "0daee112701ca952dc888249d6f79b72e139e6c89081082b279cd9081cf33358",
+            Net::Mobilenetv2 => "7467ab04d46c4bef1eef2d137dd47bc906f08bd7b9d3e4dce99c74fbbc9aa035",
+            Net::BertBase => "ba417cc818894b37ef861ea1cccdf043f4cfecb9d0998b412c12d432d1e7a91b",
+            Net::BertLarge => "709f997486f6f3f30248d8fc55b8e1b322f99cc8e2bdadfa31968931bdbd12ad",
+            Net::Lstm => "0c2b9a60c694f75c60f6bdd3572b69c5759302cbb38a096aeb742702c039d8d8",
+            Net::DsCnn => "8c46aae33f036dc7227d4d1f1a65a4ed3101e30966da84e3f32af931251bbc36",
         }
     }
 

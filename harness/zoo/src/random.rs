@@ -27,7 +27,8 @@ impl Random {
         let sum: u32 = (0..4).map(|part| (bits >> (16 * part)) as u32 & 0xFFFF).sum();
         // Of each of the four: mean 32767.5, variance 2^32 / 12.
         let deviation = 65536.0 * (4.0f32 / 12.0).sqrt();
-        (sum as f32 - 131_070.0) / deviation
+        // Half a step aside, so that nothing is exactly 0: that is what removed weights are.
+        (sum as f32 - 131_070.5) / deviation
     }
 
     /// From 0 up to below `end`.
