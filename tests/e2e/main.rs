@@ -15,3 +15,4 @@ mod pruning;
 mod reports;
 mod runners;
 mod structured;
+mod zoo;
