@@ -75,6 +75,32 @@ fn predictions(run: &Run, engine: Engine, ratio: f64) -> Predictions {
     measurement.predictions.clone().expect("a score has predictions")
 }
 
+/// What one engine lacks is measured anew, and nothing of the others. The device's threads go to both.
+#[test]
+fn a_run_with_peers_is_finished() {
+    let name = "a_run_with_peers_is_finished";
+    if python(name).is_none() {
+        return;
+    }
+    let shelf = Shelf::new(name);
+    shelf.write("devices/local.toml", "transport = \"local\"\nthreads = 2\n");
+    shelf.bench(&["--ratios", "0", "--engine", "onnxruntime,espalier"]).expect(0);
+    let path = shelf.run_files().pop().unwrap();
+    let whole = shelf.newest_run();
+    assert_eq!((whole.header.devices[0].threads, whole.tally().measured), (2, 6));
+    let text = fs::read_to_string(&path).unwrap();
+    let (lost, kept): (Vec<&str>, Vec<&str>) =
+        text.lines().partition(|line| line.contains("\"engine\":\"onnxruntime\"},\"mode\":\"time\""));
+    assert_eq!(lost.len(), 1);
+    fs::write(&path, kept.join("\n") + "\n").unwrap();
+    assert_eq!(shelf.newest_run().tally().missing, 1);
+    shelf.run(&["bench", "--resume"]).expect(0);
+    let finished = shelf.newest_run();
+    assert_eq!((finished.tally().missing, finished.records.len()), (0, whole.records.len()));
+    let last = finished.records.last().unwrap();
+    assert_eq!((last.case.engine, last.mode), (Engine::Onnxruntime, Mode::Time));
+}
+
 /// The smallest of the networks that are made, pruned in another unit than its file says, from measuring to the page.
 #[test]
 fn the_results_page_is_made_of_stored_runs() {

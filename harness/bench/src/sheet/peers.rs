@@ -128,6 +128,8 @@ pub(super) fn notes(run: &Run, cases: &[&CaseSummary]) -> Vec<String> {
         }
         if !case.kernels.is_empty() {
             notes.push(format!("kernels at {}: {}", name_of(run, case), kernels(&case.kernels)));
+            let why = |note: &str| format!("at {}: {}", name_of(run, case), short(note));
+            notes.extend(reasons(&case.kernels).into_iter().map(|(note, layers)| format!("{layers} {}", why(note))));
         }
     }
     if run.header.peers.iter().any(|peer| peer.engine == Engine::Onnxruntime) {
@@ -146,6 +148,21 @@ fn kernels(layers: &[LayerKernel]) -> String {
         }
     }
     short(&counts.iter().map(|(kernel, count)| format!("{kernel} ×{count}")).collect::<Vec<String>>().join(", "))
+}
+
+/// Why layers stay as tract has them, with what stays so for one reason; the first few, large networks have many.
+fn reasons(layers: &[LayerKernel]) -> Vec<(&str, String)> {
+    const MOST: usize = 4;
+    let mut counts: Vec<(&str, u64)> = Vec::new();
+    for note in layers.iter().filter_map(|layer| layer.note.as_deref()) {
+        match counts.iter_mut().find(|(known, _)| *known == note) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((note, 1)),
+        }
+    }
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let layers = |count: u64| if count == 1 { "1 layer stays".to_owned() } else { format!("{count} layers stay") };
+    counts.into_iter().take(MOST).map(|(note, count)| (note, format!("{} with tract", layers(count)))).collect()
 }
 
 #[cfg(test)]
@@ -209,9 +226,14 @@ mod tests {
         );
         let slower = Estimate { value: 0.8, bounds: Some(Bounds { low: 0.7, high: 0.9 }) };
         summaries[1].against[0].same = Some(slower);
+        summaries[1].kernels[0].note = Some("its padding differs".into());
+        summaries[1].kernels[2].note = Some("its padding differs".into());
         let expected = "ratio 0.5 by espalier: plain tract runs the same variant 1.25 times as fast";
         assert!(!before.iter().any(|note| note == expected));
-        assert!(notes(&summaries).iter().any(|note| note == expected));
+        let after = notes(&summaries);
+        assert!(after.iter().any(|note| note == expected));
+        let reason = "2 layers stay with tract at ratio 0.5 by espalier: its padding differs";
+        assert!(after.iter().any(|note| note == reason), "{after:?}");
     }
 
     #[test]
