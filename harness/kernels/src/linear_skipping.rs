@@ -117,7 +117,7 @@ impl Active {
                 // Written in any case, and kept if it counts: no branch to be guessed wrong. NaN is no small value.
                 to_inputs[count] = feature as u32;
                 to_values[count] = *value;
-                count += usize::from(!(value.abs() <= threshold));
+                count += usize::from(value.abs() > threshold || value.is_nan());
             }
             starts.push(end);
             counts.push(count);

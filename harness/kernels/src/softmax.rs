@@ -36,10 +36,8 @@ impl Kernel for Exponents {
         let mut done = 0;
         while done < columns {
             unsafe {
-                let added = match added {
-                    Some(added) => Some(Added { values: added.values.add(done * added.column_stride), ..added }),
-                    None => None,
-                };
+                // A closure, but of an address alone.
+                let added = added.map(|added| Added { values: added.values.add(done * added.column_stride), ..added });
                 let (table, sums) = (table.add(done), sums.add(done));
                 if columns - done >= 4 * S::LANES {
                     some::<S, 4>(table, rows, columns, scale, added, sums);
