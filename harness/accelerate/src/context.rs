@@ -158,19 +158,23 @@ impl Context {
     /// # Errors
     /// An op whose facts are not those of the region.
     pub fn take(&mut self, model: &TypedModel, region: &Region, op: Box<dyn TypedOp>) -> TractResult<TypedModelPatch> {
-        let kernel = op::kernel(op.as_op());
-        let name = op.name();
-        let op_name = name.strip_prefix(op::PREFIX).unwrap_or(&name).to_owned();
+        let taken = op.clone();
         let patch = region.replaced(model, op)?;
+        self.took(&region.name, taken.as_op());
+        Ok(patch)
+    }
+
+    /// Says that the layer `name` became `op`, without measuring.
+    pub fn took(&mut self, name: &str, op: &dyn Op) {
+        let op_name = op.name();
         self.chosen.push(Chosen {
-            name: region.name.clone(),
-            op: op_name,
-            kernel,
+            name: name.to_owned(),
+            op: op_name.strip_prefix(op::PREFIX).unwrap_or(&op_name).to_owned(),
+            kernel: op::kernel(op),
             candidates: Vec::new(),
             cached: false,
             note: None,
         });
-        Ok(patch)
     }
 
     /// Says why a node stays as tract has it.

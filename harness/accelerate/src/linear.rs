@@ -362,7 +362,9 @@ impl Work {
             threads: Shared::new(Arc::clone(&context.threads)),
         };
         let name = model.unique_name(format!("{}.norm", model.node(found.output.node).name)).into_owned();
-        let output = model.wire_node(name, LayerOp::boxed(norm), &[input])?[0];
+        let op = LayerOp::boxed(norm);
+        context.took(&model.node(found.output.node).name, op.as_op());
+        let output = model.wire_node(name, op, &[input])?[0];
         self.leave(context, model, found.output, output, panels)
     }
 
@@ -382,7 +384,9 @@ impl Work {
             threads: Shared::new(Arc::clone(&context.threads)),
         };
         let name = model.unique_name(format!("{}.attention", model.node(output.node).name)).into_owned();
-        let wired = model.wire_node(name, LayerOp::boxed(op), &inputs)?[0];
+        let op = LayerOp::boxed(op);
+        context.took(&model.node(output.node).name, op.as_op());
+        let wired = model.wire_node(name, op, &inputs)?[0];
         self.leave(context, model, output, wired, panels)
     }
 
