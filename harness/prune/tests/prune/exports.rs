@@ -28,10 +28,13 @@ fn unchanged_files_are_the_same_to_the_byte() {
 fn both_exporters_have_the_same_weights() {
     for (net, weights) in [
         ("bert", 410_240),
+        ("bert-classifier", 70_912),
         ("bilstm", 326_976),
         ("bilstm-static", 326_976),
         ("densenet", 24_848),
+        ("ds-cnn", 22_016),
         ("gru", 10_128),
+        ("lstm", 16_480),
         ("mobile", 24_944),
         ("mobile-bn", 24_944),
         ("mobilenetv2", 3_469_760),

@@ -28,6 +28,8 @@ fn half_of_every_family() {
         ("shufflenet", vec![(Channel, 6)], 72),
         ("transformer", vec![(Neuron, 2), (Head, 2)], 200),
         ("bert", vec![(Neuron, 3), (Head, 2)], 1160),
+        ("ds-cnn", vec![(Channel, 5)], 320),
+        ("lstm", vec![(Hidden, 2)], 64),
         ("gru", vec![(Hidden, 1)], 48),
         ("bilstm", vec![(Hidden, 2)], 192),
         ("bilstm-static", vec![(Hidden, 2)], 192),
