@@ -1,6 +1,6 @@
 //! Transformers with our kernels against the same runner as plain tract: every exporter's spelling, pruned in blocks, and with what is nearly zero skipped.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use espalier_fixtures::{Values, inputs};
 use espalier_onnx::Model;
@@ -11,13 +11,13 @@ use espalier_protocol::{
 use espalier_tests::{Shelf, cache};
 
 /// Outputs of all samples, and `op: kernel` of each layer of ours.
-struct Said {
-    values: Vec<f32>,
-    kernels: Vec<String>,
+pub struct Said {
+    pub values: Vec<f32>,
+    pub kernels: Vec<String>,
 }
 
 #[track_caller]
-fn score(runner: &str, job: Job) -> Said {
+pub fn score(runner: &str, job: Job) -> Said {
     let output = Command::new(runner).args(job.to_args()).output().unwrap();
     let mut said = Said { values: Vec::new(), kernels: Vec::new() };
     for line in String::from_utf8(output.stdout).unwrap().lines() {
@@ -35,7 +35,7 @@ fn score(runner: &str, job: Job) -> Said {
 }
 
 #[track_caller]
-fn check_close(what: &str, ours: &[f32], tracts: &[f32]) {
+pub fn check_close(what: &str, ours: &[f32], tracts: &[f32]) {
     assert_eq!(ours.len(), tracts.len(), "{what}");
     let largest = tracts.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
     let away = ours.iter().zip(tracts).fold(0.0f32, |away, (a, b)| away.max((a - b).abs()));
@@ -43,14 +43,33 @@ fn check_close(what: &str, ours: &[f32], tracts: &[f32]) {
     assert!(away <= 1e-4 * largest && largest > 0.0, "{what}: {away} away, of {largest}");
 }
 
-fn runner(shelf: &Shelf) -> String {
+pub fn runner(shelf: &Shelf) -> String {
     let built = shelf.run(&["build"]).expect(0);
     built.stdout.trim().strip_prefix("host: ").and_then(|rest| rest.split(" (").next()).unwrap().to_owned()
 }
 
-fn job(shelf: &Shelf, model: &str, inputs: &str) -> Job {
+pub fn job(shelf: &Shelf, model: &str, inputs: &str) -> Job {
     let cache = shelf.path("choices").to_str().unwrap().to_owned();
     Job { inputs: Some(inputs.to_owned()), cache: Some(cache), ..Job::new(Mode::Score, model) }
+}
+
+/// A file of so many samples for a model, and its path.
+pub fn made_up(shelf: &Shelf, name: &str, model: &Path, samples: usize) -> String {
+    let bytes = fs::read(model).unwrap();
+    let model = Model::decode(&bytes.into()).unwrap();
+    let tensors: Vec<Tensor> = inputs(&model, samples)
+        .into_iter()
+        .map(|input| {
+            let shape = input.shape.iter().map(|axis| *axis as u64).collect();
+            let (dtype, bytes): (DType, Vec<u8>) = match input.values {
+                Values::Floats(values) => (DType::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+                Values::Ints(values) => (DType::I64, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            };
+            Tensor { header: TensorHeader { name: input.name, dtype, shape }, bytes }
+        })
+        .collect();
+    let inputs = shelf.write(&format!("{name}.tensors"), tensor::encode(&tensors));
+    shelf.path(&inputs).to_str().unwrap().to_owned()
 }
 
 #[test]
@@ -66,23 +85,7 @@ fn transformers_of_every_exporter_agree_with_plain_tract() {
         "transformer-script",
     ] {
         let path = espalier_fixtures::write(name, &shelf.path("fixtures"));
-        let bytes = fs::read(&path).unwrap();
-        let model = Model::decode(&bytes.into()).unwrap();
-        let tensors: Vec<Tensor> = inputs(&model, 3)
-            .into_iter()
-            .map(|input| {
-                let shape = input.shape.iter().map(|axis| *axis as u64).collect();
-                let (dtype, bytes): (DType, Vec<u8>) = match input.values {
-                    Values::Floats(values) => {
-                        (DType::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
-                    }
-                    Values::Ints(values) => (DType::I64, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
-                };
-                Tensor { header: TensorHeader { name: input.name, dtype, shape }, bytes }
-            })
-            .collect();
-        let inputs = shelf.write(&format!("{name}.tensors"), tensor::encode(&tensors));
-        let inputs = shelf.path(&inputs).to_str().unwrap().to_owned();
+        let inputs = made_up(&shelf, name, &path, 3);
         let job = job(&shelf, path.to_str().unwrap(), &inputs);
         let tracts = score(&runner, Job { engine: Engine::Tract, ..job.clone() });
         let ours = score(&runner, job.clone());

@@ -3,6 +3,7 @@
 mod agreement;
 mod configuration;
 mod connections;
+mod convolutional;
 mod engine;
 mod gate;
 mod host;

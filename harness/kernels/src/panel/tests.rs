@@ -1,0 +1,110 @@
+//! Every form of a product against the plain one.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// In f64, one after another.
+fn reference(
+    (rows, columns): (usize, usize),
+    matrix: &[f32],
+    offset: impl Fn(usize) -> usize,
+    input: &[f32],
+    epilogue: Epilogue,
+    (stride, positions): (usize, Range<usize>),
+) -> Vec<(usize, f64)> {
+    let mut expected = Vec::new();
+    for row in 0..rows {
+        for position in positions.clone() {
+            let products = (0..columns)
+                .map(|column| f64::from(matrix[row * columns + column]) * f64::from(input[offset(column) + position]));
+            let mut sum = products.sum::<f64>() + epilogue.bias.map_or(0.0, |bias| bias[row].into());
+            let at = row * stride + position;
+            sum += epilogue.residual.map_or(0.0, |residual| residual[at].into());
+            if let Some((low, high)) = epilogue.clamp {
+                sum = sum.max(low.into()).min(high.into());
+            }
+            expected.push((at, sum));
+        }
+    }
+    expected
+}
+
+fn values(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_form_is_the_plain_product(
+        (rows, columns) in (1usize..20, 0usize..40), start in 0usize..5, count in 1usize..150, apart in 0usize..30, zeros in 0u32..11,
+        seed: u64, biased: bool, more: bool, clamped: bool, chunk in 1usize..200,
+    ) {
+        let end = start + count;
+        let mut matrix = values(seed, rows * columns);
+        let keep = values(seed ^ 1, matrix.len());
+        for (value, keep) in matrix.iter_mut().zip(keep) {
+            if (keep + 1.0) * 5.0 < zeros as f32 {
+                *value = 0.0;
+            }
+        }
+        // Columns that overlap, as those of a convolution do.
+        let offset = |column: usize| column * apart;
+        let input = values(seed ^ 2, offset(columns) + end);
+        let bias = values(seed ^ 3, rows);
+        let stride = end + apart;
+        let residual = values(seed ^ 4, rows * stride);
+        let epilogue = Epilogue {
+            bias: biased.then_some(&bias),
+            residual: more.then_some(&residual),
+            clamp: clamped.then_some((-0.5, 0.75)),
+        };
+        let expected = reference((rows, columns), &matrix, offset, &input, epilogue, (stride, start..end));
+        for isa in Isa::available() {
+            for height in [Height::One, Height::Four, Height::Eight] {
+                for packed in [Packed::dense(rows, columns, &matrix, height), Packed::sparse(rows, columns, &matrix, height)] {
+                    let mut output = vec![f32::NAN; rows * stride];
+                    let offsets = packed.offsets(offset);
+                    let part = Part { blocks: 0..packed.blocks(), positions: start..end, chunk };
+                    // SAFETY: nobody else has the output.
+                    unsafe { multiply(isa, &packed, &offsets, &input, epilogue, Output::new(&mut output, stride), part) };
+                    for (at, expected) in &expected {
+                        let found = output[*at];
+                        prop_assert!((f64::from(found) - expected).abs() < 1e-4, "{} {height:?}: {found}, not {expected}", isa.name());
+                        output[*at] = f32::NAN;
+                    }
+                    prop_assert!(output.iter().all(|value| value.is_nan()), "{} {height:?} writes elsewhere", isa.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn zeros_have_no_entry() {
+    let matrix = [0.0, 1.0, 0.0, 0.0, 2.0, 3.0];
+    assert_eq!(Packed::sparse(2, 3, &matrix, Height::One).stored(), 3);
+    // Two columns, padded to four rows.
+    assert_eq!(Packed::sparse(2, 3, &matrix, Height::Four).stored(), 8);
+    assert_eq!(Packed::dense(2, 3, &matrix, Height::Four).stored(), 12);
+}
+
+#[test]
+#[should_panic(expected = "an offset leads beyond the input")]
+fn inputs_end_where_they_end() {
+    let packed = Packed::dense(1, 2, &[1.0, 1.0], Height::One);
+    let offsets = packed.offsets(|column| column * 4);
+    let mut output = [0.0; 4];
+    let part = Part { blocks: 0..1, positions: 0..4, chunk: 4 };
+    // SAFETY: nobody else has the output.
+    unsafe {
+        multiply(Isa::best(), &packed, &offsets, &[0.0; 7], Epilogue::default(), Output::new(&mut output, 4), part)
+    };
+}
