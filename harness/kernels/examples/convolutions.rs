@@ -20,6 +20,7 @@ struct Layer {
     residual: bool,
 }
 
+#[expect(clippy::too_many_arguments, reason = "one line of a table each")]
 fn layer(
     name: &str,
     channels: usize,

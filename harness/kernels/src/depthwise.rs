@@ -31,7 +31,7 @@ impl Depthwise {
     /// Where the lengths do not fit each other.
     pub fn new(isa: Isa, window: Window, weights: Vec<f32>, bias: Vec<f32>, clamp: (f32, f32)) -> Option<Depthwise> {
         assert_eq!(weights.len(), bias.len() * window.taps(), "a window of weights for each channel");
-        (window.width.stride <= 2).then(|| Depthwise { isa, window, weights, bias, clamp })
+        (window.width.stride <= 2).then_some(Depthwise { isa, window, weights, bias, clamp })
     }
 
     pub fn channels(&self) -> usize {
