@@ -149,7 +149,7 @@ impl Weight {
     pub fn filled(&self, rows: usize, group: usize, height: usize) -> TractResult<f64> {
         let count = self.shape().iter().product::<usize>();
         ensure!(
-            rows > 0 && group > 0 && height > 0 && rows % group == 0 && count % rows == 0,
+            rows > 0 && group > 0 && height > 0 && rows.is_multiple_of(group) && count.is_multiple_of(rows),
             "no matrix of {rows} rows"
         );
         let (columns, blocks) = (count / rows, group.div_ceil(height));
@@ -192,7 +192,7 @@ impl Weight {
     /// Rows that do not divide it, or another type than f32.
     pub fn filled_across(&self, rows: usize, width: usize) -> TractResult<f64> {
         let count = self.shape().iter().product::<usize>();
-        ensure!(rows > 0 && width > 0 && count % rows == 0, "no matrix of {rows} rows");
+        ensure!(rows > 0 && width > 0 && count.is_multiple_of(rows), "no matrix of {rows} rows");
         let columns = (count / rows).max(1);
         let blocks = columns.div_ceil(width);
         let full = match self {

@@ -306,9 +306,8 @@ fn can_be_left_out(graph: &pb::GraphProto, stored: &HashMap<String, (Vec<usize>,
         }
     }
     let uses = |name: &str| uses.get(name).map(Vec::as_slice).unwrap_or_default();
-    let takes = |(node, place): &(&pb::NodeProto, usize)| match (&*node.op_type, place) {
-        ("Conv", 1) | ("MatMul" | "Gemm", 0 | 1) => true,
-        _ => false,
+    let takes = |(node, place): &(&pb::NodeProto, usize)| {
+        matches!((&*node.op_type, place), ("Conv", 1) | ("MatMul" | "Gemm", 0 | 1))
     };
     let fits = |use_: &(&pb::NodeProto, usize)| match (&*use_.0.op_type, use_.1) {
         ("Gather", 0) => true,

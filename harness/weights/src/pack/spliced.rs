@@ -1,6 +1,6 @@
 //! A file of which only what was not cut out is there, seen as the whole: what was cut out reads as zeros.
 
-use std::{io, ops::Range};
+use std::{io, iter, ops::Range};
 
 use crate::source::Source;
 
@@ -24,7 +24,7 @@ impl Source for Spliced<'_> {
         let first = self.cuts.partition_point(|cut| cut.end <= offset);
         let mut cut_before: u64 = self.cuts[..first].iter().map(|cut| cut.end - cut.start).sum();
         let mut at = offset;
-        for cut in self.cuts[first..].iter().cloned().chain([self.length..self.length]) {
+        for cut in self.cuts[first..].iter().cloned().chain(iter::once(self.length..self.length)) {
             let until = cut.start.clamp(at, end);
             if until > at {
                 let from = &self.rest[(at - cut_before) as usize..(until - cut_before) as usize];
