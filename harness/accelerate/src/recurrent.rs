@@ -1,7 +1,8 @@
 //! LSTM and GRU: one op for a whole sequence in the place of tract's `Scan`, which carries out its body once a step, and of its `GruSeq`.
 //!
 //! Looked for before declutter, where both are just as tract's importer makes them ([`layer`] knows how). Weights may be constants or computed from
-//! constants, as exporters do that put gates into another order. A scan that carries its state from one inference to the next is left alone.
+//! constants, as exporters do that put gates into another order. Where activations may be skipped, an LSTM with dense recurrent weights leaves out the units
+//! whose state hardly changed. A scan that carries its state from one inference to the next is left alone.
 
 mod layer;
 mod op;
@@ -29,7 +30,7 @@ pub const DECLUTTERED: &[Pass] = &[];
 
 fn one_op(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let Some(layer) = RecurrentLayer::at(context, model, node)? else { return Ok(None) };
-    let isa = context.isa;
+    let (isa, skip_below) = (context.isa, context.skip_below);
     let w = Matrix::new(layer.gates() * layer.hidden, layer.input, &layer.w);
     let r = Matrix::new(layer.gates() * layer.hidden, layer.hidden, &layer.r);
     // Each format one of the two may like; the other takes the nearest of its own.
@@ -37,14 +38,15 @@ fn one_op(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractR
     let mut pairs: Vec<(Format, Format)> = formats.map(|format| (w.nearest(format), r.nearest(format))).collect();
     pairs.dedup();
     let build = |(of_inputs, of_state): (Format, Format)| -> TractResult<Box<dyn TypedOp>> {
-        let cell = cell(isa, &layer, w.product(isa, of_inputs), |rows| r.rows_as(isa, of_state, rows));
+        let cell = cell(skip_below, &layer, w.product(isa, of_inputs), |rows| r.rows_as(isa, of_state, rows));
         Ok(LayerOp::boxed(Recurrent::new(&layer, Shared::new(cell))))
     };
     let candidates: Vec<Candidate> = pairs
         .iter()
         .map(|pair| Candidate { kernel: format!("{} {}", both(*pair), isa.name()), build: Box::new(|| build(*pair)) })
         .collect();
-    let what = format!("{}, {}, {}", layer.kind.name(), w.pattern(), r.pattern());
+    let skips = if skip_below > 0.0 { format!(", skips below {skip_below}") } else { String::new() };
+    let what = format!("{}, {}, {}{skips}", layer.kind.name(), w.pattern(), r.pattern());
     let op = context.choose(model, &layer.region, layer.kind.name(), &what, &candidates)?;
     op.map(|op| layer.region.replaced(model, op)).transpose()
 }
@@ -57,9 +59,8 @@ fn both((of_inputs, of_state): (Format, Format)) -> String {
 fn cell(isa: Isa, layer: &RecurrentLayer, inputs: Product, state: impl Fn(std::ops::Range<usize>) -> Product) -> Cell {
     let hidden = layer.hidden;
     let biases = layer.b.as_deref();
-    debug_assert_eq!(inputs.isa(), isa);
     match layer.kind {
-        Kind::Lstm => Cell::Lstm(Lstm::new(inputs, state(0..4 * hidden), biases)),
+        Kind::Lstm => Cell::Lstm(Lstm::new(inputs, state(0..4 * hidden), biases).skipping(skip_below)),
         Kind::Gru => {
             let products =
                 GruProducts::ResetFirst { gates: state(0..2 * hidden), hidden: state(2 * hidden..3 * hidden) };

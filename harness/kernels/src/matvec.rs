@@ -111,6 +111,26 @@ impl Product {
         }
     }
 
+    /// Whether [`Product::add_columns`] can be had.
+    pub fn has_columns(&self) -> bool {
+        matches!(self.packed, Packed::Dense(_))
+    }
+
+    /// Adds to `out` only some columns, each times its value: the product with a vector that is zero elsewhere.
+    ///
+    /// # Panics
+    /// Where there are not as many values as columns, a column is beyond the matrix, `out` is too short, or the format has rows but no columns.
+    pub fn add_columns(&self, columns: &[u32], values: &[f32], out: &mut [f32]) {
+        assert_eq!(columns.len(), values.len());
+        assert!(columns.iter().all(|column| (*column as usize) < self.columns), "a column beyond the matrix");
+        assert!(out.len() >= self.rows, "too few outputs");
+        match &self.packed {
+            // SAFETY: checked above, and `new` checked that the processor has `isa`.
+            Packed::Dense(dense) => unsafe { dense.add_columns(self.isa, columns, values, out) },
+            Packed::Blocks(_) | Packed::Csr(_) => panic!("{} has no columns to choose from", self.format()),
+        }
+    }
+
     /// What one product reads of the matrix.
     pub fn bytes(&self) -> usize {
         match &self.packed {

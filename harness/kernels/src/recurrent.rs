@@ -1,11 +1,14 @@
 //! LSTM and GRU over whole sequences.
 //!
 //! Weights once, sequence in, states out, as ONNX has them. What the inputs contribute is one product for some dozens of steps (its results stay in the
-//! cache until they are used); each step then adds the product with the state and goes through the gates. Nothing is allocated for a step. The
+//! cache until they are used); each step then adds the product with the state and goes through the gates. Where that is asked for, units whose state
+//! hardly changed are left out of the product ([`changes`]). Nothing is allocated for a step. The
 //! recurrent weights are gone through downwards and upwards in turn, so that the part of them that fits the second cache is found there.
 
+mod changes;
 mod gates;
 
+use self::changes::Changes;
 use crate::matvec::{Product, Vectors, Way};
 
 /// Steps whose input products are made together, about: results for more would leave the cache before they are used.
@@ -58,6 +61,7 @@ pub struct Lstm {
     recurrence: Product,
     /// Both of ONNX's biases in one, or nothing.
     bias: Vec<f32>,
+    skip_below: f32,
 }
 
 /// Gates in ONNX's order: update, reset, hidden.
@@ -86,6 +90,7 @@ pub enum GruProducts {
 pub struct Scratch {
     products: Vec<f32>,
     of_state: Vec<f32>,
+    changes: Changes,
 }
 
 impl Lstm {
@@ -97,7 +102,13 @@ impl Lstm {
         let hidden = recurrence.columns();
         assert!(hidden > 0, "no state");
         assert_eq!((inputs.rows(), recurrence.rows()), (4 * hidden, 4 * hidden));
-        Lstm { hidden, inputs, recurrence, bias: sum_of_halves(biases, 4 * hidden) }
+        Lstm { hidden, inputs, recurrence, bias: sum_of_halves(biases, 4 * hidden), skip_below: 0.0 }
+    }
+
+    /// Leaves out of a step's product the units whose state has changed by at most `below` since they were last part of one, where the format of the
+    /// recurrent weights allows it.
+    pub fn skipping(self, below: f32) -> Lstm {
+        Lstm { skip_below: below, ..self }
     }
 
     pub fn products(&self) -> Vec<&Product> {
@@ -114,6 +125,11 @@ impl Lstm {
         sequence.check(self.inputs.columns(), hidden);
         assert!(h.len() == batch * hidden && c.len() == batch * hidden, "states of another size");
         let isa = self.recurrence.isa();
+        let mut changes = std::mem::take(&mut scratch.changes);
+        let skips = self.skip_below > 0.0 && self.recurrence.has_columns();
+        if skips {
+            changes.begin(batch, hidden, 4 * hidden);
+        }
         let mut way = Way::Down;
         let at_once = (ROWS_AT_ONCE / batch.max(1)).max(1);
         for first in (0..steps).step_by(at_once) {
@@ -121,13 +137,18 @@ impl Lstm {
             scratch.input_products(&self.inputs, &self.bias, &sequence, first, count);
             for step in 0..count {
                 let products = scratch.products_of(&sequence, step, count, 4 * hidden);
-                let state = Vectors { values: h, stride: hidden, count: batch };
-                self.recurrence.add(state, products, 4 * hidden, way);
-                way = way.other();
+                if skips {
+                    changes.add(&self.recurrence, self.skip_below, h, products);
+                } else {
+                    let state = Vectors { values: h, stride: hidden, count: batch };
+                    self.recurrence.add(state, products, 4 * hidden, way);
+                    way = way.other();
+                }
                 gates::lstm(isa, hidden, products, c, h);
                 sequence.keep(first + step, h, hidden);
             }
         }
+        scratch.changes = changes;
     }
 }
 

@@ -37,6 +37,75 @@ impl Dense {
         // SAFETY: passed on.
         unsafe { isa.run(Add { dense: self, x, out: out.as_mut_ptr(), out_stride, way }) }
     }
+
+    /// # Safety
+    /// The processor has `isa`; there are as many values as columns, all of the matrix, and an output for each row.
+    pub unsafe fn add_columns(&self, isa: Isa, columns: &[u32], values: &[f32], out: &mut [f32]) {
+        // SAFETY: passed on.
+        unsafe { isa.run(Chosen { dense: self, columns, values, out: out.as_mut_ptr() }) }
+    }
+}
+
+/// Some columns of a matrix, each times its value.
+struct Chosen<'a> {
+    dense: &'a Dense,
+    columns: &'a [u32],
+    values: &'a [f32],
+    out: *mut f32,
+}
+
+impl Kernel for Chosen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let groups = self.dense.rows.div_ceil(GROUP);
+        // SAFETY: passed on.
+        unsafe {
+            for group in 0..groups {
+                match GROUP / S::LANES {
+                    1 => self.group::<S, 1, 4>(group),
+                    2 => self.group::<S, 2, 2>(group),
+                    _ => self.group::<S, 4, 1>(group),
+                }
+            }
+        }
+    }
+}
+
+impl Chosen<'_> {
+    #[inline(always)]
+    unsafe fn group<S: Simd, const VECTORS: usize, const SUMS: usize>(&self, group: usize) {
+        unsafe {
+            let weights = self.dense.values.as_ptr().add(group * self.dense.columns * GROUP);
+            let (columns, values) = (self.columns.as_ptr(), self.values.as_ptr());
+            let mut sums = [[S::splat(0.0); VECTORS]; SUMS];
+            let whole = self.columns.len() / SUMS * SUMS;
+            let mut at = 0;
+            while at < self.columns.len() {
+                let count = if at < whole { SUMS } else { 1 };
+                for sum in 0..SUMS {
+                    if sum < count {
+                        let weights = weights.add(*columns.add(at + sum) as usize * GROUP);
+                        let value = S::splat(*values.add(at + sum));
+                        for vector in 0..VECTORS {
+                            let weight = S::load(weights.add(vector * S::LANES));
+                            sums[sum][vector] = S::mul_add(weight, value, sums[sum][vector]);
+                        }
+                    }
+                }
+                at += count;
+            }
+            let mut totals = sums[0];
+            for sums in &sums[1..] {
+                for vector in 0..VECTORS {
+                    totals[vector] = S::add(totals[vector], sums[vector]);
+                }
+            }
+            let row = group * GROUP;
+            add_rows::<S, VECTORS>(self.out.add(row), totals, self.dense.rows - row);
+        }
+    }
 }
 
 struct Add<'a> {

@@ -138,3 +138,22 @@ fn short_outputs_are_refused() {
     let product = Product::new(Isa::best(), Format::Dense, 2, 3, &[1.0; 6]);
     product.add(Vectors { values: &[1.0; 6], stride: 3, count: 2 }, &mut [0.0; 3], 2, Way::Down);
 }
+
+#[test]
+fn some_columns_are_a_vector_with_zeros() {
+    for (rows, columns) in [(70, 41), (16, 5), (64, 1)] {
+        let mut numbers = Numbers(10);
+        let matrix = numbers.some(rows * columns);
+        let chosen: Vec<u32> = (0..columns as u32).filter(|column| column % 3 == 0).collect();
+        let values = numbers.some(chosen.len());
+        let mut x = vec![0.0; columns];
+        chosen.iter().zip(&values).for_each(|(column, value)| x[*column as usize] = *value);
+        for isa in Isa::available() {
+            let product = Product::new(isa, Format::Dense, rows, columns, &matrix);
+            let (mut some, mut all) = (vec![1.0; rows], vec![1.0; rows]);
+            product.add_columns(&chosen, &values, &mut some);
+            product.add(Vectors { values: &x, stride: columns, count: 1 }, &mut all, rows, Way::Down);
+            assert!(some.iter().zip(&all).all(|(some, all)| (some - all).abs() < 1e-5), "{some:?} {all:?}");
+        }
+    }
+}

@@ -26,6 +26,7 @@ struct Case {
     backwards: bool,
     batch_first: bool,
     format: Format,
+    skip_below: f32,
     seed: u64,
 }
 
@@ -83,7 +84,7 @@ impl Case {
         let mut scratch = Scratch::default();
         match self.kind {
             Kind::Lstm => {
-                let layer = Lstm::new(inputs, product(4 * hidden, hidden, &values.r), biases);
+                let layer = Lstm::new(inputs, product(4 * hidden, hidden, &values.r), biases).skipping(self.skip_below);
                 layer.run(sequence, &mut h, &mut c, &mut scratch);
             }
             Kind::GruResetFirst => {
@@ -159,7 +160,11 @@ impl Case {
             for (found, expected) in self.found(isa, &values).iter().zip(&expected) {
                 for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
                     let error = (f64::from(*found) - expected).abs();
-                    assert!(error <= 1e-5, "{} {self:?}: {index} is {found}, not {expected}", isa.name());
+                    assert!(
+                        error <= 1e-5 + f64::from(self.skip_below),
+                        "{} {self:?}: {index} is {found}, not {expected}",
+                        isa.name()
+                    );
                 }
             }
         }
@@ -179,6 +184,7 @@ fn long_sequences() {
         backwards: false,
         batch_first: false,
         format: Format::Dense,
+        skip_below: 0.0,
         seed: 1,
     };
     case.check();
@@ -189,6 +195,27 @@ fn long_sequences() {
     }
 }
 
+/// With a threshold next to nothing the result is the same; with a small one it is nearly.
+#[test]
+fn small_changes_may_be_left_out() {
+    for (batch, skip_below) in [(1, 1e-7), (2, 1e-7), (1, 2e-2)] {
+        Case {
+            kind: Kind::Lstm,
+            steps: 30,
+            batch,
+            input: 5,
+            hidden: 20,
+            bias: true,
+            backwards: false,
+            batch_first: false,
+            format: Format::Dense,
+            skip_below,
+            seed: 2,
+        }
+        .check();
+    }
+}
+
 fn cases() -> impl Strategy<Value = Case> {
     let kinds = prop_oneof![Just(Kind::Lstm), Just(Kind::GruResetFirst), Just(Kind::GruResetLast)];
     let formats = proptest::sample::select(Format::ALL.to_vec());
@@ -196,7 +223,7 @@ fn cases() -> impl Strategy<Value = Case> {
     (kinds, sizes, any::<[bool; 3]>(), formats, any::<u64>()).prop_map(|(kind, sizes, switches, format, seed)| {
         let (steps, batch, input, hidden) = sizes;
         let [bias, backwards, batch_first] = switches;
-        Case { kind, steps, batch, input, hidden, bias, backwards, batch_first, format, seed }
+        Case { kind, steps, batch, input, hidden, bias, backwards, batch_first, format, skip_below: 0.0, seed }
     })
 }
 
