@@ -28,7 +28,6 @@ fn convolutional_nets_agree_with_plain_tract() {
 #[test]
 fn a_convolutional_net_pruned_agrees_with_plain_tract() {
     let shelf = Shelf::new("a_convolutional_net_pruned_agrees_with_plain_tract");
-    shelf.model("digits-cnn");
     let runner = runner(&shelf);
     shelf.bench(&["--model", "digits-cnn", "--ratios", "0"]).expect(0);
     let inputs = shelf.newest_run().header.models[0].inputs.clone().expect("digits-cnn has an eval set");

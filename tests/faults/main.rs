@@ -81,7 +81,7 @@ fn ctrl_c_leaves_nothing_behind() {
     outcome.says(&["stopping tidily", "stopped; `cargo xtask bench --resume"]);
     outcome.prints(&[&format!("digits-cnn on {KIND}\n")]);
     assert_eq!(runners(&workdir), 0, "a runner runs on");
-    assert_eq!(on_board(KIND, &format!("cd '{workdir}' && ls tmp && ls")), "blobs\ntmp\n", "not given back");
+    assert_eq!(on_board(KIND, &format!("cd '{workdir}' && ls tmp && ls")), "blobs\nkernels\ntmp\n", "not given back");
     let records = on_the_board(&shelf);
     assert!((KEPT..JOBS).contains(&records.len()) && records.iter().all(is_measured), "{records:?}");
     expect_the_rest(&shelf, &records);
@@ -153,7 +153,7 @@ fn ctrl_c_ends_a_gate_without_a_verdict() {
     running.interrupt();
     running.wait(Duration::from_secs(20)).expect(1).says(&["stopping tidily"]);
     assert_eq!(runners(&workdir), 0, "a runner runs on");
-    assert_eq!(on_board(KIND, &format!("cd '{workdir}' && ls tmp && ls")), "blobs\ntmp\n", "not given back");
+    assert_eq!(on_board(KIND, &format!("cd '{workdir}' && ls tmp && ls")), "blobs\nkernels\ntmp\n", "not given back");
     let run = gate_file(&shelf);
     let made = run.comparisons.iter().find(|made| made.criterion == Criterion::P50).unwrap();
     assert_eq!(made.verdict, Verdict::Inconclusive, "{made:?}");

@@ -11,6 +11,7 @@ mod context;
 mod gate;
 mod history;
 mod inspect;
+mod instructions;
 mod model;
 mod nightly;
 mod pack;
@@ -91,6 +92,8 @@ enum Command {
     Setup(setup::Flags),
     /// Build the runner for a target
     Build(build::Flags),
+    /// Count the kernels' instructions on processors this host does not have, under an emulator
+    Instructions(instructions::Flags),
     /// Boot, stop and list emulated boards
     #[command(subcommand)]
     Board(board::Action),
@@ -123,6 +126,7 @@ fn main() -> ExitCode {
         Command::Check => check::run(),
         Command::Setup(flags) => setup::run(flags),
         Command::Build(flags) => build::run(flags),
+        Command::Instructions(flags) => instructions::run(flags),
         Command::Board(action) => board::run(action),
         Command::Selftest(test) => selftest::run(test),
         Command::Test(flags) => suite::run(flags),

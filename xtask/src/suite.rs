@@ -20,6 +20,7 @@ use espalier_fleet::{
     build,
     cache::Cache,
     cancel::Cancel,
+    emulated::Emulated,
     process::Watch,
     python::Environment,
     toolchain,
@@ -146,6 +147,7 @@ impl Suite {
         self.unit_tests(true)?;
         self.build_runners(watch)?;
         self.runner_tests()?;
+        self.kernels_elsewhere(watch)?;
         self.say("waiting for emulated boards and Python packages");
         let (python, boards) = waiting.join().map_err(|_| anyhow::anyhow!("the preparation of the boards panicked"))?;
         let mut started = Vec::new();
@@ -233,6 +235,28 @@ impl Suite {
             artifact.builder,
             if artifact.cached { ", from the cache" } else { "" }
         ));
+        Ok(())
+    }
+
+    /// The kernels' tests on processors this host does not have: every kernel against plain arithmetic, with the vectors they have there.
+    fn kernels_elsewhere(&mut self, watch: Watch) -> Result<()> {
+        let inventory = self.context.inventory(&|_| false)?;
+        let quiet = Watch { cancel: watch.cancel, progress: &|_| () };
+        for name in TARGETS {
+            self.say(&format!("kernels on {name}, emulated"));
+            let start = Instant::now();
+            let target = inventory.target(name).map_err(|error| usage(error.to_string()))?;
+            let mut step = Step { name: format!("kernels on {name}, emulated"), ..Step::default() };
+            match Emulated::prepare(&self.context.cache, target) {
+                Err(why) => step.skipped.push(format!("{}: {why:#}", step.name)),
+                Ok(emulated) => match emulated.tests(&self.context.sources, self.filter.as_deref(), quiet) {
+                    Ok(told) => step.passed = told.lines().filter(|line| line.ends_with(" ... ok")).count() as u64,
+                    Err(error) => step.failed.push(format!("{error:#}")),
+                },
+            }
+            step.took = start.elapsed();
+            self.steps.push(step);
+        }
         Ok(())
     }
 

@@ -30,7 +30,7 @@ pub const DECLUTTERED: &[Pass] = &[];
 
 fn one_op(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let Some(layer) = RecurrentLayer::at(context, model, node)? else { return Ok(None) };
-    let (isa, skip_below) = (context.isa, context.skip_below);
+    let (isa, skip_below) = (context.isa, context.skip_below.unwrap_or(0.0));
     let w = Matrix::new(layer.gates() * layer.hidden, layer.input, &layer.w);
     let r = Matrix::new(layer.gates() * layer.hidden, layer.hidden, &layer.r);
     // Each format one of the two may like; the other takes the nearest of its own.
@@ -56,7 +56,12 @@ fn both((of_inputs, of_state): (Format, Format)) -> String {
     if of_inputs == of_state { of_state.to_string() } else { format!("{of_inputs}/{of_state}") }
 }
 
-fn cell(isa: Isa, layer: &RecurrentLayer, inputs: Product, state: impl Fn(std::ops::Range<usize>) -> Product) -> Cell {
+fn cell(
+    skip_below: f32,
+    layer: &RecurrentLayer,
+    inputs: Product,
+    state: impl Fn(std::ops::Range<usize>) -> Product,
+) -> Cell {
     let hidden = layer.hidden;
     let biases = layer.b.as_deref();
     match layer.kind {

@@ -11,6 +11,7 @@ pub mod cancel;
 pub mod conditions;
 pub mod deploy;
 pub mod elf;
+pub mod emulated;
 pub mod eval_set;
 mod file_lock;
 pub mod lease;

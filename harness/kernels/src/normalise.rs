@@ -138,7 +138,9 @@ mod tests {
                         for (feature, (x, found)) in row.iter().zip(found).enumerate() {
                             let unit = (f64::from(*x) - mean) / (variance + 1e-5).sqrt();
                             let exact = unit * f64::from(norm.scale[feature]) + f64::from(norm.shift[feature]);
-                            prop_assert!((exact - f64::from(*found)).abs() <= 1e-4, "{} {}: {found}, not {exact}", isa.name(), feature);
+                            // What rounding of the mean, and of the differences from it, comes to.
+                            let rounded = f64::from(f32::EPSILON) * (mean.abs() + variance.sqrt()) / (variance + 1e-5).sqrt();
+                            prop_assert!((exact - f64::from(*found)).abs() <= 1e-5 + 4.0 * rounded, "{} {}: {found}, not {exact}", isa.name(), feature);
                         }
                     }
                 }

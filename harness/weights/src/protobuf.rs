@@ -201,6 +201,6 @@ mod tests {
         }
         let deep = (0..200).fold(vec![0xee; 4], |inner, _| bytes(1, &inner));
         let end = deep.len() as u64;
-        assert!(without(&&*deep, &[end - 4..end]).is_err());
+        assert!(without(&&*deep, std::slice::from_ref(&(end - 4..end))).is_err());
     }
 }

@@ -2,6 +2,8 @@
 //! block is one multiply-add a vector.
 
 use super::{GROUP, Vectors, Way, dense::add_rows, lines::Lines};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Set;
 use crate::simd::{Isa, Kernel, Simd};
 
 #[derive(Clone, Debug)]
@@ -74,11 +76,11 @@ impl Blocks {
         let add = Add { blocks: self, x, out: out.as_mut_ptr(), out_stride, way };
         // SAFETY: passed on; whoever has vectors of 16 has those of 8 and 4 as well.
         unsafe {
-            match (self.height, isa) {
+            match (self.height, isa.0) {
                 #[cfg(target_arch = "x86_64")]
-                (4, Isa::Avx2 | Isa::Avx512) => crate::simd::run_quarter(add),
+                (4, Set::Avx2 | Set::Avx512) => crate::simd::run_quarter(add),
                 #[cfg(target_arch = "x86_64")]
-                (8, Isa::Avx512) => Isa::Avx2.run(add),
+                (8, Set::Avx512) => Isa(Set::Avx2).run(add),
                 _ => isa.run(add),
             }
         }
@@ -100,10 +102,13 @@ impl Kernel for Add<'_> {
     unsafe fn run<S: Simd>(self) {
         // SAFETY: passed on; a block is as many vectors.
         unsafe {
-            match self.blocks.height / S::LANES {
-                1 => self.bands::<S, 1, 8>(),
-                2 => self.bands::<S, 2, 4>(),
-                4 => self.bands::<S, 4, 2>(),
+            match (self.blocks.height / S::LANES, S::REGISTERS >= 16) {
+                (1, true) => self.bands::<S, 1, 8, 8>(),
+                (2, true) => self.bands::<S, 2, 4, 4>(),
+                (4, true) => self.bands::<S, 4, 2, 2>(),
+                (1, false) => self.bands::<S, 1, 2, 1>(),
+                (2, false) => self.bands::<S, 2, 1, 1>(),
+                (4, false) => self.bands::<S, 4, 1, 1>(),
                 _ => self.half_a_vector(),
             }
         }
@@ -111,23 +116,18 @@ impl Kernel for Add<'_> {
 }
 
 impl Add<'_> {
+    /// With POSITIONS vectors at a time as long as there are, and SUMS sums for the rest.
     #[inline(always)]
-    unsafe fn bands<S: Simd, const VECTORS: usize, const SUMS: usize>(&self) {
+    unsafe fn bands<S: Simd, const VECTORS: usize, const SUMS: usize, const POSITIONS: usize>(&self) {
         let bands = self.blocks.starts.len() - 1;
         for step in 0..bands {
             let band = self.way.at(step, bands);
             let mut position = 0;
             // SAFETY: the caller's lengths hold for each band and vector.
             unsafe {
-                if VECTORS <= 2 || S::REGISTERS >= 32 {
-                    while position + 8 / VECTORS <= self.x.count && VECTORS < 8 {
-                        match VECTORS {
-                            1 => self.tile::<S, VECTORS, 8>(band, position),
-                            2 => self.tile::<S, VECTORS, 4>(band, position),
-                            _ => self.tile::<S, VECTORS, 2>(band, position),
-                        }
-                        position += 8 / VECTORS;
-                    }
+                while POSITIONS > 1 && self.x.count - position >= POSITIONS {
+                    self.tile::<S, VECTORS, POSITIONS>(band, position);
+                    position += POSITIONS;
                 }
                 while position < self.x.count {
                     self.one::<S, VECTORS, SUMS>(band, position);

@@ -63,9 +63,10 @@ impl Kernel for Chosen<'_> {
         // SAFETY: passed on.
         unsafe {
             for group in 0..groups {
-                match GROUP / S::LANES {
-                    1 => self.group::<S, 1, 4>(group),
-                    2 => self.group::<S, 2, 2>(group),
+                match (GROUP / S::LANES, S::REGISTERS >= 16) {
+                    (1, _) => self.group::<S, 1, 4>(group),
+                    (2, true) => self.group::<S, 2, 2>(group),
+                    (2, false) => self.group::<S, 2, 1>(group),
                     _ => self.group::<S, 4, 1>(group),
                 }
             }
@@ -126,10 +127,12 @@ impl Kernel for Add<'_> {
         unsafe {
             if self.x.count == 1 {
                 // Several groups are several streams: more of them are on their way from the third cache at a time.
-                match GROUP / S::LANES {
-                    1 => self.one_vector::<S, 4, 1, 2>(groups),
-                    2 => self.one_vector::<S, 4, 2, 1>(groups),
-                    _ => self.one_vector::<S, 1, 4, 2>(groups),
+                match (GROUP / S::LANES, S::REGISTERS >= 16) {
+                    (1, _) => self.one_vector::<S, 4, 1, 2>(groups),
+                    (2, true) => self.one_vector::<S, 4, 2, 1>(groups),
+                    (2, false) => self.one_vector::<S, 1, 2, 1>(groups),
+                    (_, true) => self.one_vector::<S, 1, 4, 2>(groups),
+                    (_, false) => self.one_vector::<S, 1, 4, 1>(groups),
                 }
                 return;
             }
@@ -229,10 +232,10 @@ impl Add<'_> {
             }
             match (GROUP / S::LANES, S::REGISTERS) {
                 (1, _) => tiles!(1: 12 4 2 1),
-                (2, 16) => tiles!(2: 6 4 2 1),
-                (2, _) => tiles!(2: 12 4 2 1),
-                (_, 32) => tiles!(4: 6 4 2 1),
-                _ => tiles!(4: 2 1),
+                (2, 16..) => tiles!(2: 6 4 2 1),
+                (2, _) => tiles!(2: 1),
+                (_, 32..) => tiles!(4: 6 4 2 1),
+                _ => tiles!(4: 1),
             }
         }
     }

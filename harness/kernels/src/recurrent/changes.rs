@@ -38,7 +38,7 @@ impl Changes {
             for (column, (now, seen)) in h.iter().zip(seen).enumerate() {
                 let change = now - *seen;
                 // A NaN has to get through.
-                if !(change.abs() <= below) {
+                if change.abs() > below || change.is_nan() {
                     self.columns.push(column as u32);
                     self.values.push(change);
                     *seen = *now;

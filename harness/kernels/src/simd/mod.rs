@@ -155,9 +155,13 @@ pub trait Kernel {
     unsafe fn run<S: Simd>(self) -> Self::Output;
 }
 
-/// An instruction set.
+/// An instruction set this processor has: there is no other way to one than [`Isa::best`] and [`Isa::available`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Isa {
+pub struct Isa(pub(crate) Set);
+
+/// One that this architecture knows; the processor may lack it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Set {
     /// What the compiler makes of arrays.
     Portable,
     #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
@@ -178,79 +182,79 @@ impl Isa {
     /// All this processor has, narrowest first.
     pub fn available() -> Vec<Isa> {
         #[allow(unused_mut, reason = "some architectures have the portable one alone")]
-        let mut available = vec![Isa::Portable];
+        let mut available = vec![Isa(Set::Portable)];
         #[cfg(target_arch = "aarch64")]
-        available.push(Isa::Neon);
+        available.push(Isa(Set::Neon));
         #[cfg(all(target_arch = "arm", target_abi = "eabihf"))]
         if neon::is_there() {
-            available.push(Isa::Neon);
+            available.push(Isa(Set::Neon));
         }
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
             if avx2 {
-                available.push(Isa::Avx2);
+                available.push(Isa(Set::Avx2));
             }
             if avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
-                available.push(Isa::Avx512);
+                available.push(Isa(Set::Avx512));
             }
         }
         available
     }
 
     pub fn name(self) -> &'static str {
-        match self {
-            Isa::Portable => "portable",
+        match self.0 {
+            Set::Portable => "portable",
             #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
-            Isa::Neon => "neon",
+            Set::Neon => "neon",
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => "avx2",
+            Set::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => "avx512",
+            Set::Avx512 => "avx512",
         }
     }
 
     pub fn lanes(self) -> usize {
-        match self {
-            Isa::Portable => Portable::LANES,
+        match self.0 {
+            Set::Portable => Portable::LANES,
             #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
-            Isa::Neon => Neon::LANES,
+            Set::Neon => Neon::LANES,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Avx2::LANES,
+            Set::Avx2 => Avx2::LANES,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Avx512::LANES,
+            Set::Avx512 => Avx512::LANES,
         }
     }
 
     /// Vector registers.
     pub fn registers(self) -> usize {
-        match self {
-            Isa::Portable => Portable::REGISTERS,
+        match self.0 {
+            Set::Portable => Portable::REGISTERS,
             #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
-            Isa::Neon => Neon::REGISTERS,
+            Set::Neon => Neon::REGISTERS,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Avx2::REGISTERS,
+            Set::Avx2 => Avx2::REGISTERS,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Avx512::REGISTERS,
+            Set::Avx512 => Avx512::REGISTERS,
         }
     }
 
     /// Runs `kernel` with this instruction set's vectors.
     ///
     /// # Safety
-    /// The processor has it ([`Isa::best`] and [`Isa::available`] give no others), and what `kernel` itself asks for holds.
+    /// What `kernel` itself asks for holds.
     #[inline]
     pub unsafe fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: passed on.
+        // SAFETY: the processor has these instructions; the rest is passed on.
         unsafe {
-            match self {
-                Isa::Portable => kernel.run::<Portable>(),
+            match self.0 {
+                Set::Portable => kernel.run::<Portable>(),
                 #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
-                Isa::Neon => neon::run(kernel),
+                Set::Neon => neon::run(kernel),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => avx2::run(kernel),
+                Set::Avx2 => avx2::run(kernel),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => avx512::run(kernel),
+                Set::Avx512 => avx512::run(kernel),
             }
         }
     }

@@ -25,7 +25,8 @@ fn map(a: V, f: impl Fn(f32) -> f32) -> V {
 
 impl Simd for Portable {
     const LANES: usize = LANES;
-    const REGISTERS: usize = 16;
+    // Of 32 single values, which is what a processor without vectors has; with more in use everything goes through memory.
+    const REGISTERS: usize = 4;
     type V = V;
 
     #[inline(always)]
