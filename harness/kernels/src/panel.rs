@@ -291,13 +291,15 @@ impl Kernel for Multiply<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         unsafe {
-            match (self.weights.height, S::REGISTERS >= 32) {
-                (Height::One, true) => walk::<S, 1, 8>(&self),
-                (Height::One, false) => walk::<S, 1, 6>(&self),
-                (Height::Four, true) => walk::<S, 4, 4>(&self),
-                (Height::Four, false) => walk::<S, 4, 2>(&self),
-                (Height::Eight, true) => walk::<S, 8, 2>(&self),
-                (Height::Eight, false) => walk::<S, 8, 1>(&self),
+            match (self.weights.height, S::REGISTERS) {
+                (Height::One, 32..) => walk::<S, 1, 8>(&self),
+                (Height::One, 16..) => walk::<S, 1, 6>(&self),
+                (Height::One, _) => walk::<S, 1, 4>(&self),
+                (Height::Four, 32..) => walk::<S, 4, 4>(&self),
+                (Height::Four, 16..) => walk::<S, 4, 2>(&self),
+                (Height::Four, _) => walk::<S, 4, 1>(&self),
+                (Height::Eight, 32..) => walk::<S, 8, 2>(&self),
+                (Height::Eight, _) => walk::<S, 8, 1>(&self),
             }
         }
     }
@@ -330,11 +332,12 @@ const LINE: usize = 64 / size_of::<f32>();
 /// Positions of one panel: as many vectors as leave registers for the inputs, and some for what the compiler thinks up. With all of them in use sums get
 /// spilled, and that halves the speed.
 pub fn panel(isa: Isa, height: Height) -> usize {
-    let many = isa.registers() >= 32;
-    let vectors = match height {
-        Height::One => 6 + 2 * usize::from(many),
-        Height::Four => 2 + 2 * usize::from(many),
-        Height::Eight => 1 + usize::from(many),
+    let vectors = match (height, isa.registers()) {
+        (Height::One, 32..) => 8,
+        (Height::One, 16..) => 6,
+        (Height::Four, 32..) | (Height::One, _) => 4,
+        (Height::Four, 16..) | (Height::Eight, 32..) => 2,
+        (Height::Four | Height::Eight, _) => 1,
     };
     vectors * isa.lanes()
 }

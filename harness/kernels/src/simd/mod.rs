@@ -34,7 +34,7 @@ pub const MOST_LANES: usize = 16;
 ///
 /// # Safety
 /// Every method needs the instruction set of its implementor; [`Isa::run`] sees to that. Pointers are to `LANES` values (or `count` for the partial ones)
-/// and need no alignment.
+/// and need no alignment but that of one value.
 #[expect(clippy::missing_safety_doc, reason = "one section for all methods, above")]
 pub trait Simd: Copy + 'static {
     const LANES: usize;

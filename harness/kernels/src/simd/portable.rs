@@ -1,11 +1,11 @@
-//! Arrays of eight values, in loops the compiler can turn into vectors where the target it builds for has any.
+//! Arrays of four values, in loops the compiler can turn into vectors where the target it builds for has any.
 
 use super::Simd;
 
 #[derive(Clone, Copy)]
 pub struct Portable;
 
-const LANES: usize = 8;
+const LANES: usize = 4;
 
 type V = [f32; LANES];
 
@@ -26,7 +26,7 @@ fn map(a: V, f: impl Fn(f32) -> f32) -> V {
 impl Simd for Portable {
     const LANES: usize = LANES;
     // Of 32 single values, which is what a processor without vectors has; with more in use everything goes through memory.
-    const REGISTERS: usize = 4;
+    const REGISTERS: usize = 8;
     type V = V;
 
     #[inline(always)]
@@ -35,11 +35,11 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> V {
-        unsafe { from.cast::<V>().read_unaligned() }
+        unsafe { from.cast::<V>().read() }
     }
     #[inline(always)]
     unsafe fn store(to: *mut f32, vector: V) {
-        unsafe { to.cast::<V>().write_unaligned(vector) }
+        unsafe { to.cast::<V>().write(vector) }
     }
     #[inline(always)]
     unsafe fn load_partial(from: *const f32, count: usize) -> V {
@@ -51,12 +51,13 @@ impl Simd for Portable {
     unsafe fn store_partial(to: *mut f32, vector: V, count: usize) {
         unsafe { std::ptr::copy_nonoverlapping(vector.as_ptr(), to, count) }
     }
-    /// Not `f32::mul_add`, which is a call into a library where there is no such instruction.
+    /// `f32::mul_add` is a call into a library where there is no such instruction.
     #[inline(always)]
     unsafe fn mul_add(a: V, b: V, c: V) -> V {
         let mut out = [0.0; LANES];
         for lane in 0..LANES {
-            out[lane] = a[lane] * b[lane] + c[lane];
+            let fused = cfg!(any(target_arch = "riscv64", target_arch = "aarch64"));
+            out[lane] = if fused { a[lane].mul_add(b[lane], c[lane]) } else { a[lane] * b[lane] + c[lane] };
         }
         out
     }
@@ -116,7 +117,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn sum(a: V) -> f32 {
-        ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
+        (a[0] + a[2]) + (a[1] + a[3])
     }
     #[inline(always)]
     unsafe fn largest(a: V) -> f32 {
