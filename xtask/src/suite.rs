@@ -64,20 +64,8 @@ const PACKAGES: [&str; 15] = [
     "xz-utils",
 ];
 
-/// The SSH code and the end-to-end tests stand behind features.
-const LINT: [&str; 11] = [
-    "clippy",
-    "--quiet",
-    "--workspace",
-    "--exclude",
-    "espalier-runner",
-    "--all-targets",
-    "--features",
-    "espalier-fleet/ssh,espalier-tests/e2e",
-    "--",
-    "-D",
-    "warnings",
-];
+/// Crates that are compiled with tract, which takes minutes.
+const WITH_TRACT: [&str; 2] = ["espalier-runner", "espalier-accelerate"];
 
 /// Tests of the transport that need boards that are up.
 const ON_BOARDS: &str = "named::";
@@ -96,7 +84,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     };
     let _ = fs::remove_file(&suite.skips);
     if flags.fast {
-        suite.lints();
+        suite.lints(false);
         suite.unit_tests(false)?;
     } else {
         suite.everything()?;
@@ -143,7 +131,7 @@ impl Suite {
             (python, boards)
         });
 
-        self.lints();
+        self.lints(true);
         self.unit_tests(true)?;
         self.build_runners(watch)?;
         self.runner_tests()?;
@@ -174,8 +162,15 @@ impl Suite {
     }
 
     /// Formatting and clippy, where the toolchain has them.
-    fn lints(&mut self) {
-        for (name, args) in [("cargo fmt", &["fmt", "--all", "--check"][..]), ("cargo clippy", &LINT)] {
+    fn lints(&mut self, with_tract: bool) {
+        // The SSH code and the end-to-end tests stand behind features.
+        let mut clippy = vec!["clippy", "--quiet", "--workspace", "--all-targets"];
+        clippy.extend(["--features", "espalier-fleet/ssh,espalier-tests/e2e"]);
+        if !with_tract {
+            clippy.extend(WITH_TRACT.iter().flat_map(|package| ["--exclude", package]));
+        }
+        clippy.extend(["--", "-D", "warnings"]);
+        for (name, args) in [("cargo fmt", &["fmt", "--all", "--check"][..]), ("cargo clippy", &clippy)] {
             self.say(name);
             let start = Instant::now();
             let mut step = Step { name: name.to_owned(), ..Step::default() };
@@ -194,7 +189,8 @@ impl Suite {
     }
 
     fn unit_tests(&mut self, with_ssh: bool) -> Result<()> {
-        let mut args = vec!["test", "--workspace", "--exclude", "espalier-runner", "--no-fail-fast"];
+        let mut args = vec!["test", "--workspace", "--no-fail-fast"];
+        args.extend(WITH_TRACT.iter().flat_map(|package| ["--exclude", package]));
         if with_ssh {
             args.extend(["--features", "espalier-fleet/ssh"]);
             return self.cargo_test_but("unit and property tests", &args, &[], &[ON_BOARDS]);
@@ -204,7 +200,9 @@ impl Suite {
 
     /// tract is built once more for them, unoptimised: a profile that aborts on panic cannot run tests.
     fn runner_tests(&mut self) -> Result<()> {
-        self.cargo_test("tests of the runner", &["test", "--package", "espalier-runner"], &[])
+        let mut args = vec!["test", "--no-fail-fast"];
+        args.extend(WITH_TRACT.iter().flat_map(|package| ["--package", package]));
+        self.cargo_test("tests of the runner", &args, &[])
     }
 
     fn build_runners(&mut self, watch: Watch) -> Result<()> {

@@ -101,7 +101,7 @@ fn convolution(context: &mut Context, model: &TypedModel, node: &TypedNode) -> T
             let build = move || -> TractResult<Box<dyn TypedOp>> {
                 let (weights, bias) = parts.folded()?;
                 let convolution = Convolution::new(isa, shape, form, &weights, bias, clamp);
-                let kernel = Kernel::Product(convolution.context("a shape this kernel does not know")?);
+                let kernel = Kernel::Product(Box::new(convolution.context("a shape this kernel does not know")?));
                 Ok(LayerOp::boxed(ConvolutionLayer {
                     kernel: Shared::new(kernel),
                     threads: threads.clone(),
@@ -201,7 +201,7 @@ struct ConvolutionLayer {
 }
 
 enum Kernel {
-    Product(Convolution),
+    Product(Box<Convolution>),
     Depthwise(Depthwise),
 }
 

@@ -49,12 +49,12 @@ impl Layer for LinearSkipping {
 
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let Weight { weight, threshold } = &*self.skipping;
-        let plain = inputs[0].try_as_plain_ram()?;
-        let input = plain.as_slice::<f32>()?;
-        if Active::share(self.panels, weight.inputs, input, *threshold) > MOST_ACTIVE {
-            drop(plain);
+        let share = Active::share(self.panels, weight.inputs, inputs[0].try_as_plain_ram()?.as_slice()?, *threshold);
+        if share > MOST_ACTIVE {
             return Linear { panels: self.panels, product: self.product.clone() }.run(inputs);
         }
+        let plain = inputs[0].try_as_plain_ram()?;
+        let input = plain.as_slice::<f32>()?;
         let Product { isa, threads, bias, activation, .. } = &*self.product;
         let active = Active::find(*isa, self.panels, weight.inputs, input, *threshold);
         let mut rows = blank(&[self.panels.rows(), weight.outputs])?;
