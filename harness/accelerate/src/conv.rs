@@ -99,8 +99,13 @@ fn convolution(context: &mut Context, model: &TypedModel, node: &TypedNode) -> T
         for form in forms(&shape, &weight)? {
             let (threads, output) = (threads.clone(), output.clone());
             let build = move || -> TractResult<Box<dyn TypedOp>> {
-                let (weights, bias) = parts.folded()?;
-                let convolution = Convolution::new(isa, shape, form, &weights, bias, clamp);
+                let convolution = match parts.of_cells(isa, shape, form, clamp) {
+                    Some(convolution) => Some(convolution),
+                    None => {
+                        let (weights, bias) = parts.folded()?;
+                        Convolution::new(isa, shape, form, &weights, bias, clamp)
+                    }
+                };
                 let kernel = Kernel::Product(Box::new(convolution.context("a shape this kernel does not know")?));
                 Ok(LayerOp::boxed(ConvolutionLayer {
                     kernel: Shared::new(kernel),
@@ -156,6 +161,14 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// Where both the weight and the form leave out zeros: nothing has to be written out between.
+    fn of_cells(&self, isa: Isa, shape: Shape, form: Form, clamp: (f32, f32)) -> Option<Convolution> {
+        let (Weight::Sparse { matrix, .. }, Form::Sparse(height)) = (self.weight, form) else { return None };
+        let (mut factors, mut bias) = (vec![1.0; shape.filters], self.bias.to_vec());
+        self.chain.fold(&mut factors, &mut bias);
+        Convolution::of_cells(isa, shape, height, (matrix, &factors), bias, clamp)
+    }
+
     fn folded(&self) -> TractResult<(Vec<f32>, Vec<f32>)> {
         let dense = self.weight.dense()?;
         let plain = dense.try_as_plain_ram()?;

@@ -159,9 +159,11 @@ impl Weight {
             Weight::Sparse { matrix, .. } if matrix.rows == rows => {
                 // One bit a block of ours: cells come in the order in which they are stored.
                 let mut seen = vec![0u64; (blocks * (rows / group) * columns).div_ceil(64)];
+                // Cells are many: divisions are done once a row.
+                let first_of: Vec<usize> = (0..rows).map(|row| block_of(row) * columns).collect();
                 matrix.index.for_each(rows, columns, |place, row, column| {
                     if matrix.values[place] != 0.0 {
-                        let block = block_of(row) * columns + column;
+                        let block = first_of[row] + column;
                         seen[block / 64] |= 1 << (block % 64);
                     }
                 });
@@ -198,9 +200,10 @@ impl Weight {
         let full = match self {
             Weight::Sparse { matrix, .. } if matrix.rows == rows => {
                 let mut seen = vec![0u64; (rows * blocks).div_ceil(64)];
+                let block_of: Vec<usize> = (0..columns).map(|column| column / width).collect();
                 matrix.index.for_each(rows, columns, |place, row, column| {
                     if matrix.values[place] != 0.0 {
-                        let block = row * blocks + column / width;
+                        let block = row * blocks + block_of[column];
                         seen[block / 64] |= 1 << (block % 64);
                     }
                 });

@@ -366,6 +366,7 @@ fn zeros_are_not_faster(run: &Run, device: &DeviceInfo, cases: &[&CaseSummary]) 
     if !all_contain_one || device.emulated {
         return None;
     }
+    let from = high.iter().map(|case| case.case.ratio).fold(f64::INFINITY, f64::min);
     let first = cases.first().filter(|_| peers::matter(run));
     let by = first.map_or_else(String::new, |first| format!(" by {}", first.case.engine.name()));
     let has_kernels = cases.iter().any(|case| !case.kernels.is_empty());
@@ -374,7 +375,7 @@ fn zeros_are_not_faster(run: &Run, device: &DeviceInfo, cases: &[&CaseSummary]) 
     } else {
         "zeros alone do not make a dense engine faster"
     };
-    Some(format!("no speed-up is shown{by} from ratio 0.5 on (the intervals contain 1): {why}"))
+    Some(format!("no speed-up is shown{by} from ratio {from} on (the intervals contain 1): {why}"))
 }
 
 /// How the numbers of a column are shown.

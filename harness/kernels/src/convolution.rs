@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use espalier_weights::Sparse;
+
 use crate::{
     convolution_planes::Planes,
     convolution_tile::Tiled,
@@ -28,6 +30,20 @@ impl Shape {
     /// Weights of one filter.
     pub fn depth(&self) -> usize {
         self.channels / self.groups * self.window.taps()
+    }
+
+    /// Nothing where there is no output, or more than offsets of 32 bits reach.
+    fn planes(&self) -> Option<Planes> {
+        let planes = Planes::new(self.window);
+        u32::try_from(self.channels.checked_mul(planes.channel())?).ok()?;
+        u32::try_from(self.filters.checked_mul(self.depth())?).ok()?;
+        (self.window.outputs() > 0).then_some(planes)
+    }
+
+    /// Where the inputs of a column of weights begin.
+    fn offset<'a>(&self, planes: &'a Planes) -> impl Fn(usize) -> usize + Copy + use<'a> {
+        let (taps, across) = (self.window.taps(), self.window.width.kernel);
+        move |column| planes.offset(column / taps, column % taps / across, column % taps % across)
     }
 
     /// Multiply-accumulates of a dense kernel.
@@ -95,19 +111,12 @@ impl Convolution {
     ) -> Option<Convolution> {
         let (depth, window) = (shape.depth(), shape.window);
         assert_eq!(weights.len(), shape.filters * depth, "a row of weights for each filter");
-        assert_eq!(bias.len(), shape.filters, "a bias for each filter");
-        if window.outputs() == 0 || (form == Form::Tiles && !Convolution::suits_tiles(&window)) {
+        if form == Form::Tiles && !Convolution::suits_tiles(&window) {
             return None;
         }
-        let planes = Planes::new(window);
-        // Offsets are counted in 32 bits.
-        u32::try_from(shape.channels.checked_mul(planes.channel())?).ok()?;
-        u32::try_from(weights.len()).ok()?;
+        let planes = shape.planes()?;
         let filters = shape.filters / shape.groups;
-        let offset = |column: usize| {
-            let (channel, tap) = (column / window.taps(), column % window.taps());
-            planes.offset(channel, tap / window.width.kernel, tap % window.width.kernel)
-        };
+        let offset = shape.offset(&planes);
         let group = |group: usize| {
             let weights = &weights[group * filters * depth..][..filters * depth];
             let bias = &bias[group * filters..][..filters];
@@ -124,9 +133,46 @@ impl Convolution {
             Group::Panels { weights: packed, offsets, chunk }
         };
         let groups = (0..shape.groups).map(group).collect();
-        let (pitch, width) = (planes.pitch(), window.width.output);
+        Some(Convolution::of_groups(isa, shape, form, planes, groups, bias, clamp))
+    }
+
+    /// Sparse, of a weight whose cells are known, each filter's times its factor: what [`Convolution::new`] makes of the same weight written out. `None`
+    /// with groups, and where the matrix or the shape does not suit.
+    ///
+    /// # Panics
+    /// Where lengths do not fit each other.
+    pub fn of_cells(
+        isa: Isa,
+        shape: Shape,
+        height: Height,
+        (weights, factors): (&Sparse, &[f32]),
+        bias: Vec<f32>,
+        clamp: (f32, f32),
+    ) -> Option<Convolution> {
+        if shape.groups != 1 || (weights.rows, weights.columns) != (shape.filters, shape.depth()) {
+            return None;
+        }
+        let planes = shape.planes()?;
+        let packed = Packed::of_cells(weights, factors, height);
+        let offsets = packed.offsets(shape.offset(&planes));
+        let chunk = chunk(isa, shape.depth(), &packed);
+        let groups = vec![Group::Panels { weights: packed, offsets, chunk }];
+        Some(Convolution::of_groups(isa, shape, Form::Sparse(height), planes, groups, bias, clamp))
+    }
+
+    fn of_groups(
+        isa: Isa,
+        shape: Shape,
+        form: Form,
+        planes: Planes,
+        groups: Vec<Group>,
+        bias: Vec<f32>,
+        clamp: (f32, f32),
+    ) -> Convolution {
+        assert_eq!(bias.len(), shape.filters, "a bias for each filter");
+        let (pitch, width) = (planes.pitch(), shape.window.width.output);
         let lines = (pitch > width).then(|| Lines::new(isa, pitch, width, planes.positions()));
-        Some(Convolution { isa, shape, form, planes, lines, groups, bias, clamp })
+        Convolution { isa, shape, form, planes, lines, groups, bias, clamp }
     }
 
     /// Whether [`Form::Tiles`] can be used.

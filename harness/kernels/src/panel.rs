@@ -9,6 +9,8 @@
 
 use std::ops::Range;
 
+use espalier_weights::Sparse;
+
 use crate::simd::{Isa, Kernel, Simd};
 
 /// Rows of a block.
@@ -93,6 +95,50 @@ impl Packed {
             }
             starts.push(kept.len() as u32);
         }
+        Packed { rows, columns, height, entries: Entries::Some { starts, columns: kept }, values }
+    }
+
+    /// As [`Packed::sparse`] of the same matrix with each row times its factor, without its being written out.
+    ///
+    /// # Panics
+    /// Without a factor for each row, or with more cells than 32 bits count.
+    pub fn of_cells(matrix: &Sparse, factors: &[f32], height: Height) -> Packed {
+        let (rows, columns, tall) = (matrix.rows, matrix.columns, height.rows());
+        // Cells are many, and divisions slow.
+        let block_of = |row: usize| row >> tall.trailing_zeros();
+        assert_eq!(factors.len(), rows, "a factor for each row");
+        assert!(u32::try_from(rows * columns).is_ok(), "{rows} x {columns} weights are more than an index counts");
+        // One bit for each block in which there is anything.
+        let words = columns.div_ceil(64);
+        let mut filled = vec![0u64; rows.div_ceil(tall) * words];
+        matrix.index.for_each(rows, columns, |place, row, column| {
+            if matrix.values[place] != 0.0 {
+                filled[block_of(row) * words + column / 64] |= 1 << (column % 64);
+            }
+        });
+        // Entries before each word.
+        let mut before = Vec::with_capacity(filled.len());
+        let (mut starts, mut kept) = (vec![0], Vec::new());
+        for block in 0..rows.div_ceil(tall) {
+            for (word, bits) in filled[block * words..][..words].iter().enumerate() {
+                before.push(kept.len());
+                let mut rest = *bits;
+                while rest != 0 {
+                    kept.push((word * 64) as u32 + rest.trailing_zeros());
+                    rest &= rest - 1;
+                }
+            }
+            starts.push(kept.len() as u32);
+        }
+        let mut values = vec![0.0; kept.len() * tall];
+        matrix.index.for_each(rows, columns, |place, row, column| {
+            let value = matrix.values[place];
+            if value != 0.0 {
+                let word = block_of(row) * words + column / 64;
+                let entry = before[word] + (filled[word] & ((1 << (column % 64)) - 1)).count_ones() as usize;
+                values[entry * tall + (row & (tall - 1))] = value * factors[row];
+            }
+        });
         Packed { rows, columns, height, entries: Entries::Some { starts, columns: kept }, values }
     }
 

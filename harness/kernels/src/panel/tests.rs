@@ -1,5 +1,6 @@
 //! Every form of a product against the plain one.
 
+use espalier_weights::{Channels, Layout, Matrix};
 use proptest::prelude::*;
 
 use super::*;
@@ -107,4 +108,27 @@ fn inputs_end_where_they_end() {
     unsafe {
         multiply(Isa::best(), &packed, &offsets, &[0.0; 7], Epilogue::default(), Output::new(&mut output, 4), part)
     };
+}
+
+proptest! {
+    #[test]
+    fn cells_are_packed_as_the_matrix_they_are_of(
+        (rows, columns) in (1usize..20, 0usize..150), (height, width) in (1usize..6, 1usize..4), zeros in 0u32..11, csr: bool, seed: u64,
+    ) {
+        let mut matrix = values(seed, rows * columns);
+        let keep = values(seed ^ 1, matrix.len());
+        for (value, keep) in matrix.iter_mut().zip(keep) {
+            if (keep + 1.0) * 5.0 < zeros as f32 {
+                *value = 0.0;
+            }
+        }
+        let layout = if csr { Layout::Csr } else { Layout::BlockCsr { rows: height as u16, columns: width as u16 } };
+        let cells = Sparse::new(layout, &Matrix::new(rows, columns, Channels::Rows, &matrix).unwrap()).unwrap();
+        let factors = values(seed ^ 2, rows);
+        let scaled: Vec<f32> =
+            matrix.iter().enumerate().map(|(at, value)| value * factors[at / columns.max(1)]).collect();
+        for height in [Height::One, Height::Four, Height::Eight] {
+            prop_assert_eq!(Packed::of_cells(&cells, &factors, height), Packed::sparse(rows, columns, &scaled, height));
+        }
+    }
 }
