@@ -95,7 +95,7 @@ impl Context {
     }
 
     /// The fastest of the candidates for the region on this board, as an op; nothing where plain tract is. `what` tells the layer from others whose
-    /// inputs and outputs look the same: sizes of kernels, strides, what is fused, and the pattern of zeros ([`crate::weights::pattern`]).
+    /// inputs and outputs look the same: sizes of kernels, strides, what is fused, and the pattern of zeros ([`crate::weights::Filled::pattern`]).
     ///
     /// A candidate that cannot be built for this layer, or computes an error, is left out; order them by preference, for the case of a tie.
     ///

@@ -30,7 +30,7 @@ use crate::{
     conv_chain::Chain,
     op::{Layer, LayerOp, Shared},
     region::Region,
-    weights::{self, Weight},
+    weights::{Filled, Weight},
 };
 
 pub const TYPED: &[Pass] = &[Pass::Node(convolution), Pass::Node(pool), Pass::Node(sum)];
@@ -62,6 +62,7 @@ fn convolution(context: &mut Context, model: &TypedModel, node: &TypedNode) -> T
     let consistent = bias.len() == filters && weight.shape().iter().product::<usize>() == filters * shape.depth();
     ensure!(consistent, "weights and bias are not those of {filters} filters");
 
+    let filled = weight.filled(filters, filters / groups)?;
     let c_axis = usize::from(conv.pool_spec.data_format.has_n());
     let chain = Chain::after(context, model, node, c_axis, filters)?;
     let clamp = chain.clamp();
@@ -96,7 +97,7 @@ fn convolution(context: &mut Context, model: &TypedModel, node: &TypedNode) -> T
         }
     }
     if candidates.is_empty() {
-        for form in forms(&shape, &weight)? {
+        for form in forms(&shape, filled) {
             let (threads, output) = (threads.clone(), output.clone());
             let build = move || -> TractResult<Box<dyn TypedOp>> {
                 let convolution = match parts.of_cells(isa, shape, form, clamp) {
@@ -128,28 +129,27 @@ fn convolution(context: &mut Context, model: &TypedModel, node: &TypedNode) -> T
         width.dilation,
         height.before,
         width.before,
-        weights::pattern(&weight)?
+        filled.pattern()
     );
     let op = context.choose(model, &region, "conv", &what, &candidates)?;
     op.map(|op| region.replaced(model, op)).transpose()
 }
 
 /// Which kernels may be the fastest.
-fn forms(shape: &Shape, weight: &Weight) -> TractResult<Vec<Form>> {
+fn forms(shape: &Shape, filled: Filled) -> Vec<Form> {
     let mut forms = vec![Form::Dense];
     if Convolution::suits_tiles(&shape.window) {
         forms.push(Form::Tiles);
     }
-    if weight.zeros()? >= SPARSE_FROM {
+    if 1.0 - filled.cells >= SPARSE_FROM {
         forms.push(Form::Sparse(Height::One));
-        for height in [Height::Four, Height::Eight] {
-            let group = shape.filters / shape.groups;
-            if weight.filled(shape.filters, group, height.rows())? <= BLOCKS_UP_TO {
+        for (height, filled) in [(Height::Four, filled.four), (Height::Eight, filled.eight)] {
+            if filled <= BLOCKS_UP_TO {
                 forms.push(Form::Sparse(height));
             }
         }
     }
-    Ok(forms)
+    forms
 }
 
 /// What the weights and the bias of the op of ours are made of.

@@ -414,7 +414,7 @@ fn choose(context: &mut Context, model: &TypedModel, layer: &Layer, panels: Pane
     let shape = weight.shape().to_vec();
     let [rows, columns] = *shape else { return Ok(None) };
     let (outputs, inputs) = if layer.by_output { (rows, columns) } else { (columns, rows) };
-    let pattern = crate::weights::pattern(&weight)?;
+    let pattern = weight.filled(rows, rows)?.pattern();
     let tensor = weight.into_dense()?;
     let plain = tensor.try_as_plain_ram()?;
     let values = plain.as_slice::<f32>()?;

@@ -42,6 +42,17 @@ pub enum Weight {
     },
 }
 
+/// Shares of a weight's cells, and of its blocks, in which there is anything but zero.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Filled {
+    pub cells: f64,
+    /// Four rows, one column.
+    pub four: f64,
+    pub eight: f64,
+    /// One row, four columns.
+    pub across: f64,
+}
+
 impl Weights {
     pub fn new(stored: HashMap<String, Stored>) -> Weights {
         Weights(Arc::new(Inner { stored, last: Mutex::new(None) }))
@@ -122,103 +133,79 @@ impl Weight {
         }
     }
 
-    /// Share of its values that are zero.
-    ///
-    /// # Errors
-    /// One that is not of f32.
-    pub fn zeros(&self) -> TractResult<f64> {
-        let (all, nonzero) = match self {
-            Weight::Dense(tensor) => {
-                let plain = tensor.try_as_plain_ram()?;
-                let values = plain.as_slice::<f32>()?;
-                (values.len(), values.iter().filter(|value| **value != 0.0).count())
-            }
-            // What pads blocks counts as well as it is.
-            Weight::Sparse { matrix, .. } => {
-                (matrix.rows * matrix.columns, matrix.values.iter().filter(|value| **value != 0.0).count())
-            }
-        };
-        Ok(1.0 - nonzero as f64 / all.max(1) as f64)
-    }
-
-    /// Share of its blocks of `height` rows and one column, in a matrix with so many rows, in which there is anything. Blocks of fewer rows at the end of
-    /// each `group` of rows count as well.
+    /// Looked at as a matrix with so many rows; blocks of fewer rows at the end of each `group` of rows count as well.
     ///
     /// # Errors
     /// Rows that do not divide it, or another type than f32.
-    pub fn filled(&self, rows: usize, group: usize, height: usize) -> TractResult<f64> {
+    pub fn filled(&self, rows: usize, group: usize) -> TractResult<Filled> {
         let count = self.shape().iter().product::<usize>();
         ensure!(
-            rows > 0 && group > 0 && height > 0 && rows.is_multiple_of(group) && count.is_multiple_of(rows),
+            rows > 0 && group > 0 && rows.is_multiple_of(group) && count.is_multiple_of(rows),
             "no matrix of {rows} rows"
         );
-        let (columns, blocks) = (count / rows, group.div_ceil(height));
-        let block_of = |row: usize| row / group * blocks + row % group / height;
-        let mut full = 0usize;
+        let (columns, groups) = (count / rows, rows / group);
+        let (fours, eights, across) = (group.div_ceil(4), group.div_ceil(8), columns.div_ceil(4));
+        // Cells, blocks of four rows, of eight, and of four columns.
+        let mut full = [0usize; 4];
         match self {
             Weight::Sparse { matrix, .. } if matrix.rows == rows => {
-                // One bit a block of ours: cells come in the order in which they are stored.
-                let mut seen = vec![0u64; (blocks * (rows / group) * columns).div_ceil(64)];
-                // Cells are many: divisions are done once a row.
-                let first_of: Vec<usize> = (0..rows).map(|row| block_of(row) * columns).collect();
+                // Where a row's blocks begin; cells come in the order in which they are stored, so each block has a bit.
+                let first = |of_group: usize, height: usize| {
+                    let block = move |row: usize| row / group * of_group + row % group / height;
+                    (0..rows).map(|row| block(row) * columns).collect::<Vec<usize>>()
+                };
+                let (first_four, first_eight) = (first(fours, 4), first(eights, 8));
+                let bits = |count: usize| vec![0u64; count.div_ceil(64)];
+                let (mut four, mut eight) = (bits(fours * groups * columns), bits(eights * groups * columns));
+                let mut wide = bits(rows * across);
+                let set = |bits: &mut [u64], at: usize| bits[at / 64] |= 1 << (at % 64);
                 matrix.index.for_each(rows, columns, |place, row, column| {
                     if matrix.values[place] != 0.0 {
-                        let block = first_of[row] + column;
-                        seen[block / 64] |= 1 << (block % 64);
+                        full[0] += 1;
+                        set(&mut four, first_four[row] + column);
+                        set(&mut eight, first_eight[row] + column);
+                        set(&mut wide, row * across + column / 4);
                     }
                 });
-                full += seen.iter().map(|bits| bits.count_ones() as usize).sum::<usize>();
+                for (full, bits) in full[1..].iter_mut().zip([four, eight, wide]) {
+                    *full = bits.iter().map(|bits| bits.count_ones() as usize).sum();
+                }
             }
             _ => {
                 let dense = self.dense()?;
                 let plain = dense.try_as_plain_ram()?;
-                let mut any = vec![0u32; columns];
+                let (mut four, mut eight) = (vec![0u32; columns], vec![0u32; columns]);
+                let close = |any: &mut [u32]| {
+                    let full = any.iter().filter(|any| **any != 0).count();
+                    any.fill(0);
+                    full
+                };
                 for group in plain.as_slice::<f32>()?.chunks_exact((group * columns).max(1)) {
-                    for block in group.chunks(height * columns) {
-                        any.fill(0);
-                        for row in block.chunks_exact(columns) {
-                            // The sign of a zero is nothing.
-                            any.iter_mut().zip(row).for_each(|(any, value)| *any |= value.to_bits() << 1);
+                    for (index, row) in group.chunks_exact(columns.max(1)).enumerate() {
+                        if index > 0 && index % 4 == 0 {
+                            full[1] += close(&mut four);
                         }
-                        full += any.iter().filter(|any| **any != 0).count();
+                        if index > 0 && index % 8 == 0 {
+                            full[2] += close(&mut eight);
+                        }
+                        // The sign of a zero is nothing.
+                        let bits = |value: &f32| value.to_bits() << 1;
+                        for ((value, four), eight) in row.iter().zip(&mut four).zip(&mut eight) {
+                            *four |= bits(value);
+                            *eight |= bits(value);
+                        }
+                        full[0] += row.iter().filter(|value| bits(value) != 0).count();
+                        let any = |block: &[f32]| block.iter().fold(0, |any, value| any | bits(value)) != 0;
+                        full[3] += row.chunks(4).filter(|block| any(block)).count();
                     }
+                    full[1] += close(&mut four);
+                    full[2] += close(&mut eight);
                 }
             }
         }
-        Ok(full as f64 / (blocks * (rows / group) * columns).max(1) as f64)
-    }
-
-    /// The same of blocks of one row and `width` columns.
-    ///
-    /// # Errors
-    /// Rows that do not divide it, or another type than f32.
-    pub fn filled_across(&self, rows: usize, width: usize) -> TractResult<f64> {
-        let count = self.shape().iter().product::<usize>();
-        ensure!(rows > 0 && width > 0 && count.is_multiple_of(rows), "no matrix of {rows} rows");
-        let columns = (count / rows).max(1);
-        let blocks = columns.div_ceil(width);
-        let full = match self {
-            Weight::Sparse { matrix, .. } if matrix.rows == rows => {
-                let mut seen = vec![0u64; (rows * blocks).div_ceil(64)];
-                let block_of: Vec<usize> = (0..columns).map(|column| column / width).collect();
-                matrix.index.for_each(rows, columns, |place, row, column| {
-                    if matrix.values[place] != 0.0 {
-                        let block = row * blocks + block_of[column];
-                        seen[block / 64] |= 1 << (block % 64);
-                    }
-                });
-                seen.iter().map(|bits| bits.count_ones() as usize).sum::<usize>()
-            }
-            _ => {
-                let dense = self.dense()?;
-                let plain = dense.try_as_plain_ram()?;
-                let rows = plain.as_slice::<f32>()?.chunks_exact(columns);
-                let of_row =
-                    |row: &[f32]| row.chunks(width).filter(|block| block.iter().any(|value| *value != 0.0)).count();
-                rows.map(of_row).sum()
-            }
-        };
-        Ok(full as f64 / (rows * blocks) as f64)
+        let all = [count, fours * groups * columns, eights * groups * columns, rows * across];
+        let share = |index: usize| full[index] as f64 / all[index].max(1) as f64;
+        Ok(Filled { cells: share(0), four: share(1), eight: share(2), across: share(3) })
     }
 
     /// # Errors
@@ -281,19 +268,16 @@ impl Weight {
     }
 }
 
-/// How a weight's zeros lie, in words that are the same for weights alike enough to have the same fastest kernel, however they are stored: the share of
-/// zeros, of blocks of four along the first axis, and of blocks of four along the others.
-///
-/// # Errors
-/// A weight of another type than f32.
-pub fn pattern(weight: &Weight) -> TractResult<String> {
-    let zeros = weight.zeros()?;
-    if zeros == 0.0 {
-        return Ok("z0".to_owned());
+impl Filled {
+    /// How zeros lie, in words that are the same for weights alike enough to have the same fastest kernel, however they are stored: the share of zeros, of
+    /// blocks of four along the first axis, and of blocks of four along the others.
+    pub fn pattern(&self) -> String {
+        if self.cells == 1.0 {
+            return "z0".to_owned();
+        }
+        let [zeros, down, across] = [self.cells, self.four, self.across].map(|filled| zeros_class(1.0 - filled));
+        format!("z{zeros} 4x1 z{down} 1x4 z{across}")
     }
-    let rows = weight.shape().first().copied().unwrap_or(1);
-    let (down, across) = (1.0 - weight.filled(rows, rows, 4)?, 1.0 - weight.filled_across(rows, 4)?);
-    Ok(format!("z{} 4x1 z{} 1x4 z{}", zeros_class(zeros), zeros_class(down), zeros_class(across)))
 }
 
 /// A share of zeros in per cent, rounded to steps that get finer towards 1: what is left to compute is what counts.

@@ -113,7 +113,7 @@ fn inputs_end_where_they_end() {
 proptest! {
     #[test]
     fn cells_are_packed_as_the_matrix_they_are_of(
-        (rows, columns) in (1usize..20, 0usize..150), (height, width) in (1usize..6, 1usize..4), zeros in 0u32..11, csr: bool, seed: u64,
+        (rows, columns) in (1usize..20, 0usize..150), (height, width) in (1usize..6, 1usize..4), zeros in 0u32..11, layout in 0usize..4, seed: u64,
     ) {
         let mut matrix = values(seed, rows * columns);
         let keep = values(seed ^ 1, matrix.len());
@@ -122,7 +122,8 @@ proptest! {
                 *value = 0.0;
             }
         }
-        let layout = if csr { Layout::Csr } else { Layout::BlockCsr { rows: height as u16, columns: width as u16 } };
+        let blocks = Layout::BlockCsr { rows: height as u16, columns: width as u16 };
+        let layout = [Layout::Dense, Layout::Csr, Layout::Bitmap, blocks][layout];
         let cells = Sparse::new(layout, &Matrix::new(rows, columns, Channels::Rows, &matrix).unwrap()).unwrap();
         let factors = values(seed ^ 2, rows);
         let scaled: Vec<f32> =

@@ -19,10 +19,14 @@ pub fn count(bits: &[u8]) -> usize {
 
 pub fn for_each(bits: &[u8], columns: usize, mut f: impl FnMut(usize, usize, usize)) {
     let (mut place, mut row, mut row_start) = (0, 0, 0);
-    for (index, byte) in bits.iter().enumerate() {
-        let mut left = *byte;
+    // Eight bytes at a time: few bits of each byte are set.
+    let (whole, rest) = bits.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    for (index, bytes) in whole.iter().chain([&last]).enumerate() {
+        let mut left = u64::from_le_bytes(*bytes);
         while left != 0 {
-            let cell = index * 8 + left.trailing_zeros() as usize;
+            let cell = index * 64 + left.trailing_zeros() as usize;
             while cell >= row_start + columns {
                 row += 1;
                 row_start += columns;
