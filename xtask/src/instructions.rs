@@ -8,6 +8,7 @@ use espalier_fleet::{emulated::Emulated, process::Watch};
 use crate::{
     context::{Context, usage},
     progress::{Progress, stop_on_signal},
+    suite::TARGETS,
 };
 
 #[derive(Args)]
@@ -22,7 +23,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let inventory = context.inventory(&|_| false)?;
     let mut names = flags.target;
     if names.is_empty() {
-        names = ["aarch64-gnu", "armv7-gnu", "riscv64-gnu"].map(str::to_owned).to_vec();
+        names = TARGETS.map(str::to_owned).to_vec();
     }
     let progress = Progress::new(false);
     let cancel = stop_on_signal(&progress)?;

@@ -71,7 +71,7 @@ const WITH_TRACT: [&str; 2] = ["espalier-runner", "espalier-accelerate"];
 const ON_BOARDS: &str = "named::";
 
 /// Targets whose runners are built and run on emulated boards.
-const TARGETS: [&str; 3] = ["aarch64-gnu", "armv7-gnu", "riscv64-gnu"];
+pub const TARGETS: [&str; 3] = ["aarch64-gnu", "armv7-gnu", "riscv64-gnu"];
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
     let context = Context::open()?;

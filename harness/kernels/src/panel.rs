@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use espalier_weights::{Index, Sparse};
+use espalier_weights::Sparse;
 
 use crate::simd::{Isa, Kernel, Simd};
 
@@ -53,60 +53,6 @@ enum Entries {
     All,
     /// Block `b` has the columns from `starts[b]` to `starts[b + 1]`.
     Some { starts: Vec<u32>, columns: Vec<u32> },
-}
-
-/// A block of rows while its cells come, and the blocks before it.
-struct Gathered {
-    tall: usize,
-    /// Row in the block, column, value.
-    cells: Vec<(u32, u32, f32)>,
-    /// A bit for each column in which there is anything.
-    filled: Vec<u64>,
-    /// Which entry a column has become.
-    entry_of: Vec<u32>,
-    starts: Vec<u32>,
-    kept: Vec<u32>,
-    values: Vec<f32>,
-}
-
-impl Gathered {
-    fn new(columns: usize, tall: usize) -> Gathered {
-        Gathered {
-            tall,
-            cells: Vec::new(),
-            filled: vec![0; columns.div_ceil(64)],
-            entry_of: vec![0; columns],
-            starts: vec![0],
-            kept: Vec::new(),
-            values: Vec::new(),
-        }
-    }
-
-    /// Rows of this block and those before it.
-    fn rows_begun(&self) -> usize {
-        self.starts.len() * self.tall
-    }
-
-    fn put(&mut self, row: usize, column: usize, value: f32) {
-        self.filled[column / 64] |= 1 << (column % 64);
-        self.cells.push((row as u32, column as u32, value));
-    }
-
-    fn close(&mut self) {
-        for (word, bits) in self.filled.iter_mut().enumerate() {
-            while *bits != 0 {
-                let column = word * 64 + bits.trailing_zeros() as usize;
-                self.entry_of[column] = self.kept.len() as u32;
-                self.kept.push(column as u32);
-                *bits &= *bits - 1;
-            }
-        }
-        self.values.resize(self.kept.len() * self.tall, 0.0);
-        for (row, column, value) in self.cells.drain(..) {
-            self.values[self.entry_of[column as usize] as usize * self.tall + row as usize] = value;
-        }
-        self.starts.push(self.kept.len() as u32);
-    }
 }
 
 impl Packed {
@@ -157,38 +103,9 @@ impl Packed {
     /// # Panics
     /// Without a factor for each row, or with more cells than 32 bits count.
     pub fn of_cells(matrix: &Sparse, factors: &[f32], height: Height) -> Packed {
-        let (rows, columns) = (matrix.rows, matrix.columns);
+        let (rows, columns, tall) = (matrix.rows, matrix.columns, height.rows());
         assert_eq!(factors.len(), rows, "a factor for each row");
         assert!(u32::try_from(rows * columns).is_ok(), "{rows} x {columns} weights are more than an index counts");
-        match matrix.index {
-            Index::BlockCsr { .. } => Packed::of_blocks(matrix, factors, height),
-            Index::Dense | Index::Csr { .. } | Index::Bitmap { .. } => Packed::of_rows(matrix, factors, height),
-        }
-    }
-
-    /// The same in one pass, of cells that come row by row.
-    fn of_rows(matrix: &Sparse, factors: &[f32], height: Height) -> Packed {
-        let (rows, columns, tall) = (matrix.rows, matrix.columns, height.rows());
-        let mut block = Gathered::new(columns, tall);
-        matrix.index.for_each(rows, columns, |place, row, column| {
-            let value = matrix.values[place];
-            if value != 0.0 {
-                while row >= block.rows_begun() {
-                    block.close();
-                }
-                block.put(row & (tall - 1), column, value * factors[row]);
-            }
-        });
-        while block.starts.len() <= rows.div_ceil(tall) {
-            block.close();
-        }
-        let Gathered { starts, kept, values, .. } = block;
-        Packed { rows, columns, height, entries: Entries::Some { starts, columns: kept }, values }
-    }
-
-    /// The same in two passes, of cells in whatever order.
-    fn of_blocks(matrix: &Sparse, factors: &[f32], height: Height) -> Packed {
-        let (rows, columns, tall) = (matrix.rows, matrix.columns, height.rows());
         // Cells are many, and divisions slow.
         let block_of = |row: usize| row >> tall.trailing_zeros();
         // One bit for each block in which there is anything.
