@@ -1,4 +1,4 @@
-//! How long a year of nights takes: `cargo run --release -p espalier-stats --example change_points`. The limit is 50 ms.
+//! Times a year of nightly values: `cargo run --release -p espalier-stats --example change_points`. The limit is 50 ms.
 #![expect(clippy::disallowed_macros, clippy::disallowed_types, reason = "it times and prints")]
 
 use std::{hint::black_box, time::Instant};
@@ -17,12 +17,12 @@ fn main() {
             let found = settings.detect(&series).expect("the values are finite");
             let firm = found.iter().filter(|point| !point.weak).count();
             let each = start.elapsed() / TIMES;
-            println!("365 nights {name}, {how}: {each:?}, {firm} points and {} weak ones", found.len() - firm);
+            println!("365 values {name}, {how}: {each:?}, {firm} points and {} weak ones", found.len() - firm);
         }
     }
 }
 
-/// 1 % of noise, up and down by `step` every 30 nights.
+/// 1 % of noise, up and down by `step` every 30 values.
 fn year(step: f64) -> Vec<f64> {
     let mut state = 1u64;
     let mut uniform = || {
@@ -30,5 +30,5 @@ fn year(step: f64) -> Vec<f64> {
         (state >> 11) as f64 / (1u64 << 53) as f64
     };
     let mut normal = || (0..12).map(|_| uniform()).sum::<f64>() - 6.0;
-    (0..365).map(|night| 0.01 * normal() + if !(night / 30u32).is_multiple_of(2) { step } else { 0.0 }).collect()
+    (0..365).map(|day| 0.01 * normal() + if !(day / 30u32).is_multiple_of(2) { step } else { 0.0 }).collect()
 }

@@ -1,8 +1,10 @@
-//! How much a value resembles the one before it. Values that do are fewer than they seem: neither intervals nor tests may count each of them.
+//! How much a value resembles the one before it. Where values do, intervals and tests must not count each one as
+//! independent.
 
 use crate::check;
 
-/// Σ (xᵢ − m)(xᵢ₊ₖ − m) / Σ (xᵢ − m)², within [−1, 1]. `None` with fewer than `lag` + 2 values, values that are not finite, or no spread.
+/// Σ (xᵢ − m)(xᵢ₊ₖ − m) / Σ (xᵢ − m)², within [−1, 1]. `None` with fewer than `lag` + 2 values, values that are not
+/// finite, or no spread.
 pub fn autocorrelation(values: &[f64], lag: usize) -> Option<f64> {
     check(values, lag.checked_add(2)?).ok()?;
     let mean = values.iter().sum::<f64>() / values.len() as f64;

@@ -1,11 +1,14 @@
-//! Where the level of a series changed for good: E-divisive means in windows, judged by t tests, as Hunter and its successor Apache Otava do it.
+//! Where the level of a series changed for good: E-divisive means in windows, judged by t tests, as Hunter and its
+//! successor Apache Otava do it.
 //!
-//! In: values in the order of time, on a scale where differences count (log ratios). Out: the points that hold, and those that nearly did. Splitting
-//! finds candidates with a lenient test, merging takes the weakest away until the rest is sound. [`ChangePoints::otava`] is Otava to the index;
-//! [`ChangePoints::nightly`] differs from it in four ways that its fields tell.
+//! In: values in the order of time, on a scale where differences count (log ratios). Out: the points that hold, and
+//! those that nearly did. Splitting finds candidates with a lenient test; merging removes the weakest until the rest is
+//! sound. [`ChangePoints::otava`] gives Otava's own indexes; [`ChangePoints::nightly`] differs in the fields that are
+//! described below.
 //!
-//! Sources: Matteson and James, A nonparametric approach for multiple change point analysis of multivariate data (JASA 2014), for the statistic;
-//! Fleming et al., Hunter: using change point detection to hunt for performance regressions (ICPE 2023), for windows, t tests and merging.
+//! Sources: Matteson and James, A nonparametric approach for multiple change point analysis of multivariate data (JASA
+//! 2014), for the statistic; Fleming et al., Hunter: using change point detection to hunt for performance regressions
+//! (ICPE 2023), for windows, t tests and merging.
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
@@ -18,17 +21,18 @@ pub struct ChangePoints {
     pub window: usize,
     /// The largest p-value of a point that holds. Candidates may have ten times that.
     pub p_max: f64,
-    /// A point holds if the levels beside it differ by more than this, in the units of the series. (Otava: relative to the mean, which means nothing
-    /// for logarithms.)
+    /// A point holds if the levels beside it differ by more than this, in the units of the series. (Otava: relative to
+    /// the mean, which is meaningless for logarithms.)
     pub min_magnitude: f64,
     /// The fewest values between two points, or between a point and an end. (Otava: 1.)
     pub min_segment: usize,
-    /// Winsorise before testing: a value further than four median absolute deviations from the median of the segment that is to be split goes back to
-    /// there. (Otava: no, and single outliers are what it is most often wrong about.) The two sides together are that segment: three nights have no
-    /// spread of their own to go by, and winsorising each side by itself doubled the false alarms where this halves them, at the same power.
+    /// Winsorise before testing: a value further than four median absolute deviations from the median of the segment to
+    /// split is moved to that distance. (Otava does not, and is most often wrong about single outliers.) Both sides
+    /// together are that segment: the spread of three values is not known, and winsorising each side by itself doubled
+    /// the false alarms where this halves them, at the same power.
     pub winsorise: bool,
-    /// After a point was taken away, judge both its neighbours anew. (Otava 0.8 judges the next and the next but one, so that the one before keeps the
-    /// p-value of a segment that is no more.)
+    /// After a point is removed, judge both its neighbours anew. (Otava 0.8 judges the next and the next but one, so
+    /// that the one before keeps the p-value of a segment that is gone.)
     pub both_neighbours: bool,
 }
 
@@ -41,7 +45,7 @@ pub struct ChangePoint {
     pub after: Level,
     /// Of the two-sided t test of the levels, as if the place had been known beforehand.
     pub p_value: f64,
-    /// A candidate that merging took away: drawn hollow, never reported.
+    /// A candidate that merging removed: drawn hollow, never reported.
     pub weak: bool,
 }
 
@@ -57,14 +61,14 @@ impl ChangePoint {
 pub struct Level {
     pub start: usize,
     pub end: usize,
-    /// Of the segment's values, winsorised where that is asked for.
+    /// Of the segment's values, winsorised where [`ChangePoints::winsorise`] is set.
     pub mean: f64,
-    /// At 95 %, around `mean` and as wide as the values without winsorising make it; `None` for a single value.
+    /// At 95 %, around `mean` and as wide as the values before winsorising make it; `None` for a single value.
     pub interval: Option<Interval>,
 }
 
 impl ChangePoints {
-    /// Exactly what Apache Otava 0.8 does, but for magnitudes.
+    /// Exactly what Apache Otava 0.8 does, except for magnitudes.
     pub fn otava() -> ChangePoints {
         ChangePoints {
             window: 50,
@@ -76,7 +80,7 @@ impl ChangePoints {
         }
     }
 
-    /// For the nights of a gate, on logarithms; `min_magnitude` as [`ChangePoints::min_magnitude`].
+    /// For the history of a nightly gate, on logarithms; `min_magnitude` as [`ChangePoints::min_magnitude`].
     pub fn nightly(min_magnitude: f64) -> ChangePoints {
         ChangePoints { min_magnitude, min_segment: 3, winsorise: true, both_neighbours: true, ..ChangePoints::otava() }
     }
@@ -89,9 +93,10 @@ impl ChangePoints {
         self.detect_beside(series, &[])
     }
 
-    /// The same where some points are known: no segment crosses one of `known` (indexes of first values at a new level), and merging never takes it away.
-    /// A known point is where one is found nearer to it than `min_segment`, so that knowing a point changes nothing about it nor about the others; else
-    /// where the nearest candidate is, else where it is said to be. Known points at the ends are passed over.
+    /// The same where some points are known (`known`: indexes of first values at a new level): no segment crosses one,
+    /// and merging never removes one. A known point moves to a detected one nearer than `min_segment`, so that knowing
+    /// it changes neither it nor the others; otherwise to the nearest candidate within that distance, otherwise it
+    /// stays where it is. Known points at the ends are ignored.
     ///
     /// # Errors
     /// A value that is not finite.
@@ -116,7 +121,8 @@ impl ChangePoints {
         Ok(found)
     }
 
-    /// Candidates of all windows. A window begins half a window after the one before, or at that one's last candidate where this is later.
+    /// Candidates of all windows. A window begins half a window after the one before, or at that one's last candidate
+    /// where this is later.
     fn split(&self, series: &[f64]) -> Vec<usize> {
         let window = self.window.max(2);
         let mut found = Vec::new();
@@ -139,7 +145,7 @@ impl ChangePoints {
         let mut bounds = vec![0, values.len()];
         let mut candidates = vec![distances.best_split(0, values.len(), self.min_segment)];
         loop {
-            // Of equal ones the first, as everywhere.
+            // The first of equals, as everywhere.
             let mut best: Option<(usize, usize, f64)> = None;
             for (piece, candidate) in candidates.iter().enumerate() {
                 if let Some((index, q)) = *candidate
@@ -169,7 +175,8 @@ impl ChangePoints {
         }
     }
 
-    /// Takes points away, the least significant first, then the smallest, until all that are left hold: these, and those taken away.
+    /// Removes points, the least significant first, then the smallest, until all that are left hold. Returns these and
+    /// the removed ones.
     fn merge(&self, series: &[f64], candidates: &[usize], known: &[usize]) -> (Vec<usize>, Vec<usize>) {
         let mut indexes = [candidates, known].concat();
         indexes.sort_unstable();
@@ -200,7 +207,7 @@ impl ChangePoints {
             let (low, high) = around(points, at, length);
             (points[at].index - low).min(high - points[at].index)
         };
-        // Two windows may have found the same change at neighbouring places: such a pair goes before anything else.
+        // Two windows may place the same change at neighbouring indexes: one of such a pair is removed first.
         let crowded = first_most(points, |at| (sides(at) < self.min_segment).then_some(points[at].p_value));
         if crowded.is_some() {
             return crowded;
@@ -221,8 +228,8 @@ impl ChangePoints {
         points[at].magnitude = compared.magnitude;
     }
 
-    /// Student's t test of `low..index` against `index..high`, two-sided, equal variances. As in Otava the standard deviations have n below, not n − 1:
-    /// a little too sure with few values.
+    /// Student's t test of `low..index` against `index..high`, two-sided, equal variances. As in Otava the standard
+    /// deviations divide by n, not n − 1, which is slightly too confident with few values.
     fn compare(&self, series: &[f64], [low, index, high]: [usize; 3]) -> Compared {
         let magnitude = (self.middle(&series[index..high]) - self.middle(&series[low..index])).abs();
         let (left, right) = match self.tamed(&series[low..high]) {
@@ -241,19 +248,19 @@ impl ChangePoints {
         let t = difference / (pooled * (1.0 / n_left + 1.0 / n_right)).sqrt();
         let p_value = match StudentsT::new(0.0, 1.0, freedom) {
             Ok(student) if t.is_finite() => 2.0 * student.sf(t),
-            // No spread at all on either side: no doubt, or no difference.
+            // No spread on either side: certain, or no difference.
             _ if t == f64::INFINITY => 0.0,
             _ => 1.0,
         };
         Compared { p_value, magnitude }
     }
 
-    /// The mean, of the winsorised values where that is asked for.
+    /// The mean, of winsorised values where that is set.
     fn middle(&self, values: &[f64]) -> f64 {
         moments(&self.level_values(values)).0
     }
 
-    /// Winsorised; where more than half of the values are one and the same, that is the level and the others are odd nights.
+    /// Winsorised; where more than half of the values are equal, that value is the level and the others are outliers.
     fn level_values(&self, values: &[f64]) -> Vec<f64> {
         match median(values) {
             Ok(middle) if self.winsorise => self.tamed(values).unwrap_or_else(|| vec![middle; values.len()]),
@@ -261,8 +268,8 @@ impl ChangePoints {
         }
     }
 
-    /// Winsorised, or as they are where that is not asked for. `None` where more than half of the values are one and the same, as sizes are: all would
-    /// become that, and the fewer others are perhaps a new level.
+    /// Winsorised, or as they are where that is not set. `None` where more than half of the values are equal, as sizes
+    /// are: all would become that value, and the few others may be a new level.
     fn tamed(&self, values: &[f64]) -> Option<Vec<f64>> {
         if !self.winsorise {
             return Some(values.to_vec());
@@ -313,7 +320,7 @@ fn around(points: &[Point], at: usize, length: usize) -> (usize, usize) {
     (low, points.get(at + 1).map_or(length, |after| after.index))
 }
 
-/// The first point with the largest value, of those that have one and may be taken away.
+/// The first point with the largest value, of those that have one and may be removed.
 fn first_most(points: &[Point], value: impl Fn(usize) -> Option<f64>) -> Option<usize> {
     let mut most: Option<(usize, f64)> = None;
     for at in (0..points.len()).filter(|&at| !points[at].known) {
@@ -326,14 +333,15 @@ fn first_most(points: &[Point], value: impl Fn(usize) -> Option<f64>) -> Option<
     most.map(|(at, _)| at)
 }
 
-/// Mean and variance with n below; `values` has at least one.
+/// Mean and variance (dividing by n); `values` has at least one.
 fn moments(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     (mean, values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / n)
 }
 
-/// Sums of the distances between all pairs of values in `a..b`, for every a and b: whatever the statistic needs is a difference of these.
+/// Sums of the distances between all pairs of values in `a..b`, for every a and b: the statistic is made of differences
+/// of these.
 struct Distances {
     length: usize,
     sums: Vec<f64>,

@@ -1,12 +1,13 @@
-//! Slow creep that no single night shows: one-sided cumulative sums (Page 1954), one for each direction.
+//! Slow creep that no single value shows: one-sided cumulative sums (Page 1954), one for each direction.
 //!
-//! In: standardised deviations from the target, one a night. Out: both sums after every night and since when they grow. S = max(0, S + z − k); at S ≥ h
-//! it is an alarm. With k = ½ and h = 5 an undisturbed series of independent N(0, 1) runs about 930 nights to a false alarm in one direction.
+//! In: standardised deviations from the target, one per history entry. Out: both sums after every entry, and since when
+//! they grow. S = max(0, S + z − k), and S ≥ h is an alarm. With k = ½ and h = 5 an undisturbed series of independent
+//! N(0, 1) runs about 930 entries to a false alarm in one direction.
 
-/// k and h, in standard deviations of a night.
+/// k and h, in standard deviations of an entry.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cusum {
-    /// Half the shift that is to be found soonest.
+    /// Half the shift that is found soonest.
     pub allowance: f64,
     pub limit: f64,
 }
@@ -28,7 +29,8 @@ pub struct CusumStep {
 }
 
 impl Cusum {
-    /// One step a value. Sums go on growing after an alarm; who starts anew, starts a new series. What is not a number counts as no deviation.
+    /// One step a value. Sums go on growing after an alarm; to start anew, pass a new series. A NaN counts as no
+    /// deviation.
     pub fn run(&self, deviations: &[f64]) -> Vec<CusumStep> {
         let mut step = CusumStep::default();
         let steps = deviations.iter().enumerate().map(|(index, &z)| {
@@ -56,36 +58,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::noise::normal;
 
-    /// Marsaglia's polar method on a 64-bit linear congruential generator.
-    struct Normal(u64);
-
-    impl Normal {
-        fn uniform(&mut self) -> f64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 11) as f64 / (1u64 << 53) as f64
-        }
-
-        fn next(&mut self) -> f64 {
-            loop {
-                let (a, b) = (2.0 * self.uniform() - 1.0, 2.0 * self.uniform() - 1.0);
-                let square = a * a + b * b;
-                if square > 0.0 && square < 1.0 {
-                    return a * (-2.0 * square.ln() / square).sqrt();
-                }
-            }
-        }
-    }
-
-    /// Mean nights to an alarm, upwards and downwards, over `nights` nights whose mean is shifted that way. After an alarm it begins anew.
-    fn run_lengths(shift: f64, nights: usize) -> [f64; 2] {
+    /// Mean entries to an alarm, upwards and downwards, over `entries` entries whose mean is shifted that way. After an
+    /// alarm it begins anew.
+    fn run_lengths(shift: f64, entries: usize) -> [f64; 2] {
         let cusum = Cusum::default();
-        let mut normal = Normal(7);
-        let noise: Vec<f64> = (0..nights).map(|_| normal.next()).collect();
+        let noise = normal(7, entries);
         [1.0, -1.0].map(|sign| {
             let series: Vec<f64> = noise.iter().map(|z| z + sign * shift).collect();
             let (mut start, mut alarms, mut ahead) = (0, 0, 64);
-            while start + ahead <= nights {
+            while start + ahead <= entries {
                 let steps = cusum.run(&series[start..start + ahead]);
                 let sum = |step: &CusumStep| if sign > 0.0 { step.up } else { step.down };
                 match steps.iter().position(|step| cusum.is_alarm(sum(step))) {
@@ -104,17 +87,17 @@ mod tests {
         if delta == 0.0 { b * b } else { ((-2.0 * delta * b).exp() + 2.0 * delta * b - 1.0) / (2.0 * delta * delta) }
     }
 
-    /// Undisturbed 930.9 (Brook and Evans' Markov chain; twice the 465 of Montgomery's table for both directions together); with a shift the table of
-    /// Lucas and Crosier (1982) for k = ½, h = 5.
+    /// Undisturbed 930.9 (Brook and Evans' Markov chain; twice the 465 of Montgomery's table for both directions
+    /// together); with a shift the table of Lucas and Crosier (1982) for k = ½, h = 5.
     #[test]
     fn run_lengths_are_the_published_ones() {
-        for (shift, expected, nights, tolerance) in [
+        for (shift, expected, entries, tolerance) in [
             (0.0, 930.9, 300_000, 0.08),
             (0.5, 38.0, 40_000, 0.05),
             (1.0, 10.4, 20_000, 0.03),
             (2.0, 4.01, 10_000, 0.03),
         ] {
-            let [up, down] = run_lengths(shift, nights);
+            let [up, down] = run_lengths(shift, entries);
             let got: f64 = (up + down) / 2.0;
             assert!((got / expected - 1.0).abs() < tolerance, "shift {shift}: {up} and {down}, not {expected}");
             assert!((up / down - 1.0).abs() < 3.0 * tolerance, "shift {shift}: {up} and {down}");

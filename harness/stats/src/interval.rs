@@ -1,6 +1,6 @@
-//! Means with Student's t intervals. An interval needs two values: one value has no spread, and a spread of zero is not what one value shows.
+//! Means with Student's t intervals. An interval needs two values: the spread of a single value is unknown, not zero.
 
-use crate::{Unfit, check, logs, t_quantile};
+use crate::{Unfit, check, logs, student::t_quantile};
 
 /// An estimate with the limits that cover the true value in `confidence` of all repetitions. Same unit throughout.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,7 +61,7 @@ pub fn log_sd(values: &[f64]) -> Result<f64, Unfit> {
 }
 
 /// The two-sided critical value of Student's t: `student_t(0.95, 9)` is 2.262. Infinite with no degree of freedom.
-pub fn student_t(confidence: f64, freedom: usize) -> f64 {
+pub(crate) fn student_t(confidence: f64, freedom: usize) -> f64 {
     // From the lower tail: `1 - small` would lose its digits.
     -t_quantile((1.0 - confidence) / 2.0, freedom)
 }
@@ -89,7 +89,8 @@ mod tests {
         assert_eq!(student_t(0.95, 0), f64::INFINITY);
     }
 
-    /// Student's sleep data (1908), the differences of the two drugs; limits as R prints them for `t.test(…, paired = TRUE)`.
+    /// Student's sleep data (1908), the differences of the two drugs; limits as R prints them for `t.test(…, paired =
+    /// TRUE)`.
     #[test]
     fn students_own_example() {
         let differences = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4];

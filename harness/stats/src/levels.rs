@@ -1,5 +1,6 @@
-//! Where times vary, inside a process or between processes, and so what is worth repeating (Kalibera and Jones 2013, "Rigorous benchmarking in
-//! reasonable time"). Two levels: inferences in an invocation, invocations. Callers pass logarithms: then 0.01 is "one per cent" at both levels.
+//! Where times vary, within a process or between processes, and so what is worth repeating (Kalibera and Jones 2013,
+//! "Rigorous benchmarking in reasonable time"). Two levels: inferences in an invocation, and invocations. Callers pass
+//! logarithms: then 0.01 is one per cent at both levels.
 
 use crate::{Unfit, check, mean, sd};
 
@@ -8,12 +9,13 @@ use crate::{Unfit, check, mean, sd};
 pub struct Levels {
     /// T₁²: of one inference around its invocation's mean.
     pub within: f64,
-    /// T₂²: of an invocation's own mean around that of all. An estimate: below zero where invocations differ less than their inferences explain.
+    /// T₂²: of an invocation's own mean around that of all. An estimate: below zero where invocations differ less than
+    /// their inferences explain.
     pub between: f64,
 }
 
-/// T₁² = S₁², the variance within invocations; T₂² = S₂² − S₁²/r, with S₂² that of their means and r inferences in each. Where invocations have
-/// different lengths, S₁² weighs them by their degrees of freedom and 1/r is averaged.
+/// T₁² = S₁², the variance within invocations; T₂² = S₂² − S₁²/r, with S₂² that of their means and r inferences in
+/// each. Where invocations have different lengths, S₁² weighs them by their degrees of freedom and 1/r is averaged.
 ///
 /// # Errors
 /// Fewer than two invocations, one with fewer than two values, or a value that is not finite.
@@ -35,26 +37,21 @@ pub fn variance_levels<S: AsRef<[f64]>>(invocations: &[S]) -> Result<Levels, Unf
 }
 
 impl Levels {
-    /// Inferences in an invocation that give the smallest error of the whole for a given time: ⌈√(c₂/c₁ · T₁²/T₂²)⌉, with `inference_cost` c₁ that
-    /// of one more inference and `invocation_cost` c₂ that of one more invocation (start, load, warm-up), in the same unit. At least one. `None`
-    /// where invocations do not differ: then one of them, as long as there is time, is best.
+    /// Inferences in an invocation that give the smallest total error for a given time: ⌈√(c₂/c₁ · T₁²/T₂²)⌉, with
+    /// `inference_cost` c₁ for one more inference and `invocation_cost` c₂ for one more invocation (start, load,
+    /// warm-up), in the same unit. At least one. `None` where invocations do not differ: then a single long invocation
+    /// is best.
     pub fn best_iterations(self, inference_cost: f64, invocation_cost: f64) -> Option<u64> {
         let best = (invocation_cost / inference_cost * self.within / self.between).sqrt().ceil();
         (self.between > 0.0 && best.is_finite()).then(|| (best as u64).max(1))
     }
 
-    /// Inferences in an invocation beyond which more buy nothing: where the error of their median, 1.25 √(T₁² (1 + φ)/(1 − φ) / N), is a third of
-    /// the spread between invocations. `phi` is the lag-1 autocorrelation within an invocation. At least one. `None` where invocations do not differ,
-    /// or `phi` is not within (−1, 1).
+    /// Inferences in an invocation beyond which more gain nothing: where the error of their median, 1.25 √(T₁² (1 +
+    /// φ)/(1 − φ) / N), is a third of the spread between invocations. `phi` is the lag-1 autocorrelation within an
+    /// invocation. At least one. `None` where invocations do not differ, or `phi` is not within (−1, 1).
     pub fn enough_iterations(self, phi: f64) -> Option<u64> {
         let enough = (3.0f64 * 1.25).powi(2) * self.within * (1.0 + phi) / (1.0 - phi) / self.between;
         (self.between > 0.0 && phi.abs() < 1.0 && enough.is_finite()).then(|| (enough.ceil() as u64).max(1))
-    }
-
-    /// The standard error of the mean of everything: √(T₂²/n + T₁²/(n r)) with n `invocations` of r `iterations`.
-    pub fn standard_error(self, invocations: u64, iterations: u64) -> f64 {
-        let n = invocations as f64;
-        (self.between.max(0.0) / n + self.within / (n * iterations as f64)).sqrt()
     }
 }
 
@@ -65,7 +62,8 @@ mod tests {
     use super::*;
     use crate::noise::normal;
 
-    /// One-way analysis of variance by `scipy.stats.f_oneway`: F = 63.267…, and (F − 1) times the mean square within, over 4, is the share between.
+    /// One-way analysis of variance by `scipy.stats.f_oneway`: F = 63.267…, and (F − 1) times the mean square within,
+    /// over 4, is the share between.
     #[test]
     fn golden_values() {
         let invocations = [[10.1, 10.3, 9.8, 10.0], [11.2, 11.0, 11.4, 11.1], [9.5, 9.9, 9.7, 9.4]];
@@ -77,7 +75,8 @@ mod tests {
         assert_eq!(levels.enough_iterations(0.5), Some(3));
     }
 
-    /// 200 samples of 12 invocations with 10 to 20 inferences: the estimates' means are the variances that went in, within four standard errors.
+    /// 200 samples of 12 invocations with 10 to 20 inferences: the estimates' means are the variances that went in,
+    /// within four standard errors.
     #[test]
     fn estimates_are_unbiased() {
         for (within, between) in [(0.04, 0.01), (0.02, 0.03), (0.05, 0.0)] {
@@ -115,20 +114,20 @@ mod tests {
     }
 
     proptest! {
-        /// For the time that the best number takes, no other number of inferences has a smaller error (but for rounding up to a whole one).
+        /// For the time that the best number takes, no other number of inferences has a smaller error, apart from
+        /// rounding up to a whole one. The squared error of one invocation is T₂² + T₁²/r.
         #[test]
         fn the_best_is_the_best(within in 1e-4..1.0, between in 1e-4..1.0, cost in 1.0..1e3, other in 1u64..500) {
             let levels = Levels { within, between };
             let best = levels.best_iterations(1.0, cost).unwrap();
-            let variance = |iterations: u64| {
-                levels.standard_error(1, iterations).powi(2) * (cost + iterations as f64)
-            };
+            let variance = |iterations: u64| (between + within / iterations as f64) * (cost + iterations as f64);
             prop_assert!(variance(best).min(variance(best.saturating_sub(1).max(1))) <= variance(other) * (1.0 + 1e-9));
         }
 
         #[test]
         fn the_unit_does_not_matter(
-            invocations in proptest::collection::vec(proptest::collection::vec(1.0..1e3, 3..9), 2..6), factor in 1e-3f64..1e3,
+            invocations in proptest::collection::vec(proptest::collection::vec(1.0..1e3, 3..9), 2..6),
+            factor in 1e-3f64..1e3,
         ) {
             let scaled: Vec<Vec<f64>> =
                 invocations.iter().map(|values| values.iter().map(|value| value * factor).collect()).collect();

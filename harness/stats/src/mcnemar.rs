@@ -1,10 +1,10 @@
-//! McNemar's exact test: two sets of answers to the same questions. Only questions on which exactly one was right say anything, and if neither
-//! set is better, each of those is a fair coin.
+//! McNemar's exact test: two sets of answers to the same questions. Only questions that exactly one set answers right
+//! count, and if neither set is better, each of those is a fair coin.
 
 use statrs::distribution::{Binomial, DiscreteCDF};
 
-/// P(Bin(lost + won, ½) ≥ lost): how likely that many losses are if the new answers are as good as the old. `lost`: old right and new
-/// wrong; `won`: the reverse. 1 when nothing differs.
+/// P(Bin(lost + won, ½) ≥ lost): how likely that many losses are if the new answers are as good as the old. `lost`: old
+/// right and new wrong; `won`: the reverse. 1 when nothing differs.
 pub fn mcnemar_one_sided(lost: u64, won: u64) -> f64 {
     match (lost, Binomial::new(0.5, lost + won)) {
         (1.., Ok(coin)) => coin.sf(lost - 1),

@@ -1,4 +1,4 @@
-//! Made-up measurements for the tests: normal values that are the same every time and on every machine.
+//! Synthetic measurements for the tests: normal values that are the same every time and on every machine.
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
@@ -15,7 +15,7 @@ pub fn normal(seed: u64, n: usize) -> Vec<f64> {
     (0..n).map(|_| standard.inverse_cdf((next() + 0.5) / (1u64 << 53) as f64)).collect()
 }
 
-/// A chain in which each value keeps `phi` of the one before; its standard deviation is 1.
+/// An autoregressive series with coefficient `phi` and standard deviation 1.
 pub fn chain(seed: u64, n: usize, phi: f64) -> Vec<f64> {
     let fresh = (1.0 - phi * phi).sqrt();
     let mut last = None;

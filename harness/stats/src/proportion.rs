@@ -1,5 +1,5 @@
-//! A drop of accuracy, and how large it may be: two sets of answers to the same questions, of which only those count that exactly one set has right.
-//! Whether there is a drop at all is [`crate::mcnemar_one_sided`]'s question.
+//! A drop of accuracy and its upper limit: two sets of answers to the same questions, where only questions count that
+//! exactly one set answers right. Whether there is a drop at all is [`crate::mcnemar_one_sided`]'s test.
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
@@ -10,7 +10,8 @@ use crate::Unfit;
 pub struct PairedDrop {
     /// (lost − won) / total, as seen.
     pub observed: f64,
-    /// What the limits are around: `observed`, but with one more of each where few answers changed (see [`paired_drop`]).
+    /// What the limits are around: `observed`, but with one more of each where few answers changed (see
+    /// [`paired_drop`]).
     pub centre: f64,
     pub standard_error: f64,
 }
@@ -25,8 +26,9 @@ impl PairedDrop {
 /// Changed answers below which the normal approximation needs help.
 const FEW: u64 = 20;
 
-/// `lost`: old right and new wrong; `won`: the reverse. The standard error is √(b + c − (b − c)²/N) / N with b lost and c won. With fewer than 20
-/// changed answers one is added to each of both, and two to the total (Bonett and Price 2012): else no change at all would claim an error of zero.
+/// `lost`: old right and new wrong; `won`: the reverse. The standard error is √(b + c − (b − c)²/N) / N with b lost and
+/// c won. With fewer than 20 changed answers one is added to both, and two to the total (Bonett and Price 2012):
+/// without this no change at all would claim an error of zero.
 ///
 /// # Errors
 /// No answer, or fewer than changed.
@@ -70,7 +72,8 @@ mod tests {
         assert!(paired_drop(u64::MAX, u64::MAX, 4).is_err());
     }
 
-    /// The limit is above the true drop in at least 93 of 100 sets, summed exactly over all outcomes of 300 answers by shares of lost and won.
+    /// The limit is above the true drop in at least 93 of 100 sets, summed exactly over all outcomes of 300 answers by
+    /// shares of lost and won.
     #[test]
     fn coverage_is_about_what_it_says() {
         use statrs::distribution::{Binomial, Discrete};

@@ -1,11 +1,13 @@
-//! Quantiles of the type R-8 (Hyndman and Fan 1996, median-unbiased whatever the distribution; statrs uses the same) and their distribution-free
-//! intervals. [`quantile_interval`] takes the values for independent, which those of one process are not; [`clustered_quantile`] does not.
+//! Quantiles of the type R-8 (Hyndman and Fan 1996, median-unbiased whatever the distribution; statrs uses the same)
+//! and their distribution-free intervals. [`quantile_interval`] takes the values for independent, which those of one
+//! process are not; [`clustered_quantile`] does not.
 
 use statrs::distribution::{Binomial, DiscreteCDF};
 
-use crate::{Interval, Unfit, check, student_t};
+use crate::{Interval, Unfit, check, interval::student_t};
 
-/// The value below which a share `q` in [0, 1] of the values lies: linear between the order statistics at h = (n + 1/3) q + 1/3.
+/// The value below which a share `q` in [0, 1] of the values lies: linear between the order statistics at h = (n + 1/3)
+/// q + 1/3.
 ///
 /// # Errors
 /// No value, or one that is not finite.
@@ -19,8 +21,8 @@ pub fn median(values: &[f64]) -> Result<f64, Unfit> {
     quantile_r8(values, 0.5)
 }
 
-/// The quantile with limits at the order statistics l = inv(α/2) and u = inv(1 − α/2) + 1 of Bin(n, q), for independent values. `None`
-/// where a limit lies beyond the values: an upper one for q = 0.99 needs 368 of them at 95 %.
+/// The quantile with limits at the order statistics l = inv(α/2) and u = inv(1 − α/2) + 1 of Bin(n, q), for independent
+/// values. `None` where a limit lies beyond the values: an upper one for q = 0.99 needs 368 of them at 95 %.
 ///
 /// # Errors
 /// No value, or one that is not finite.
@@ -39,10 +41,11 @@ pub fn quantile_interval(values: &[f64], q: f64, confidence: f64) -> Result<Opti
     Ok(Some(Interval { estimate, low: values[low - 1], high: values[high - 1], confidence }))
 }
 
-/// The quantile of all values together, each stream being one invocation, with limits that allow for streams that differ (Woodruff 1952): the
-/// standard error of the share below the estimate comes from its spread between streams, but is no smaller than that of independent values;
-/// Student's t with one degree of freedom less than there are streams turns it into shares, and these into order statistics.
-/// The interval is `None` with fewer than two streams or where a limit lies beyond the values.
+/// The quantile of all values together, each stream being one invocation, with limits that allow for streams that
+/// differ (Woodruff 1952): the standard error of the share below the estimate comes from its spread between streams,
+/// but is no smaller than that of independent values; Student's t with one degree of freedom less than there are
+/// streams turns it into shares, and these into order statistics. The interval is `None` with fewer than two streams or
+/// where a limit lies beyond the values.
 ///
 /// # Errors
 /// No value, or one that is not finite.
@@ -94,7 +97,7 @@ fn smallest(n: usize, holds: impl Fn(usize) -> bool) -> usize {
     low
 }
 
-/// Ascending, for several questions to the same values.
+/// The values in ascending order, to take several quantiles of them.
 ///
 /// # Errors
 /// No value, or one that is not finite.

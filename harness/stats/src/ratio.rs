@@ -1,8 +1,8 @@
-//! Ratios of times, on logarithms: then exchanging the arms gives exactly the reciprocal, and no unit matters.
+//! Ratios of times, on logarithms: exchanging the arms gives exactly the reciprocal, and units cancel.
 
 use crate::{Interval, Unfit, logs, mean, t_interval};
 
-/// exp(mean of logs): the middle of values that differ by factors.
+/// exp(mean of logs): the centre of values that differ by factors.
 ///
 /// # Errors
 /// No value, or one that is not finite and above zero.
@@ -18,8 +18,9 @@ pub fn geometric_mean_interval(values: &[f64], confidence: f64) -> Result<Interv
     Ok(t_interval(&logs(values)?, confidence)?.map(f64::exp))
 }
 
-/// `base` over `other`, exp(mean(ln base − ln other)), with Student's t interval over the pairs. Values at the same index were measured
-/// next to each other, so what both share (heat, load) cancels. With times, above 1 says that `other` is faster.
+/// `base` over `other`, exp(mean(ln base − ln other)), with Student's t interval over the pairs. Values at the same
+/// index were measured next to each other, so what both share (heat, load) cancels. With times, above 1 means that
+/// `other` is faster.
 ///
 /// # Errors
 /// Different lengths, fewer than two pairs, or a value that is not finite and above zero.

@@ -1,7 +1,8 @@
-//! Two handfuls of values that hardly vary (peaks of memory): do they overlap at all? No model of their spread: what counts is the order alone, and a
-//! tolerance below which a difference is no news.
+//! Two small samples of values that hardly vary (peaks of memory): do they overlap at all? There is no model of their
+//! spread: only their order counts, and a tolerance below which a difference does not matter.
 
-/// How the second handful lies to the first. `Higher` and `Lower` are complete: no two values of different handfuls are in the other order.
+/// How the second sample compares with the first. `Higher` and `Lower` are complete: no two values of different samples
+/// are in the other order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Separation {
     /// All above, and the median by more than the tolerance.
@@ -19,24 +20,14 @@ pub enum Separation {
 }
 
 impl Separation {
-    /// As it looks from the other handful.
-    pub fn reversed(self) -> Separation {
-        match self {
-            Separation::Higher => Separation::Lower,
-            Separation::AtLeast => Separation::AtMost,
-            Separation::AtMost => Separation::AtLeast,
-            Separation::Lower => Separation::Higher,
-            Separation::Alike | Separation::Overlapping => self,
-        }
-    }
-
-    /// Whether nothing in the second handful is above the first by more than the tolerance.
+    /// Whether nothing in the second sample is above the first by more than the tolerance.
     pub fn is_not_higher(self) -> bool {
         matches!(self, Separation::Alike | Separation::AtMost | Separation::Lower)
     }
 }
 
-/// What two values may differ by: the larger of a share of the smaller value and an absolute number in the unit of the values. Not below zero.
+/// What two values may differ by: the larger of a share of the smaller value and an absolute number in the unit of the
+/// values. Not below zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tolerance {
     pub relative: f64,
@@ -45,7 +36,7 @@ pub struct Tolerance {
 
 impl Tolerance {
     /// Whether `other` is above `value` by more than this.
-    pub fn exceeded(self, value: f64, other: f64) -> bool {
+    fn exceeded(self, value: f64, other: f64) -> bool {
         other - value > (self.relative * value).max(self.absolute)
     }
 }
@@ -94,6 +85,17 @@ mod tests {
 
     use super::*;
 
+    /// As it looks from the other sample.
+    fn reversed(separation: Separation) -> Separation {
+        match separation {
+            Separation::Higher => Separation::Lower,
+            Separation::AtLeast => Separation::AtMost,
+            Separation::AtMost => Separation::AtLeast,
+            Separation::Lower => Separation::Higher,
+            Separation::Alike | Separation::Overlapping => separation,
+        }
+    }
+
     const ONE: Tolerance = Tolerance { relative: 0.01, absolute: 1.0 };
 
     #[test]
@@ -131,14 +133,14 @@ mod tests {
     proptest! {
         #[test]
         fn exchanging_reverses(
-            base in proptest::collection::vec(900u32..1100, 1..9), other in proptest::collection::vec(900u32..1100, 1..9),
+            base in proptest::collection::vec(900u32..1100, 1..9),
+            other in proptest::collection::vec(900u32..1100, 1..9),
             shift in 0u32..200,
         ) {
             let base: Vec<f64> = base.into_iter().map(f64::from).collect();
             let other: Vec<f64> = other.into_iter().map(|value| f64::from(value + shift)).collect();
             let there = separation(&base, &other, ONE).unwrap();
-            prop_assert_eq!(separation(&other, &base, ONE).unwrap(), there.reversed());
-            prop_assert_eq!(there.reversed().reversed(), there);
+            prop_assert_eq!(separation(&other, &base, ONE).unwrap(), reversed(there));
             prop_assert!(!(there == Separation::Higher && there.is_not_higher()));
         }
     }

@@ -1,11 +1,12 @@
-//! Two one-sided group-sequential t tests on pairs: is the candidate proved worse than the lower margin, proved not worse than the upper one, or must
-//! more be measured?
+//! Two one-sided group-sequential t tests on pairs: is the candidate proved worse than the lower margin, proved not
+//! worse than the upper one, or must more be measured?
 //!
-//! In: differences of logarithms, ln B − ln A, one a pair. Out: the mean, its limits and one of three outcomes. Each error is spent over the looks by
-//! [`nominal_levels`], so looking early costs nothing in validity; noise only moves outcomes to "undecided". Between two margins that are both
-//! proved, the lower one counts: a proved regression is not excused by being small.
+//! In: differences of logarithms, ln B − ln A, one a pair. Out: the mean, its limits and one of three outcomes. Each
+//! error is spent over the looks by [`nominal_levels`], so looking early costs nothing in validity; noise only moves
+//! outcomes to "undecided". Where both margins are proved the lower one counts: a proved regression is not excused by
+//! being small.
 
-use crate::{Unfit, check, nominal_levels, t_quantile};
+use crate::{Unfit, check, spending::nominal_levels, student::t_quantile};
 
 /// Both margins as logarithms of ratios, ln(1 + th).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,7 +17,7 @@ pub struct Margins {
     pub pass: f64,
 }
 
-/// What a look says.
+/// What a look decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Worse,
@@ -48,7 +49,8 @@ pub struct Design {
     plan: Vec<Planned>,
 }
 
-/// One-sided nominal levels of a look, and the critical values they have there if the number of pairs is the planned one.
+/// One-sided nominal levels of a look, and the critical values they have there if the number of pairs is the planned
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Planned {
     alpha: f64,
@@ -63,8 +65,8 @@ const FEWEST: usize = 4;
 const POWER: f64 = 0.95;
 
 impl Design {
-    /// `looks`: pairs at each look, ascending. `alpha`: P(worse) for an effect at the lower margin; `beta`: P(not worse) for one at the upper margin;
-    /// both over all looks.
+    /// `looks`: pairs at each look, ascending. `alpha`: P(worse) for an effect at the lower margin; `beta`: P(not
+    /// worse) for an effect at the upper margin; both over all looks.
     ///
     /// # Panics
     /// If there is no look, they do not rise from above zero, or an error is not in (0, 1).
@@ -90,9 +92,10 @@ impl Design {
         self.plan.iter().map(|planned| (planned.alpha, planned.beta))
     }
 
-    /// Judges look `k` (from 0) on all differences of logarithms so far, ln B − ln A each. Their number sets the degrees of freedom and may differ from
-    /// the plan, e.g. where whole blocks are the units because pairs are not independent; the level stays that of the look. `floor`: smallest
-    /// believable standard error of the mean, in ln units (a coarse clock shows equal times); 0 for none.
+    /// Judges look `k` (from 0) on all differences of logarithms so far, ln B − ln A each. Their number sets the
+    /// degrees of freedom and may differ from the plan, e.g. where whole blocks are the units because pairs are not
+    /// independent; the level stays that of the look. `floor`: smallest believable standard error of the mean, in ln
+    /// units (a coarse clock shows equal times); 0 for none.
     ///
     /// # Errors
     /// Fewer than four differences, which never decide, or a value that is not finite.
@@ -123,8 +126,9 @@ impl Design {
         Ok(Look { mean, sd, se, pairs, low, high, outcome })
     }
 
-    /// The smallest slow-down, as a fraction, that fails in 95 of 100 sessions of `pairs` pairs whose differences of logarithms have the standard
-    /// deviation `sd`: exp(ln(1 + th0) + (t_{1−a} + t_0.95) · sd / √n) − 1 with the level a of the last look. Infinite with fewer than two pairs.
+    /// The smallest slow-down, as a fraction, that fails in 95 of 100 sessions of `pairs` pairs whose differences of
+    /// logarithms have the standard deviation `sd`: exp(ln(1 + th0) + (t_{1−a} + t_0.95) · sd / √n) − 1 with the level
+    /// a of the last look. Infinite with fewer than two pairs.
     pub fn minimum_detectable_effect(&self, sd: f64, pairs: usize) -> f64 {
         if pairs < 2 {
             return f64::INFINITY;
@@ -147,36 +151,7 @@ impl Planned {
     }
 }
 
-/// What looking several times costs in pairs, against one test at the end: the factor in the planning table of the gate's design. With normal values of
-/// known variance five looks cost up to 1.10, if the power is to be reached at the last of them.
-const PRICE_OF_LOOKS: f64 = 1.06;
-
-/// Pairs to measure for a slow-down of `effect` to fail with probability `power` at the error `alpha`: the smallest n ≥ 4 with
-/// (t_{1−alpha} + t_power) · sd · √(1.06 / n) ≤ ln(1 + effect) − ln(1 + th0). `sd`: of one difference of logarithms; `effect` and the margin `th0` as
-/// fractions. `usize::MAX` where no number is enough: an effect within the margin, or an `sd` that is no number.
-pub fn pairs_needed(sd: f64, effect: f64, alpha: f64, power: f64, th0: f64) -> usize {
-    let distance = effect.ln_1p() - th0.ln_1p();
-    let enough = |n: usize| {
-        let reach = -t_quantile(alpha, n - 1) - t_quantile(1.0 - power, n - 1);
-        reach * sd * (PRICE_OF_LOOKS / n as f64).sqrt() <= distance
-    };
-    // Without end where the distance is nothing: a million million pairs are none.
-    let mut high = FEWEST;
-    while !enough(high) {
-        high *= 2;
-        if high > 1 << 40 {
-            return usize::MAX;
-        }
-    }
-    let mut low = high / 2;
-    while high - low > 1 && high > FEWEST {
-        let middle = low + (high - low) / 2;
-        if enough(middle) { high = middle } else { low = middle }
-    }
-    high
-}
-
-/// With Neumaier's compensation: the same to the last digits in any order, and exactly the opposite for opposite values.
+/// With Neumaier's compensation: the same to the last digits in any order, and exactly negated for negated values.
 fn sum(values: impl Iterator<Item = f64>) -> f64 {
     let (mut sum, mut lost) = (0.0, 0.0);
     for value in values {
@@ -194,7 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spending::tests::Random;
+    use crate::noise::normal;
 
     /// The nightly profile: pairs are twice the blocks.
     const NIGHTLY: [usize; 5] = [16, 24, 32, 48, 64];
@@ -279,45 +254,22 @@ mod tests {
         assert!(nightly().minimum_detectable_effect(0.02, 16) > 1.9 * expected);
     }
 
-    /// The planning table of the gate's design.
-    #[test]
-    fn pairs_needed_are_those_of_the_table() {
-        let table = [
-            (0.005, [7, 5, 4, 4]),
-            (0.01, [15, 8, 5, 4]),
-            (0.02, [48, 20, 9, 5]),
-            (0.03, [102, 40, 16, 7]),
-            (0.045, [224, 84, 30, 10]),
-            (0.07, [535, 197, 65, 19]),
-            (0.1, [1087, 398, 128, 34]),
-        ];
-        for (sd, row) in table {
-            for (effect, expected) in [0.02, 0.03, 0.05, 0.1].into_iter().zip(row) {
-                let got = pairs_needed(sd, effect, 0.001, 0.95, 0.005);
-                assert!(got.abs_diff(expected) <= 1, "{got} pairs of sd {sd} for {effect}, not {expected}");
-            }
-        }
-        assert_eq!(pairs_needed(0.02, 0.005, 0.001, 0.95, 0.005), usize::MAX);
-        assert_eq!(pairs_needed(0.02, 0.001, 0.001, 0.95, 0.005), usize::MAX);
-        assert_eq!(pairs_needed(f64::NAN, 0.05, 0.001, 0.95, 0.005), usize::MAX);
-        assert_eq!(pairs_needed(0.0, 0.05, 0.001, 0.95, 0.005), 4);
-    }
-
-    /// Simulated sessions with an effect at a margin, the other margin out of reach: the errors are those promised, not more and not less.
+    /// Simulated sessions with an effect at a margin, the other margin out of reach: the errors are those promised, not
+    /// more and not less.
     #[test]
     fn errors_are_the_promised_ones() {
-        const SESSIONS: usize = 2000;
-        let mut random = Random(11);
-        let mut share = |margins: Margins, effect: f64| {
+        const SESSIONS: u64 = 2000;
+        let share = |margins: Margins, effect: f64| {
             let design = Design::new(&NIGHTLY, margins, 0.1, 0.1);
-            let decided = |random: &mut Random| {
-                let differences: Vec<f64> = (0..64).map(|_| effect + 0.04 * random.normal()).collect();
+            let decided = |session: &u64| {
+                let differences: Vec<f64> =
+                    normal(*session, 64).into_iter().map(|noise| effect + 0.04 * noise).collect();
                 NIGHTLY
                     .iter()
                     .enumerate()
                     .any(|(k, n)| design.look(k, &differences[..*n], 0.0).unwrap().outcome != Outcome::Undecided)
             };
-            (0..SESSIONS).filter(|_| decided(&mut random)).count() as f64 / SESSIONS as f64
+            (0..SESSIONS).filter(decided).count() as f64 / SESSIONS as f64
         };
         let false_fail = share(Margins { fail: 0.005, pass: -9.0 }, 0.005);
         let false_pass = share(Margins { fail: 9.0, pass: 0.03 }, 0.03);
@@ -328,9 +280,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn exchanging_the_arms_flips_the_sign_exactly(differences in proptest::collection::vec(-1.0..1.0f64, 4..140), k in 0..5usize) {
+        fn exchanging_the_arms_flips_the_sign_exactly(
+            differences in proptest::collection::vec(-1.0..1.0f64, 4..140), k in 0..5usize,
+        ) {
             let opposite: Vec<f64> = differences.iter().map(|value| -value).collect();
-            let (there, back) = (nightly().look(k, &differences, 0.0).unwrap(), nightly().look(k, &opposite, 0.0).unwrap());
+            let there = nightly().look(k, &differences, 0.0).unwrap();
+            let back = nightly().look(k, &opposite, 0.0).unwrap();
             prop_assert_eq!(there.mean, -back.mean);
             prop_assert_eq!((there.sd, there.se), (back.sd, back.se));
         }
@@ -340,17 +295,21 @@ mod tests {
             differences in proptest::collection::vec(-0.5..0.5f64, 4..140), factor in 1e-3..1e3f64,
         ) {
             let shifted: Vec<f64> = differences.iter().map(|value| value + factor.ln()).collect();
-            let (plain, shifted) = (nightly().look(4, &differences, 0.0).unwrap(), nightly().look(4, &shifted, 0.0).unwrap());
+            let plain = nightly().look(4, &differences, 0.0).unwrap();
+            let shifted = nightly().look(4, &shifted, 0.0).unwrap();
             prop_assert!((shifted.mean - plain.mean - factor.ln()).abs() < 1e-12);
             prop_assert!((shifted.sd - plain.sd).abs() < 1e-12);
         }
 
         #[test]
-        fn the_order_does_not_matter(differences in proptest::collection::vec(-5.0..5.0f64, 4..140), seed in any::<usize>()) {
+        fn the_order_does_not_matter(
+            differences in proptest::collection::vec(-5.0..5.0f64, 4..140), seed in any::<usize>(),
+        ) {
             let mut moved = differences.clone();
             moved.rotate_left(seed % differences.len());
             moved.reverse();
-            let (first, second) = (nightly().look(4, &differences, 0.0).unwrap(), nightly().look(4, &moved, 0.0).unwrap());
+            let first = nightly().look(4, &differences, 0.0).unwrap();
+            let second = nightly().look(4, &moved, 0.0).unwrap();
             prop_assert!((first.mean - second.mean).abs() <= 1e-15 && (first.low - second.low).abs() < 1e-12);
         }
 

@@ -1,12 +1,15 @@
-//! Hodges and Lehmann's estimate with exact signed-rank limits: the second opinion beside the mean, which one wild pair cannot move.
+//! Hodges and Lehmann's estimate with exact signed-rank limits: the second opinion beside the mean, robust to an
+//! outlier.
 //!
-//! In: differences. Out: the median of all their pairwise means (Walsh averages) and two of those means as limits. It asks only that differences are
-//! symmetric about their centre. It does not gate: with few pairs it cannot reach the levels a gate needs (eight pairs: 1 in 256 at best).
+//! In: differences. Out: the median of all their pairwise means (Walsh averages) and two of those means as limits. The
+//! one assumption is that differences are symmetric about their centre. It decides no gate: with few pairs it cannot
+//! reach the levels a gate needs (eight pairs: 1 in 256 at best).
 
 use crate::{Interval, Unfit, check};
 
-/// The estimate of the centre with limits that cover it with at least `confidence` (Hollander & Wolfe, Nonparametric Statistical Methods, 3.2-3.3). Takes
-/// memory for n² / 2 means and time for n³ / 4 sums: some hundred differences, not some thousand.
+/// The estimate of the centre with limits that cover it with at least `confidence` (Hollander & Wolfe, Nonparametric
+/// Statistical Methods, 3.2-3.3). Takes memory for n² / 2 means and time for n³ / 4 sums: fine for hundreds of
+/// differences, not for thousands.
 ///
 /// # Errors
 /// A value that is not finite, or too few for any limit of that confidence: 0.95 takes six, 0.99 eight.
@@ -24,8 +27,9 @@ pub fn hodges_lehmann(differences: &[f64], confidence: f64) -> Result<Interval, 
     Ok(Interval { estimate, low: means[outside], high: means[last - outside], confidence })
 }
 
-/// How many Walsh averages of `n` differences lie below the lower limit, and as many above the upper: the largest w with P(W ≤ w) ≤ `tail` for
-/// Wilcoxon's signed-rank sum W, whose distribution is built by adding one rank after another.
+/// How many Walsh averages of `n` differences lie below the lower limit, and as many above the upper: the largest w
+/// with P(W ≤ w) ≤ `tail` for Wilcoxon's signed-rank sum W, whose distribution is built by adding one rank after
+/// another.
 fn outside(n: usize, tail: f64) -> usize {
     // The sum is symmetric, and a tail below one half ends in its lower half.
     let half = n * (n + 1) / 4;
@@ -61,8 +65,8 @@ mod tests {
         }
     }
 
-    /// Hollander & Wolfe's example 3.1 (Hamilton depression scale, nine patients), limits -0.786 and -0.010 in print; the others by trying all 2⁹
-    /// signs in numpy.
+    /// Hollander & Wolfe's example 3.1 (Hamilton depression scale, nine patients), limits -0.786 and -0.010 in print;
+    /// the others by trying all 2⁹ signs in numpy.
     #[test]
     #[expect(clippy::approx_constant, reason = "3.14 is a patient's score")]
     fn depression_scale() {
@@ -74,8 +78,8 @@ mod tests {
         check(&differences, 0.98, [-0.821, -0.46, 0.0685]);
     }
 
-    /// Student's sleep data, with ties and a zero; and fourteen differences whose limits are where `scipy.stats.wilcoxon(d - shift, method="exact")`
-    /// passes 0.01.
+    /// Student's sleep data, with ties and a zero; and fourteen differences whose limits are where
+    /// `scipy.stats.wilcoxon(d - shift, method="exact")` passes 0.01.
     #[test]
     fn golden_values() {
         check(&[1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4], 0.95, [0.9, 1.3, 2.7]);
@@ -107,14 +111,17 @@ mod tests {
         #[test]
         fn exchanging_the_arms_exchanges_the_limits(differences in proptest::collection::vec(-1.0..1.0f64, 8..40)) {
             let opposite: Vec<f64> = differences.iter().map(|value| -value).collect();
-            let (there, back) = (hodges_lehmann(&differences, 0.99).unwrap(), hodges_lehmann(&opposite, 0.99).unwrap());
+            let there = hodges_lehmann(&differences, 0.99).unwrap();
+            let back = hodges_lehmann(&opposite, 0.99).unwrap();
             prop_assert_eq!((there.estimate, there.low, there.high), (-back.estimate, -back.high, -back.low));
             prop_assert!(there.contains(there.estimate));
         }
 
         #[test]
-        fn one_wild_value_moves_little(mut differences in proptest::collection::vec(-1.0..1.0f64, 20..40), wild in -1e9..1e9f64) {
-            differences[0] = wild;
+        fn an_outlier_moves_little(
+            mut differences in proptest::collection::vec(-1.0..1.0f64, 20..40), outlier in -1e9..1e9f64,
+        ) {
+            differences[0] = outlier;
             let interval = hodges_lehmann(&differences, 0.95).unwrap();
             prop_assert!(interval.low >= -1.0 && interval.high <= 1.0, "{interval:?}");
         }

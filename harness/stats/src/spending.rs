@@ -1,21 +1,24 @@
-//! How a gate that looks several times shares its error over the looks: Lan and DeMets' alpha spending, as one-sided nominal levels.
+//! How a gate that looks several times splits its error over the looks: Lan and DeMets' alpha spending, as one-sided
+//! nominal levels.
 //!
-//! In: the error and how much of the information each look has. Out: the level at which each look may reject. The spending function is the power
-//! family with exponent 1 (Kim & DeMets 1987), alpha(t) = alpha · t: early looks get their share, for a regression is usually found early and every
-//! block costs a minute of a board. Levels come from the recursion of Armitage, McPherson & Rowe (1969), which credits what the earlier looks have
-//! already ruled out; without it (Bonferroni over the increments) the test is valid too, only blunter.
+//! In: the error and the share of the information each look has. Out: the level at which each look may reject. The
+//! spending function is the power family with exponent 1 (Kim & DeMets 1987), alpha(t) = alpha · t: early looks get
+//! their share, because a regression is usually found early and every block costs a minute of a board. Levels come from
+//! the recursion of Armitage, McPherson & Rowe (1969), which credits what the earlier looks have already ruled out.
+//! Without it (Bonferroni over the increments) the test is valid too, but less powerful.
 
 use std::f64::consts::TAU;
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-/// The one-sided level of each look, so that a process without drift has crossed by look k with probability alpha · t_k (Lan & DeMets, Biometrika 70,
-/// 1983, 659-663). `information`: the share t_k each look has of the whole, ascending and above zero, the last usually 1. Exact to about ten digits
-/// for normal values of known variance; for Student's t the levels are used as they are, which is the custom.
+/// The one-sided level of each look, so that a process without drift has crossed by look k with probability alpha · t_k
+/// (Lan & DeMets, Biometrika 70, 1983, 659-663). `information`: the share t_k each look has of the whole, ascending and
+/// above zero, the last usually 1. Exact to about ten digits for normal values of known variance; for Student's t the
+/// levels are used as they are, as is customary.
 ///
 /// # Panics
 /// If `alpha` is not in (0, 1) or `information` does not rise from above zero.
-pub fn nominal_levels(alpha: f64, information: &[f64]) -> Vec<f64> {
+pub(crate) fn nominal_levels(alpha: f64, information: &[f64]) -> Vec<f64> {
     assert!(alpha > 0.0 && alpha < 1.0, "an error of {alpha} cannot be spent: it must lie between 0 and 1");
     let steps = steps(information);
     let normal = Normal::standard();
@@ -24,7 +27,7 @@ pub fn nominal_levels(alpha: f64, information: &[f64]) -> Vec<f64> {
     let mut paths = Paths { at: vec![0.0], mass: vec![1.0] };
     for (k, (&t, &step)) in information.iter().zip(&steps).enumerate() {
         let spent = alpha * step;
-        // From the boundary that Bonferroni would use, which is never below the one sought.
+        // Starts from Bonferroni's boundary, which is never below the solution.
         let mut boundary = -t.sqrt() * normal.inverse_cdf(spent);
         if k > 0 {
             boundary = paths.boundary(spent, step.sqrt(), boundary);
@@ -50,7 +53,8 @@ fn steps(information: &[f64]) -> Vec<f64> {
 
 /// Standard deviations below zero that are followed; what lies lower comes back with probability 1e-15.
 const REACH: f64 = 8.0;
-/// Width of a panel in standard deviations of the increments. With ten nodes in it the quadrature is good to twelve digits.
+/// Width of a panel in standard deviations of the increments. With ten nodes in it the quadrature is good to twelve
+/// digits.
 const PANEL: f64 = 3.0;
 /// Gauss and Legendre's ten nodes on (-1, 1), the positive half, with their weights (Abramowitz & Stegun table 25.4).
 const NODES: [(f64, f64); 5] = [
@@ -68,8 +72,8 @@ struct Paths {
 }
 
 impl Paths {
-    /// The value the next increment, of standard deviation `sd`, exceeds with probability `spent`. By Newton on the logarithm, which is concave, so
-    /// that from `start`, at or above the solution, it comes down to it and never passes it.
+    /// The value the next increment, of standard deviation `sd`, exceeds with probability `spent`. By Newton's method
+    /// on the logarithm, which is concave: from `start`, at or above the solution, it comes down and never passes it.
     fn boundary(&self, spent: f64, sd: f64, start: f64) -> f64 {
         let normal = Normal::standard();
         let mut boundary = start;
@@ -89,7 +93,8 @@ impl Paths {
         boundary
     }
 
-    /// One increment of standard deviation `sd` later, between `low` and `high`; `scale` is the finest detail that matters there.
+    /// The paths one increment of standard deviation `sd` later, between `low` and `high`; `scale` is the finest detail
+    /// that matters there.
     fn moved(&self, sd: f64, low: f64, high: f64, scale: f64) -> Paths {
         let panels = ((high - low) / (PANEL * scale)).ceil().max(1.0);
         let half = (high - low) / panels / 2.0;
@@ -113,11 +118,11 @@ fn density(z: f64) -> f64 {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::t_quantile;
+    use crate::{noise::normal, student::t_quantile};
 
     const NIGHTLY: [f64; 5] = [8.0, 12.0, 16.0, 24.0, 32.0];
     const RELEASE: [f64; 5] = [8.0, 16.0, 32.0, 48.0, 64.0];
@@ -143,10 +148,10 @@ pub(crate) mod tests {
         }
     }
 
-    /// The table of the gate's design, whose levels are up to 6 % below the exact ones: it was computed by convolution on a grid of 0.004 in S(t), each
-    /// boundary rounded outwards to a grid point (the same convolution in numpy gives all 25 values to their last digit, and with a grid eight times
-    /// finer levels within 1 % of ours). Its first levels show it without any recursion: they are alpha · t₁ by definition, 1.25e-4 where the table
-    /// has 1.18e-4.
+    /// The table of the gate's design, whose levels are up to 6 % below the exact ones: it was computed by convolution
+    /// on a grid of 0.004 in S(t), each boundary rounded outwards to a grid point (the same convolution in numpy gives
+    /// all 25 values to their last digit, and with a grid eight times finer levels within 1 % of ours). Its first
+    /// levels show it without any recursion: they are alpha · t₁ by definition, 1.25e-4 where the table has 1.18e-4.
     #[test]
     fn lies_at_or_just_above_the_table_of_the_design() {
         let by_grid: [(f64, [f64; 5], [f64; 5]); 5] = [
@@ -165,23 +170,6 @@ pub(crate) mod tests {
         }
     }
 
-    /// Reproducible normal values for tests: Steele's SplitMix64 and the transform of Box and Muller.
-    pub(crate) struct Random(pub u64);
-
-    impl Random {
-        fn uniform(&mut self) -> f64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut bits = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-        }
-
-        pub(crate) fn normal(&mut self) -> f64 {
-            let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
-            radius * (TAU * self.uniform()).cos()
-        }
-    }
-
     #[test]
     fn one_look_has_everything() {
         assert_eq!(nominal_levels(0.001, &[1.0]), [0.001]);
@@ -193,12 +181,12 @@ pub(crate) mod tests {
         const WALKS: usize = 20_000;
         let levels = levels(0.2, &NIGHTLY);
         let boundaries: Vec<f64> = levels.iter().map(|level| -Normal::standard().inverse_cdf(*level)).collect();
-        let mut random = Random(5);
+        let noise = normal(5, 5 * WALKS);
         let mut crossed = [0; 5];
-        for _ in 0..WALKS {
+        for noise in noise.chunks(5) {
             let (mut walk, mut before) = (0.0, 0.0);
             for (k, look) in NIGHTLY.iter().enumerate() {
-                walk += random.normal() * (look - before).sqrt();
+                walk += noise[k] * (look - before).sqrt();
                 before = *look;
                 if walk / look.sqrt() > boundaries[k] {
                     crossed[k..].iter_mut().for_each(|count| *count += 1);
@@ -212,7 +200,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// P(Z₁ > a, Z₂ > b) of the bivariate normal by Plackett's identity: an integral over the correlation, not over the process.
+    /// P(Z₁ > a, Z₂ > b) of the bivariate normal by Plackett's identity: an integral over the correlation, not over the
+    /// process.
     fn both_above(a: f64, b: f64, correlation: f64) -> f64 {
         let density = |r: f64| {
             let rest = 1.0 - r * r;
@@ -239,12 +228,18 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn no_look_is_blunter_than_bonferroni(alpha in 1e-6..0.3f64, looks in proptest::collection::vec(0.02..1.0f64, 1..7)) {
-            let whole: f64 = looks.iter().sum();
-            let information: Vec<f64> = looks.iter().scan(0.0, |so_far, look| { *so_far += look / whole; Some(*so_far) }).collect();
+        fn no_look_is_below_bonferroni(alpha in 1e-6..0.3f64, looks in proptest::collection::vec(0.02..1.0f64, 1..7)) {
+            let total: f64 = looks.iter().sum();
+            let mut so_far = 0.0;
+            let mut add = |look: &f64| {
+                so_far += look / total;
+                so_far
+            };
+            let information: Vec<f64> = looks.iter().map(&mut add).collect();
             let mut before = 0.0;
             for (level, t) in nominal_levels(alpha, &information).into_iter().zip(information) {
-                prop_assert!(level >= alpha * (t - before) * (1.0 - 1e-9) && level <= alpha, "{level} at {t} after {before}");
+                let bonferroni = alpha * (t - before);
+                prop_assert!(level >= bonferroni * (1.0 - 1e-9) && level <= alpha, "{level} at {t} after {before}");
                 before = t;
             }
         }

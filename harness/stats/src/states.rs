@@ -1,7 +1,8 @@
-//! Does a board run at two speeds? Logarithms of times that fall into two groups: frequency states, memory layouts, a cache that fits or not.
+//! Does a board run at two speeds? Its times then fall into two groups on the logarithm: two frequencies, two memory
+//! layouts, a cache that fits or does not.
 //!
-//! Any values can be split in two, and the halves of one normal cloud lie 2.65 of their own standard deviations apart. So the split is believed only
-//! where the gap is several times the spread within the groups, more the fewer values there are.
+//! Any values can be split in two, and the halves of one normal cloud lie 2.65 of their own standard deviations apart.
+//! So a split counts only where the gap is several times the spread within the groups, more so with few values.
 
 use statrs::distribution::{Discrete, Hypergeometric};
 
@@ -19,14 +20,16 @@ pub struct States {
 }
 
 /// Fewer values than this show no groups.
-pub const FEWEST: usize = 8;
+const FEWEST: usize = 8;
 
-/// The split that leaves the least spread within (2-means; in one dimension the best split is among the n − 1 of the sorted values, so all are
-/// tried). `None` for one cloud, for fewer than [`FEWEST`] values and for values that are not finite.
+/// The split with the least spread within its groups (2-means; in one dimension the best split is one of the n − 1
+/// splits of the sorted values, so all are tried). `None` for one cloud, for fewer than 8 values, and for
+/// values that are not finite.
 ///
-/// One cloud is whatever has a gap of at most (4 + 25 / n) pooled standard deviations within the groups. Of 4000 simulated samples of normal values
-/// at most 1.5 % were above with n = 8 to 10 and 0.5 % from n = 12 on; of evenly spread values, which a steady drift gives, at most 3.5 % and 2.5 %.
-/// Speeds nearer than that overlap too much to say which invocation ran at which.
+/// A gap of at most (4 + 25 / n) pooled standard deviations within the groups is one cloud. Of 4000 simulated samples
+/// of normal values at most 1.5 % were above it with n = 8 to 10, and 0.5 % from n = 12 on; of evenly spread values,
+/// which a steady drift gives, at most 3.5 % and 2.5 %. Closer speeds overlap too much to tell which invocation ran at
+/// which.
 pub fn two_states(values: &[f64]) -> Option<States> {
     let n = values.len();
     if n < FEWEST || values.iter().any(|value| !value.is_finite()) {
@@ -35,7 +38,8 @@ pub fn two_states(values: &[f64]) -> Option<States> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let mean = sorted.iter().sum::<f64>() / n as f64;
-    // With y the sum of the deviations of the lower k, the spread between the groups is y² n / (k (n − k)): the larger, the less is left within.
+    // With y the sum of the deviations of the lower k, the spread between the groups is y² n / (k (n − k)). The larger
+    // it is, the smaller the spread within.
     let (mut y, mut best) = (0.0, (0.0, 0));
     for (below, value) in sorted[..n - 1].iter().enumerate() {
         y += value - mean;
@@ -64,15 +68,17 @@ pub fn two_states(values: &[f64]) -> Option<States> {
     })
 }
 
-/// Fisher's exact test, two-sided, of two arms' (low, high) counts: the chance of all tables with these sums that are no likelier than this one.
+/// Fisher's exact test, two-sided, of two arms' (low, high) counts: the probability of all tables with these sums that
+/// are no likelier than this one.
 ///
-/// Summed here: statrs' `fishers_exact` takes the upper tail as 1 − cdf, which for tables as different as (5, 55), (58, 2) is below zero.
+/// Summed here because statrs' `fishers_exact` takes the upper tail as 1 − cdf, which is below zero for tables as
+/// different as (5, 55), (58, 2).
 pub fn fisher_exact(base: (u64, u64), candidate: (u64, u64)) -> f64 {
     let (lows, drawn) = (base.0 + candidate.0, base.0 + base.1);
     let population = drawn + candidate.0 + candidate.1;
-    // The only error is more drawn than there are: not from counts.
+    // The only error is a sample larger than the population, which counts cannot give.
     let Ok(tables) = Hypergeometric::new(population, lows, drawn) else { return 1.0 };
-    // What rounding alone makes unlikelier is as likely (R allows for the same).
+    // Tables that only rounding makes likelier count as equally likely, as in R.
     let seen = tables.pmf(base.0) * (1.0 + 1e-7);
     let all = (drawn + lows).saturating_sub(population)..=drawn.min(lows);
     all.map(|low| tables.pmf(low)).filter(|chance| *chance <= seen).sum::<f64>().min(1.0)

@@ -1,18 +1,21 @@
-//! When does an invocation run as it will go on running? For the calibration of the warm-up, and as a check of each invocation's timed part.
+//! When has an invocation warmed up? For the calibration of the warm-up, and as a check of each invocation's timed
+//! part.
 
-use crate::{check, mann_kendall, median, theil_sen};
+use crate::{check, mann_kendall, median, trend::theil_sen};
 
 /// Values in a running median, and batches in a drift test.
 const WINDOW: usize = 10;
 const BATCHES: usize = 10;
-/// The least a running median may be off, as a fraction: one per cent.
+/// The smallest deviation of a running median that counts, as a fraction: one per cent.
 const BAND: f64 = 0.01;
 
-/// The first inference from which on the running median of 10 (of the ten that begin there) stays within 1 % of the final median, that of the second
-/// half. `times.len()` where it never does, with fewer than 20 values, and with values that are not finite and above zero.
+/// The first inference from which on the running median of 10 (of the ten that begin there) stays within 1 % of the
+/// final median, that of the second half. `times.len()` where it never does, with fewer than 20 values, and with values
+/// that are not finite and above zero.
 ///
-/// Where running medians are noisier than that, the band is five of their standard deviations: else a noisy board would seem never to warm up. These
-/// come from neighbouring windows of the second half, which a slow drift does not widen (von Neumann's mean square of successive differences).
+/// Where running medians are noisier than that, the band is five of their standard deviations: otherwise a noisy board
+/// would seem never to warm up. These come from neighbouring windows of the second half, which a slow drift does not
+/// widen (von Neumann's mean square of successive differences).
 pub fn steady_from(times: &[f64]) -> usize {
     let never = times.len();
     if check(times, 2 * WINDOW).is_err() || times.iter().any(|time| *time <= 0.0) {
@@ -23,7 +26,7 @@ pub fn steady_from(times: &[f64]) -> usize {
     let last = of(second_half);
     let windows: Vec<f64> = second_half.chunks_exact(WINDOW).map(of).collect();
     let steps: Vec<f64> = windows.windows(2).map(|pair| (pair[1] - pair[0]).powi(2) / 2.0).collect();
-    // Fewer than four windows say little of their own spread.
+    // The spread of fewer than four windows is not known.
     let noise = if steps.len() < 3 { 0.0 } else { (steps.iter().sum::<f64>() / steps.len() as f64).sqrt() };
     let band = (BAND * last).max(5.0 * noise);
     let outside = |window: &[f64]| (of(window) - last).abs() > band;
@@ -40,14 +43,15 @@ pub fn steady_from(times: &[f64]) -> usize {
 pub struct BatchDrift {
     /// Of the test of Mann and Kendall on the batches' medians.
     pub p_value: f64,
-    /// Change over the run by the slope of Theil and Sen, as a fraction of the median; below zero where the run becomes faster.
+    /// Change over the run by the slope of Theil and Sen, as a fraction of the median; below zero where the run becomes
+    /// faster.
     pub drift: f64,
     /// `p_value` below 0.001 and more than 1 % either way.
     pub flagged: bool,
 }
 
-/// Ten batches, their medians, a trend. `None` with fewer than 20 values (what is left over at the end belongs to the last batch) or values that are
-/// not finite and above zero.
+/// Ten batches, their medians, a trend. The last batch takes what is left over. `None` with fewer than 20 values, or
+/// with values that are not finite and above zero.
 pub fn batch_drift(times: &[f64]) -> Option<BatchDrift> {
     check(times, 2 * BATCHES).ok()?;
     let edge = |batch: usize| batch * times.len() / BATCHES;
@@ -69,12 +73,14 @@ mod tests {
     use super::*;
     use crate::noise::{chain, normal};
 
-    /// `n` times of 1 ms that begin `excess` slower and come nearer by a factor e in `pace` inferences, with noise as a fraction.
+    /// `n` times of 1 ms that begin `excess` slower and lose a factor e of that in `pace` inferences, with noise as a
+    /// fraction.
     fn warming(n: usize, excess: f64, pace: f64, noise: &[f64]) -> Vec<f64> {
         (0..n).map(|i| 1e6 * (1.0 + excess * (-(i as f64) / pace).exp()) * (1.0 + noise[i])).collect()
     }
 
-    /// Without noise: 30 % too slow, e-fold every 20 inferences, is below 1 % after 20 ln 30 = 68.02; the median of ten lies 4.5 further on.
+    /// Without noise: 30 % too slow, e-fold every 20 inferences, is below 1 % after 20 ln 30 = 68.02; the median of ten
+    /// lies 4.5 further on.
     #[test]
     fn a_smooth_warm_up() {
         assert_eq!(steady_from(&warming(400, 0.3, 20.0, &[0.0; 400])), 64);

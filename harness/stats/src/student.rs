@@ -1,7 +1,8 @@
 //! Student's t to about ten digits: tail, quantile, and the p-value of a mean against a margin.
 //!
-//! The sequential tests ask for levels of 1e-5, where a quantile good to four digits is the largest error of the whole gate. Everything is computed in
-//! the lower tail, where a small probability keeps its digits, and by Newton's method on its logarithm, which is nearly a straight line there.
+//! The sequential tests use levels of 1e-5, where a quantile good to four digits would be the largest error of the
+//! whole gate. Everything is computed in the lower tail, where a small probability keeps its digits, and by Newton's
+//! method on its logarithm, which is nearly a straight line there.
 
 use std::f64::consts::PI;
 
@@ -9,7 +10,7 @@ use statrs::distribution::{ContinuousCDF, Normal};
 use statrs::function::{beta::beta_reg, gamma::ln_gamma};
 
 /// P(T ≤ `t`) of Student's t with `freedom` degrees of freedom. With none the distribution has no scale: one half.
-pub fn t_cdf(t: f64, freedom: usize) -> f64 {
+fn t_cdf(t: f64, freedom: usize) -> f64 {
     if t.is_nan() {
         return f64::NAN;
     }
@@ -20,9 +21,9 @@ pub fn t_cdf(t: f64, freedom: usize) -> f64 {
     if t > 0.0 { 1.0 - tail } else { tail }
 }
 
-/// The value that Student's t stays below with probability `p`: `t_quantile(0.025, 9)` is -2.262. Infinite at 0 and 1 and without any degree of
-/// freedom. Ask for small `p` rather than for `1 - p`, which has lost its digits before this function sees it.
-pub fn t_quantile(p: f64, freedom: usize) -> f64 {
+/// The value that Student's t stays below with probability `p`: `t_quantile(0.025, 9)` is -2.262. Infinite at 0 and 1
+/// and without any degree of freedom. Pass a small `p` rather than `1 - p`, which has lost its digits by then.
+pub(crate) fn t_quantile(p: f64, freedom: usize) -> f64 {
     if p.is_nan() || !(0.0..=1.0).contains(&p) {
         return f64::NAN;
     }
@@ -44,8 +45,8 @@ pub fn t_quantile(p: f64, freedom: usize) -> f64 {
     }
 }
 
-/// One-sided p-value of "the mean is above `margin`": P(T ≥ (mean − margin) / se). All in one unit. A standard error of zero leaves no doubt: 0
-/// above the margin, else 1.
+/// One-sided p-value of "the mean is above `margin`": P(T ≥ (mean − margin) / se). All in one unit. With a standard
+/// error of zero it is 0 above the margin, else 1.
 pub fn t_p_value(mean: f64, se: f64, freedom: usize, margin: f64) -> f64 {
     if se == 0.0 {
         return if mean > margin { 0.0 } else { 1.0 };
@@ -54,14 +55,15 @@ pub fn t_p_value(mean: f64, se: f64, freedom: usize, margin: f64) -> f64 {
     t_cdf((margin - mean) / se, freedom)
 }
 
-/// A smaller probability is taken for none: there the tail would soon be too small a number.
+/// A smaller probability counts as zero: the tail would soon underflow.
 const NEGLIGIBLE: f64 = 1e-200;
 /// Above this probability the curve itself is solved, below it its logarithm.
 const CENTRE: f64 = 0.25;
-/// Newton doubles the digits each time and needs about five; more only says that rounding has the last word.
+/// Newton doubles the digits each time and needs about five steps; the rest is slack for rounding.
 const STEPS: usize = 40;
 
-/// Between `CENTRE` and one half the curve is convex, so that Newton from the middle comes down to the solution and never passes it.
+/// Between `CENTRE` and one half the curve is convex, so Newton's method from the middle comes down to the solution and
+/// never passes it.
 fn central_quantile(p: f64, v: f64) -> f64 {
     let mut t = 0.0;
     for _ in 0..STEPS {
@@ -74,13 +76,13 @@ fn central_quantile(p: f64, v: f64) -> f64 {
     t
 }
 
-/// In y = ln |t| the logarithm of the tail is concave and in the end a straight line of slope −v: Newton from anywhere lands beyond the solution
-/// once and walks back to it.
+/// In y = ln |t| the logarithm of the tail is concave and in the end a straight line of slope −v: Newton's method from
+/// anywhere overshoots once and then converges.
 fn tail_quantile(p: f64, v: f64) -> f64 {
     let mut t = Normal::standard().inverse_cdf(p);
     for _ in 0..STEPS {
         let tail = lower_tail(t, v);
-        // Far out the tail is a power of t, and the density may be too small for a number.
+        // Far out the tail is a power of t, and the density may underflow.
         let slope = if -t > FAR { 1.0 / v } else { tail / (-t * density(t, v)) };
         let step = (tail / p).ln() * slope;
         t *= step.exp();
@@ -91,13 +93,14 @@ fn tail_quantile(p: f64, v: f64) -> f64 {
     t
 }
 
-/// From here on v / t² is nothing beside 1, for as many degrees of freedom as reach so far with a probability that is a number.
+/// From here on v / t² is negligible beside 1, for all degrees of freedom whose tail does not underflow there.
 const FAR: f64 = 1e100;
 
-/// P(T ≤ t) for t ≤ 0: ½ I(v/2, ½; v / (v + t²)) (Abramowitz & Stegun 26.7.1 with 26.5.27). Near the middle its complement, whose argument is exact.
+/// P(T ≤ t) for t ≤ 0: ½ I(v/2, ½; v / (v + t²)) (Abramowitz & Stegun 26.7.1 with 26.5.27). Near the middle its
+/// complement, whose argument is exact.
 fn lower_tail(t: f64, v: f64) -> f64 {
     if -t > FAR {
-        // The first term of the series, where t² may be too large for a number: ½ (√v / |t|)^v / (½ v B(½ v, ½)).
+        // The first term of the series, because t² may overflow: ½ (√v / |t|)^v / (½ v B(½ v, ½)).
         let beta = ln_gamma(0.5 * v) + ln_gamma(0.5) - ln_gamma(0.5 * (v + 1.0));
         return 0.5 * (v * (0.5 * v.ln() - (-t).ln()) - (0.5 * v).ln() - beta).exp();
     }
@@ -241,7 +244,7 @@ mod tests {
 
     /// With one degree of freedom T is Cauchy's: P(T ≤ t) is 1 / (π |t|) far out.
     #[test]
-    fn the_farthest_tails_are_told() {
+    fn the_farthest_tails_have_values() {
         for p in [1e-99, 1e-101, 4.276e-188, 1e-199] {
             close(t_quantile(p, 1), -1.0 / (PI * p), 1e-9);
             close(t_cdf(-1.0 / (PI * p), 1), p, 1e-9);

@@ -1,5 +1,6 @@
-//! Does a series, in the order it was measured, creep or jump? Tests on ranks: no distribution is assumed, one wild value weighs no more than any
-//! other. They take the values for independent; a chain of values that resemble their neighbours looks like a trend more often than it should.
+//! Does a series, in the order it was measured, drift or jump? The tests use ranks: they assume no distribution, and an
+//! outlier weighs no more than any other value. They take the values for independent: an autocorrelated series looks
+//! like a trend more often than the level says.
 
 use std::cmp::Ordering;
 
@@ -29,7 +30,8 @@ pub struct Step {
     pub p_value: f64,
 }
 
-/// S = Σ sign(xⱼ − xᵢ) over i < j; its variance is that of Kendall (1975) with ties; the normal approximation is for ten values and more.
+/// S = Σ sign(xⱼ − xᵢ) over i < j. The variance is Kendall's (1975) with ties; the normal approximation holds from ten
+/// values on.
 ///
 /// # Errors
 /// Fewer than two values, or one that is not finite.
@@ -55,7 +57,7 @@ pub fn mann_kendall(values: &[f64]) -> Result<Trend, Unfit> {
 ///
 /// # Errors
 /// Fewer than two values, or one that is not finite.
-pub fn theil_sen(values: &[f64]) -> Result<f64, Unfit> {
+pub(crate) fn theil_sen(values: &[f64]) -> Result<f64, Unfit> {
     check(values, 2)?;
     let slopes = values.iter().enumerate().flat_map(|(i, from)| {
         values[i + 1..].iter().enumerate().map(move |(steps, to)| (to - from) / (steps + 1) as f64)
@@ -72,7 +74,7 @@ pub fn pettitt(values: &[f64]) -> Result<Step, Unfit> {
     let n = values.len() as i64;
     let (mut rising, mut best) = (0, Step { index: 1, k: 0, p_value: 1.0 });
     for (index, moved) in values[..values.len() - 1].iter().enumerate() {
-        // Twice the rank less n + 1 is what lies below `moved` less what lies above: what it adds to U as it changes sides.
+        // The values below `moved` less those above: what U gains when `moved` changes sides.
         rising += values.iter().map(|other| moved.partial_cmp(other).unwrap_or(Ordering::Equal) as i64).sum::<i64>();
         if rising.unsigned_abs() > best.k {
             best = Step { index: index + 1, k: rising.unsigned_abs(), p_value: 1.0 };
@@ -95,11 +97,13 @@ mod tests {
     /// The flow of the Nile at Aswan, 1871 to 1970, in 10⁸ m³ (Cobb 1978); the dam of 1898 is in it.
     #[rustfmt::skip]
     const NILE: [f64; 100] = [
-        1120., 1160., 963., 1210., 1160., 1160., 813., 1230., 1370., 1140., 995., 935., 1110., 994., 1020., 960., 1180., 799., 958., 1140.,
-        1100., 1210., 1150., 1250., 1260., 1220., 1030., 1100., 774., 840., 874., 694., 940., 833., 701., 916., 692., 1020., 1050., 969.,
-        831., 726., 456., 824., 702., 1120., 1100., 832., 764., 821., 768., 845., 864., 862., 698., 845., 744., 796., 1040., 759.,
-        781., 865., 845., 944., 984., 897., 822., 1010., 771., 676., 649., 846., 812., 742., 801., 1040., 860., 874., 848., 890.,
-        744., 749., 838., 1050., 918., 986., 797., 923., 975., 815., 1020., 906., 901., 1170., 912., 746., 919., 718., 714., 740.,
+        1120., 1160., 963., 1210., 1160., 1160., 813., 1230., 1370., 1140., 995., 935., 1110., 994., 1020., 960.,
+        1180., 799., 958., 1140., 1100., 1210., 1150., 1250., 1260., 1220., 1030., 1100., 774., 840., 874., 694.,
+        940., 833., 701., 916., 692., 1020., 1050., 969., 831., 726., 456., 824., 702., 1120., 1100., 832.,
+        764., 821., 768., 845., 864., 862., 698., 845., 744., 796., 1040., 759., 781., 865., 845., 944.,
+        984., 897., 822., 1010., 771., 676., 649., 846., 812., 742., 801., 1040., 860., 874., 848., 890.,
+        744., 749., 838., 1050., 918., 986., 797., 923., 975., 815., 1020., 906., 901., 1170., 912., 746.,
+        919., 718., 714., 740.,
     ];
 
     #[track_caller]
@@ -107,7 +111,8 @@ mod tests {
         assert!((got - expected).abs() <= 1e-9 * expected.abs(), "{got} is not {expected}");
     }
 
-    /// S, z, p and the slope by pymannkendall 1.4 (the slope by `scipy.stats.theilslopes` too); place and K by pyhomogeneity 1.1.
+    /// S, z, p and the slope by pymannkendall 1.4 (the slope by `scipy.stats.theilslopes` too); place and K by
+    /// pyhomogeneity 1.1.
     #[test]
     fn golden_values() {
         let check = |values: &[f64], s, z, p, slope, index, k, step_p| {
@@ -129,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_move_is_no_trend() {
+    fn a_constant_series_is_no_trend() {
         assert_eq!(mann_kendall(&[2.0; 9]), Ok(Trend { s: 0, z: 0.0, p_value: 1.0 }));
         assert_eq!(pettitt(&[2.0; 9]), Ok(Step { index: 1, k: 0, p_value: 1.0 }));
         assert_eq!(theil_sen(&[2.0; 9]), Ok(0.0));
@@ -138,7 +143,8 @@ mod tests {
         assert_eq!(theil_sen(&[1.0, f64::INFINITY]), Err(Unfit::NotFinite));
     }
 
-    /// Independent values alarm as rarely as the levels say: 20 of 400 series at 5 % within four standard deviations, Pettitt's less.
+    /// Independent values alarm as rarely as the levels say: 20 of 400 series at 5 %, within four standard deviations;
+    /// Pettitt's test alarms less often.
     #[test]
     fn false_alarms_are_as_rare_as_said() {
         let series: Vec<Vec<f64>> = (0..400).map(|seed| normal(seed, 30)).collect();

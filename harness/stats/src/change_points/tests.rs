@@ -1,10 +1,11 @@
-//! Otava's answers, the speed's series, and what must hold whatever the values.
+//! Against Otava's answers, and properties that hold for any values.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Made up the same everywhere: a 64-bit linear congruential generator, and the sum of twelve uniform values for a normal one.
+/// Otava was given the same series: a 64-bit linear congruential generator, and the sum of twelve uniform values for a
+/// normal one.
 struct Lcg(u64);
 
 impl Lcg {
@@ -19,7 +20,7 @@ impl Lcg {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum Shape {
     Noise,
     Step,
     Small,
@@ -29,16 +30,16 @@ enum Kind {
     Trend,
     Heavy,
 }
-use Kind::*;
+use Shape::*;
 
-/// Noise of 1 % with what the kind's name says.
-fn series(kind: Kind, length: usize, seed: u64) -> Vec<f64> {
+/// Noise of 1 % with the shape added.
+fn series(shape: Shape, length: usize, seed: u64) -> Vec<f64> {
     let mut random = Lcg(seed);
     let n = length as f64;
     let one = |i: usize| {
         let e = 0.01 * random.normal();
         let within = |low: usize, high: usize, height: f64| if (low..high).contains(&i) { height } else { 0.0 };
-        match kind {
+        match shape {
             Noise => e,
             Step => e + within(length / 2, length, 0.03),
             Small => e + within(length / 3, length, 0.012),
@@ -59,10 +60,11 @@ fn indexes(points: &[ChangePoint], weak: bool) -> Vec<usize> {
     points.iter().filter(|point| weak || !point.weak).map(|point| point.index).collect()
 }
 
-/// Kind, length, seed; candidates (`split`) and points (`merge`) of apache-otava 0.8.0 with scipy 1.16.3, window 50, p 0.001, no least magnitude.
+/// Shape, length, seed; candidates (`split`) and points (`merge`) of apache-otava 0.8.0 with scipy 1.16.3, window 50,
+/// p 0.001, no least magnitude.
 #[rustfmt::skip]
 #[expect(clippy::type_complexity, reason = "rows of a table")]
-const OTAVA: &[(Kind, usize, u64, &[usize], &[usize])] = &[
+const OTAVA: &[(Shape, usize, u64, &[usize], &[usize])] = &[
     (Noise, 30, 1, &[], &[]),
     (Noise, 75, 2, &[], &[]),
     (Noise, 120, 3, &[63], &[]),
@@ -87,7 +89,9 @@ const OTAVA: &[(Kind, usize, u64, &[usize], &[usize])] = &[
     (UpDown, 75, 2, &[17, 33, 53, 67], &[17, 33, 53, 67]),
     (UpDown, 120, 3, &[17, 34, 52, 63, 68, 96, 102, 106, 110, 119], &[17, 34, 52, 106]),
     (UpDown, 200, 4, &[69, 84, 102, 118, 136, 153, 186], &[69, 84, 102, 118, 136, 186]),
-    (UpDown, 365, 5, &[17, 34, 68, 82, 88, 102, 109, 123, 136, 153, 169, 176, 188, 194, 204, 221, 255, 272, 289, 306, 323, 340, 357], &[17, 68, 82, 102, 123, 136, 153, 169, 188, 204, 255, 272, 289, 306, 323, 340, 357]),
+    (UpDown, 365, 5,
+        &[17, 34, 68, 82, 88, 102, 109, 123, 136, 153, 169, 176, 188, 194, 204, 221, 255, 272, 289, 306, 323, 340, 357],
+        &[17, 68, 82, 102, 123, 136, 153, 169, 188, 204, 255, 272, 289, 306, 323, 340, 357]),
     (Spikes, 30, 1, &[28], &[]),
     (Spikes, 75, 2, &[35, 36], &[35]),
     (Spikes, 120, 3, &[117], &[]),
@@ -105,24 +109,27 @@ const OTAVA: &[(Kind, usize, u64, &[usize], &[usize])] = &[
     (Heavy, 365, 5, &[63, 146, 212, 213], &[146, 212, 213]),
 ];
 
-/// Kind, length, seed, window, p, least magnitude, points: the same program, its magnitudes made differences of means.
+/// Shape, length, seed, window, p, least magnitude, points: the same program, its magnitudes made differences of means.
 #[rustfmt::skip]
 #[expect(clippy::type_complexity, reason = "rows of a table")]
-const OTAVA_OTHERWISE: &[(Kind, usize, u64, usize, f64, f64, &[usize])] = &[
+const OTAVA_OTHERWISE: &[(Shape, usize, u64, usize, f64, f64, &[usize])] = &[
     (UpDown, 200, 11, 30, 0.01, 0.0, &[17, 34, 51, 67, 87, 102, 119, 136, 153, 170, 188]),
     (Trend, 365, 12, 30, 0.001, 0.01, &[170, 327, 339]),
     (Spikes, 365, 13, 50, 0.01, 0.03, &[99, 225, 227, 297, 298]),
     (Steps, 365, 14, 50, 0.001, 0.05, &[219, 292]),
     (Heavy, 365, 15, 100, 0.001, 0.02, &[146, 219]),
-    (Noise, 365, 16, 20, 0.05, 0.0, &[21, 28, 47, 64, 121, 132, 260, 270, 276, 291, 299, 303, 305, 317, 333, 341, 345]),
+    (Noise, 365, 16, 20, 0.05, 0.0,
+        &[21, 28, 47, 64, 121, 132, 260, 270, 276, 291, 299, 303, 305, 317, 333, 341, 345]),
     (Small, 120, 17, 50, 0.001, 0.015, &[]),
-    (UpDown, 365, 18, 70, 0.001, 0.02, &[17, 33, 52, 68, 85, 102, 118, 136, 153, 170, 187, 204, 221, 240, 255, 272, 289, 306, 321, 340, 357]),
+    (UpDown, 365, 18, 70, 0.001, 0.02,
+        &[17, 33, 52, 68, 85, 102, 118, 136, 153, 170, 187, 204, 221, 240, 255, 272, 289, 306, 321, 340, 357]),
 ];
 
-/// Kind, length, seed, points of the same program, and of its functions where `merge` judges all points anew each time.
+/// Shape, length, seed, points of the same program, and of its functions where `merge` judges all points anew each
+/// time.
 #[rustfmt::skip]
 #[expect(clippy::type_complexity, reason = "rows of a table")]
-const BOTH_NEIGHBOURS: &[(Kind, usize, u64, &[usize], &[usize])] = &[
+const BOTH_NEIGHBOURS: &[(Shape, usize, u64, &[usize], &[usize])] = &[
     (Steps, 90, 1090, &[18, 72], &[72]),
     (Trend, 30, 1030, &[], &[8, 27]),
     (UpDown, 200, 2200, &[17, 34, 119, 123, 136, 142, 153, 170, 187], &[17, 34, 119, 123, 136, 153, 170, 187]),
@@ -141,21 +148,21 @@ fn the_generator_is_the_one_otava_was_given() {
 
 #[test]
 fn indexes_are_otavas() {
-    for &(kind, length, seed, weak, firm) in OTAVA {
-        let found = ChangePoints::otava().detect(&series(kind, length, seed)).unwrap();
-        assert_eq!(indexes(&found, true), weak, "candidates of {kind:?} {length} {seed}");
-        assert_eq!(indexes(&found, false), firm, "{kind:?} {length} {seed}");
+    for &(shape, length, seed, weak, firm) in OTAVA {
+        let points = ChangePoints::otava().detect(&series(shape, length, seed)).unwrap();
+        assert_eq!(indexes(&points, true), weak, "candidates of {shape:?} {length} {seed}");
+        assert_eq!(indexes(&points, false), firm, "{shape:?} {length} {seed}");
     }
-    for &(kind, length, seed, window, p_max, min_magnitude, firm) in OTAVA_OTHERWISE {
+    for &(shape, length, seed, window, p_max, min_magnitude, firm) in OTAVA_OTHERWISE {
         let otherwise = ChangePoints { window, p_max, min_magnitude, ..ChangePoints::otava() };
-        let found = otherwise.detect(&series(kind, length, seed)).unwrap();
-        assert_eq!(indexes(&found, false), firm, "{kind:?} {length} {seed}");
+        let points = otherwise.detect(&series(shape, length, seed)).unwrap();
+        assert_eq!(indexes(&points, false), firm, "{shape:?} {length} {seed}");
     }
-    for &(kind, length, seed, otava, both) in BOTH_NEIGHBOURS {
-        let values = series(kind, length, seed);
-        assert_eq!(indexes(&ChangePoints::otava().detect(&values).unwrap(), false), otava, "{kind:?} {length} {seed}");
+    for &(shape, length, seed, otava, both) in BOTH_NEIGHBOURS {
+        let values = series(shape, length, seed);
+        assert_eq!(indexes(&ChangePoints::otava().detect(&values).unwrap(), false), otava, "{shape:?} {length} {seed}");
         let anew = ChangePoints { both_neighbours: true, ..ChangePoints::otava() };
-        assert_eq!(indexes(&anew.detect(&values).unwrap(), false), both, "{kind:?} {length} {seed}");
+        assert_eq!(indexes(&anew.detect(&values).unwrap(), false), both, "{shape:?} {length} {seed}");
     }
 }
 
@@ -174,7 +181,7 @@ fn levels_and_p_value_are_the_published_ones() {
     assert_eq!((point.before.start, point.before.end, point.after.start, point.after.end), (0, 37, 37, 75));
 }
 
-/// Single nights far out: Otava takes some for a change, here they are none; a change among them is found none the less.
+/// Single outliers: Otava takes some for a change, here they are none; a change among them is still detected.
 #[test]
 fn single_outliers_are_no_change() {
     let alarms = |settings: ChangePoints, step: f64| -> (usize, usize) {
@@ -206,7 +213,7 @@ fn values_without_any_spread() {
     let mut sizes = vec![0.0; 60];
     assert_eq!(nightly.detect(&sizes).unwrap(), []);
     sizes[30] = 0.5;
-    assert_eq!(indexes(&nightly.detect(&sizes).unwrap(), false), [], "one odd night");
+    assert_eq!(indexes(&nightly.detect(&sizes).unwrap(), false), [], "one outlier");
     sizes[57..].fill(0.02);
     let found: Vec<ChangePoint> = nightly.detect(&sizes).unwrap().into_iter().filter(|point| !point.weak).collect();
     assert_eq!(indexes(&found, false), [57]);
@@ -218,10 +225,10 @@ fn a_change_has_its_least_size_and_its_least_length() {
     let values = series(Step, 60, 3);
     let found = |min_magnitude| indexes(&ChangePoints::nightly(min_magnitude).detect(&values).unwrap(), false);
     assert_eq!((found(0.01), found(0.05)), (vec![30], vec![]));
-    for (nights, expected) in [(2, vec![]), (3, vec![57]), (4, vec![56])] {
+    for (count, expected) in [(2, vec![]), (3, vec![57]), (4, vec![56])] {
         let mut values = series(Noise, 60, 8);
-        values[60 - nights..].iter_mut().for_each(|value| *value += 0.1);
-        assert_eq!(indexes(&ChangePoints::nightly(0.01).detect(&values).unwrap(), false), expected, "{nights} nights");
+        values[60 - count..].iter_mut().for_each(|value| *value += 0.1);
+        assert_eq!(indexes(&ChangePoints::nightly(0.01).detect(&values).unwrap(), false), expected, "{count} values");
     }
 }
 
@@ -232,7 +239,7 @@ fn what_cannot_be_judged() {
             assert_eq!(settings.detect(&series(Noise, length, 1)), Ok(vec![]), "{length}");
         }
         assert_eq!(settings.detect(&[0.0, f64::NAN]), Err(Unfit::NotFinite));
-        // No window of that size is any use, and none does harm.
+        // Settings without use must not panic.
         let odd = ChangePoints { window: 0, min_segment: 0, p_max: 1.0, ..settings };
         odd.detect(&series(Noise, 30, 1)).unwrap();
     }
@@ -260,7 +267,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn neither_sign_nor_unit_nor_offset_matters(seed in any::<u64>(), factor in 0.01..100.0f64, offset in -1.0..1.0f64) {
+    fn neither_sign_nor_unit_nor_offset_matters(
+        seed in any::<u64>(), factor in 0.01..100.0f64, offset in -1.0..1.0f64,
+    ) {
         let values = series(UpDown, 70, seed);
         let of = |values: Vec<f64>, least: f64| indexes(&ChangePoints::nightly(least).detect(&values).unwrap(), false);
         let plain = of(values.clone(), 0.01);
@@ -281,16 +290,18 @@ proptest! {
             prop_assert_eq!((pair[0].index, pair[0].after.end), (pair[1].before.start, pair[1].index));
         }
         if known.is_empty() {
-            prop_assert!(firm.iter().all(|point| point.p_value < 0.001 && point.after.end - point.index >= 3 && point.index >= 3));
+            let holds = |point: &&ChangePoint| {
+                point.p_value < 0.001 && point.after.end - point.index >= 3 && point.index >= 3
+            };
+            prop_assert!(firm.iter().all(holds));
         }
     }
-
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// A change of five times the noise's reach is where it is, and stays there night after night.
+    /// A change of five times the noise is detected where it is, and stays there as the series grows.
     #[test]
     fn a_clear_change_does_not_move(
         noise in proptest::collection::vec(-0.01..0.01f64, 45..70), at in 15..40usize, height in 0.05..0.5f64,
@@ -299,7 +310,7 @@ proptest! {
         values[at..].iter_mut().for_each(|value| *value += height);
         for length in at + 5..values.len() {
             let found = indexes(&ChangePoints::nightly(0.02).detect(&values[..length]).unwrap(), false);
-            prop_assert_eq!(&found, &[at], "{} nights", length);
+            prop_assert_eq!(&found, &[at], "{} values", length);
         }
     }
 }
