@@ -11,12 +11,13 @@ use espalier_bench::inventory::{self, SourceFile, SourceFiles, Surroundings};
 use toml::{Table, Value};
 
 /// The arrows of ARCHITECTURE.md: a crate, its folder and the crates of ours it may use.
-const ARROWS: [(&str, &str, &[&str]); 13] = [
+const ARROWS: [(&str, &str, &[&str]); 14] = [
     ("espalier-protocol", "harness/protocol", &[]),
     ("espalier-weights", "harness/weights", &[]),
     ("espalier-onnx", "harness/onnx", &[]),
     ("espalier-engine", "harness/engine", &["espalier-onnx"]),
-    ("espalier-prune", "harness/prune", &["espalier-engine", "espalier-onnx"]),
+    ("espalier-recipe", "harness/recipe", &[]),
+    ("espalier-prune", "harness/prune", &["espalier-engine", "espalier-onnx", "espalier-recipe"]),
     ("espalier-zoo", "harness/zoo", &["espalier-engine", "espalier-onnx", "espalier-prune"]),
     ("espalier-stats", "harness/stats", &[]),
     ("espalier-bench", "harness/bench", &["espalier-protocol", "espalier-stats"]),

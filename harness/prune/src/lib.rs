@@ -27,10 +27,11 @@ mod shapes;
 
 pub use error::PruneError;
 pub use espalier_onnx::{self as onnx, Bytes, OnnxError, file, tensor};
+pub use espalier_recipe::{Method, Scope, Structure, Unit};
 pub use inspect::{Axis, Inspection, Port, inspect};
 pub use manifest::{Calibration, Macs, Manifest, PrunedTensor};
 pub use prunable::{Reason, Untouched, survey};
-pub use recipe::{Amount, Method, Recipe, Scope, Structure, Unit};
+pub use recipe::{Amount, Recipe};
 pub use samples::Samples;
 pub use scores::{Mask, Scores};
 

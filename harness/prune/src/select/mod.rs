@@ -64,7 +64,7 @@ impl<'a, 's> Selection<'a, 's> {
     /// Looks at every score, and at no memory beyond one tensor's.
     ///
     /// # Errors
-    /// Those of [`Amount::check`] and [`Unit::check`]; importance that is not a number.
+    /// Those of [`Amount::check`] and [`Amount::check_unit`]; importance that is not a number.
     pub fn new(
         survey: &'a Survey,
         scope: Scope,
@@ -74,7 +74,7 @@ impl<'a, 's> Selection<'a, 's> {
         already: Option<&'a Mask>,
     ) -> Result<Selection<'a, 's>, PruneError> {
         amount.check()?;
-        unit.check(amount)?;
+        amount.check_unit(unit)?;
         if let Some(already) = already {
             fits(already, survey)?;
         }

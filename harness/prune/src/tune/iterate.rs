@@ -5,9 +5,9 @@
 //! chosen anew at the next step; only the last step's choice is final.
 
 use super::{
-    Options, Watch,
+    Options, Schedule, Watch,
     course::Grade,
-    schedule::{Schedule, share},
+    schedule::{self, share},
     train::End,
     walk::{Stage, State, Step, Walk},
 };
@@ -51,7 +51,7 @@ impl Plan {
         if self.recipe.threshold.is_some() {
             return vec![self.recipe];
         }
-        self.schedule.recipes(&self.recipe, self.steps)
+        schedule::recipes(self.schedule, &self.recipe, self.steps)
     }
 }
 

@@ -27,11 +27,11 @@ mod walk;
 use std::collections::HashMap;
 
 pub use course::{Course, Exam, Grade};
+pub use espalier_recipe::Schedule;
 pub use iterate::{Iterated, Plan, iterate};
 pub use learner::{Answers, Learner};
 pub use optimiser::Rule;
 pub use recalibrate::{Recalibrated, recalibrate};
-pub use schedule::Schedule;
 pub use sensitivity::{Row, Scan, sensitivity};
 pub use train::End;
 pub use until::{Found, Search, until};

@@ -1,86 +1,30 @@
 //! How fast a ratio is reached, and how a number of epochs is shared among the steps. Ratios are always of the dense model.
 
-use std::{fmt, str::FromStr};
+use espalier_recipe::{Schedule, Unit};
 
-use serde::{Deserialize, Serialize};
+use crate::Recipe;
 
-use crate::{Recipe, Unit};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Schedule {
-    /// All at once.
-    OneShot,
-    /// Each step removes the same share of what is left: `1 - (1 - ratio)^(s/S)`.
-    Geometric,
-    /// Much at first, where weights are plenty, less and less later: `ratio (1 - (1 - s/S)^3)` (Zhu and Gupta, 2017).
-    Cubic,
+/// The recipe of each step. Where the unit says the ratio (`2:4`), fewer and fewer of a group stay; steps that would keep as many as the one
+/// before are left out.
+pub fn recipes(schedule: Schedule, recipe: &Recipe, steps: usize) -> Vec<Recipe> {
+    let Unit::NOfM { keep, of } = recipe.unit else {
+        return schedule.ratios(recipe.ratio, steps).into_iter().map(|ratio| Recipe { ratio, ..*recipe }).collect();
+    };
+    let all = 1.0 - f64::from(keep) / f64::from(of);
+    let mut kept: Vec<u32> = schedule
+        .ratios(all, steps)
+        .into_iter()
+        .map(|ratio| ((1.0 - ratio) * f64::from(of)).round().max(f64::from(keep)) as u32)
+        .filter(|kept| *kept < of)
+        .collect();
+    kept.dedup();
+    let at = |kept: u32| Recipe {
+        unit: Unit::NOfM { keep: kept, of },
+        ratio: 1.0 - f64::from(kept) / f64::from(of),
+        ..*recipe
+    };
+    kept.into_iter().map(at).collect()
 }
-
-impl Schedule {
-    pub const ALL: [Schedule; 3] = [Schedule::OneShot, Schedule::Geometric, Schedule::Cubic];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Schedule::OneShot => "one-shot",
-            Schedule::Geometric => "geometric",
-            Schedule::Cubic => "cubic",
-        }
-    }
-
-    /// The ratio of each step. The last is `ratio` itself, not nearly so.
-    pub fn ratios(self, ratio: f64, steps: usize) -> Vec<f64> {
-        let steps = if self == Schedule::OneShot { 1 } else { steps.max(1) };
-        let at = |step: usize| {
-            let along = step as f64 / steps as f64;
-            match self {
-                Schedule::Geometric => 1.0 - (1.0 - ratio).powf(along),
-                Schedule::OneShot | Schedule::Cubic => ratio * (1.0 - (1.0 - along).powi(3)),
-            }
-        };
-        (1..steps).map(at).chain([ratio]).collect()
-    }
-
-    /// The recipe of each step. Where the unit says the ratio (`2:4`), fewer and fewer of a group stay; steps that would keep as many as the one
-    /// before are left out.
-    pub fn recipes(self, recipe: &Recipe, steps: usize) -> Vec<Recipe> {
-        let Unit::NOfM { keep, of } = recipe.unit else {
-            return self.ratios(recipe.ratio, steps).into_iter().map(|ratio| Recipe { ratio, ..*recipe }).collect();
-        };
-        let all = 1.0 - f64::from(keep) / f64::from(of);
-        let mut kept: Vec<u32> = self
-            .ratios(all, steps)
-            .into_iter()
-            .map(|ratio| ((1.0 - ratio) * f64::from(of)).round().max(f64::from(keep)) as u32)
-            .filter(|kept| *kept < of)
-            .collect();
-        kept.dedup();
-        let at = |kept: u32| Recipe {
-            unit: Unit::NOfM { keep: kept, of },
-            ratio: 1.0 - f64::from(kept) / f64::from(of),
-            ..*recipe
-        };
-        kept.into_iter().map(at).collect()
-    }
-}
-
-impl fmt::Display for Schedule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Schedule {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Schedule, String> {
-        Schedule::ALL.into_iter().find(|schedule| schedule.name() == text).ok_or_else(|| {
-            let names = Schedule::ALL.map(Schedule::name).join(", ");
-            format!("there is no schedule `{text}`; known are {names}")
-        })
-    }
-}
-
 /// `epochs` over `steps`: as evenly as can be, but about twice as many for the last, after which nothing is removed any more.
 pub fn share(epochs: usize, steps: usize) -> Vec<usize> {
     let before = steps.saturating_sub(1);
@@ -95,7 +39,7 @@ mod tests {
     /// Weights removed of 1000 after each step.
     #[track_caller]
     fn check(schedule: Schedule, ratio: f64, steps: usize, expected: &[u64]) {
-        let recipes = schedule.recipes(&Recipe::magnitude(ratio), steps);
+        let recipes = recipes(schedule, &Recipe::magnitude(ratio), steps);
         assert_eq!(recipes.iter().map(|recipe| recipe.removed(1000)).collect::<Vec<_>>(), expected);
         assert_eq!(recipes.last().unwrap().ratio, ratio);
     }
@@ -117,7 +61,7 @@ mod tests {
     fn groups_keep_fewer_and_fewer() {
         let recipe = Recipe { unit: "2:8".parse().unwrap(), ratio: 0.75, ..Recipe::magnitude(0.0) };
         let units = |steps| {
-            let recipes = Schedule::Geometric.recipes(&recipe, steps);
+            let recipes = recipes(Schedule::Geometric, &recipe, steps);
             recipes.iter().map(|recipe| (recipe.unit.to_string(), recipe.ratio)).collect::<Vec<_>>()
         };
         assert_eq!(units(3), [("5:8".into(), 0.375), ("3:8".into(), 0.625), ("2:8".into(), 0.75)]);
