@@ -3,8 +3,8 @@
 
 use std::{fs, io::Write, path::Path};
 
-use espalier_bench::gate::{Comparison, Criterion, Verdict, file::GateRun};
 use espalier_fleet::boards::BoardKind;
+use espalier_gate::{Comparison, Criterion, Verdict, file::GateRun};
 use espalier_tests::{Outcome, Shelf, boards_are_up, shipped};
 
 /// As little measuring as there can be: four blocks of thirty inferences, if nothing disturbs them.

@@ -6,14 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use espalier_bench::{
-    gate::{Criterion, Verdict, file::GateRun},
-    record::{FailureStage, Outcome, Record},
-};
+use espalier_bench::record::{FailureStage, Outcome, Record};
 use espalier_fleet::{
     boards::{self, BoardKind, Options},
     cancel::Cancel,
 };
+use espalier_gate::{Criterion, Verdict, file::GateRun};
 use espalier_tests::{Running, Shelf, boards_are_up, cache, on_board, wait_until};
 
 /// Two variants, each scored, its memory measured, and timed.

@@ -5,16 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use espalier_bench::{
-    exit::ExitStatus,
-    gate::baseline::{self, Baseline, BaselineModel, BaselineRunner},
-    inventory::{Transport, is_name},
-};
+use espalier_bench::exit::ExitStatus;
 use espalier_fleet::{
     blob::Blob,
     deploy::BlobFile,
     store::{Put, Store},
 };
+use espalier_gate::baseline::{self, Baseline, BaselineModel, BaselineRunner};
+use espalier_inventory::{Transport, is_name};
 
 use crate::{
     context::{Context, Exit, usage},

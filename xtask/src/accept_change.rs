@@ -2,11 +2,10 @@
 
 use anyhow::Result;
 use clap::Args;
-use espalier_bench::{
-    exit::ExitStatus,
-    gate::Criterion,
+use espalier_bench::{exit::ExitStatus, record::Case};
+use espalier_gate::{
+    Criterion,
     history::{Acknowledged, History, Point, Subject, Track, changes},
-    record::Case,
 };
 
 use crate::{

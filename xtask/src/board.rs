@@ -79,7 +79,7 @@ fn kinds(names: &[String]) -> Result<Vec<BoardKind>> {
         .iter()
         .map(|name| {
             BoardKind::from_str(name).map_err(|_| {
-                usage(espalier_bench::inventory::UnknownName::new("board", name, known.iter().copied()).to_string())
+                usage(espalier_inventory::UnknownName::new("board", name, known.iter().copied()).to_string())
             })
         })
         .collect()

@@ -1,7 +1,7 @@
 //! `cargo xtask calibrate`: how long a device's processes take to warm up, how long an invocation must be, which of its numbers stand still enough to be
 //! judged, and how much it matters where the code lies. Measured with the dense variants; written to `devices/calibration/NAME.toml`.
 //!
-//! What the times come to is decided in `espalier_bench::gate::calibration::decide`. Nothing is written unless all that was asked for was measured.
+//! What the times come to is decided in `espalier_gate::calibration::decide`. Nothing is written unless all that was asked for was measured.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -10,13 +10,6 @@ use clap::Args;
 use espalier_bench::{
     build_plan::Layout,
     exit::ExitStatus,
-    gate::{
-        Arm, Criterion,
-        calibration::{Calibration, FORMAT, Fit, ModelCalibration, decide, words},
-        simulate::{Random, splitmix},
-        validity,
-    },
-    inventory::{Device, Transport},
     plan::{Effort, InOrder, MOST_PADDING, PlannedJob},
     record::{Case, ModelInfo, Outcome, Record},
     table::Look,
@@ -25,6 +18,13 @@ use espalier_fleet::{
     cancel::Cancel,
     session::{DeviceWork, Runner},
 };
+use espalier_gate::{
+    Arm, Criterion,
+    calibration::{Calibration, FORMAT, Fit, ModelCalibration, decide, words},
+    simulate::{Random, splitmix},
+    validity,
+};
+use espalier_inventory::{Device, Transport};
 use espalier_protocol::Mode;
 
 use crate::{

@@ -7,11 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use espalier_bench::{
-    exit::ExitStatus,
-    inventory::{self, Inventory, Problem, SourceFile, SourceFiles, Surroundings},
-};
+use espalier_bench::exit::ExitStatus;
 use espalier_fleet::cache::Cache;
+use espalier_inventory::{self as inventory, Inventory, Problem, SourceFile, SourceFiles, Surroundings};
 
 const TARGETS: &str = "targets.toml";
 

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use espalier_bench::{
-    exit::ExitStatus,
-    gate::Criterion,
+use espalier_bench::exit::ExitStatus;
+use espalier_gate::{
+    Criterion,
     history::{self, Change, History, Night, changes, data, night, render},
-    inventory::{Problem, SourceFile, UnknownName},
 };
+use espalier_inventory::{Problem, SourceFile, UnknownName};
 
 use crate::{
     context::{Context, usage},

@@ -5,10 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use espalier_bench::{
-    exit::ExitStatus,
-    gate::{controls, profile::Profile},
-};
+use espalier_bench::exit::ExitStatus;
+use espalier_gate::{controls, profile::Profile};
 
 use crate::{
     bench,

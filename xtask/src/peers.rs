@@ -3,11 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use espalier_bench::{
-    engine::Engine,
-    inventory::{Device, Transport},
-    record::PeerInfo,
-};
+use espalier_bench::{engine::Engine, record::PeerInfo};
 use espalier_fleet::{
     blob,
     cancel::Cancel,
@@ -16,6 +12,7 @@ use espalier_fleet::{
     python::{self, Environment},
     session::Runner,
 };
+use espalier_inventory::{Device, Transport};
 
 use crate::{
     context::{Context, usage},

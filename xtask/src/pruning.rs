@@ -1,7 +1,7 @@
 //! How a variant is made of a recipe: what the files and flags say, in the pruner's words; at once, in steps, or up to an accuracy budget.
 
 use anyhow::Result;
-use espalier_bench::inventory::{self, Distil};
+use espalier_inventory::{self as inventory, Distil};
 use espalier_prune::{
     Amount, Bytes, Macs, Manifest, Method, PruneError, Recipe, Samples, Scope, Unit, structure,
     tune::{self, Event, Grade, Options, Plan, Schedule, Search, Stage, Watch},

@@ -7,7 +7,7 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use espalier_bench::inventory::{self, Distil, Method, Model, Recipe, Schedule, Scope, Unit};
+use espalier_inventory::{self as inventory, Distil, Method, Model, Recipe, Schedule, Scope, Unit};
 use espalier_prune::{Inspection, Samples};
 
 use crate::{

@@ -3,10 +3,7 @@
 use std::{cell::Cell, path::Path};
 
 use anyhow::Result;
-use espalier_bench::{
-    build_plan::Layout,
-    inventory::{Device, Inventory, Target},
-};
+use espalier_bench::build_plan::Layout;
 use espalier_fleet::{
     blob,
     build::{self, Artifact},
@@ -17,6 +14,7 @@ use espalier_fleet::{
     process::Watch,
     session::Runner,
 };
+use espalier_inventory::{Device, Inventory, Target};
 
 use crate::{
     context::{Context, usage},

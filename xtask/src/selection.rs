@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use espalier_bench::inventory::{Device, Inventory, Model};
+use espalier_inventory::{Device, Inventory, Model};
 
 use crate::context::{Context, LOCAL, usage};
 

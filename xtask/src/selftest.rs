@@ -4,16 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
-use espalier_bench::{
-    exit::ExitStatus,
-    gate::{
-        Comparison, Criterion, Role, Verdict,
-        judge::LatencyJudge,
-        outcome,
-        profile::{Profile, Terms},
-        session,
-        simulate::{self, Goal, Tally, Unit, Wanted},
-    },
+use espalier_bench::exit::ExitStatus;
+use espalier_gate::{
+    Comparison, Criterion, Role, Verdict,
+    judge::LatencyJudge,
+    outcome,
+    profile::{Profile, Terms},
+    session,
+    simulate::{self, Goal, Tally, Unit, Wanted},
 };
 
 use crate::{

@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use espalier_bench::{
     exit::ExitStatus,
-    inventory::Method,
     sheet::{Cell, Column, Sheet, Tone},
     table::{self, Look},
 };
+use espalier_inventory::Method;
 use espalier_prune::{
     Amount, Bytes, PruneError, Samples, importance,
     onnx::Model,
@@ -66,7 +66,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         let why = "it has no weights to prune: `cargo xtask inspect` says what it has".to_owned();
         return Err(refused(PruneError::NothingPrunable { why })).with_context(failed);
     }
-    let own = |model: &espalier_bench::inventory::Model| model.calibration.as_ref().or(model.train.as_ref()).cloned();
+    let own = |model: &espalier_inventory::Model| model.calibration.as_ref().or(model.train.as_ref()).cloned();
     let samples =
         subject.samples("calibration set", flags.calibration.as_ref(), own, &inspection)?.ok_or_else(|| {
             usage("there are no samples to judge by: `--calibration` names an `.npz` of some; they need no labels")

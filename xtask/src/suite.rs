@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use espalier_bench::{build_plan::Layout, exit::ExitStatus, inventory::Target};
+use espalier_bench::{build_plan::Layout, exit::ExitStatus};
 use espalier_fleet::{
     apt,
     boards::{self, Board, BoardKind, Options},
@@ -25,6 +25,7 @@ use espalier_fleet::{
     python::Environment,
     toolchain,
 };
+use espalier_inventory::Target;
 
 use crate::{
     context::{Context, usage},

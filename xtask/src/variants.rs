@@ -3,10 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use espalier_bench::{
-    inventory::{self, Model, Recipe},
-    record::{ModelInfo, PackedInfo, VariantInfo},
-};
+use espalier_bench::record::{ModelInfo, PackedInfo, VariantInfo};
 use espalier_fleet::{
     blob::{self, Blob},
     cache::Cache,
@@ -14,6 +11,7 @@ use espalier_fleet::{
     deploy::BlobFile,
     eval_set,
 };
+use espalier_inventory::{self as inventory, Model, Recipe};
 use espalier_protocol::tensor;
 use espalier_prune::{Amount, Bytes, Inspection, tune::Watch};
 use espalier_weights::{

@@ -7,11 +7,11 @@ use std::{
     process::Command,
 };
 
-use espalier_bench::inventory::{self, SourceFile, SourceFiles, Surroundings};
+use espalier_inventory::{self as inventory, SourceFile, SourceFiles, Surroundings};
 use toml::{Table, Value};
 
 /// The arrows of ARCHITECTURE.md: a crate, its folder and the crates of ours it may use.
-const ARROWS: [(&str, &str, &[&str]); 14] = [
+const ARROWS: &[(&str, &str, &[&str])] = &[
     ("espalier-protocol", "harness/protocol", &[]),
     ("espalier-weights", "harness/weights", &[]),
     ("espalier-onnx", "harness/onnx", &[]),
@@ -20,8 +20,10 @@ const ARROWS: [(&str, &str, &[&str]); 14] = [
     ("espalier-prune", "harness/prune", &["espalier-engine", "espalier-onnx", "espalier-recipe"]),
     ("espalier-zoo", "harness/zoo", &["espalier-engine", "espalier-onnx", "espalier-prune"]),
     ("espalier-stats", "harness/stats", &[]),
-    ("espalier-bench", "harness/bench", &["espalier-protocol", "espalier-stats"]),
-    ("espalier-fleet", "harness/fleet", &["espalier-bench", "espalier-protocol"]),
+    ("espalier-inventory", "harness/inventory", &["espalier-protocol"]),
+    ("espalier-bench", "harness/bench", &["espalier-inventory", "espalier-protocol", "espalier-stats"]),
+    ("espalier-gate", "harness/gate", &["espalier-bench", "espalier-inventory", "espalier-protocol", "espalier-stats"]),
+    ("espalier-fleet", "harness/fleet", &["espalier-bench", "espalier-inventory", "espalier-protocol"]),
     ("espalier-kernels", "harness/kernels", &["espalier-weights"]),
     ("espalier-accelerate", "harness/accelerate", &["espalier-kernels", "espalier-weights"]),
     (
@@ -35,6 +37,8 @@ const ARROWS: [(&str, &str, &[&str]); 14] = [
         &[
             "espalier-bench",
             "espalier-fleet",
+            "espalier-gate",
+            "espalier-inventory",
             "espalier-protocol",
             "espalier-prune",
             "espalier-weights",
@@ -57,7 +61,7 @@ fn crates_depend_along_the_arrows_only() {
     let listed = ARROWS.iter().map(|(_, folder, _)| *folder).chain([TESTS.1, FIXTURES.1]).collect();
     assert_eq!(members, listed, "a crate was added or removed: give it its place in `ARROWS` and in ARCHITECTURE.md");
 
-    for (name, folder, allowed) in ARROWS {
+    for &(name, folder, allowed) in ARROWS {
         let manifest = read_toml(&format!("{folder}/Cargo.toml"));
         assert_eq!(manifest["package"]["name"].as_str(), Some(name), "the crate in `{folder}`");
         let shipped = manifest.get("dependencies").and_then(Value::as_table);
@@ -150,7 +154,9 @@ fn files_are_small() {
 #[test]
 fn pure_crates_ban_the_same() {
     let bench = read("harness/bench/clippy.toml");
-    assert_eq!(bench, read("harness/stats/clippy.toml"), "`clippy.toml` of bench (left) and stats (right) differ");
+    for other in ["stats", "inventory", "gate"] {
+        assert_eq!(bench, read(&format!("harness/{other}/clippy.toml")), "`clippy.toml` of bench and {other} differ");
+    }
     for (key, bans) in bench.parse::<Table>().unwrap() {
         for ban in bans.as_array().unwrap() {
             assert!(ban.get("reason").is_some(), "`{key}` bans {ban} without a reason");

@@ -4,10 +4,8 @@
 //! (`cargo rustc … -- -C target-feature=+crt-static`), not of every crate: what was compiled for a dynamic runner is used again, and a static one costs
 //! seconds instead of a quarter of an hour.
 
-use crate::{
-    command::CommandLine,
-    inventory::{Builder, Libc, Target},
-};
+use crate::command::CommandLine;
+use espalier_inventory::{Builder, Libc, Target};
 
 /// Where the runner's code is put. The usual way is 0 (the default); any other number is another way to link the very same code, so that what comes from
 /// the addresses and not from the code can be told apart. `layout.rs` of the runner makes something of it.
@@ -275,7 +273,7 @@ fn folder_suffix(target: &Target, builder: Builder) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::Glibc;
+    use espalier_inventory::Glibc;
 
     const HOST: &str = "x86_64-unknown-linux-gnu";
     const ARM64: &str = "aarch64-unknown-linux-gnu";

@@ -20,7 +20,7 @@ pub fn render(run: &Run, summaries: &[CaseSummary]) -> String {
     out
 }
 
-pub(crate) fn render_sheet(sheet: &Sheet) -> String {
+pub fn render_sheet(sheet: &Sheet) -> String {
     let mut out = format!("\n## {}\n\n", escape(&sheet.title));
     out.push_str(&format!("{}\n", escape(&sheet.facts.join(" · "))));
     let heading = sheet.columns.iter().map(|column| match column.unit.as_str() {

@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::Engine,
-    inventory::Device,
     record::{
         Case, Failure, FailureStage, MeasuringProtocol, ModelInfo, Outcome, Record, RunHeader, Trial, VariantInfo,
     },
 };
+use espalier_inventory::Device;
 
 /// One invocation to come. The files are named by content; where they are on the board is known after the push.
 #[derive(Clone, Debug, PartialEq)]
@@ -233,10 +233,8 @@ pub fn padded_words(words: Vec<String>, bytes: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        inventory::{Conditions, Timeouts, Transport},
-        record::{Failure, FailureStage},
-    };
+    use crate::record::{Failure, FailureStage};
+    use espalier_inventory::{Conditions, Timeouts, Transport};
 
     fn device() -> Device {
         Device {

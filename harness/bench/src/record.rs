@@ -6,10 +6,7 @@ use std::{collections::HashSet, fmt};
 use espalier_protocol::{BoardState, Hello, LayerKernel, LayerTime, Loaded, Memory, Mode, Predictions, Switched};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    engine::{self, Engine},
-    gate::{Arm, Role},
-};
+use crate::engine::{self, Engine};
 
 /// Raised when a stored field changes its meaning.
 pub const FORMAT: u32 = 1;
@@ -247,6 +244,28 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<Trial>,
     pub outcome: Outcome,
+}
+
+/// Which of the two is running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Arm {
+    /// The baseline.
+    A,
+    /// The candidate.
+    B,
+}
+
+/// Why a comparison was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Baseline against candidate: its verdict counts.
+    Gate,
+    /// The baseline against itself: anything but "not regressed" is an alarm.
+    NegativeControl,
+    /// The candidate against itself made slower by a known amount: anything but "regressed" is an alarm. Not the baseline, whose runner may be too old
+    /// to know how.
+    PositiveControl,
 }
 
 /// The place of an invocation in a comparison of two arms.

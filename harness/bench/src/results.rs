@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use crate::{
     engine::Engine,
-    inventory::Source,
     markdown::escape,
     metric::{Estimate, Nanoseconds},
     record::{DeviceInfo, ModelInfo, Outcome, Run, RunHeader},
@@ -16,6 +15,7 @@ use crate::{
     sheet,
     summary::{CaseSummary, Trust, summarise},
 };
+use espalier_inventory::Source;
 
 /// The networks the page is about, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

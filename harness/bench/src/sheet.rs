@@ -7,12 +7,12 @@ pub mod peers;
 use espalier_protocol::{BoardState, Mode};
 
 use crate::{
-    inventory::Source,
     metric::{Bounds, Estimate, Metric, Unit},
     record::{DeviceInfo, ModelInfo, Outcome, Run},
     sanitise::sanitise,
     summary::{CaseSummary, NOISY_LOG_SD, Trust},
 };
+use espalier_inventory::Source;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sheet {
@@ -39,7 +39,7 @@ pub struct Column {
 }
 
 impl Column {
-    pub(crate) fn new(name: &'static str, unit: impl Into<String>, rank: u8, cells: Vec<Cell>) -> Column {
+    pub fn new(name: &'static str, unit: impl Into<String>, rank: u8, cells: Vec<Cell>) -> Column {
         Column { name, unit: unit.into(), rank, cells, legend: "" }
     }
 }
@@ -175,7 +175,7 @@ fn cells(cases: &[&CaseSummary], text: impl Fn(&CaseSummary) -> Option<String>) 
     cases.iter().map(|case| cell(text(case).unwrap_or_else(|| MISSING.to_owned()), Tone::Plain)).collect()
 }
 
-pub(crate) fn cell(text: impl Into<String>, tone: Tone) -> Cell {
+pub fn cell(text: impl Into<String>, tone: Tone) -> Cell {
     Cell { text: text.into(), tone }
 }
 
@@ -428,7 +428,7 @@ pub fn size(bytes: u64) -> String {
 
 /// Two values in one unit, with a digit more than in a table, because they may lie close together: `1.000 ms` and `1.034 ms`. Of times (ns), sizes
 /// (bytes) and counts.
-pub(crate) fn both(base: f64, candidate: f64, unit: Unit) -> [String; 2] {
+pub fn both(base: f64, candidate: f64, unit: Unit) -> [String; 2] {
     let scale = Scale::new([base, candidate].into_iter(), steps(unit));
     let decimals = if scale.divisor == 1.0 { 0 } else { scale.decimals + 1 };
     let scale = Scale { decimals, ..scale };
@@ -436,7 +436,7 @@ pub(crate) fn both(base: f64, candidate: f64, unit: Unit) -> [String; 2] {
 }
 
 /// Foreign text, harmless and of bounded length.
-pub(crate) fn short(text: &str) -> String {
+pub fn short(text: &str) -> String {
     const MOST: usize = 200;
     let mut kept: String = text.chars().take(MOST).collect();
     if kept.len() < text.len() {

@@ -430,7 +430,7 @@ fn trust(run: &Run, case: &Case, device: &DeviceInfo, medians: &[f64]) -> Option
 }
 
 /// Below [`FULL_FREQUENCY`] under the governor that promises the highest.
-pub(crate) fn runs_slow(state: &BoardState) -> bool {
+pub fn runs_slow(state: &BoardState) -> bool {
     match (state.governor.as_deref(), state.frequency_khz, state.max_frequency_khz) {
         (Some("performance"), Some(now), Some(max)) => (now as f64) < FULL_FREQUENCY * max as f64,
         _ => false,

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use espalier_bench::inventory::Conditions;
+use espalier_inventory::Conditions;
 
 use crate::{
     cancel::Cancel,

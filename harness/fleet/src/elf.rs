@@ -6,7 +6,7 @@
 use std::fmt;
 
 use anyhow::{Context, Result};
-use espalier_bench::inventory::{Glibc, Libc, Target};
+use espalier_inventory::{Glibc, Libc, Target};
 use object::{
     Endianness,
     elf::{self, FileHeader32, FileHeader64},

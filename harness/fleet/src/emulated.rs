@@ -10,11 +10,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use espalier_bench::{
-    build_plan::Layout,
-    command::CommandLine,
-    inventory::{Builder, Target},
-};
+use espalier_bench::{build_plan::Layout, command::CommandLine};
+use espalier_inventory::{Builder, Target};
 
 use crate::{
     build,

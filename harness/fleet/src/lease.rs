@@ -222,7 +222,7 @@ fn minutes(left: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use espalier_bench::inventory::Timeouts;
+    use espalier_inventory::Timeouts;
 
     use super::*;
 

@@ -11,10 +11,10 @@ use std::{
 
 use espalier_bench::{
     conversation::Conversation,
-    inventory::{Device, Target},
     plan::{self, PlannedJob, Script},
     record::{Failure, FailureStage, Outcome, Record},
 };
+use espalier_inventory::{Device, Target};
 use espalier_protocol::Mode;
 
 use crate::{

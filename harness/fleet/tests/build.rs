@@ -9,16 +9,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use espalier_bench::{
-    build_plan::Layout,
-    inventory::{Builder, Libc, Target},
-};
+use espalier_bench::build_plan::Layout;
 use espalier_fleet::{
     build::{self, Artifact},
     cache::Cache,
     cancel::Cancel,
     process::Watch,
 };
+use espalier_inventory::{Builder, Libc, Target};
 use tempfile::TempDir;
 
 struct Workspace {

@@ -5,9 +5,9 @@ use std::{collections::HashSet, path::Path};
 use anyhow::{Context as _, Result};
 use espalier_bench::{
     engine::Engine,
-    inventory::{Budget, Device, Inventory, Model, Recipe, Source, Unit},
     record::{MeasuringProtocol, ModelInfo, RunHeader},
 };
+use espalier_inventory::{Budget, Device, Inventory, Model, Recipe, Source, Unit};
 
 use super::Flags;
 use crate::{

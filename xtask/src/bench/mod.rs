@@ -12,7 +12,6 @@ use espalier_bench::{
     command::CommandLine,
     engine::Engine,
     exit::ExitStatus,
-    inventory::{Device, Inventory, Target, Transport, Unit},
     message::{Finished, Message},
     plan::{self, InOrder, PlannedJob, Wanted},
     record::{Case, DeviceInfo, Failure, FailureStage, ModelInfo, Outcome, Record, Run, RunHeader, RunnerInfo, Tally},
@@ -23,6 +22,7 @@ use espalier_fleet::{
     deploy::BlobFile,
     session::{DeviceWork, Ended},
 };
+use espalier_inventory::{Device, Inventory, Target, Transport, Unit};
 use espalier_protocol::Mode;
 
 use self::asked::Asked;

@@ -5,15 +5,6 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use espalier_bench::{
     exit::ExitStatus,
-    gate::{
-        Comparison, Criterion, Finding, Role, Verdict,
-        baseline::{Baseline, BaselineRunner},
-        calibration::{self, Calibration},
-        profile::Profile,
-        session::{ArmPlan, CellPlan},
-        size,
-    },
-    inventory::{Device, Target},
     record::{Case, ModelInfo, VariantInfo},
 };
 use espalier_fleet::{
@@ -22,6 +13,15 @@ use espalier_fleet::{
     session::{DeviceWork, Runner},
     store::Store,
 };
+use espalier_gate::{
+    Comparison, Criterion, Finding, Role, Verdict,
+    baseline::{Baseline, BaselineRunner},
+    calibration::{self, Calibration},
+    profile::Profile,
+    session::{ArmPlan, CellPlan},
+    size,
+};
+use espalier_inventory::{Device, Target};
 
 use super::live::DeviceGate;
 use crate::{

@@ -2,19 +2,16 @@
 //! needed; everything else goes the way of a real gate, sessions that confirm included.
 
 use anyhow::{Context as _, Result};
-use espalier_bench::{
-    gate::Role,
-    gate::{
-        calibration,
-        file::{FORMAT, GateHeader},
-        profile::Profile,
-        report::{BaselineFacts, GateDevice},
-        session::{ArmPlan, CellPlan},
-    },
-    inventory::Transport,
-    record::Case,
-};
+use espalier_bench::record::Case;
 use espalier_fleet::{cancel::Cancel, session::DeviceWork};
+use espalier_gate::{
+    Role, calibration,
+    file::{FORMAT, GateHeader},
+    profile::Profile,
+    report::{BaselineFacts, GateDevice},
+    session::{ArmPlan, CellPlan},
+};
+use espalier_inventory::Transport;
 
 use super::{Controls, DeviceGate, Gate, Results, compare::read_calibration, file::GateFile};
 use crate::{

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use espalier_bench::gate::file::{Entry, GateHeader, GateRun};
+use espalier_gate::file::{Entry, GateHeader, GateRun};
 
 pub struct GateFile {
     pub path: PathBuf,

@@ -5,19 +5,17 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use espalier_bench::{
-    gate::{
-        Comparison, Role, Verdict,
-        file::{Entry, StoredSession, is_same},
-        profile::{Profile, Terms},
-        report::Fault,
-        session::{self, CellPlan, GateScript},
-    },
-    record::Failure,
-};
+use espalier_bench::record::Failure;
 use espalier_fleet::{
     cancel::Cancel,
     session::{DeviceWork, Runner},
+};
+use espalier_gate::{
+    Comparison, Role, Verdict,
+    file::{Entry, StoredSession, is_same},
+    profile::{Profile, Terms},
+    report::Fault,
+    session::{self, CellPlan, GateScript},
 };
 
 use super::file::GateFile;

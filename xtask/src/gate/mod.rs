@@ -17,19 +17,19 @@ use clap::{Args, builder::PossibleValuesParser};
 use espalier_bench::{
     build_plan::Layout,
     exit::ExitStatus,
-    gate::{
-        Criterion, Role,
-        baseline::Baseline,
-        file::{FORMAT, GateHeader},
-        outcome::Planned,
-        profile::Profile,
-        report::{BaselineFacts, Fault, GateDevice},
-        session::CellPlan,
-    },
-    inventory::{Device, Target, Transport},
     record::{Case, FailureStage, ModelInfo},
 };
 use espalier_fleet::{cancel::Cancel, session::DeviceWork, store::Store};
+use espalier_gate::{
+    Criterion, Role,
+    baseline::Baseline,
+    file::{FORMAT, GateHeader},
+    outcome::Planned,
+    profile::Profile,
+    report::{BaselineFacts, Fault, GateDevice},
+    session::CellPlan,
+};
+use espalier_inventory::{Device, Target, Transport};
 use espalier_protocol::Job;
 
 use self::{

@@ -9,14 +9,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use espalier_bench::{
-    exit::ExitStatus,
-    gate::{
-        Criterion,
-        judge::LatencyJudge,
-        profile::{Profile, Terms},
-        replay::{Reader, Word, judge},
-    },
+use espalier_bench::exit::ExitStatus;
+use espalier_gate::{
+    Criterion,
+    judge::LatencyJudge,
+    profile::{Profile, Terms},
+    replay::{Reader, Word, judge},
 };
 use flate2::bufread::MultiGzDecoder;
 
@@ -109,7 +107,7 @@ fn judge_lines(
 mod tests {
     use std::io::Cursor;
 
-    use espalier_bench::gate::simulate::session;
+    use espalier_gate::simulate::session;
     use flate2::{Compression, write::GzEncoder};
 
     use super::*;

@@ -4,25 +4,22 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use espalier_bench::{
-    exit::ExitStatus,
-    gate::{
-        Comparison, Role,
-        controls::{self, Control},
-        date::Date,
-        file::{Entry, GateHeader, is_same},
-        json, junit,
-        profile::Profile,
-        render,
-        replay::{Invocation, Replay},
-        report::{Fault, Latency, MarginFacts, ProfileFacts, Report},
-        session::{self, GateScript},
-        waivers::{self, Waiver},
-    },
+use espalier_bench::{exit::ExitStatus, table::Look};
+use espalier_gate::{
+    Comparison, Role,
+    controls::{self, Control},
+    date::Date,
+    file::{Entry, GateHeader, is_same},
     history::Night,
-    inventory::{Problem, SourceFile},
-    table::Look,
+    json, junit,
+    profile::Profile,
+    render,
+    replay::{Invocation, Replay},
+    report::{Fault, Latency, MarginFacts, ProfileFacts, Report},
+    session::{self, GateScript},
+    waivers::{self, Waiver},
 };
+use espalier_inventory::{Problem, SourceFile};
 
 use super::file::{self, GateFile};
 use crate::{

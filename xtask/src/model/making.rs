@@ -7,12 +7,13 @@ use std::{
 };
 
 use anyhow::Result;
-use espalier_bench::{inventory::Source, sheet};
+use espalier_bench::sheet;
 use espalier_fleet::{
     blob,
     cache::{self, Cache},
     cancel::Cancel,
 };
+use espalier_inventory::Source;
 use espalier_protocol::tensor::{DType, Tensor, TensorHeader};
 use espalier_zoo::{Blueprint, Net, Values};
 

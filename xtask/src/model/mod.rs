@@ -97,7 +97,7 @@ fn write(path: &Path, blueprint: &Blueprint, task: &Task, cancel: &Cancel) -> io
 
 #[cfg(test)]
 mod tests {
-    use espalier_bench::inventory::BUILT;
+    use espalier_inventory::BUILT;
 
     use super::*;
 

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use espalier_bench::{exit::ExitStatus, inventory::Recipe};
+use espalier_bench::exit::ExitStatus;
+use espalier_inventory::Recipe;
 use espalier_prune::Bytes;
 use espalier_weights::pack::{AtRatio, Choice, Span, pack_ratios};
 

@@ -6,10 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use espalier_bench::{
-    exit::ExitStatus,
-    inventory::{Model, Recipe},
-};
+use espalier_bench::exit::ExitStatus;
+use espalier_inventory::{Model, Recipe};
 use espalier_prune::{Amount, PruneError, tune::Watch};
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use espalier_bench::inventory::Recipe;
+use espalier_inventory::Recipe;
 use espalier_prune::{
     Bytes, Macs, Manifest, PruneError, Samples,
     structure::Report,

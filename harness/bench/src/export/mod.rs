@@ -20,7 +20,7 @@ fn series(case: &Case) -> String {
 }
 
 /// What no number kept from being exact can break: maps of strings and numbers always encode.
-pub(crate) fn pretty(value: &impl serde::Serialize) -> String {
+pub fn pretty(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).expect("strings and numbers always encode") + "\n"
 }
 

@@ -12,9 +12,9 @@ use std::{
 use anyhow::{Context, Result};
 use espalier_bench::{
     build_plan::{Layout, PROFILE, RUNNER},
-    inventory::Target,
     runner_sources,
 };
+use espalier_inventory::Target;
 use sha2::{Digest, Sha256};
 
 use super::Prepared;

@@ -10,10 +10,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use espalier_bench::{
-    build_plan::{self, BuildPlan, Cross, Layout, Tools, Zigbuild},
-    inventory::{Builder, Target},
-};
+use espalier_bench::build_plan::{self, BuildPlan, Cross, Layout, Tools, Zigbuild};
+use espalier_inventory::{Builder, Target};
 use serde::{Deserialize, Serialize};
 
 use crate::{

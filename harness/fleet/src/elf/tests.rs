@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use espalier_bench::{command::CommandLine, inventory::Builder};
+use espalier_bench::command::CommandLine;
+use espalier_inventory::Builder;
 use proptest::prelude::*;
 
 use super::*;

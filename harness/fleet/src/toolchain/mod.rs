@@ -10,11 +10,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use espalier_bench::{
-    build_plan,
-    command::CommandLine,
-    inventory::{Builder, Libc, Target},
-};
+use espalier_bench::{build_plan, command::CommandLine};
+use espalier_inventory::{Builder, Libc, Target};
 
 use crate::{
     apt,

@@ -21,11 +21,8 @@ mod ssh_config;
 
 use std::{io::Read, ops::ControlFlow, time::Duration};
 
-use espalier_bench::{
-    command::shell_quote,
-    inventory::{self, Device, Timeouts},
-    sanitise::sanitise,
-};
+use espalier_bench::{command::shell_quote, sanitise::sanitise};
+use espalier_inventory::{self as inventory, Device, Timeouts};
 
 pub use error::TransportError;
 use output::{Lines, Watch};
@@ -275,7 +272,7 @@ fn describe(words: &[String]) -> String {
 
 #[cfg(all(test, not(feature = "ssh")))]
 mod tests {
-    use espalier_bench::inventory::{Conditions, SshAddress};
+    use espalier_inventory::{Conditions, SshAddress};
 
     use super::*;
 

@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use espalier_bench::{command::shell_quote, inventory::SshAddress, sanitise::sanitise};
+use espalier_bench::{command::shell_quote, sanitise::sanitise};
+use espalier_inventory::SshAddress;
 use ssh2::Channel;
 
 use super::{

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use espalier_bench::inventory::SshAddress;
+use espalier_inventory::SshAddress;
 use ssh2_config::{HostParams, ParseRule, SshConfig};
 
 use super::error::TransportError;

@@ -8,13 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use espalier_bench::inventory::SshAddress;
 use espalier_fleet::{
     cancel::Cancel,
     deploy::push,
     lease::{Lease, LeaseError},
     transport::{Limits, Transport, TransportError},
 };
+use espalier_inventory::SshAddress;
 
 use crate::{
     push::{file, noise},

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use espalier_bench::inventory::{Conditions, Device, SshAddress, Timeouts, Transport};
+use espalier_inventory::{Conditions, Device, SshAddress, Timeouts, Transport};
 
 pub const HOST_KEYS: [&str; 3] = ["ed25519", "ecdsa", "rsa"];
 

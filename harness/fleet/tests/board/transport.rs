@@ -11,14 +11,12 @@ use std::{
 };
 
 use crate::server::{self, Sshd, device, fingerprint, key};
-use espalier_bench::{
-    inventory::SshAddress,
-    plan::{MOST_PADDING, padded_words},
-};
+use espalier_bench::plan::{MOST_PADDING, padded_words};
 use espalier_fleet::{
     cancel::Cancel,
     transport::{Exit, Limits, Transport, TransportError},
 };
+use espalier_inventory::SshAddress;
 
 const LIMITS: Limits = Limits { command: Duration::from_secs(30), idle: Duration::from_secs(10) };
 

@@ -1,0 +1,364 @@
+//! A gate's report as JUnit XML, which every CI shows: a device is a suite, a comparison `model@ratio/criterion` a test case.
+//!
+//! Regressed is a failure, inconclusive is skipped with the reason, what a waiver answers for passes and says so. Where the device or the gate itself
+//! is to blame it is an error: a lost device, a comparison that was planned and is not there, a gate in which nothing passed.
+
+use std::fmt::Write;
+
+use crate::{
+    Comparison, Criterion, Role,
+    outcome::{self, Standing},
+    report::Report,
+    words,
+};
+use espalier_bench::{record::Case, sanitise::sanitise};
+
+struct TestCase {
+    name: String,
+    result: Result,
+}
+
+/// With what is said about it.
+enum Result {
+    Passed(String),
+    Failure { kind: &'static str, message: String },
+    Error { kind: &'static str, message: String },
+    Skipped(String),
+}
+
+pub fn render(report: &Report) -> String {
+    let outcome = report.outcome();
+    let mut suites: Vec<(String, Vec<TestCase>)> = Vec::new();
+    for device in report.device_names() {
+        let of_device = report.comparisons.iter().filter(|comparison| comparison.case.device == device);
+        let mut cases: Vec<TestCase> = of_device.map(|comparison| compared(report, comparison)).collect();
+        let missing = outcome.missing.iter().filter(|missing| missing.case.device == device);
+        cases.extend(missing.map(|missing| TestCase {
+            name: name(&missing.case, missing.criterion, missing.role),
+            result: Result::Error { kind: "missing", message: "planned and not compared".to_owned() },
+        }));
+        let faults = report.faults.iter().filter(|fault| fault.device == device);
+        cases.extend(faults.map(|fault| TestCase {
+            name: "device".to_owned(),
+            result: Result::Error { kind: fault.stage.name(), message: words::line(&fault.message) },
+        }));
+        suites.push((device.to_owned(), cases));
+    }
+    // A file without failures would look green.
+    if outcome.tally.passed == 0 {
+        let message = "nothing passed: a gate that compared nothing is not green".to_owned();
+        let result = Result::Error { kind: "nothing-passed", message };
+        suites.push(("gate".to_owned(), vec![TestCase { name: "nothing passed".to_owned(), result }]));
+    }
+    document(report, &suites)
+}
+
+fn compared(report: &Report, comparison: &Comparison) -> TestCase {
+    let said = words::sentence(report, comparison);
+    let result = match (outcome::alarm(comparison), outcome::standing(comparison)) {
+        (Some(alarm), _) => Result::Failure { kind: "control", message: format!("{alarm}: {said}") },
+        // A known slow-down that was found.
+        (None, _) if comparison.role == Role::PositiveControl => Result::Passed(said),
+        (None, Standing::Regressed) => Result::Failure { kind: "regressed", message: said },
+        (None, Standing::Inconclusive) => Result::Skipped(format!("{}: {said}", words::verdict(comparison))),
+        (None, Standing::Waived) => Result::Passed(format!("{}: {said}", words::verdict(comparison))),
+        (None, Standing::Passed) => Result::Passed(said),
+    };
+    TestCase { name: name(&comparison.case, comparison.criterion, comparison.role), result }
+}
+
+fn name(case: &Case, criterion: Criterion, role: Role) -> String {
+    let control = words::control(role);
+    format!("{}@{}/{}{control}", case.model, case.ratio, criterion.name())
+}
+
+fn document(report: &Report, suites: &[(String, Vec<TestCase>)]) -> String {
+    let all = || suites.iter().flat_map(|(_, cases)| cases);
+    let title = format!("espalier gate against {}", report.baseline.name);
+    let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    put(&mut out, format_args!("<testsuites name=\"{}\" {}>\n", escape(&title), counts(all())));
+    for (device, cases) in suites {
+        let (device, counts, started) = (escape(device), counts(cases.iter()), escape(&report.started));
+        put(&mut out, format_args!("  <testsuite name=\"{device}\" {counts} timestamp=\"{started}\">\n"));
+        out.push_str("    <properties>\n");
+        let unknown = "unknown".to_owned();
+        let properties = [
+            ("baseline", &report.baseline.name),
+            ("baseline-revision", report.baseline.revision.as_ref().unwrap_or(&unknown)),
+            ("candidate-revision", report.candidate.revision.as_ref().unwrap_or(&unknown)),
+            ("profile", &report.profile.name),
+        ];
+        for (name, value) in properties {
+            put(&mut out, format_args!("      <property name=\"{name}\" value=\"{}\"/>\n", escape(value)));
+        }
+        out.push_str("    </properties>\n");
+        for case in cases {
+            let (name, result) = (escape(&case.name), element(&case.result));
+            put(&mut out, format_args!("    <testcase classname=\"{device}\" name=\"{name}\">{result}</testcase>\n"));
+        }
+        out.push_str("  </testsuite>\n");
+    }
+    out + "</testsuites>\n"
+}
+
+fn element(result: &Result) -> String {
+    match result {
+        Result::Passed(said) => format!("<system-out>{}</system-out>", escape(said)),
+        Result::Failure { kind, message } => format!("<failure type=\"{kind}\" message=\"{}\"/>", escape(message)),
+        Result::Error { kind, message } => format!("<error type=\"{kind}\" message=\"{}\"/>", escape(message)),
+        Result::Skipped(message) => format!("<skipped message=\"{}\"/>", escape(message)),
+    }
+}
+
+fn counts<'a>(cases: impl Iterator<Item = &'a TestCase>) -> String {
+    let [mut tests, mut failures, mut errors, mut skipped] = [0; 4];
+    for case in cases {
+        tests += 1;
+        match case.result {
+            Result::Passed(_) => {}
+            Result::Failure { .. } => failures += 1,
+            Result::Error { .. } => errors += 1,
+            Result::Skipped(_) => skipped += 1,
+        }
+    }
+    format!("tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\"")
+}
+
+fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a string takes everything");
+}
+
+/// Foreign text for an attribute or between tags. XML 1.0 has no way to write a control character or U+FFFE: [`sanitise`] writes them out.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in sanitise(text).chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&apos;"),
+            // A parser makes a space of a line break in an attribute.
+            '\n' => out.push_str("&#10;"),
+            '\u{fffe}' | '\u{ffff}' => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::{Finding, Verdict, report::Fault, report::tests_support};
+
+    type Attributes = Vec<(String, String)>;
+
+    /// Reads just enough XML to see that it is some: every tag is closed in its order, every attribute is quoted and comes once, every `&` begins a
+    /// known entity, and nothing is there that XML 1.0 cannot hold. Gives back names of elements with their attributes.
+    fn parse(xml: &str) -> std::result::Result<Vec<(String, Attributes)>, String> {
+        let allowed = |c: char| c == '\n' || (c >= ' ' && !matches!(c, '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}'));
+        if let Some(c) = xml.chars().find(|c| !allowed(*c)) {
+            return Err(format!("{c:?} in it"));
+        }
+        let mut rest = xml.strip_prefix("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n").ok_or("no declaration")?;
+        let (mut open, mut elements): (Vec<&str>, Vec<_>) = (Vec::new(), Vec::new());
+        loop {
+            let (text, tag) = rest.split_once('<').unwrap_or((rest, ""));
+            unescaped(text)?;
+            if open.is_empty() && !text.trim().is_empty() {
+                return Err(format!("text outside the root: {text:?}"));
+            }
+            if tag.is_empty() {
+                break;
+            }
+            // No `>` in a value: `escape` leaves none.
+            let (tag, after) = tag.split_once('>').ok_or("a tag has no end")?;
+            if tag.contains('<') {
+                return Err(format!("a `<` in {tag:?}"));
+            }
+            rest = after;
+            if let Some(name) = tag.strip_prefix('/') {
+                if open.pop() != Some(name) {
+                    return Err(format!("`{name}` was not open"));
+                }
+                continue;
+            }
+            let (tag, is_empty) = tag.strip_suffix('/').map_or((tag, false), |tag| (tag, true));
+            let (name, attributes) = tag.split_once(' ').unwrap_or((tag, ""));
+            if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c == '-') {
+                return Err(format!("`{name}` is no name"));
+            }
+            elements.push((name.to_owned(), read_attributes(attributes)?));
+            if !is_empty {
+                open.push(name);
+            }
+        }
+        if open.is_empty() { Ok(elements) } else { Err(format!("still open: {open:?}")) }
+    }
+
+    fn read_attributes(mut text: &str) -> std::result::Result<Attributes, String> {
+        let mut attributes: Attributes = Vec::new();
+        while !text.is_empty() {
+            let (name, value) = text.split_once("=\"").ok_or_else(|| format!("no attribute: {text:?}"))?;
+            let (value, after) = value.split_once('"').ok_or("a value has no end")?;
+            if attributes.iter().any(|(other, _)| other == name) {
+                return Err(format!("`{name}` twice"));
+            }
+            attributes.push((name.to_owned(), unescaped(value)?));
+            text = after.strip_prefix(' ').unwrap_or(after);
+        }
+        Ok(attributes)
+    }
+
+    fn unescaped(text: &str) -> std::result::Result<String, String> {
+        let mut parts = text.split('&');
+        let mut out = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let (entity, plain) = part.split_once(';').ok_or_else(|| format!("a bare `&` before {part:?}"))?;
+            let known = [("amp", '&'), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\''), ("#10", '\n')];
+            let c = known.iter().find(|(name, _)| *name == entity).ok_or_else(|| format!("no entity: {entity}"))?.1;
+            out.push(c);
+            out.push_str(plain);
+        }
+        Ok(out)
+    }
+
+    #[test]
+    fn the_checker_finds_what_is_wrong() {
+        let with = |body: &str| parse(&format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{body}"));
+        assert_eq!(with("<a b=\"1 &amp;\"><c/>x</a>\n").unwrap().len(), 2);
+        for body in [
+            "<a>",
+            "<a></b>",
+            "<a b=1/>",
+            "<a b=\"1\" b=\"2\"/>",
+            "<a>&</a>",
+            "<a>&nbsp;</a>",
+            "<a b=\"<\"/>",
+            "<a>\u{1}</a>",
+            "<a/>x",
+            "<a>\u{fffe}</a>",
+            "<a",
+            "<a b=\"&#x1;\"/>",
+        ] {
+            assert!(with(body).is_err(), "{body}");
+        }
+        assert!(parse("<a/>").is_err());
+    }
+
+    #[test]
+    fn as_a_ci_reads_it() {
+        let got = render(&tests_support::report());
+        let expected = r#"
+<?xml version="1.0" encoding="UTF-8"?>
+<testsuites name="espalier gate against release-1.4" tests="10" failures="1" errors="2" skipped="1">
+  <testsuite name="pi4" tests="7" failures="1" errors="0" skipped="0" timestamp="2026-11-23T19:15:00Z">
+    <properties>
+      <property name="baseline" value="release-1.4"/>
+      <property name="baseline-revision" value="7c7533f"/>
+      <property name="candidate-revision" value="05f99f9+"/>
+      <property name="profile" value="nightly"/>
+    </properties>
+    <testcase classname="pi4" name="digits-cnn@0.5/p50"><failure type="regressed" message="+3.4 % [+1.9, +4.9], 1.000 ms → 1.034 ms, 24 pairs, MDE 2.6 %, pair SD 2.1 %; proved slower by more than 0.5 %; confirmed +3.1 % [+1.2, +5.0]; drift z=4.1"/></testcase>
+    <testcase classname="pi4" name="digits-cnn@0/p50"><system-out>+0.04 % [-0.21, +0.29], 24 pairs, MDE 2.6 %, pair SD 0.4 %</system-out></testcase>
+    <testcase classname="pi4" name="digits-cnn@0.5/runner-size"><system-out>regressed (waived): +12.0 KiB (+1.17 %), 1.000 MiB → 1.012 MiB; 12.0 KiB larger, 0.5 % are allowed; waived until 2026-12-31: labels | inside &lt;b&gt;</system-out></testcase>
+    <testcase classname="pi4" name="digits-cnn@0.5/model-size"><system-out>same, 210.0 KiB → 210.0 KiB</system-out></testcase>
+    <testcase classname="pi4" name="digits-cnn@0.5/peak-rss"><system-out>same, 9.000 MiB → 9.000 MiB</system-out></testcase>
+    <testcase classname="pi4" name="digits-cnn@0.5/accuracy"><system-out>-0.20 pp (3/1), 3 lost and 1 won of 1000, at most 0.55 pp lost, p = 0.31</system-out></testcase>
+    <testcase classname="pi4" name="digits-cnn@0/p50 (A/A)"><system-out>-0.1 % [-1.0, +0.8], 24 pairs, MDE 2.6 %, pair SD 2.1 %</system-out></testcase>
+  </testsuite>
+  <testsuite name="jetson" tests="2" failures="0" errors="1" skipped="1" timestamp="2026-11-23T19:15:00Z">
+    <properties>
+      <property name="baseline" value="release-1.4"/>
+      <property name="baseline-revision" value="7c7533f"/>
+      <property name="candidate-revision" value="05f99f9+"/>
+      <property name="profile" value="nightly"/>
+    </properties>
+    <testcase classname="jetson" name="digits-cnn@0.5/p50"><skipped message="inconclusive: +12.0 % [-10.0, +40.0], 24 pairs, MDE —, pair SD 2.1 %; nothing proved after 32 blocks \u{1b}[2J"/></testcase>
+    <testcase classname="jetson" name="digits-cnn@0.5/p99"><error type="missing" message="planned and not compared"/></testcase>
+  </testsuite>
+  <testsuite name="visionfive2" tests="1" failures="0" errors="1" skipped="0" timestamp="2026-11-23T19:15:00Z">
+    <properties>
+      <property name="baseline" value="release-1.4"/>
+      <property name="baseline-revision" value="7c7533f"/>
+      <property name="candidate-revision" value="05f99f9+"/>
+      <property name="profile" value="nightly"/>
+    </properties>
+    <testcase classname="visionfive2" name="device"><error type="connect" message="connection refused | &lt;b&gt; @root"/></testcase>
+  </testsuite>
+</testsuites>
+"#;
+        assert!(got == expected.trim_start_matches('\n'), "{got}");
+        parse(&got).unwrap();
+    }
+
+    /// The numbers in the head are those of what is below.
+    #[test]
+    fn counts_are_what_is_there() {
+        let elements = parse(&render(&tests_support::report())).unwrap();
+        let count = |name: &str| elements.iter().filter(|(element, _)| element == name).count().to_string();
+        let head = |key: &str| elements[0].1.iter().find(|(name, _)| name == key).unwrap().1.clone();
+        let elements = [("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")];
+        for (key, element) in elements {
+            assert_eq!(head(key), count(element), "{key}");
+            assert_ne!(head(key), "0", "{key}");
+        }
+    }
+
+    #[test]
+    fn an_empty_gate_is_an_error() {
+        let mut report = tests_support::report();
+        report.comparisons.clear();
+        report.planned.clear();
+        report.faults.clear();
+        let xml = render(&report);
+        assert!(xml.contains("<error type=\"nothing-passed\""), "{xml}");
+        parse(&xml).unwrap();
+    }
+
+    #[test]
+    fn controls_fail_only_when_wrong() {
+        let of = |role: Role, verdict: Verdict| {
+            let mut report = tests_support::report();
+            let effect = Finding::Effect(tests_support::effect(1.05, 1.03, 1.07));
+            report.comparisons =
+                vec![Comparison { role, ..tests_support::comparison("m@0 on d", Criterion::P50, verdict, effect) }];
+            render(&report).contains("<failure type=\"control\"")
+        };
+        assert!(of(Role::NegativeControl, Verdict::Regressed) && !of(Role::NegativeControl, Verdict::Pass));
+        assert!(of(Role::PositiveControl, Verdict::Inconclusive) && !of(Role::PositiveControl, Verdict::Regressed));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_text_makes_well_formed_xml(
+            texts in vec(any::<String>(), 6),
+            odd in "[\u{0}-\u{20}<>&\"'\\]\u{7f}-\u{9f}\u{fffe}\u{ffff}\u{2028}a]{0,12}",
+        ) {
+            let mut report = tests_support::report();
+            let [name, reason, tag, message, device, baseline] = texts.try_into().expect("six");
+            let first = &mut report.comparisons[0];
+            first.case.model = name + &odd;
+            first.reason = reason + &odd;
+            first.tags = vec![tag];
+            report.comparisons[2].case.device = device.clone();
+            report.baseline.revision = Some(odd.clone());
+            report.baseline.name = baseline;
+            report.faults.push(Fault { device, message: message + &odd, ..report.faults[0].clone() });
+            let xml = render(&report);
+            let said = parse(&xml);
+            prop_assert!(said.is_ok(), "{:?}\n{}", said, xml);
+        }
+
+        /// What a reader sees is what was said, where it can be said at all.
+        #[test]
+        fn printable_text_comes_back(text in "[ -~\n]*") {
+            prop_assert_eq!(unescaped(&escape(&text)), Ok(text));
+        }
+    }
+}
