@@ -156,8 +156,8 @@ fn find_at(model: &TypedModel, softmax: &TypedNode) -> TractResult<Option<Found>
         size,
         value_size,
         scale,
-        queries: Panels { sequences, tokens: queries },
-        keys: Panels { sequences, tokens: keys },
+        queries: Panels::new(sequences, queries),
+        keys: Panels::new(sequences, keys),
     };
     Ok(Some(Found { attention, q, k, v, mask, output }))
 }
@@ -411,7 +411,7 @@ impl Layer for AttentionOp {
 
     fn cost(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
         let Attention { heads, size, value_size, queries, keys, .. } = *self.attention;
-        let products = queries.rows() * keys.tokens * heads * (size + value_size);
+        let products = queries.rows() * keys.tokens() * heads * (size + value_size);
         Ok(tvec!((Cost::FMA(DatumType::F32), products.to_dim())))
     }
 }

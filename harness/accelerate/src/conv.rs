@@ -196,13 +196,8 @@ fn window(spec: &PoolSpec, input: &[usize]) -> TractResult<Option<(usize, Window
     };
     let none = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, before: 0 };
     let (height, width) = if spec.rank() == 2 { (axis(0), axis(1)) } else { (none, axis(0)) };
-    let empty =
-        |axis: Axis| axis.input == 0 || axis.output == 0 || axis.kernel == 0 || axis.stride == 0 || axis.dilation == 0;
-    if empty(height) || empty(width) {
-        return Ok(None);
-    }
-    let batch = shape.n().copied().unwrap_or(1);
-    Ok(Some((batch, Window { height, width })))
+    let (batch, window) = (shape.n().copied().unwrap_or(1), Window { height, width });
+    Ok(window.is_countable().then_some((batch, window)))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

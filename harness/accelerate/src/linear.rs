@@ -7,7 +7,7 @@
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use espalier_kernels::{
-    elementwise::Activation, linear_dense::Weights as Matrix, linear_panels::Panels, linear_skipping::Skipping, matvec,
+    elementwise::Activation, linear_dense::WeightMatrix, linear_panels::Panels, linear_skipping::SkippingWeight, matvec,
 };
 use tract_onnx::{
     prelude::*,
@@ -230,9 +230,9 @@ impl Work {
         let tokens = if shape.len() > 2 { shape[shape.len() - 2] } else { rows };
         // Short sequences are not worth filling a vector each.
         let panels = if tokens % 16 == 0 || tokens > 64 {
-            Panels { sequences: rows / tokens.max(1), tokens }
+            Panels::new(rows / tokens.max(1), tokens)
         } else {
-            Panels { sequences: 1, tokens: rows }
+            Panels::new(1, rows)
         };
         *self.geometry.entry(rows).or_insert(panels)
     }
@@ -488,28 +488,34 @@ fn skipping(
     let weight = context.weight(model, layer.weight)?.context("the weight is gone")?.into_dense()?;
     let plain = weight.try_as_plain_ram()?;
     let matrix = matrix(plain.as_slice::<f32>()?, product.weight.outputs(), product.weight.inputs(), layer.by_output);
-    Ok(Some(Shared::new(linear_skip::Weight { weight: Skipping::pack(matrix), threshold })))
+    Ok(Some(Shared::new(linear_skip::Weight { weight: SkippingWeight::pack(matrix), threshold })))
 }
 
-fn matrix(values: &[f32], outputs: usize, inputs: usize, by_output: bool) -> Matrix<'_> {
-    if by_output { Matrix::by_output(values, outputs, inputs) } else { Matrix::by_input(values, outputs, inputs) }
+fn matrix(values: &[f32], outputs: usize, inputs: usize, by_output: bool) -> WeightMatrix<'_> {
+    if by_output {
+        WeightMatrix::by_output(values, outputs, inputs)
+    } else {
+        WeightMatrix::by_input(values, outputs, inputs)
+    }
 }
 
 /// What is worth trying, by the share of cells each would store.
-fn forms(matrix: Matrix) -> Vec<Form> {
+fn forms(matrix: WeightMatrix) -> Vec<Form> {
     const HEIGHTS: [usize; 3] = [8, 4, 1];
     let mut forms = vec![Form::Dense];
     // Blocks have no fewer cells than there are values.
-    let nonzero = matrix.values.iter().filter(|value| **value != 0.0).count();
-    if nonzero as f64 > MOST_CELLS * matrix.values.len() as f64 {
+    let values = matrix.values();
+    let nonzero = values.iter().filter(|value| **value != 0.0).count();
+    // Sparse weights are counted in 32 bits.
+    if nonzero as f64 > MOST_CELLS * values.len() as f64 || u32::try_from(values.len()).is_err() {
         return forms;
     }
-    let all = (matrix.outputs * matrix.inputs).max(1) as f64;
+    let all = values.len().max(1) as f64;
     // Blocks with something in them, of each height, in one go over the weights: they are many.
     let mut blocks = [0usize; 3];
-    for first in (0..matrix.outputs).step_by(8) {
-        let rows = matrix.outputs.min(first + 8) - first;
-        for input in 0..matrix.inputs {
+    for first in (0..matrix.outputs()).step_by(8) {
+        let rows = matrix.outputs().min(first + 8) - first;
+        for input in 0..matrix.inputs() {
             let stored =
                 (0..rows).fold(0u32, |bits, row| bits | u32::from(matrix.at(first + row, input) != 0.0) << row);
             blocks[0] += usize::from(stored != 0);

@@ -3,9 +3,9 @@
 
 use espalier_kernels::{
     elementwise::{self, Activation},
-    linear_dense::{Dense, Epilogue, Weights},
+    linear_dense::{DenseWeight, Epilogue, WeightMatrix},
     linear_panels::Panels,
-    linear_sparse::Sparse,
+    linear_sparse::SparseWeight,
     simd::Isa,
     threads::Threads,
 };
@@ -59,8 +59,8 @@ pub struct Product {
 }
 
 pub enum Packed {
-    Dense(Dense),
-    Sparse(Sparse),
+    Dense(DenseWeight),
+    Sparse(SparseWeight),
 }
 
 /// How a weight is packed.
@@ -80,10 +80,10 @@ impl Form {
         }
     }
 
-    pub fn pack(self, weights: Weights) -> Packed {
+    pub fn pack(self, weights: WeightMatrix) -> Packed {
         match self {
-            Form::Dense => Packed::Dense(Dense::pack(weights)),
-            Form::Blocks(height) => Packed::Sparse(Sparse::pack(weights, height)),
+            Form::Dense => Packed::Dense(DenseWeight::pack(weights)),
+            Form::Blocks(height) => Packed::Sparse(SparseWeight::pack(weights, height)),
         }
     }
 }
@@ -91,29 +91,29 @@ impl Form {
 impl Packed {
     pub fn outputs(&self) -> usize {
         match self {
-            Packed::Dense(dense) => dense.outputs,
-            Packed::Sparse(sparse) => sparse.outputs,
+            Packed::Dense(dense) => dense.outputs(),
+            Packed::Sparse(sparse) => sparse.outputs(),
         }
     }
 
     pub fn inputs(&self) -> usize {
         match self {
-            Packed::Dense(dense) => dense.inputs,
-            Packed::Sparse(sparse) => sparse.inputs,
+            Packed::Dense(dense) => dense.inputs(),
+            Packed::Sparse(sparse) => sparse.inputs(),
         }
     }
 
     fn form(&self) -> Form {
         match self {
             Packed::Dense(_) => Form::Dense,
-            Packed::Sparse(sparse) => Form::Blocks(sparse.height),
+            Packed::Sparse(sparse) => Form::Blocks(sparse.height()),
         }
     }
 
     /// Multiplications for one token.
     fn cells(&self) -> usize {
         match self {
-            Packed::Dense(dense) => dense.outputs * dense.inputs,
+            Packed::Dense(dense) => dense.outputs() * dense.inputs()(),
             Packed::Sparse(sparse) => sparse.cells(),
         }
     }

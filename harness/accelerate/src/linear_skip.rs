@@ -4,7 +4,7 @@
 use espalier_kernels::{
     elementwise::{self, Activation},
     linear_panels::Panels,
-    linear_skipping::{Active, Skipping},
+    linear_skipping::{Active, SkippingWeight},
 };
 use tract_onnx::{prelude::*, tract_core::internal::*};
 
@@ -28,7 +28,7 @@ pub struct LinearSkipping {
 }
 
 pub struct Weight {
-    pub weight: Skipping,
+    pub weight: SkippingWeight,
     pub threshold: f32,
 }
 
@@ -42,27 +42,27 @@ impl Layer for LinearSkipping {
     }
 
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let Skipping { outputs, inputs: features, .. } = &self.skipping.weight;
-        ensure!(inputs[0].shape.as_concrete() == Some(&[self.panels.columns(), *features][..]));
-        Ok(panel_fact(self.panels, *outputs))
+        let weight = &self.skipping.weight;
+        ensure!(inputs[0].shape.as_concrete() == Some(&[self.panels.columns(), weight.inputs()][..]));
+        Ok(panel_fact(self.panels, weight.outputs()))
     }
 
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let Weight { weight, threshold } = &*self.skipping;
-        let share = Active::share(self.panels, weight.inputs, inputs[0].try_as_plain_ram()?.as_slice()?, *threshold);
+        let share = Active::share(self.panels, weight.inputs(), inputs[0].try_as_plain_ram()?.as_slice()?, *threshold);
         if share > MOST_ACTIVE {
             return Linear { panels: self.panels, product: self.product.clone() }.run(inputs);
         }
         let plain = inputs[0].try_as_plain_ram()?;
         let input = plain.as_slice::<f32>()?;
         let Product { isa, threads, bias, activation, .. } = &*self.product;
-        let active = Active::find(*isa, self.panels, weight.inputs, input, *threshold);
-        let mut rows = blank(&[self.panels.rows(), weight.outputs])?;
-        let mut output = blank(&[self.panels.columns(), weight.outputs])?;
+        let active = Active::find(*isa, self.panels, weight.inputs(), input, *threshold);
+        let mut rows = blank(&[self.panels.rows(), weight.outputs()])?;
+        let mut output = blank(&[self.panels.columns(), weight.outputs()])?;
         let (mut rows, mut to) = (rows.try_as_plain_ram_mut()?, output.try_as_plain_ram_mut()?);
         let (rows, to) = (rows.as_slice_mut::<f32>()?, to.as_slice_mut::<f32>()?);
         weight.run(*isa, threads, &active, bias, rows);
-        self.panels.enter(*isa, weight.outputs, rows, to);
+        self.panels.enter(*isa, weight.outputs(), rows, to);
         if *activation != Activation::None {
             activation.apply(*isa, to);
         }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use espalier_kernels::{
     attention::{Attention, Part},
     elementwise::Activation,
-    linear_dense::{Dense, Epilogue, Weights},
+    linear_dense::{DenseWeight, Epilogue, WeightMatrix},
     linear_panels::Panels,
-    linear_skipping::{Active, Skipping},
-    linear_sparse::Sparse,
+    linear_skipping::{Active, SkippingWeight},
+    linear_sparse::SparseWeight,
     normalise::LayerNorm,
     simd::{Isa, Kernel, Simd},
     threads::Threads,
@@ -21,7 +21,7 @@ const ZEROS: f64 = 0.9;
 
 fn main() {
     let tokens = std::env::args().nth(1).and_then(|tokens| tokens.parse().ok()).unwrap_or(128);
-    let panels = Panels { sequences: 1, tokens };
+    let panels = Panels::new(1, tokens);
     let threads = Threads::new(1);
     for isa in Isa::available().into_iter().rev() {
         // SAFETY: the processor has the instructions.
@@ -59,21 +59,21 @@ fn product(
             }
         }
     }
-    let weights = Weights::by_output(&values, outputs, inputs);
+    let weights = WeightMatrix::by_output(&values, outputs, inputs);
     let input = made_up(panels.columns() * inputs);
     let mut output = vec![0.0; panels.columns() * outputs];
     let epilogue = Epilogue::default();
     let (cells, took) = match height {
         None => {
-            let dense = Dense::pack(weights);
+            let dense = DenseWeight::pack(weights);
             (outputs * inputs, fastest(|| dense.run(isa, threads, panels, &input, epilogue, &mut output)).1)
         }
         Some(height) => {
-            let sparse = Sparse::pack(weights, height);
+            let sparse = SparseWeight::pack(weights, height);
             (sparse.cells(), fastest(|| sparse.run(isa, threads, panels, &input, epilogue, &mut output)).1)
         }
     };
-    let speed = (cells * panels.tokens) as f64 / took.as_secs_f64() / 1e9;
+    let speed = (cells * panels.tokens()) as f64 / took.as_secs_f64() / 1e9;
     let form =
         height.map_or("dense".to_owned(), |height| if height == 1 { "csr".into() } else { format!("{height}x1") });
     let gain = dense.map_or(String::new(), |dense| format!("  {:.2}x dense", dense.as_secs_f64() / took.as_secs_f64()));
@@ -103,9 +103,9 @@ fn others(isa: Isa, threads: &Threads, panels: Panels) {
     let (_, took) = fastest(|| attention.run(isa, threads, part, part, part, None, &mut output));
     show("attention 12 x 64", took);
     let values = made_up(768 * 3072);
-    let weights = Weights::by_output(&values, 768, 3072);
-    let skipping = Skipping::pack(weights);
-    let dense = Dense::pack(weights);
+    let weights = WeightMatrix::by_output(&values, 768, 3072);
+    let skipping = SkippingWeight::pack(weights);
+    let dense = DenseWeight::pack(weights);
     let mut rows = vec![0.0; panels.rows() * 768];
     for active in [50, 35, 20, 10, 5] {
         // Made-up numbers are between -1 and 1: so many per cent are beyond this.

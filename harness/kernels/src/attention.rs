@@ -3,11 +3,13 @@
 //! In and out: panels, so that a head's queries are vectors as they lie, and its keys and values numbers to broadcast: nothing is transposed. What a head
 //! needs at a time is a table of keys by 64 queries. Keys that only fill a vector are left out, queries that do are computed and dropped.
 
-use std::ops::Range;
+use std::{ops::Range, ptr};
 
 use crate::{
+    aligned::Aligned,
     linear_dense::{Start, Tiles},
-    linear_panels::{Panel, Panels, Target, WIDTH, lines, part, tasks},
+    linear_panels::{Panel, Panels, Target, WIDTH},
+    share_out::in_parts,
     simd::{Isa, Kernel, Simd},
     softmax::{Added, Exponents},
     threads::Threads,
@@ -49,31 +51,33 @@ impl Attention {
     /// Unless every length is the one its shape asks for.
     #[expect(clippy::too_many_arguments, reason = "three inputs, a mask, an output, and where it runs")]
     pub fn run(&self, isa: Isa, threads: &Threads, q: Part, k: Part, v: Part, mask: Option<Mask>, output: &mut [f32]) {
-        assert_eq!(self.queries.sequences, self.keys.sequences);
+        let of_heads = |size: usize| self.heads.checked_mul(size).expect("more features than can be counted");
+        assert_eq!(self.queries.sequences(), self.keys.sequences(), "keys for each sequence of queries");
         for (part, panels, size) in
             [(q, self.queries, self.size), (k, self.keys, self.size), (v, self.keys, self.value_size)]
         {
-            assert_eq!(part.panels.len(), panels.columns() * part.features);
-            assert!(part.first + self.heads * size <= part.features);
+            assert_eq!(part.panels.len(), panels.values(part.features), "panels of {} features", part.features);
+            let end = part.first.checked_add(of_heads(size));
+            assert!(end.is_some_and(|end| end <= part.features), "heads that end beyond the features");
         }
-        assert_eq!(output.len(), self.queries.columns() * self.heads * self.value_size);
-        if let Some(mask) = mask {
-            let sizes = [self.keys.sequences, self.heads, self.queries.tokens, self.keys.tokens];
-            if sizes.iter().all(|size| *size > 0) {
-                let last: usize = sizes.iter().zip(mask.strides).map(|(size, stride)| (size - 1) * stride).sum();
-                assert!(last < mask.values.len());
-            }
+        assert_eq!(output.len(), self.queries.values(of_heads(self.value_size)), "panels of all heads' values");
+        let (query_tokens, key_tokens) = (self.queries.tokens(), self.keys.tokens());
+        let sizes = [self.keys.sequences(), self.heads, query_tokens, key_tokens];
+        if let Some(mask) = mask.filter(|_| sizes.iter().all(|size| *size > 0)) {
+            let mut strides = sizes.iter().zip(mask.strides);
+            let last =
+                strides.try_fold(0usize, |last, (size, stride)| last.checked_add((size - 1).checked_mul(stride)?));
+            assert!(last.is_some_and(|last| last < mask.values.len()), "a mask with a value for each score");
         }
-        if self.keys.tokens == 0 || self.queries.tokens == 0 {
+        if key_tokens == 0 || query_tokens == 0 {
             output.fill(0.0);
             return;
         }
         let turned = mask.is_some_and(|mask| mask.strides[2] != 0);
-        let (target, count) = (Target::of(output), self.queries.count() * self.heads);
-        let tasks = tasks(threads, count);
-        threads.run(tasks, &|task| {
-            let values = self.keys.tokens * WIDTH;
-            let (mut table, mut added) = (lines(values), lines(if turned { values } else { 0 }));
+        let target = Target::of(output);
+        in_parts(threads, of_heads(self.queries.count()), &|pairs| {
+            let values = key_tokens * WIDTH;
+            let (mut table, mut added) = (Aligned::zeros(values), Aligned::zeros(if turned { values } else { 0 }));
             let work = Work {
                 attention: self,
                 isa,
@@ -82,11 +86,11 @@ impl Attention {
                 v,
                 mask,
                 output: target.pointer(),
-                table: table.as_mut_ptr().cast(),
-                added: added.as_mut_ptr().cast(),
+                table: table.as_mut_slice().as_mut_ptr(),
+                added: added.as_mut_slice().as_mut_ptr(),
             };
-            // SAFETY: the processor has `isa`'s instructions; the lengths were checked.
-            unsafe { work.pairs(part(count, task, tasks)) }
+            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, and pairs are written once each.
+            unsafe { work.pairs(pairs) }
         });
     }
 }
@@ -117,7 +121,7 @@ impl Work<'_> {
             unsafe {
                 self.scores(queries, head);
                 let added = self.added_for(queries, head, pair == pairs.start);
-                let (rows, columns) = (keys.tokens, queries.width);
+                let (rows, columns) = (keys.tokens(), queries.width);
                 self.isa.run(Exponents { table: self.table, rows, columns, scale, added, sums: sums.as_mut_ptr() });
                 let to = self.output.add(place);
                 self.weighted(queries, head, to);
@@ -143,7 +147,7 @@ impl Work<'_> {
                     right,
                     columns: queries.width,
                     to: self.table.add(keys.token * queries.width),
-                    start: Start { bias: std::ptr::null(), add: std::ptr::null() },
+                    start: Start { bias: ptr::null(), add: ptr::null() },
                 });
             }
         }
@@ -154,7 +158,7 @@ impl Work<'_> {
         let Attention { value_size, keys, .. } = *self.attention;
         let Part { panels, features, first } = self.v;
         for keys in keys.of_sequence(queries.sequence) {
-            let add = if keys.token == 0 { std::ptr::null() } else { to.cast_const() };
+            let add = if keys.token == 0 { ptr::null() } else { to.cast_const() };
             unsafe {
                 self.isa.run(Tiles {
                     left: panels.as_ptr().add(keys.column * features + (first + head * value_size) * keys.width),
@@ -165,7 +169,7 @@ impl Work<'_> {
                     right: self.table.add(keys.token * queries.width),
                     columns: queries.width,
                     to,
-                    start: Start { bias: std::ptr::null(), add },
+                    start: Start { bias: ptr::null(), add },
                 });
             }
         }
@@ -181,7 +185,7 @@ impl Work<'_> {
             }
             // One that is the same for all heads is turned round once.
             if first || head == 0 || by_head != 0 {
-                for key in 0..self.attention.keys.tokens {
+                for key in 0..self.attention.keys.tokens() {
                     for column in 0..queries.width {
                         // Queries that only fill the vector take the last one's.
                         let query = queries.token + column.min(queries.tokens - 1);
@@ -246,7 +250,7 @@ mod tests {
             made_up(keys.rows() * features, 3),
         ];
         let rows = if case.together { [rows[0].clone(), rows[0].clone(), rows[0].clone()] } else { rows };
-        let sizes = [queries.sequences, heads, queries.tokens, keys.tokens];
+        let sizes = [queries.sequences(), heads, queries.tokens(), keys.tokens()];
         let mut strides = [0; 4];
         let mut length = 1;
         for axis in (0..4).rev() {
@@ -277,14 +281,14 @@ mod tests {
                 case.attention.run(isa, &Threads::new(threads), parts[0], parts[1], parts[2], mask, &mut output);
                 let mut found = vec![f32::NAN; queries.rows() * heads * value_size];
                 queries.leave(isa, heads * value_size, &output, &mut found);
-                for sequence in 0..queries.sequences {
+                for sequence in 0..queries.sequences() {
                     for head in 0..heads {
-                        for query in 0..queries.tokens {
-                            let scores: Vec<f64> = (0..keys.tokens)
+                        for query in 0..queries.tokens() {
+                            let scores: Vec<f64> = (0..keys.tokens())
                                 .map(|key| {
                                     let products = (0..size).map(|feature| {
-                                        at(0, queries.tokens, sequence, query, head, size, feature)
-                                            * at(1, keys.tokens, sequence, key, head, size, feature)
+                                        at(0, queries.tokens(), sequence, query, head, size, feature)
+                                            * at(1, keys.tokens(), sequence, key, head, size, feature)
                                     });
                                     let index: usize =
                                         [sequence, head, query, key].iter().zip(strides).map(|(i, s)| i * s).sum();
@@ -296,11 +300,11 @@ mod tests {
                             let powers: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
                             let sum: f64 = powers.iter().sum();
                             for feature in 0..value_size {
-                                let values = (0..keys.tokens).map(|key| {
-                                    powers[key] / sum * at(2, keys.tokens, sequence, key, head, value_size, feature)
+                                let values = (0..keys.tokens()).map(|key| {
+                                    powers[key] / sum * at(2, keys.tokens(), sequence, key, head, value_size, feature)
                                 });
                                 let exact = values.sum::<f64>();
-                                let row = sequence * queries.tokens + query;
+                                let row = sequence * queries.tokens() + query;
                                 let found = found[(row * heads + head) * value_size + feature];
                                 assert!(is_close(found, exact), "{} {query}: {found}, not {exact}", isa.name());
                             }
@@ -324,8 +328,8 @@ mod tests {
             masked in proptest::option::of(any::<[bool; 4]>()),
             together in any::<bool>(),
         ) {
-            let queries = Panels { sequences, tokens };
-            let keys = if together { queries } else { Panels { sequences, tokens: other_tokens } };
+            let queries = Panels::new(sequences, tokens);
+            let keys = if together { queries } else { Panels::new(sequences, other_tokens) };
             let attention = Attention { heads, size, value_size, scale: 0.4, queries, keys };
             check(&Case { attention, masked, together });
         }

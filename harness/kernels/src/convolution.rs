@@ -32,12 +32,14 @@ impl Shape {
         self.channels / self.groups * self.window.taps()
     }
 
-    /// Nothing where there is no output, or more than offsets of 32 bits reach.
+    /// Nothing for a window that is not [`Window::is_countable`], or more than offsets of 32 bits reach.
     fn planes(&self) -> Option<Planes> {
-        let planes = Planes::new(self.window);
+        let planes = self.window.is_countable().then(|| Planes::new(self.window))?;
         u32::try_from(self.channels.checked_mul(planes.channel())?).ok()?;
-        u32::try_from(self.filters.checked_mul(self.depth())?).ok()?;
-        (self.window.outputs() > 0).then_some(planes)
+        let depth = (self.channels / self.groups).checked_mul(self.window.taps())?;
+        u32::try_from(self.filters.checked_mul(depth)?).ok()?;
+        self.filters.checked_mul(self.window.outputs())?;
+        Some(planes)
     }
 
     /// Where the inputs of a column of weights begin.
@@ -109,12 +111,12 @@ impl Convolution {
         bias: Vec<f32>,
         clamp: (f32, f32),
     ) -> Option<Convolution> {
+        let planes = shape.planes()?;
         let (depth, window) = (shape.depth(), shape.window);
         assert_eq!(weights.len(), shape.filters * depth, "a row of weights for each filter");
         if form == Form::Tiles && !Convolution::suits_tiles(&window) {
             return None;
         }
-        let planes = shape.planes()?;
         let filters = shape.filters / shape.groups;
         let offset = shape.offset(&planes);
         let group = |group: usize| {
@@ -177,7 +179,7 @@ impl Convolution {
 
     /// Whether [`Form::Tiles`] can be used.
     pub fn suits_tiles(window: &Window) -> bool {
-        window.outputs() > 0 && Tiled::suits(window, Planes::new(*window).pitch())
+        window.is_countable() && Tiled::suits(window, Planes::new(*window).pitch())
     }
 
     pub fn shape(&self) -> &Shape {

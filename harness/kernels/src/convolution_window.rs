@@ -1,5 +1,7 @@
 //! Where a convolution's outputs find their inputs, axis by axis.
 
+use crate::simd::MOST_LANES;
+
 /// One spatial axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Axis {
@@ -20,11 +22,6 @@ impl Axis {
     pub fn at(&self, output: usize, tap: usize) -> isize {
         (output * self.stride + tap * self.dilation) as isize - self.before as isize
     }
-
-    /// Nothing but a copy: one tap, one step, no zeros.
-    pub fn is_plain(&self) -> bool {
-        self.kernel == 1 && self.stride == 1 && self.before == 0 && self.input == self.output
-    }
 }
 
 /// The window of a convolution over planes.
@@ -34,7 +31,27 @@ pub struct Window {
     pub width: Axis,
 }
 
+impl Axis {
+    /// How far inputs, zeros and taps reach along it. Nothing for an axis without extent or steps, and for one that is
+    /// longer than memory.
+    fn extent(&self) -> Option<usize> {
+        let Axis { input, output, kernel, stride, dilation, before } = *self;
+        if [input, output, kernel, stride, dilation].contains(&0) {
+            return None;
+        }
+        let taps = output.checked_mul(stride)?.checked_add(kernel.checked_mul(dilation)?)?;
+        Some(taps.max(input.checked_add(before)?))
+    }
+}
+
 impl Window {
+    /// Whether the kernels can count in it: they compute places from its numbers without looking for overflow, and their
+    /// constructors refuse every other window.
+    pub fn is_countable(&self) -> bool {
+        let planes = || self.height.extent()?.checked_mul(self.width.extent()?);
+        planes().is_some_and(|planes| planes <= i32::MAX as usize / MOST_LANES)
+    }
+
     pub fn taps(&self) -> usize {
         self.height.kernel * self.width.kernel
     }
@@ -47,5 +64,42 @@ impl Window {
     /// Values in a plane of the output.
     pub fn outputs(&self) -> usize {
         self.height.output * self.width.output
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        convolution::{Convolution, Form, Shape},
+        depthwise::Depthwise,
+        pool::MaxPool,
+        simd::Isa,
+    };
+
+    /// Before windows were checked, sizes wrapped around, buffers were too short for them, and reads went beyond.
+    #[test]
+    fn windows_that_cannot_be_counted_are_refused() {
+        let plain = Axis { input: 8, output: 6, kernel: 3, stride: 1, dilation: 1, before: 0 };
+        assert!(Window { height: plain, width: plain }.is_countable());
+        let half = 1usize << (usize::BITS / 2);
+        for width in [
+            Axis { kernel: half, dilation: half, ..plain },
+            Axis { output: half, stride: half, ..plain },
+            Axis { input: usize::MAX, before: 2, ..plain },
+            Axis { input: 1 << 30, ..plain },
+            Axis { stride: 0, ..plain },
+            Axis { output: 0, ..plain },
+            Axis { input: 0, ..plain },
+        ] {
+            let (window, clamp) = (Window { height: plain, width }, (f32::NEG_INFINITY, f32::INFINITY));
+            assert!(!window.is_countable(), "{width:?}");
+            assert!(MaxPool::new(Isa::best(), window).is_none(), "{width:?}");
+            assert!(Depthwise::new(Isa::best(), window, Vec::new(), Vec::new(), clamp).is_none(), "{width:?}");
+            let shape = Shape { channels: 1, filters: 0, groups: 1, window };
+            assert!(!Convolution::suits_tiles(&window), "{width:?}");
+            let convolution = Convolution::new(Isa::best(), shape, Form::Dense, &[], Vec::new(), clamp);
+            assert!(convolution.is_none(), "{width:?}");
+        }
     }
 }

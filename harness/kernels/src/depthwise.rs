@@ -25,13 +25,18 @@ pub struct Depthwise {
 }
 
 impl Depthwise {
-    /// `weights` are `channels` windows, row by row; `bias` one value a channel. `None` where the window's steps are of a kind this kernel does not know.
+    /// `weights` are `channels` windows, row by row; `bias` one value a channel. `None` for a window with steps of more than two
+    /// columns, or one that is not [`Window::is_countable`].
     ///
     /// # Panics
     /// Where the lengths do not fit each other.
     pub fn new(isa: Isa, window: Window, weights: Vec<f32>, bias: Vec<f32>, clamp: (f32, f32)) -> Option<Depthwise> {
-        assert_eq!(weights.len(), bias.len() * window.taps(), "a window of weights for each channel");
-        (window.width.stride <= 2).then_some(Depthwise { isa, window, weights, bias, clamp })
+        if !window.is_countable() || window.width.stride > 2 {
+            return None;
+        }
+        let weights_of = |channels: usize| channels.checked_mul(window.taps());
+        assert_eq!(Some(weights.len()), weights_of(bias.len()), "a window of weights for each channel");
+        Some(Depthwise { isa, window, weights, bias, clamp })
     }
 
     pub fn channels(&self) -> usize {

@@ -4,11 +4,12 @@
 //! tokens: per input four loads and six numbers broadcast for 24 multiplications, which keeps the multipliers busy. The inputs are cut where a panel of
 //! them no longer fits the second-level cache; each piece of weight is read from memory once, for all panels.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, ops::Range, ptr};
 
 use crate::{
     elementwise::{self, Activation},
-    linear_panels::{Panels, Target, part, tasks},
+    linear_panels::{Panels, Target},
+    share_out::{in_parts, part},
     simd::{Isa, Kernel, Simd},
     threads::Threads,
 };
@@ -21,31 +22,51 @@ const DEPTH: usize = 1024;
 
 /// A matrix of weights wherever it lies: that of output `o` and input `i` is `values[o * output_stride + i * input_stride]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Weights<'a> {
-    pub values: &'a [f32],
-    pub outputs: usize,
-    pub inputs: usize,
-    pub output_stride: usize,
-    pub input_stride: usize,
+pub struct WeightMatrix<'a> {
+    values: &'a [f32],
+    outputs: usize,
+    inputs: usize,
+    output_stride: usize,
+    input_stride: usize,
 }
 
-impl<'a> Weights<'a> {
+impl<'a> WeightMatrix<'a> {
     /// As in ONNX's Gemm with `transB`: an output a row.
-    pub fn by_output(values: &'a [f32], outputs: usize, inputs: usize) -> Weights<'a> {
-        Weights { values, outputs, inputs, output_stride: inputs, input_stride: 1 }.checked()
+    ///
+    /// # Panics
+    /// Unless there are `outputs * inputs` values.
+    pub fn by_output(values: &'a [f32], outputs: usize, inputs: usize) -> WeightMatrix<'a> {
+        WeightMatrix { values, outputs, inputs, output_stride: inputs, input_stride: 1 }.checked()
     }
 
     /// As in ONNX's MatMul: an input a row.
-    pub fn by_input(values: &'a [f32], outputs: usize, inputs: usize) -> Weights<'a> {
-        Weights { values, outputs, inputs, output_stride: 1, input_stride: outputs }.checked()
+    ///
+    /// # Panics
+    /// Unless there are `outputs * inputs` values.
+    pub fn by_input(values: &'a [f32], outputs: usize, inputs: usize) -> WeightMatrix<'a> {
+        WeightMatrix { values, outputs, inputs, output_stride: 1, input_stride: outputs }.checked()
     }
 
-    fn checked(self) -> Weights<'a> {
-        assert_eq!(self.values.len(), self.outputs * self.inputs);
+    fn checked(self) -> WeightMatrix<'a> {
+        let WeightMatrix { values, outputs, inputs, .. } = self;
+        assert_eq!(Some(values.len()), outputs.checked_mul(inputs), "{outputs} x {inputs} values");
         self
     }
 
-    /// The same with an output a row.
+    /// As they lie in memory.
+    pub fn values(&self) -> &'a [f32] {
+        self.values
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// The values with an output a row.
     pub fn rows_of_outputs(&self) -> Cow<'a, [f32]> {
         if self.input_stride == 1 && self.output_stride == self.inputs {
             return Cow::Borrowed(self.values);
@@ -62,9 +83,9 @@ impl<'a> Weights<'a> {
 
 /// A dense weight, packed.
 #[derive(Clone, Debug)]
-pub struct Dense {
-    pub outputs: usize,
-    pub inputs: usize,
+pub struct DenseWeight {
+    outputs: usize,
+    inputs: usize,
     /// Six outputs at a time, input by input; the last six are filled up with zeros.
     packed: Vec<f32>,
 }
@@ -79,9 +100,22 @@ pub struct Epilogue<'a> {
     pub residual: Option<&'a [f32]>,
 }
 
-impl Dense {
-    pub fn pack(weights: Weights) -> Dense {
-        let Weights { outputs, inputs, .. } = weights;
+impl Epilogue<'_> {
+    /// What every product of a weight of `outputs` x `inputs` with panels relies on.
+    ///
+    /// # Panics
+    /// Unless every length is the one its shape asks for.
+    pub(crate) fn check(&self, panels: Panels, (outputs, inputs): (usize, usize), (input, output): (&[f32], &[f32])) {
+        assert_eq!(input.len(), panels.values(inputs), "panels of {inputs} inputs");
+        assert_eq!(output.len(), panels.values(outputs), "panels of {outputs} outputs");
+        assert!(self.bias.is_empty() || self.bias.len() == outputs, "a bias for each of {outputs} outputs");
+        assert!(self.residual.is_none_or(|residual| residual.len() == output.len()), "a residual for each output");
+    }
+}
+
+impl DenseWeight {
+    pub fn pack(weights: WeightMatrix) -> DenseWeight {
+        let WeightMatrix { outputs, inputs, .. } = weights;
         let mut packed = vec![0.0; outputs.next_multiple_of(ROWS) * inputs];
         for (block, to) in packed.chunks_exact_mut(ROWS * inputs.max(1)).enumerate() {
             for row in 0..ROWS.min(outputs - block * ROWS) {
@@ -90,12 +124,15 @@ impl Dense {
                 }
             }
         }
-        Dense { outputs, inputs, packed }
+        DenseWeight { outputs, inputs, packed }
     }
 
-    /// Bytes of the packed weight.
-    pub fn bytes(&self) -> usize {
-        self.packed.len() * size_of::<f32>()
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    pub fn inputs(&self) -> usize {
+        self.inputs
     }
 
     /// # Panics
@@ -109,22 +146,18 @@ impl Dense {
         epilogue: Epilogue,
         output: &mut [f32],
     ) {
-        assert_eq!(input.len(), panels.columns() * self.inputs);
-        assert_eq!(output.len(), panels.columns() * self.outputs);
-        assert!(epilogue.bias.is_empty() || epilogue.bias.len() == self.outputs);
-        assert!(epilogue.residual.is_none_or(|residual| residual.len() == output.len()));
-        let (target, count) = (Target::of(output), self.outputs.div_ceil(ROWS));
-        let tasks = tasks(threads, count);
-        threads.run(tasks, &|task| {
+        epilogue.check(panels, (self.outputs, self.inputs), (input, output));
+        let target = Target::of(output);
+        in_parts(threads, self.outputs.div_ceil(ROWS), &|blocks| {
             let product = Product { weight: self, isa, panels, input, epilogue, output: target.pointer() };
-            // SAFETY: the processor has `isa`'s instructions; the lengths were checked.
-            unsafe { product.blocks(part(count, task, tasks)) }
+            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, and blocks are written once each.
+            unsafe { product.blocks(blocks) }
         });
     }
 }
 
 struct Product<'a> {
-    weight: &'a Dense,
+    weight: &'a DenseWeight,
     isa: Isa,
     panels: Panels,
     input: &'a [f32],
@@ -135,7 +168,7 @@ struct Product<'a> {
 impl Product<'_> {
     /// Some of the blocks of six outputs.
     unsafe fn blocks(&self, blocks: Range<usize>) {
-        let Dense { outputs, inputs, packed } = self.weight;
+        let DenseWeight { outputs, inputs, packed } = self.weight;
         let (outputs, inputs, epilogue) = (*outputs, *inputs, &self.epilogue);
         // Sums begin with the residual only where nothing stands between the two.
         let after = epilogue.residual.filter(|_| epilogue.activation != Activation::None);
@@ -152,14 +185,11 @@ impl Product<'_> {
                     unsafe {
                         let to = self.output.add(place);
                         let start = if piece > 0 {
-                            Start { bias: std::ptr::null(), add: to }
+                            Start { bias: ptr::null(), add: to }
                         } else {
                             let bias = epilogue.bias.get(row..).filter(|bias| !bias.is_empty());
-                            let bias = bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
-                            Start {
-                                bias,
-                                add: before.map_or(std::ptr::null(), |residual| residual.as_ptr().add(place)),
-                            }
+                            let bias = bias.map_or(ptr::null(), <[f32]>::as_ptr);
+                            Start { bias, add: before.map_or(ptr::null(), |residual| residual.as_ptr().add(place)) }
                         };
                         self.isa.run(Tiles {
                             left: packed.as_ptr().add(row * inputs + at.start * ROWS),

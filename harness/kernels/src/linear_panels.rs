@@ -1,15 +1,11 @@
-//! Activations of linear layers with the tokens side by side: where feature `f` of a panel's tokens lies is one row of up to 64 values.
+//! Activations of linear layers with the tokens side by side: feature `f` of a panel's tokens is one row of up to 64 values.
 //!
-//! Matrix products, layer normalisation, attention and everything element by element then work on whole vectors of tokens, a weight, a mean or a key
-//! being one number for all of them; nothing is transposed between two layers. In: rows of features, a token a row, as ONNX has it. Out: panels, and back.
-//! Each sequence begins a panel of its own, so that attention finds its tokens in whole vectors. Tokens that only fill the last vector hold anything.
+//! Matrix products, layer normalisation, attention and element-wise functions then work on whole vectors of tokens: a
+//! weight, a mean or a key is one number for all of them. Nothing is transposed between two layers. In: rows of features,
+//! a token a row, as in ONNX. Out: panels, and back. Each sequence begins a panel of its own, so that attention finds its
+//! tokens in whole vectors. Columns that only fill the last vector may hold any value.
 
-use std::ops::Range;
-
-use crate::{
-    simd::{Isa, Kernel, Simd},
-    threads::Threads,
-};
+use crate::simd::{Isa, Kernel, Simd};
 
 /// The most tokens a panel has: with 768 features it takes 192 KiB, which a second-level cache holds.
 pub const WIDTH: usize = 64;
@@ -37,32 +33,11 @@ impl Target {
     }
 }
 
-/// A cache line: vectors that begin with one do not lie in two.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(crate) struct Line(pub [f32; 16]);
-
-/// At least so many zeros.
-pub(crate) fn lines(values: usize) -> Vec<Line> {
-    vec![Line([0.0; 16]); values.div_ceil(16)]
-}
-
-/// The `task`-th of so many parts of `count`.
-pub(crate) fn part(count: usize, task: usize, tasks: usize) -> Range<usize> {
-    count * task / tasks..count * (task + 1) / tasks
-}
-
-/// Into how many tasks `count` pieces of work are divided: some more than threads, so that none waits long for another.
-pub(crate) fn tasks(threads: &Threads, count: usize) -> usize {
-    if threads.count() == 1 { 1 } else { count.clamp(1, 4 * threads.count()) }
-}
-
 /// Which tokens are in which panel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Panels {
-    pub sequences: usize,
-    /// Of one sequence.
-    pub tokens: usize,
+    sequences: usize,
+    tokens: usize,
 }
 
 /// Its values begin at `column * features`; those of one feature are `width` in a row.
@@ -79,14 +54,43 @@ pub struct Panel {
 }
 
 impl Panels {
+    /// For `sequences` of `tokens` each.
+    ///
+    /// # Panics
+    /// Where that is more columns than memory holds of 64 features.
+    pub fn new(sequences: usize, tokens: usize) -> Panels {
+        const MOST_COLUMNS: usize = isize::MAX as usize / (WIDTH * size_of::<f32>());
+        let columns = tokens.checked_next_multiple_of(VECTOR).and_then(|each| each.checked_mul(sequences));
+        let fits = columns.is_some_and(|columns| columns <= MOST_COLUMNS) && tokens <= MOST_COLUMNS;
+        assert!(fits, "{sequences} sequences of {tokens} tokens are more than memory holds");
+        Panels { sequences, tokens }
+    }
+
+    pub fn sequences(&self) -> usize {
+        self.sequences
+    }
+
+    /// Of one sequence.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
     /// Of one sequence, with what fills its last vector.
     fn columns_each(&self) -> usize {
         self.tokens.next_multiple_of(VECTOR)
     }
 
-    /// Of all panels. A buffer for `features` has `columns * features` values.
+    /// Of all panels.
     pub fn columns(&self) -> usize {
         self.sequences * self.columns_each()
+    }
+
+    /// Values of a buffer for `features`.
+    ///
+    /// # Panics
+    /// Where they are more than can be counted.
+    pub fn values(&self, features: usize) -> usize {
+        self.columns().checked_mul(features).expect("a buffer of panels is larger than memory")
     }
 
     pub fn rows(&self) -> usize {
@@ -130,8 +134,7 @@ impl Panels {
     /// # Panics
     /// Unless `rows` has as many values as the tokens have features, and `panels` as many as the columns have.
     pub fn enter(&self, isa: Isa, features: usize, rows: &[f32], panels: &mut [f32]) {
-        assert_eq!(rows.len(), self.rows() * features);
-        assert_eq!(panels.len(), self.columns() * features);
+        self.check_rows(features, rows, panels);
         // SAFETY: the processor has `isa`'s instructions, and the lengths are those `Enter` counts on.
         unsafe { isa.run(Enter { panels: *self, features, rows: rows.as_ptr(), to: panels.as_mut_ptr() }) }
     }
@@ -141,10 +144,15 @@ impl Panels {
     /// # Panics
     /// As [`Panels::enter`].
     pub fn leave(&self, isa: Isa, features: usize, panels: &[f32], rows: &mut [f32]) {
-        assert_eq!(rows.len(), self.rows() * features);
-        assert_eq!(panels.len(), self.columns() * features);
+        self.check_rows(features, rows, panels);
         // SAFETY: as above.
         unsafe { isa.run(Leave { panels: *self, features, from: panels.as_ptr(), rows: rows.as_mut_ptr() }) }
+    }
+
+    fn check_rows(&self, features: usize, rows: &[f32], panels: &[f32]) {
+        assert_eq!(panels.len(), self.values(features), "panels of {features} features");
+        // There are at most as many rows as columns, so this does not overflow.
+        assert_eq!(rows.len(), self.rows() * features, "rows of {features} features");
     }
 }
 
@@ -272,10 +280,20 @@ pub(crate) mod tests {
         (f64::from(found) - exact).abs() <= 1e-4 * exact.abs().max(0.1)
     }
 
+    /// Before the sizes were checked, columns wrapped around to 0, a buffer of none fitted, and reads went beyond it.
+    #[test]
+    fn sizes_that_wrap_around_are_refused() {
+        let refused = |f: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err();
+        assert!(refused(&|| _ = Panels::new(usize::MAX / 16 + 1, 1)));
+        assert!(refused(&|| _ = Panels::new(1, usize::MAX)));
+        assert!(refused(&|| _ = Panels::new(0, usize::MAX / 2)));
+        assert!(refused(&|| Panels::new(1, 16).enter(Isa::best(), usize::MAX / 16 + 1, &[], &mut [])));
+    }
+
     #[test]
     fn every_token_is_in_one_panel() {
         for (sequences, tokens) in [(1, 1), (2, 16), (1, 65), (3, 80), (1, 128), (2, 130), (1, 512)] {
-            let panels = Panels { sequences, tokens };
+            let panels = Panels::new(sequences, tokens);
             let (mut column, mut row) = (0, 0);
             for index in 0..panels.count() {
                 let panel = panels.get(index);
@@ -291,7 +309,7 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn panels_give_the_rows_back(sequences in 1usize..3, tokens in 1usize..150, features in 1usize..50) {
-            let panels = Panels { sequences, tokens };
+            let panels = Panels::new(sequences, tokens);
             let rows: Vec<f32> = (0..panels.rows() * features).map(|value| value as f32).collect();
             for isa in Isa::available() {
                 let mut there = vec![f32::NAN; panels.columns() * features];

@@ -4,11 +4,13 @@
 //! are added up in registers, 64 outputs at a time, so that the part of the weight in use stays in the second-level cache from token to token. Worth it
 //! where a quarter of the activations is left, or less: a dense product makes better use of what it loads.
 
-use std::ops::Range;
+use std::{ops::Range, ptr};
 
 use crate::{
-    linear_dense::Weights,
-    linear_panels::{Line, Panels, Target, lines, part, tasks},
+    aligned::Aligned,
+    linear_dense::WeightMatrix,
+    linear_panels::{Panels, Target},
+    share_out::in_parts,
     simd::{Isa, Kernel, Simd},
     threads::Threads,
 };
@@ -19,12 +21,12 @@ const WIDTH: usize = 64;
 /// Features a share is guessed from: one in so many.
 const SAMPLED: usize = 16;
 
-#[derive(Clone)]
-pub struct Skipping {
-    pub outputs: usize,
-    pub inputs: usize,
+#[derive(Clone, Debug)]
+pub struct SkippingWeight {
+    outputs: usize,
+    inputs: usize,
     /// 64 outputs at a time, input by input; the last are filled up with zeros.
-    packed: Vec<Line>,
+    packed: Aligned,
 }
 
 /// The inputs of each token that are not skipped.
@@ -37,26 +39,25 @@ pub struct Active {
     values: Vec<f32>,
 }
 
-impl Skipping {
-    pub fn pack(weights: Weights) -> Skipping {
-        let Weights { outputs, inputs, .. } = weights;
-        let blocks = outputs.div_ceil(WIDTH);
-        let mut packed = lines(blocks * inputs * WIDTH);
-        for (index, line) in packed.iter_mut().enumerate() {
-            let first = index * 16;
-            let (block, input, place) = (first / WIDTH / inputs, first / WIDTH % inputs, first % WIDTH);
-            for (lane, value) in line.0.iter_mut().enumerate() {
-                let output = block * WIDTH + place + lane;
-                if output < outputs {
-                    *value = weights.at(output, input);
-                }
+impl SkippingWeight {
+    pub fn pack(weights: WeightMatrix) -> SkippingWeight {
+        let (outputs, inputs) = (weights.outputs(), weights.inputs());
+        let mut packed = Aligned::zeros(outputs.div_ceil(WIDTH) * inputs * WIDTH);
+        for (index, row) in packed.as_mut_slice().chunks_exact_mut(WIDTH).enumerate() {
+            let (block, input) = (index / inputs, index % inputs);
+            for (value, output) in row.iter_mut().zip(block * WIDTH..outputs) {
+                *value = weights.at(output, input);
             }
         }
-        Skipping { outputs, inputs, packed }
+        SkippingWeight { outputs, inputs, packed }
     }
 
-    pub fn bytes(&self) -> usize {
-        self.packed.len() * 64
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    pub fn inputs(&self) -> usize {
+        self.inputs
     }
 
     /// `rows` gets `bias`, or nothing, plus the product.
@@ -64,14 +65,13 @@ impl Skipping {
     /// # Panics
     /// Unless every length is the one its shape asks for.
     pub fn run(&self, isa: Isa, threads: &Threads, active: &Active, bias: &[f32], rows: &mut [f32]) {
-        assert_eq!(rows.len(), active.counts.len() * self.outputs);
-        assert!(bias.is_empty() || bias.len() == self.outputs);
-        assert_eq!(active.features, self.inputs);
-        let (target, count) = (Target::of(rows), self.outputs.div_ceil(WIDTH));
-        let tasks = tasks(threads, count);
-        threads.run(tasks, &|task| {
-            let blocks = part(count, task, tasks);
-            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, and inputs are below `features`.
+        assert_eq!(Some(rows.len()), active.counts.len().checked_mul(self.outputs), "rows of {} outputs", self.outputs);
+        assert!(bias.is_empty() || bias.len() == self.outputs, "a bias for each output");
+        assert_eq!(active.features, self.inputs, "activations of another layer");
+        let target = Target::of(rows);
+        in_parts(threads, self.outputs.div_ceil(WIDTH), &|blocks| {
+            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, blocks are written once each, and
+            // inputs are below `features`.
             unsafe { isa.run(Sums { weight: self, blocks, active, bias, rows: target.pointer() }) }
         });
     }
@@ -83,7 +83,7 @@ impl Active {
     /// # Panics
     /// Unless `input` is panels of `features`.
     pub fn share(panels: Panels, features: usize, input: &[f32], threshold: f32) -> f64 {
-        assert_eq!(input.len(), panels.columns() * features);
+        assert_eq!(input.len(), panels.values(features), "panels of {features} features");
         let (mut all, mut active) = (0usize, 0usize);
         for index in 0..panels.count() {
             let panel = panels.get(index);
@@ -97,8 +97,9 @@ impl Active {
     }
 
     /// # Panics
-    /// Unless `input` is panels of `features`.
+    /// Unless `input` is panels of `features`, of which 32 bits count the features.
     pub fn find(isa: Isa, panels: Panels, features: usize, input: &[f32], threshold: f32) -> Active {
+        assert!(u32::try_from(features).is_ok(), "{features} features are more than 32 bits count");
         let tokens = panels.rows();
         // One token's activations beside each other: what is kept of them is then written in one go.
         let mut rows = vec![0.0; tokens * features];
@@ -133,7 +134,7 @@ impl Active {
 }
 
 struct Sums<'a> {
-    weight: &'a Skipping,
+    weight: &'a SkippingWeight,
     /// Of 64 outputs each.
     blocks: Range<usize>,
     active: &'a Active,
@@ -146,7 +147,7 @@ impl Kernel for Sums<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Sums { weight: Skipping { outputs, inputs, packed }, blocks, active, bias, rows } = self;
+        let Sums { weight: SkippingWeight { outputs, inputs, packed }, blocks, active, bias, rows } = self;
         let vectors = WIDTH / S::LANES;
         // Two sums for each vector: they take turns, so that none waits for the one before.
         let most = if S::REGISTERS >= 32 { 4 } else { 2 };
@@ -158,11 +159,11 @@ impl Kernel for Sums<'_> {
                 while done < vectors && first + done * S::LANES < *outputs {
                     let place = first + done * S::LANES;
                     unsafe {
-                        let from = packed.as_ptr().cast::<f32>().add(block * inputs * WIDTH + done * S::LANES);
+                        let from = packed.as_ptr().add(block * inputs * WIDTH + done * S::LANES);
                         let (inputs, values) = (active.inputs.as_ptr().add(start), active.values.as_ptr().add(start));
                         let to = rows.add(token * outputs + place);
                         let left = outputs - place;
-                        let bias = if bias.is_empty() { std::ptr::null() } else { bias.as_ptr().add(place) };
+                        let bias = if bias.is_empty() { ptr::null() } else { bias.as_ptr().add(place) };
                         if most == 4 {
                             sums::<S, 4>(from, inputs, values, count, bias, to, left);
                         } else {
@@ -240,9 +241,13 @@ mod tests {
             by_output in any::<bool>(),
             biased in any::<bool>(),
         ) {
-            let panels = Panels { sequences, tokens };
+            let panels = Panels::new(sequences, tokens);
             let values = made_up(outputs * inputs, 1);
-            let weights = if by_output { Weights::by_output(&values, outputs, inputs) } else { Weights::by_input(&values, outputs, inputs) };
+            let weights = if by_output {
+                WeightMatrix::by_output(&values, outputs, inputs)
+            } else {
+                WeightMatrix::by_input(&values, outputs, inputs)
+            };
             let bias = if biased { made_up(outputs, 3) } else { Vec::new() };
             let mut x = made_up(panels.rows() * inputs, 2);
             x.iter_mut().step_by(3).for_each(|x| *x = 0.0);
@@ -253,7 +258,7 @@ mod tests {
                     let active = Active::find(isa, panels, inputs, &input, threshold);
                     prop_assert_eq!(active.count(), x.iter().filter(|x| x.abs() > threshold).count());
                     let mut rows = vec![f32::NAN; panels.rows() * outputs];
-                    Skipping::pack(weights).run(isa, &Threads::new(threads), &active, &bias, &mut rows);
+                    SkippingWeight::pack(weights).run(isa, &Threads::new(threads), &active, &bias, &mut rows);
                     for token in 0..panels.rows() {
                         for output in 0..outputs {
                             let exact: f64 = (0..inputs)
@@ -272,7 +277,7 @@ mod tests {
 
     #[test]
     fn the_share_is_about_that() {
-        let panels = Panels { sequences: 1, tokens: 50 };
+        let panels = Panels::new(1, 50);
         let input: Vec<f32> = made_up(panels.columns() * 320, 4).iter().map(|x| x.max(0.0)).collect();
         let share = Active::share(panels, 320, &input, 0.0);
         assert!((0.4..0.6).contains(&share), "{share}");

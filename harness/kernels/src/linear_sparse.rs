@@ -4,12 +4,14 @@
 //! four (or eight) numbers broadcast; the sums stay in registers until a block's outputs are done. A panel lies in the second-level cache, where every
 //! input is as near as any other.
 
-use std::ops::Range;
+use std::{ops::Range, ptr};
 
 use crate::{
     elementwise::{self, Activation},
-    linear_dense::{Epilogue, Weights},
-    linear_panels::{Panels, Target, part, tasks},
+    linear_dense::{Epilogue, WeightMatrix},
+    linear_panels::{Panels, Target},
+    panel::check_counts,
+    share_out::in_parts,
     simd::{Isa, Kernel, Simd},
     threads::Threads,
 };
@@ -19,23 +21,24 @@ const NEAR: usize = 512 << 10;
 
 /// A weight by its blocks of `height` outputs of one input: those with a cell that is not zero.
 #[derive(Clone, Debug)]
-pub struct Sparse {
-    pub outputs: usize,
-    pub inputs: usize,
+pub struct SparseWeight {
+    outputs: usize,
+    inputs: usize,
     /// 1, 4 or 8.
-    pub height: usize,
+    height: usize,
     /// Where the blocks of each `height` outputs begin; one more for the end.
     starts: Vec<u32>,
     columns: Vec<u32>,
     values: Vec<f32>,
 }
 
-impl Sparse {
+impl SparseWeight {
     /// # Panics
-    /// Unless `height` is 1, 4 or 8.
-    pub fn pack(weights: Weights, height: usize) -> Sparse {
-        assert!([1, 4, 8].contains(&height));
-        let Weights { outputs, inputs, .. } = weights;
+    /// Unless `height` is 1, 4 or 8, and for more weights than 32 bits count.
+    pub fn pack(weights: WeightMatrix, height: usize) -> SparseWeight {
+        assert!([1, 4, 8].contains(&height), "blocks of {height} outputs");
+        let (outputs, inputs) = (weights.outputs(), weights.inputs());
+        check_counts(outputs, inputs);
         let (mut starts, mut columns, mut values) = (vec![0], Vec::new(), Vec::new());
         for first in (0..outputs).step_by(height) {
             let rows = height.min(outputs - first);
@@ -51,17 +54,25 @@ impl Sparse {
             }
             starts.push(columns.len() as u32);
         }
-        Sparse { outputs, inputs, height, starts, columns, values }
+        SparseWeight { outputs, inputs, height, starts, columns, values }
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Outputs of a block.
+    pub fn height(&self) -> usize {
+        self.height
     }
 
     /// Cells multiplied for each token, zeros in blocks among them.
     pub fn cells(&self) -> usize {
         self.values.len()
-    }
-
-    /// Bytes of the packed weight.
-    pub fn bytes(&self) -> usize {
-        size_of::<f32>() * (self.starts.len() + self.columns.len() + self.values.len())
     }
 
     /// # Panics
@@ -75,23 +86,19 @@ impl Sparse {
         epilogue: Epilogue,
         output: &mut [f32],
     ) {
-        assert_eq!(input.len(), panels.columns() * self.inputs);
-        assert_eq!(output.len(), panels.columns() * self.outputs);
-        assert!(epilogue.bias.is_empty() || epilogue.bias.len() == self.outputs);
-        assert!(epilogue.residual.is_none_or(|residual| residual.len() == output.len()));
-        let (target, count) = (Target::of(output), self.starts.len() - 1);
-        let tasks = tasks(threads, count);
-        threads.run(tasks, &|task| {
-            let blocks = part(count, task, tasks);
+        epilogue.check(panels, (self.outputs, self.inputs), (input, output));
+        let target = Target::of(output);
+        in_parts(threads, self.starts.len() - 1, &|blocks| {
             let product = Product { weight: self, blocks, panels, input, epilogue, output: target.pointer() };
-            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, and `pack` made every column one of the inputs.
+            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, blocks are written once each, and
+            // `pack` made every column one of the inputs.
             unsafe { isa.run(product) }
         });
     }
 }
 
 struct Product<'a> {
-    weight: &'a Sparse,
+    weight: &'a SparseWeight,
     /// Of `height` outputs each.
     blocks: Range<usize>,
     panels: Panels,
@@ -138,7 +145,7 @@ impl Product<'_> {
 
     #[inline(always)]
     unsafe fn sized<S: Simd, const H: usize>(&self, block: usize, panel: usize) {
-        let Sparse { outputs, inputs, starts, columns, values, .. } = self.weight;
+        let SparseWeight { outputs, inputs, starts, columns, values, .. } = self.weight;
         let panel = self.panels.get(panel);
         let row = block * H;
         let rows = H.min(outputs - row);
@@ -154,10 +161,10 @@ impl Product<'_> {
                 stride: panel.width,
             };
             let to = self.output.add(place);
-            let bias = if epilogue.bias.is_empty() { std::ptr::null() } else { epilogue.bias.as_ptr().add(row) };
-            let residual = epilogue.residual.map_or(std::ptr::null(), |residual| residual.as_ptr().add(place));
+            let bias = if epilogue.bias.is_empty() { ptr::null() } else { epilogue.bias.as_ptr().add(row) };
+            let residual = epilogue.residual.map_or(ptr::null(), |residual| residual.as_ptr().add(place));
             let plain = epilogue.activation == Activation::None;
-            let add = if plain { residual } else { std::ptr::null() };
+            let add = if plain { residual } else { ptr::null() };
             let vectors = panel.width / S::LANES;
             // As many vectors of sums as there are registers for, beside the inputs and the weight.
             let most = match (S::REGISTERS >= 32, H) {
@@ -273,7 +280,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        linear_dense::Dense,
+        linear_dense::DenseWeight,
         linear_panels::tests::{is_close, made_up, pruned},
     };
 
@@ -281,9 +288,9 @@ mod tests {
     fn check(panels: Panels, outputs: usize, inputs: usize, block: usize, zeros: f64, by_output: bool, extras: usize) {
         let values = pruned(outputs, inputs, block, zeros, by_output);
         let weights = if by_output {
-            Weights::by_output(&values, outputs, inputs)
+            WeightMatrix::by_output(&values, outputs, inputs)
         } else {
-            Weights::by_input(&values, outputs, inputs)
+            WeightMatrix::by_input(&values, outputs, inputs)
         };
         let rows = made_up(panels.rows() * inputs, 11);
         let activation = [Activation::None, Activation::Gelu, Activation::Relu][extras % 3];
@@ -307,9 +314,9 @@ mod tests {
                 let mut output = vec![f32::NAN; panels.columns() * outputs];
                 let threads = Threads::new(threads);
                 if height == 0 {
-                    Dense::pack(weights).run(isa, &threads, panels, &input, epilogue, &mut output);
+                    DenseWeight::pack(weights).run(isa, &threads, panels, &input, epilogue, &mut output);
                 } else {
-                    Sparse::pack(weights, height).run(isa, &threads, panels, &input, epilogue, &mut output);
+                    SparseWeight::pack(weights, height).run(isa, &threads, panels, &input, epilogue, &mut output);
                 }
                 let mut found = vec![f32::NAN; panels.rows() * outputs];
                 panels.leave(isa, outputs, &output, &mut found);
@@ -340,20 +347,28 @@ mod tests {
             by_output in any::<bool>(),
             extras in 0usize..16,
         ) {
-            check(Panels { sequences, tokens }, outputs, inputs, block, zeros, by_output, extras);
+            check(Panels::new(sequences, tokens), outputs, inputs, block, zeros, by_output, extras);
         }
     }
 
     #[test]
     fn deep_products_are_cut_in_pieces() {
-        check(Panels { sequences: 1, tokens: 70 }, 13, 2100, 4, 0.8, false, 13);
+        check(Panels::new(1, 70), 13, 2100, 4, 0.8, false, 13);
     }
 
     #[test]
     fn nothing_is_nothing() {
-        check(Panels { sequences: 1, tokens: 17 }, 9, 5, 4, 1.0, true, 4);
-        let sparse = Sparse::pack(Weights::by_output(&[0.0; 40], 8, 5), 4);
+        check(Panels::new(1, 17), 9, 5, 4, 1.0, true, 4);
+        let sparse = SparseWeight::pack(WeightMatrix::by_output(&[0.0; 40], 8, 5), 4);
         assert_eq!(sparse.cells(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "panels of 3 outputs")]
+    fn outputs_have_the_length_of_the_weight() {
+        let weight = SparseWeight::pack(WeightMatrix::by_output(&[1.0; 6], 3, 2), 4);
+        let (panels, threads) = (Panels::new(1, 16), Threads::new(1));
+        weight.run(Isa::best(), &threads, panels, &[0.0; 32], Epilogue::default(), &mut [0.0; 47]);
     }
 
     /// Blocks of the pruner are neighbouring outputs of one input, whichever way the matrix lies.
@@ -362,9 +377,12 @@ mod tests {
         for by_output in [false, true] {
             let values = pruned(32, 24, 4, 0.9, by_output);
             let kept = values.iter().filter(|value| **value != 0.0).count();
-            let weights =
-                if by_output { Weights::by_output(&values, 32, 24) } else { Weights::by_input(&values, 32, 24) };
-            assert_eq!(Sparse::pack(weights, 4).cells(), kept);
+            let weights = if by_output {
+                WeightMatrix::by_output(&values, 32, 24)
+            } else {
+                WeightMatrix::by_input(&values, 32, 24)
+            };
+            assert_eq!(SparseWeight::pack(weights, 4).cells(), kept);
         }
     }
 }

@@ -7,9 +7,8 @@
 mod blocks;
 mod csr;
 mod dense;
-mod lines;
 
-use std::{fmt, time::Instant};
+use std::fmt;
 
 use self::{blocks::Blocks, csr::Csr, dense::Dense};
 use crate::simd::Isa;
@@ -76,16 +75,14 @@ impl Product {
     /// `values` is the matrix row after row.
     ///
     /// # Panics
-    /// Where there are not `rows * columns` values, or this processor has no `isa`.
+    /// Unless there are `rows * columns` values.
     pub fn new(isa: Isa, format: Format, rows: usize, columns: usize, values: &[f32]) -> Product {
-        assert_eq!(rows * columns, values.len(), "{rows} x {columns} values");
-        assert!(Isa::available().contains(&isa), "no {} here", isa.name());
+        assert_eq!(rows.checked_mul(columns), Some(values.len()), "{rows} x {columns} values");
         let packed = match format {
-            Format::Blocks(height) if fits_sixteen_bits(columns) => {
+            Format::Blocks(height) if fits_indices(rows, columns) => {
                 Packed::Blocks(Blocks::new(height, rows, columns, values))
             }
-            Format::Csr if fits_sixteen_bits(columns) => Packed::Csr(Csr::new(rows, columns, values)),
-            // Column numbers have 16 bits: no recurrent layer is that wide.
+            Format::Csr if fits_indices(rows, columns) => Packed::Csr(Csr::new(rows, columns, values)),
             _ => Packed::Dense(Dense::new(rows, columns, values)),
         };
         Product { rows, columns, isa, packed }
@@ -125,7 +122,7 @@ impl Product {
         assert!(columns.iter().all(|column| (*column as usize) < self.columns), "a column beyond the matrix");
         assert!(out.len() >= self.rows, "too few outputs");
         match &self.packed {
-            // SAFETY: checked above, and `new` checked that the processor has `isa`.
+            // SAFETY: checked above.
             Packed::Dense(dense) => unsafe { dense.add_columns(self.isa, columns, values, out) },
             Packed::Blocks(_) | Packed::Csr(_) => panic!("{} has no columns to choose from", self.format()),
         }
@@ -155,7 +152,7 @@ impl Product {
         assert!(x.values.len() >= reach(x.stride, self.columns), "too few inputs");
         assert!(out.len() >= reach(out_stride, self.rows), "too few outputs");
         assert!(x.count == 1 || out_stride >= self.rows, "outputs that overlap");
-        // SAFETY: lengths are checked above, and `new` checked that the processor has `isa`.
+        // SAFETY: lengths are checked above.
         unsafe {
             match &self.packed {
                 Packed::Dense(dense) => dense.add(self.isa, x, out, out_stride, way),
@@ -166,13 +163,14 @@ impl Product {
     }
 }
 
-fn fits_sixteen_bits(columns: usize) -> bool {
-    columns <= 1 << 16
+/// Columns of a sparse format have numbers of 16 bits, and its entries of 32: no recurrent layer is larger than that.
+fn fits_indices(rows: usize, columns: usize) -> bool {
+    columns <= 1 << 16 && rows.checked_mul(columns).is_some_and(|cells| u32::try_from(cells).is_ok())
 }
 
 /// Formats worth trying for a matrix: one that stores no more than another and is as simple to go through leaves that one out.
 pub fn candidates(rows: usize, columns: usize, values: &[f32]) -> Vec<Format> {
-    if !fits_sixteen_bits(columns) || rows == 0 || columns == 0 {
+    if !fits_indices(rows, columns) || rows == 0 || columns == 0 {
         return vec![Format::Dense];
     }
     let cells = rows * columns;
@@ -195,63 +193,6 @@ pub fn candidates(rows: usize, columns: usize, values: &[f32]) -> Vec<Format> {
         formats.push(Format::Csr);
     }
     formats
-}
-
-/// The fastest of the [`candidates`] on this processor for products with `positions` vectors at a time, by trying each of them.
-pub fn choose(isa: Isa, rows: usize, columns: usize, values: &[f32], positions: usize) -> Product {
-    let formats = candidates(rows, columns, values);
-    let mut products = formats.into_iter().map(|format| Product::new(isa, format, rows, columns, values));
-    let first = products.next().expect("there is always the dense one");
-    let mut rest = products.peekable();
-    if rest.peek().is_none() {
-        return first;
-    }
-    let mut trial = Trial::new(rows, columns, positions);
-    let mut best = (trial.time(&first), first);
-    for product in rest {
-        let time = trial.time(&product);
-        if time < best.0 {
-            best = (time, product);
-        }
-    }
-    best.1
-}
-
-/// Products with made up vectors, timed.
-struct Trial {
-    x: Vec<f32>,
-    out: Vec<f32>,
-    rows: usize,
-    columns: usize,
-    positions: usize,
-}
-
-impl Trial {
-    /// Enough to tell; more would only take longer.
-    const MOST_POSITIONS: usize = 24;
-
-    fn new(rows: usize, columns: usize, positions: usize) -> Trial {
-        let positions = positions.clamp(1, Trial::MOST_POSITIONS);
-        Trial { x: vec![0.25; columns * positions], out: vec![0.0; rows * positions], rows, columns, positions }
-    }
-
-    /// The fastest of several times, in nanoseconds.
-    fn time(&mut self, product: &Product) -> u128 {
-        let start = Instant::now();
-        let mut best = u128::MAX;
-        let mut way = Way::Down;
-        for round in 0..50 {
-            let before = Instant::now();
-            let x = Vectors { values: &self.x, stride: self.columns, count: self.positions };
-            product.add(x, &mut self.out, self.rows, way);
-            best = best.min(before.elapsed().as_nanos());
-            way = way.other();
-            if round >= 4 && start.elapsed().as_micros() > 1500 {
-                break;
-            }
-        }
-        best
-    }
 }
 
 impl Way {

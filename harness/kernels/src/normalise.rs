@@ -6,7 +6,8 @@
 use std::ops::Range;
 
 use crate::{
-    linear_panels::{Panels, Target, part, tasks},
+    linear_panels::{Panels, Target},
+    share_out::in_parts,
     simd::{Isa, Kernel, Simd},
     threads::Threads,
 };
@@ -24,14 +25,12 @@ impl LayerNorm {
     /// Unless every length is the one its shape asks for.
     pub fn run(&self, isa: Isa, threads: &Threads, panels: Panels, input: &[f32], output: &mut [f32]) {
         let features = self.scale.len();
-        assert_eq!(self.shift.len(), features);
-        assert_eq!(input.len(), panels.columns() * features);
-        assert_eq!(output.len(), panels.columns() * features);
-        let (target, count) = (Target::of(output), panels.count());
-        let tasks = tasks(threads, count);
-        threads.run(tasks, &|task| {
-            let part = part(count, task, tasks);
-            // SAFETY: the processor has `isa`'s instructions; the lengths were checked.
+        assert_eq!(self.shift.len(), features, "a shift for each scale");
+        assert_eq!(input.len(), panels.values(features), "panels of {features} features");
+        assert_eq!(output.len(), input.len(), "an output for each input");
+        let target = Target::of(output);
+        in_parts(threads, panels.count(), &|part| {
+            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, and panels are written once each.
             unsafe { isa.run(Normalise { norm: self, panels, part, input, output: target.pointer() }) }
         });
     }
@@ -121,7 +120,7 @@ mod tests {
     proptest! {
         #[test]
         fn rows_are_normalised(sequences in 1usize..3, tokens in 1usize..150, features in 2usize..70, mean in -20.0f32..20.0) {
-            let panels = Panels { sequences, tokens };
+            let panels = Panels::new(sequences, tokens);
             let rows: Vec<f32> = made_up(panels.rows() * features, 1).iter().map(|value| value + mean).collect();
             let norm = LayerNorm { scale: made_up(features, 2), shift: made_up(features, 3), epsilon: 1e-5 };
             for isa in Isa::available() {

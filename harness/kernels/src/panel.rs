@@ -61,7 +61,7 @@ impl Packed {
     /// # Panics
     /// Unless there are `rows * columns` values.
     pub fn dense(rows: usize, columns: usize, matrix: &[f32], height: Height) -> Packed {
-        assert_eq!(matrix.len(), rows * columns);
+        assert_eq!(Some(matrix.len()), rows.checked_mul(columns), "{rows} x {columns} weights");
         let tall = height.rows();
         let mut values = vec![0.0; rows.div_ceil(tall) * columns * tall];
         for (block, values) in values.chunks_exact_mut((columns * tall).max(1)).enumerate() {
@@ -79,8 +79,8 @@ impl Packed {
     /// # Panics
     /// Unless there are `rows * columns` values, at most `u32::MAX`.
     pub fn sparse(rows: usize, columns: usize, matrix: &[f32], height: Height) -> Packed {
-        assert_eq!(matrix.len(), rows * columns);
-        assert!(u32::try_from(matrix.len()).is_ok(), "{rows} x {columns} weights are more than an index counts");
+        assert_eq!(Some(matrix.len()), rows.checked_mul(columns), "{rows} x {columns} weights");
+        check_counts(rows, columns);
         let tall = height.rows();
         let (mut starts, mut kept, mut values) = (vec![0], Vec::new(), Vec::new());
         for block in 0..rows.div_ceil(tall) {
@@ -105,7 +105,7 @@ impl Packed {
     pub fn of_cells(matrix: &Sparse, factors: &[f32], height: Height) -> Packed {
         let (rows, columns, tall) = (matrix.rows, matrix.columns, height.rows());
         assert_eq!(factors.len(), rows, "a factor for each row");
-        assert!(u32::try_from(rows * columns).is_ok(), "{rows} x {columns} weights are more than an index counts");
+        check_counts(rows, columns);
         // Cells are many, and divisions slow.
         let block_of = |row: usize| row >> tall.trailing_zeros();
         // One bit for each block in which there is anything.
@@ -186,6 +186,13 @@ impl Packed {
     }
 }
 
+/// # Panics
+/// Where 32 bits do not count the columns, or the weights.
+pub(crate) fn check_counts(rows: usize, columns: usize) {
+    let fits = rows.checked_mul(columns).is_some_and(|count| u32::try_from(count.max(columns)).is_ok());
+    assert!(fits, "{rows} x {columns} weights are more than 32 bits count");
+}
+
 /// Where each entry of a [`Packed`] finds its inputs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offsets {
@@ -235,7 +242,7 @@ impl Lines {
             let first = vector * lanes;
             let is_kept = |lane: &usize| (first + lane) % pitch < width && first + lane < positions;
             let kept = (0..lanes).filter(is_kept).fold(0, |kept, lane| kept | 1 << lane);
-            (kept, values(first, pitch, width) as u32)
+            (kept, u32::try_from(values(first, pitch, width)).expect("a map has fewer than 2^32 values"))
         };
         Lines { pitch, width, vectors: (0..positions.div_ceil(lanes)).map(vector).collect(), lanes }
     }
@@ -302,7 +309,8 @@ pub unsafe fn multiply(
     assert_eq!(offsets.offsets.len(), expected, "the offsets are another matrix's");
     assert!(part.blocks.end <= weights.blocks());
     if expected > 0 {
-        assert!(offsets.furthest + part.positions.end <= input.len(), "an offset leads beyond the input");
+        let end = offsets.furthest.checked_add(part.positions.end);
+        assert!(end.is_some_and(|end| end <= input.len()), "an offset leads beyond the input");
     }
     let last_row = weights.rows.min(part.blocks.end * weights.height.rows()) - 1;
     let values = output.values(part.positions.end);
@@ -313,8 +321,9 @@ pub unsafe fn multiply(
             "vectors that the lines are not made for"
         );
     }
-    let reach = last_row * output.stride + values;
-    assert!(reach <= output.len && (last_row == 0 || values <= output.stride), "rows overlap or end beyond the output");
+    let reach = last_row.checked_mul(output.stride).and_then(|last| last.checked_add(values));
+    let reach = reach.filter(|reach| *reach <= output.len).expect("rows end beyond the output");
+    assert!(last_row == 0 || values <= output.stride, "rows overlap");
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == weights.rows));
     assert!(epilogue.residual.is_none_or(|residual| residual.len() >= reach));
     // SAFETY: checked above: every block's entries lie within offsets and values by construction of `Packed`, every offset plus every position within

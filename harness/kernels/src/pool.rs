@@ -13,9 +13,9 @@ pub struct MaxPool {
 }
 
 impl MaxPool {
-    /// `None` where the window's steps are of a kind this kernel does not know.
+    /// `None` for a window with steps of more than two columns, or one that is not [`Window::is_countable`].
     pub fn new(isa: Isa, window: Window) -> Option<MaxPool> {
-        (window.width.stride <= 2 && window.outputs() > 0).then_some(MaxPool { isa, window })
+        (window.is_countable() && window.width.stride <= 2).then_some(MaxPool { isa, window })
     }
 
     /// # Panics

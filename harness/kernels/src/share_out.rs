@@ -1,4 +1,4 @@
-//! Output shared out among threads.
+//! Work shared out among threads.
 
 use std::{
     ops::Range,
@@ -7,8 +7,20 @@ use std::{
 
 use crate::threads::Threads;
 
-/// Calls `work` with ranges of the units that `output` consists of, each of `unit` values but perhaps the last, and the part of the output that is theirs:
-/// all at once for one thread, else so many ranges that all threads have something to do until the end.
+/// The `index`-th of `parts` parts of `0..count`, all of about the same length.
+pub(crate) fn part(count: usize, index: usize, parts: usize) -> Range<usize> {
+    count * index / parts..count * (index + 1) / parts
+}
+
+/// Calls `work` with ranges that together are `0..count`: one range for one thread, else some more ranges than threads, so
+/// that no thread waits long for another.
+pub(crate) fn in_parts(threads: &Threads, count: usize, work: &(dyn Fn(Range<usize>) + Sync)) {
+    let tasks = if threads.count() == 1 { 1 } else { count.clamp(1, 4 * threads.count()) };
+    threads.run(tasks, &|task| work(part(count, task, tasks)));
+}
+
+/// As [`in_parts`], with the units of `unit` values that `output` consists of (the last may be shorter): `work` also gets
+/// the part of the output that belongs to its range.
 pub(crate) fn share_out(
     threads: &Threads,
     output: &mut [f32],
@@ -23,13 +35,13 @@ pub(crate) fn share_out(
     let mut parts = Vec::with_capacity(tasks);
     let mut rest = output;
     for task in 0..tasks {
-        let range = units * task / tasks..units * (task + 1) / tasks;
-        let (part, others) = rest.split_at_mut((range.len() * unit).min(rest.len()));
-        parts.push((range, Mutex::new(part)));
+        let range = part(units, task, tasks);
+        let (own, others) = rest.split_at_mut((range.len() * unit).min(rest.len()));
+        parts.push((range, Mutex::new(own)));
         rest = others;
     }
     threads.run(tasks, &|task| {
-        let (range, part) = &parts[task];
-        work(range.clone(), &mut part.lock().unwrap_or_else(PoisonError::into_inner));
+        let (range, own) = &parts[task];
+        work(range.clone(), &mut own.lock().unwrap_or_else(PoisonError::into_inner));
     });
 }

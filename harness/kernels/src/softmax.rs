@@ -2,7 +2,7 @@
 
 use crate::{
     activations::exp,
-    simd::{Isa, Kernel, Simd},
+    simd::{Kernel, Simd},
 };
 
 /// What is added to scores before they are compared: `values[row * row_stride + column * column_stride]`.
@@ -94,154 +94,49 @@ unsafe fn some<S: Simd, const C: usize>(
     }
 }
 
-/// Softmax down the columns of `table`, `columns` values a row; any number of both.
-///
-/// # Panics
-/// Unless `table` is whole rows.
-pub fn softmax_columns(isa: Isa, columns: usize, table: &mut [f32]) {
-    assert!(columns > 0 && table.len().is_multiple_of(columns));
-    // SAFETY: the processor has `isa`'s instructions; the table is whole.
-    unsafe { isa.run(Columns { table: table.as_mut_ptr(), rows: table.len() / columns, columns }) }
-}
-
-struct Columns {
-    table: *mut f32,
-    rows: usize,
-    columns: usize,
-}
-
-impl Kernel for Columns {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let Columns { table, rows, columns } = self;
-        let mut done = 0;
-        while done < columns {
-            let some = S::LANES.min(columns - done);
-            unsafe {
-                let table = table.add(done);
-                let mut largest = S::splat(f32::NEG_INFINITY);
-                for row in 0..rows {
-                    largest = S::max(largest, S::load_partial(table.add(row * columns), some));
-                }
-                let mut total = S::splat(0.0);
-                for row in 0..rows {
-                    let at = table.add(row * columns);
-                    let value = exp::<S>(S::sub(S::load_partial(at, some), largest));
-                    S::store_partial(at, value, some);
-                    total = S::add(total, value);
-                }
-                let factor = S::div(S::splat(1.0), total);
-                for row in 0..rows {
-                    let at = table.add(row * columns);
-                    S::store_partial(at, S::mul(S::load_partial(at, some), factor), some);
-                }
-            }
-            done += some;
-        }
-    }
-}
-
-/// Softmax along each row of `columns` values, in place.
-///
-/// # Panics
-/// Unless `table` is whole rows.
-pub fn softmax_rows(isa: Isa, columns: usize, table: &mut [f32]) {
-    assert!(columns > 0 && table.len().is_multiple_of(columns));
-    // SAFETY: the processor has `isa`'s instructions; the table is whole.
-    unsafe { isa.run(Rows { table: table.as_mut_ptr(), rows: table.len() / columns, columns }) }
-}
-
-struct Rows {
-    table: *mut f32,
-    rows: usize,
-    columns: usize,
-}
-
-impl Kernel for Rows {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let columns = self.columns;
-        let whole = columns - columns % S::LANES;
-        let rest = columns - whole;
-        for row in 0..self.rows {
-            unsafe {
-                let row = self.table.add(row * columns);
-                let mut largest = S::splat(f32::NEG_INFINITY);
-                let mut at = 0;
-                while at < whole {
-                    largest = S::max(largest, S::load(row.add(at)));
-                    at += S::LANES;
-                }
-                let mut most = S::largest(largest);
-                for column in whole..columns {
-                    let value = *row.add(column);
-                    most = if value > most { value } else { most };
-                }
-                let most = S::splat(most);
-                let mut total = S::splat(0.0);
-                at = 0;
-                while at < whole {
-                    let value = exp::<S>(S::sub(S::load(row.add(at)), most));
-                    S::store(row.add(at), value);
-                    total = S::add(total, value);
-                    at += S::LANES;
-                }
-                let mut sum = S::sum(total);
-                if rest > 0 {
-                    let value = exp::<S>(S::sub(S::load_partial(row.add(whole), rest), most));
-                    S::store_partial(row.add(whole), value, rest);
-                    sum += S::sum(S::load_partial(row.add(whole), rest));
-                }
-                let factor = S::splat(1.0 / sum);
-                at = 0;
-                while at < whole {
-                    S::store(row.add(at), S::mul(S::load(row.add(at)), factor));
-                    at += S::LANES;
-                }
-                if rest > 0 {
-                    S::store_partial(row.add(whole), S::mul(S::load_partial(row.add(whole), rest), factor), rest);
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::linear_panels::tests::made_up;
+    use crate::{linear_panels::tests::made_up, simd::Isa};
 
-    fn exact(values: &[f32]) -> Vec<f64> {
-        let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let powers: Vec<f64> = values.iter().map(|value| f64::from(value - largest).exp()).collect();
+    fn exact(scores: &[f64]) -> Vec<f64> {
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let powers: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
         let sum: f64 = powers.iter().sum();
         powers.into_iter().map(|power| power / sum).collect()
     }
 
     proptest! {
         #[test]
-        fn rows_and_columns_sum_to_one(rows in 1usize..40, columns in 1usize..70, spread in 0.1f32..60.0) {
-            let table: Vec<f32> = made_up(rows * columns, 5).iter().map(|value| value * spread).collect();
+        fn columns_are_their_softmax(
+            rows in 1usize..40,
+            vectors in 1usize..5,
+            scale in 0.1f32..60.0,
+            // Nothing is added, a value a row, or a value a cell.
+            adds in 0usize..3,
+        ) {
+            let columns = 16 * vectors;
+            let scores = made_up(rows * columns, 5);
+            let values = made_up(rows * columns, 6);
+            let (row_stride, column_stride) = if adds == 2 { (columns, 1) } else { (1, 0) };
+            let added = (adds > 0).then_some(Added { values: values.as_ptr(), row_stride, column_stride });
             for isa in Isa::available() {
-                let mut found = table.clone();
-                softmax_rows(isa, columns, &mut found);
-                for (row, found) in table.chunks(columns).zip(found.chunks(columns)) {
-                    for (exact, found) in exact(row).iter().zip(found) {
-                        prop_assert!((exact - f64::from(*found)).abs() <= 2e-6);
-                    }
+                let (mut table, mut sums) = (scores.clone(), vec![f32::NAN; columns]);
+                let (table_pointer, sums_pointer) = (table.as_mut_ptr(), sums.as_mut_ptr());
+                // SAFETY: the processor has `isa`; the table has `rows` of `columns`, a multiple of 16.
+                unsafe {
+                    isa.run(Exponents { table: table_pointer, rows, columns, scale, added, sums: sums_pointer });
                 }
-                let mut found = table.clone();
-                softmax_columns(isa, columns, &mut found);
                 for column in 0..columns {
-                    let values: Vec<f32> = table.iter().skip(column).step_by(columns).copied().collect();
-                    for (exact, found) in exact(&values).iter().zip(found.iter().skip(column).step_by(columns)) {
-                        prop_assert!((exact - f64::from(*found)).abs() <= 2e-6);
+                    let at = |row: usize| row * row_stride + column * column_stride;
+                    let more = |row: usize| if adds > 0 { f64::from(values[at(row)]) } else { 0.0 };
+                    let score = |row: usize| f64::from(scores[row * columns + column]) * f64::from(scale) + more(row);
+                    let exact = exact(&(0..rows).map(score).collect::<Vec<f64>>());
+                    for row in 0..rows {
+                        let found = f64::from(table[row * columns + column] / sums[column]);
+                        prop_assert!((exact[row] - found).abs() <= 1e-5, "{} {found}, not {}", isa.name(), exact[row]);
                     }
                 }
             }

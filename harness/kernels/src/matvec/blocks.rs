@@ -1,10 +1,13 @@
 //! Blocks of 16, 8 or 4 rows in one column: the number of the column and the weights, block after block. Of what is read nearly all is weights, and a
 //! block is one multiply-add a vector.
 
-use super::{GROUP, Vectors, Way, dense::add_rows, lines::Lines};
+use super::{GROUP, Vectors, Way, dense::add_rows};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Set;
-use crate::simd::{Isa, Kernel, Simd};
+use crate::{
+    aligned::Aligned,
+    simd::{Isa, Kernel, Simd},
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct Blocks {
@@ -14,7 +17,7 @@ pub(super) struct Blocks {
     starts: Vec<u32>,
     columns: Vec<u16>,
     /// `height` a block.
-    values: Lines,
+    values: Aligned,
 }
 
 /// Calls `f` with band and column of each block with anything in it, band after band.
@@ -49,7 +52,7 @@ impl Blocks {
         for band in 1..starts.len() {
             starts[band] += starts[band - 1];
         }
-        let mut packed = Lines::zeros(places.len() * height);
+        let mut packed = Aligned::zeros(places.len() * height);
         let blocks = packed.as_mut_slice();
         for band in 0..rows.div_ceil(height) {
             for block in starts[band] as usize..starts[band + 1] as usize {

@@ -1,8 +1,11 @@
 //! Single cells, row after row. One vector is a sum of products a row, several rows side by side so that no addition waits for another; with many vectors
 //! these are turned around first, so that a cell meets a whole register of them.
 
-use super::{GROUP, Vectors, lines::Lines};
-use crate::simd::{Isa, Kernel, Simd};
+use super::{GROUP, Vectors};
+use crate::{
+    aligned::Aligned,
+    simd::{Isa, Kernel, Simd},
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct Csr {
@@ -49,7 +52,7 @@ impl Csr {
             }
             return;
         }
-        let mut turned = Lines::zeros(TILE * self.width);
+        let mut turned = Aligned::zeros(TILE * self.width);
         for first in (0..x.count).step_by(TILE) {
             let count = TILE.min(x.count - first);
             let to = turned.as_mut_slice();

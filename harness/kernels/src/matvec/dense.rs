@@ -1,21 +1,24 @@
 //! All cells. For one vector the weights are read once, 16 rows at a time, by several sums each, so that no addition waits for the one before; for many
 //! vectors a tile of sums stays in registers while a group's weights, small enough for the second cache, meet all of them.
 
-use super::{GROUP, Vectors, Way, lines::Lines};
-use crate::simd::{Isa, Kernel, Simd};
+use super::{GROUP, Vectors, Way};
+use crate::{
+    aligned::Aligned,
+    simd::{Isa, Kernel, Simd},
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct Dense {
     rows: usize,
     columns: usize,
     /// Group after group, column after column, 16 rows.
-    values: Lines,
+    values: Aligned,
 }
 
 impl Dense {
     pub fn new(rows: usize, columns: usize, values: &[f32]) -> Dense {
         let groups = rows.div_ceil(GROUP);
-        let mut packed = Lines::zeros(groups * columns * GROUP);
+        let mut packed = Aligned::zeros(groups * columns * GROUP);
         if columns > 0 {
             for (row, cells) in values.chunks_exact(columns).enumerate() {
                 let first = row / GROUP * columns * GROUP + row % GROUP;

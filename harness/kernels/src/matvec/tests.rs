@@ -118,14 +118,6 @@ fn what_is_worth_trying() {
 }
 
 #[test]
-fn the_choice_is_one_of_them() {
-    let matrix = Numbers(9).matrix(64, 64, 16, 2);
-    let product = choose(Isa::best(), 64, 64, &matrix, 1);
-    assert!(candidates(64, 64, &matrix).contains(&product.format()));
-    assert!(product.bytes() <= 64 * 64 * 4);
-}
-
-#[test]
 #[should_panic(expected = "too few inputs")]
 fn short_inputs_are_refused() {
     let product = Product::new(Isa::best(), Format::Dense, 2, 3, &[1.0; 6]);

@@ -97,6 +97,15 @@ fn zeros_have_no_entry() {
     assert_eq!(Packed::dense(2, 3, &matrix, Height::Four).stored(), 12);
 }
 
+/// Indices have 32 bits: a larger weight was packed with places that had wrapped around.
+#[test]
+fn more_weights_than_indices_count_are_refused() {
+    check_counts(1 << 16, (1 << 16) - 1);
+    for (rows, columns) in [(1 << 16, 1 << 16), (usize::MAX, 2), (0, usize::MAX)] {
+        assert!(std::panic::catch_unwind(|| check_counts(rows, columns)).is_err(), "{rows} x {columns}");
+    }
+}
+
 #[test]
 #[should_panic(expected = "an offset leads beyond the input")]
 fn inputs_end_where_they_end() {

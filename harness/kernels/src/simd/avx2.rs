@@ -159,18 +159,6 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn largest(a: __m256) -> f32 {
-        unsafe {
-            let half = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let quarter = _mm_max_ps(half, _mm_movehl_ps(half, half));
-            _mm_cvtss_f32(_mm_max_ss(quarter, _mm_movehdup_ps(quarter)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn gather(from: *const f32, indices: *const u32) -> __m256 {
-        unsafe { _mm256_i32gather_ps::<4>(from, _mm256_loadu_si256(indices.cast())) }
-    }
-    #[inline(always)]
     unsafe fn deinterleave(from: *const f32) -> (__m256, __m256) {
         unsafe { Self::unzip(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))) }
     }

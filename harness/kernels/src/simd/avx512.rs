@@ -125,14 +125,6 @@ impl Simd for Avx512 {
         unsafe { _mm512_reduce_add_ps(a) }
     }
     #[inline(always)]
-    unsafe fn largest(a: __m512) -> f32 {
-        unsafe { _mm512_reduce_max_ps(a) }
-    }
-    #[inline(always)]
-    unsafe fn gather(from: *const f32, indices: *const u32) -> __m512 {
-        unsafe { _mm512_i32gather_ps::<4>(_mm512_loadu_si512(indices.cast()), from) }
-    }
-    #[inline(always)]
     unsafe fn deinterleave(from: *const f32) -> (__m512, __m512) {
         unsafe { Self::unzip(_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16))) }
     }

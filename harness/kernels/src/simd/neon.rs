@@ -108,18 +108,6 @@ impl Simd for Neon {
         unsafe { vaddvq_f32(a) }
     }
     #[inline(always)]
-    unsafe fn largest(a: float32x4_t) -> f32 {
-        unsafe { vmaxvq_f32(a) }
-    }
-    #[inline(always)]
-    unsafe fn gather(from: *const f32, indices: *const u32) -> float32x4_t {
-        unsafe {
-            let at = |lane: usize| *from.add(*indices.add(lane) as usize);
-            let lanes = [at(0), at(1), at(2), at(3)];
-            vld1q_f32(lanes.as_ptr())
-        }
-    }
-    #[inline(always)]
     unsafe fn deinterleave(from: *const f32) -> (float32x4_t, float32x4_t) {
         let float32x4x2_t(even, odd) = unsafe { vld2q_f32(from) };
         (even, odd)

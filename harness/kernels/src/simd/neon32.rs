@@ -219,18 +219,6 @@ impl Simd for Neon {
         (a0 + a2) + (a1 + a3)
     }
     #[inline(always)]
-    unsafe fn largest(a: V) -> f32 {
-        lanes(a).into_iter().fold(f32::NEG_INFINITY, |largest, value| if value > largest { value } else { largest })
-    }
-    #[inline(always)]
-    unsafe fn gather(from: *const f32, indices: *const u32) -> V {
-        let mut lanes = [0.0; 4];
-        for (lane, value) in lanes.iter_mut().enumerate() {
-            *value = unsafe { *from.add(*indices.add(lane) as usize) };
-        }
-        vector(lanes)
-    }
-    #[inline(always)]
     unsafe fn deinterleave(from: *const f32) -> (V, V) {
         let (even_low, odd_low, even_high, odd_high): (f64, f64, f64, f64);
         unsafe {

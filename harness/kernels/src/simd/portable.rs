@@ -120,18 +120,6 @@ impl Simd for Portable {
         (a[0] + a[2]) + (a[1] + a[3])
     }
     #[inline(always)]
-    unsafe fn largest(a: V) -> f32 {
-        a.iter().fold(f32::NEG_INFINITY, |largest, value| if *value > largest { *value } else { largest })
-    }
-    #[inline(always)]
-    unsafe fn gather(from: *const f32, indices: *const u32) -> V {
-        let mut out = [0.0; LANES];
-        for (lane, out) in out.iter_mut().enumerate() {
-            *out = unsafe { *from.add(*indices.add(lane) as usize) };
-        }
-        out
-    }
-    #[inline(always)]
     unsafe fn deinterleave(from: *const f32) -> (V, V) {
         let (mut even, mut odd) = ([0.0; LANES], [0.0; LANES]);
         for lane in 0..LANES {

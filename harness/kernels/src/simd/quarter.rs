@@ -114,17 +114,6 @@ impl Simd for Quarter {
         }
     }
     #[inline(always)]
-    unsafe fn largest(a: __m128) -> f32 {
-        unsafe {
-            let half = _mm_max_ps(a, _mm_movehl_ps(a, a));
-            _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn gather(from: *const f32, indices: *const u32) -> __m128 {
-        unsafe { _mm_i32gather_ps::<4>(from, _mm_loadu_si128(indices.cast())) }
-    }
-    #[inline(always)]
     unsafe fn deinterleave(from: *const f32) -> (__m128, __m128) {
         unsafe {
             let (a, b) = (_mm_loadu_ps(from), _mm_loadu_ps(from.add(4)));

@@ -36,8 +36,6 @@ impl Kernel for Methods<'_> {
             keep("exp2_whole", S::exp2_whole(S::round(a)));
             keep("with_sign_of", S::with_sign_of(S::abs(a), b));
             keep("select_less", S::select_less(a, b, c, a));
-            let indices: Vec<u32> = (0..S::LANES as u32).map(|lane| (lane * 7 + 3) % 32).collect();
-            keep("gather", S::gather(self.a.as_ptr(), indices.as_ptr()));
             let (even, odd) = S::unzip(a, b);
             keep("halves", S::halves(1.5, -2.0));
             keep("unzip even", even);
@@ -70,7 +68,6 @@ impl Kernel for Methods<'_> {
                 keep("store_partial", S::load(to.as_ptr()));
             }
             results.push(("sum", vec![S::sum(a)]));
-            results.push(("largest", vec![S::largest(a)]));
             S::prefetch(self.a.as_ptr());
         }
         results
@@ -98,7 +95,6 @@ fn expected(a: &[f32; 32], b: &[f32; 32], lanes: usize) -> Vec<(&'static str, Ve
         ("exp2_whole", each(&|a, _| a.round_ties_even().exp2())),
         ("with_sign_of", each(&|a, b| a.abs().copysign(b))),
         ("select_less", each(&|a, b| if a < b { 0.75 } else { a })),
-        ("gather", (0..lanes).map(|lane| a[(lane * 7 + 3) % 32]).collect()),
         ("halves", (0..lanes).map(|lane| if lane < lanes / 2 { 1.5 } else { -2.0 }).collect()),
         ("unzip even", both(0)),
         ("unzip odd", both(1)),
@@ -124,7 +120,6 @@ fn expected(a: &[f32; 32], b: &[f32; 32], lanes: usize) -> Vec<(&'static str, Ve
         results.push(("store_partial", (0..lanes).map(|lane| if lane < count { a[lane] } else { 9.0 }).collect()));
     }
     results.push(("sum", vec![a[..lanes].iter().sum()]));
-    results.push(("largest", vec![a[..lanes].iter().copied().fold(f32::MIN, f32::max)]));
     results
 }
 

@@ -8,13 +8,13 @@ const VALUES: usize = 16;
 #[repr(C, align(64))]
 struct Line([f32; VALUES]);
 
-/// As many values as were asked for, rounded up to whole lines; what was not set is zero.
+/// As many values as were asked for, rounded up to whole lines. What is not set is zero.
 #[derive(Clone, Default)]
-pub struct Lines(Vec<Line>);
+pub(crate) struct Aligned(Vec<Line>);
 
-impl Lines {
-    pub fn zeros(values: usize) -> Lines {
-        Lines(vec![Line([0.0; VALUES]); values.div_ceil(VALUES)])
+impl Aligned {
+    pub fn zeros(values: usize) -> Aligned {
+        Aligned(vec![Line([0.0; VALUES]); values.div_ceil(VALUES)])
     }
 
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
@@ -23,7 +23,7 @@ impl Lines {
     }
 }
 
-impl Deref for Lines {
+impl Deref for Aligned {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
@@ -32,7 +32,7 @@ impl Deref for Lines {
     }
 }
 
-impl fmt::Debug for Lines {
+impl fmt::Debug for Aligned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} values", self.len())
     }

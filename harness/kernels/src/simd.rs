@@ -11,7 +11,7 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(all(target_arch = "arm", target_abi = "eabihf"))]
-#[path = "neon32.rs"]
+#[path = "simd/neon32.rs"]
 mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
@@ -118,9 +118,6 @@ pub trait Simd: Copy + 'static {
     /// `yes` where `a < b`, else `no`.
     unsafe fn select_less(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     unsafe fn sum(a: Self::V) -> f32;
-    unsafe fn largest(a: Self::V) -> f32;
-    /// `from[indices[i]]` for each lane. The indices are to be below what `from` has.
-    unsafe fn gather(from: *const f32, indices: *const u32) -> Self::V;
     /// Even and odd places of 2 x LANES values in a row: what stride 2 needs.
     unsafe fn deinterleave(from: *const f32) -> (Self::V, Self::V);
     /// The same of two vectors.
