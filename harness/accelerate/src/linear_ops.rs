@@ -113,7 +113,7 @@ impl Packed {
     /// Multiplications for one token.
     fn cells(&self) -> usize {
         match self {
-            Packed::Dense(dense) => dense.outputs() * dense.inputs()(),
+            Packed::Dense(dense) => dense.outputs() * dense.inputs(),
             Packed::Sparse(sparse) => sparse.cells(),
         }
     }
