@@ -5,11 +5,12 @@ use clap::Args;
 use espalier_bench::exit::ExitStatus;
 use espalier_fleet::{emulated::Emulated, process::Watch};
 
-use crate::{
+use espalier_cli::{
     context::{Context, usage},
     progress::{Progress, stop_on_signal},
-    suite::TARGETS,
 };
+
+use crate::suite::TARGETS;
 
 #[derive(Args)]
 pub struct Flags {
@@ -36,7 +37,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         let say = |text: &str| task.milestone(text);
         let watch = Watch { cancel: &cancel, progress: &say };
         let counted = Emulated::prepare(&context.cache, target)
-            .and_then(|emulated| emulated.instructions(&context.sources, watch))
+            .and_then(|emulated| emulated.instructions(context.sources()?, watch))
             .with_context(|| format!("cannot count instructions for target `{name}`"))?;
         task.done();
         println!(

@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::Args;
 use espalier_bench::{exit::ExitStatus, record::Run, results};
 
-use crate::{
+use espalier_cli::{
     context::{Context, usage},
-    report, run_file,
+    output, run_file,
 };
 
 #[derive(Args)]
@@ -35,7 +35,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         Some(path) if path.as_os_str() == "-" => print!("{page}"),
         path => {
             let path = path.unwrap_or_else(|| context.root.join("docs/results.md"));
-            report::write(&path, &page)?;
+            output::write(&path, &page)?;
             eprintln!("written: {}", path.display());
         }
     }

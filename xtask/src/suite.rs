@@ -27,7 +27,7 @@ use espalier_fleet::{
 };
 use espalier_inventory::Target;
 
-use crate::{
+use espalier_cli::{
     context::{Context, usage},
     peers,
     progress::{Progress, stop_on_signal},
@@ -85,7 +85,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     };
     let _ = fs::remove_file(&suite.skips);
     if flags.fast {
-        suite.lints(false);
+        suite.lints(false)?;
         suite.unit_tests(false)?;
     } else {
         suite.everything()?;
@@ -132,7 +132,7 @@ impl Suite {
             (python, boards)
         });
 
-        self.lints(true);
+        self.lints(true)?;
         self.unit_tests(true)?;
         self.build_runners(watch)?;
         self.runner_tests()?;
@@ -163,7 +163,7 @@ impl Suite {
     }
 
     /// Formatting and clippy, where the toolchain has them.
-    fn lints(&mut self, with_tract: bool) {
+    fn lints(&mut self, with_tract: bool) -> Result<()> {
         // The SSH code and the end-to-end tests stand behind features.
         let mut clippy = vec!["clippy", "--quiet", "--workspace", "--all-targets"];
         clippy.extend(["--features", "espalier-fleet/ssh,espalier-tests/e2e"]);
@@ -177,7 +177,7 @@ impl Suite {
             let mut step = Step { name: name.to_owned(), ..Step::default() };
             let there = cargo().arg(args[0]).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
             if there.is_ok_and(|status| status.success()) {
-                match cargo().args(args).current_dir(&self.context.sources).status() {
+                match cargo().args(args).current_dir(self.context.sources()?).status() {
                     Ok(status) if status.success() => step.passed = 1,
                     _ => step.failed.push(name.to_owned()),
                 }
@@ -187,6 +187,7 @@ impl Suite {
             step.took = start.elapsed();
             self.steps.push(step);
         }
+        Ok(())
     }
 
     fn unit_tests(&mut self, with_ssh: bool) -> Result<()> {
@@ -227,7 +228,7 @@ impl Suite {
         toolchain::setup(&self.context.cache, target, None, watch)?;
         // cargo's own lines, one a crate, would bury the rest.
         let quiet = Watch { cancel: watch.cancel, progress: &|_| () };
-        let artifact = build::build(&self.context.cache, &self.context.sources, target, Layout::USUAL, quiet)?;
+        let artifact = build::build(&self.context.cache, self.context.sources()?, target, Layout::USUAL, quiet)?;
         (watch.progress)(&format!(
             "{:.1} MB, {}{}",
             artifact.bytes as f64 / 1e6,
@@ -248,7 +249,7 @@ impl Suite {
             let mut step = Step { name: format!("kernels on {name}, emulated"), ..Step::default() };
             match Emulated::prepare(&self.context.cache, target) {
                 Err(why) => step.skipped.push(format!("{}: {why:#}", step.name)),
-                Ok(emulated) => match emulated.tests(&self.context.sources, self.filter.as_deref(), quiet) {
+                Ok(emulated) => match emulated.tests(self.context.sources()?, self.filter.as_deref(), quiet) {
                     Ok(told) => step.passed = told.lines().filter(|line| line.ends_with(" ... ok")).count() as u64,
                     Err(error) => step.failed.push(format!("{error:#}")),
                 },
@@ -302,7 +303,7 @@ impl Suite {
             .args(&self.filter)
             .args(["--format", "pretty"])
             .args(others.iter().flat_map(|other| ["--skip", other]))
-            .current_dir(&self.context.sources)
+            .current_dir(self.context.sources()?)
             .env("ESPALIER_SKIPS", &self.skips)
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())

@@ -32,8 +32,8 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
         &["espalier-accelerate", "espalier-kernels", "espalier-protocol", "espalier-weights"],
     ),
     (
-        "xtask",
-        "xtask",
+        "espalier-cli",
+        "harness/cli",
         &[
             "espalier-bench",
             "espalier-fleet",
@@ -45,6 +45,7 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
             "espalier-zoo",
         ],
     ),
+    ("xtask", "xtask", &["espalier-bench", "espalier-cli", "espalier-fleet", "espalier-inventory"]),
 ];
 
 /// The end-to-end tests, which may use anything but the runner: that is built for a target, never linked.
@@ -266,4 +267,15 @@ fn read(path: &str) -> String {
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// What two commands share stands beside them, so that each can be read by itself.
+#[test]
+fn no_command_uses_another() {
+    let commands: Vec<_> =
+        rust_files().into_iter().filter(|(path, _)| path.starts_with("harness/cli/src/commands/")).collect();
+    assert!(commands.len() > 15, "the commands have moved: {}", commands.len());
+    for (path, text) in commands {
+        assert!(!text.contains("commands::"), "`{path}` uses another command");
+    }
 }

@@ -72,6 +72,10 @@ pub struct MeasuringProtocol {
 }
 
 impl MeasuringProtocol {
+    /// Where nothing is said.
+    pub const USUAL: MeasuringProtocol =
+        MeasuringProtocol { runs: 10, warmup: 10, iterations: 50, min_time_ms: 200, profile: false };
+
     /// Invocations of a variant in this mode.
     pub fn rounds(&self, mode: Mode) -> u32 {
         match mode {

@@ -1,0 +1,124 @@
+//! `bench`: builds, prunes, measures on every device asked for, and prints the table.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use espalier_bench::{engine::Engine, exit::ExitStatus, record::MeasuringProtocol};
+use espalier_inventory::Unit;
+
+use crate::{
+    context::Context,
+    measuring::{Request, What},
+    output::Exports,
+    recipe_flags::unit,
+    selection::Selection,
+};
+
+const USUAL: MeasuringProtocol = MeasuringProtocol::USUAL;
+
+#[derive(Args)]
+pub struct Flags {
+    /// A device by its file's name in devices/; may be repeated [default: local]
+    #[arg(short, long, value_name = "NAME", conflicts_with = "resume")]
+    device: Vec<String>,
+    /// Every device in devices/, but those with `in-all = false`
+    #[arg(long, conflicts_with_all = ["device", "resume"])]
+    all_devices: bool,
+    /// A model by its file's name in models/, or an ONNX file; may be repeated [default: every model in models/, but those with `in-all = false`]
+    #[arg(short, long, value_name = "NAME|FILE.onnx", conflicts_with = "resume")]
+    model: Vec<String>,
+    /// Held-out samples (.npz with x and y) for an ONNX file
+    #[arg(long, value_name = "FILE.npz", requires = "model")]
+    eval: Option<String>,
+    /// Ratios instead of the model's own; the dense variant is always measured too
+    #[arg(long, value_name = "R,R,…", value_delimiter = ',', conflicts_with = "resume")]
+    ratios: Vec<f64>,
+    /// What is removed together, instead of what the models say: weight, block-4x1, 2:4, channel, …, as for `prune`
+    #[arg(long, value_name = "UNIT", value_parser = unit, conflicts_with = "resume")]
+    unit: Option<Unit>,
+    /// What runs the models, each a group of rows: espalier (the runner), tract (the runner without kernels of its own), onnxruntime (on this host only)
+    #[arg(long, value_name = "E,E,…", value_delimiter = ',', value_parser = Engine::parse, default_value = "espalier", conflicts_with = "resume")]
+    engine: Vec<Engine>,
+    /// Also show where the time goes, layer by layer, dense against pruned
+    #[arg(long, conflicts_with = "resume")]
+    profile: bool,
+    /// The shape of an input whose dimensions the model leaves open, where there is no eval set
+    #[arg(long, value_name = "NAME=1x128", conflicts_with = "resume")]
+    shape: Vec<String>,
+    /// Timing invocations a variant, each a fresh process
+    #[arg(short, long, default_value_t = USUAL.runs, conflicts_with = "resume")]
+    runs: u32,
+    /// Untimed inferences at the start of each invocation
+    #[arg(long, default_value_t = USUAL.warmup, conflicts_with = "resume")]
+    warmup: u32,
+    /// Timed inferences an invocation, at least
+    #[arg(long, default_value_t = USUAL.iterations, conflicts_with = "resume")]
+    iterations: u32,
+    /// Timed milliseconds an invocation, at least
+    #[arg(long, value_name = "MS", default_value_t = USUAL.min_time_ms, conflicts_with = "resume")]
+    min_time: u64,
+    /// A runner built elsewhere, for every device asked for, instead of building one
+    #[arg(long, value_name = "FILE")]
+    runner: Option<PathBuf>,
+    /// Devices at a time [default: all]
+    #[arg(short, long)]
+    jobs: Option<usize>,
+    /// Finish an earlier run: only what it lacks is measured, as it was asked for [default: the newest]
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "")]
+    resume: Option<String>,
+    #[command(flatten)]
+    exports: Exports,
+    /// What goes to stdout
+    #[arg(long, value_enum, default_value_t = MessageFormat::Human)]
+    message_format: MessageFormat,
+    /// Print the plan and the exact commands; nothing is built, pushed or measured
+    #[arg(long)]
+    dry_run: bool,
+    /// Show every command as it is run
+    #[arg(short, long)]
+    verbose: bool,
+    /// No progress
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MessageFormat {
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+pub fn run(flags: Flags) -> Result<ExitStatus> {
+    let context = Context::open()?;
+    let what = match flags.resume {
+        Some(run) => What::Rest { of: Some(run).filter(|run| !run.is_empty()) },
+        None => What::All {
+            selection: Selection { device: flags.device, all_devices: flags.all_devices, model: flags.model },
+            eval: flags.eval,
+            ratios: flags.ratios,
+            unit: flags.unit,
+            engines: flags.engine,
+            protocol: MeasuringProtocol {
+                runs: flags.runs,
+                warmup: flags.warmup,
+                iterations: flags.iterations,
+                min_time_ms: flags.min_time,
+                profile: flags.profile,
+            },
+            shapes: flags.shape,
+        },
+    };
+    Request {
+        what,
+        runner: flags.runner,
+        jobs: flags.jobs,
+        exports: flags.exports,
+        json: flags.message_format == MessageFormat::Json,
+        dry_run: flags.dry_run,
+        verbose: flags.verbose,
+        quiet: flags.quiet,
+    }
+    .run(context)
+}

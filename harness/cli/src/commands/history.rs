@@ -1,0 +1,94 @@
+//! `history`: what the gate's nights say one after another. Reads `reports/history.jsonl`, which the gate adds to with
+//! [`append`], and `reports/changes.toml`, which `accept-change` adds to; the command itself changes neither.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use espalier_bench::exit::ExitStatus;
+use espalier_gate::{
+    Criterion,
+    history::{self, History, data, render},
+};
+use espalier_inventory::UnknownName;
+
+use crate::{
+    context::{Context, Exit, usage},
+    history_file::{CHANGES, NIGHTS, criterion, read},
+    output,
+    program::Program,
+};
+
+#[derive(Args)]
+pub struct Flags {
+    /// Of this device only; may be repeated
+    #[arg(short, long, value_name = "NAME")]
+    device: Vec<String>,
+    /// Of this model only; may be repeated
+    #[arg(short, long, value_name = "NAME")]
+    model: Vec<String>,
+    /// Of this criterion only, e.g. p50; may be repeated
+    #[arg(short, long, value_name = "NAME", value_parser = criterion)]
+    criterion: Vec<Criterion>,
+    /// Nights, levels and change points, for a page
+    #[arg(long, value_name = "FILE")]
+    export_json: Option<PathBuf>,
+}
+
+pub fn run(flags: Flags) -> Result<ExitStatus> {
+    let context = Context::open()?;
+    let mut history = read(&context.root)?;
+    if history.rows.is_empty() {
+        let message =
+            format!("`{NIGHTS}` has no entry yet: `cargo xtask nightly` writes one, `cargo xtask gate --history` too");
+        return Err(anyhow::Error::new(Exit { status: ExitStatus::Inconclusive, message }));
+    }
+    let whole = flags.device.is_empty() && flags.model.is_empty() && flags.criterion.is_empty();
+    let notes = if whole { render::unmatched(&history.unmatched) } else { Vec::new() };
+    flags.select(&mut history)?;
+    print!("{}", render::render(&history, output::look(100).width));
+    let open = history.suspects().count();
+    if open > 0 {
+        println!(
+            "{open} to be looked into; `{} accept-change CASE --criterion C --commit COMMIT --reason TEXT` acknowledges one",
+            Program::current().call
+        );
+    }
+    for note in notes {
+        eprintln!("note: `{CHANGES}`: {note}");
+    }
+    if let Some(path) = &flags.export_json {
+        output::write(path, &data::render(&history))?;
+    }
+    Ok(ExitStatus::Ok)
+}
+
+impl Flags {
+    fn select(&self, history: &mut History) -> Result<()> {
+        let known = |wanted: &[String], kind: &'static str, name: fn(&history::Track) -> &str| -> Result<()> {
+            let mut names: Vec<&str> = history.rows.iter().map(|row| name(&row.track)).collect();
+            names.sort_unstable();
+            names.dedup();
+            match wanted.iter().find(|wanted| !names.contains(&wanted.as_str())) {
+                Some(unknown) => {
+                    let error = UnknownName::new(kind, unknown, names.iter().copied());
+                    Err(usage(format!("the history has nothing of it: {error}")))
+                }
+                None => Ok(()),
+            }
+        };
+        known(&self.device, "device", |track| &track.case.device)?;
+        known(&self.model, "model", |track| &track.case.model)?;
+        let among = |wanted: &[String], name: &String| wanted.is_empty() || wanted.contains(name);
+        history.rows.retain(|row| {
+            let track = &row.track;
+            among(&self.device, &track.case.device)
+                && among(&self.model, &track.case.model)
+                && (self.criterion.is_empty() || self.criterion.contains(&track.criterion))
+        });
+        if history.rows.is_empty() {
+            return Err(usage("the history has nothing of all that together: leave out a flag"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! One pack of a model at several ratios: which files they are, and what each adds.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use espalier_bench::exit::ExitStatus;
+use espalier_inventory::Recipe;
+use espalier_prune::Bytes;
+use espalier_weights::pack::{AtRatio, Choice, Span, pack_ratios};
+
+use super::Flags;
+use crate::{
+    context::{Context, usage},
+    packing::tensors,
+    progress::Progress,
+    variants,
+};
+
+pub fn run(context: &Context, flags: &Flags, dense: &Bytes, choice: Choice) -> Result<ExitStatus> {
+    let files = if flags.with.is_empty() { of_model(context, flags)? } else { given(flags, dense)? };
+    let tensors: Vec<Vec<(Span, Choice)>> =
+        files.iter().map(|(_, file)| Ok(tensors(file, choice)?.0)).collect::<Result<_>>()?;
+    let at: Vec<AtRatio> =
+        files.iter().zip(&tensors).map(|((ratio, file), tensors)| AtRatio { ratio: *ratio, file, tensors }).collect();
+    let packed = pack_ratios(&at).with_context(|| format!("failed to pack `{}`", flags.model))?;
+    std::fs::write(&flags.output, &packed.bytes)
+        .with_context(|| format!("cannot write `{}`", flags.output.display()))?;
+    for ratio in &packed.ratios {
+        let own = if ratio.own > 0 && ratio.ratio > packed.ratios[0].ratio {
+            ": what was taught after pruning differs, and is stored apart"
+        } else {
+            ""
+        };
+        println!(
+            "  ratio {}: {} bytes more; {} tensors as before, {} with fewer of the first ratio's values, {} of their own{own}",
+            ratio.ratio, ratio.bytes, ratio.same, ratio.nested, ratio.own
+        );
+    }
+    let (bytes, all) = (packed.bytes.len(), files.iter().map(|(_, file)| file.len()).sum::<usize>());
+    let share = 100.0 * bytes as f64 / all as f64;
+    println!("{}: {bytes} bytes, {share:.2} % of the {all} its {} files have", flags.output.display(), files.len());
+    Ok(ExitStatus::Ok)
+}
+
+/// `0.9=pruned.onnx`.
+pub fn parse_with(text: &str) -> Result<(f64, PathBuf), String> {
+    let parsed = text.split_once('=').and_then(|(ratio, file)| Some((ratio.parse::<f64>().ok()?, file)));
+    match parsed {
+        Some((ratio, file)) if ratio > 0.0 && ratio < 1.0 && !file.is_empty() => Ok((ratio, file.into())),
+        _ => Err("a ratio above 0 and below 1 and its file, as 0.9=pruned.onnx".to_owned()),
+    }
+}
+
+fn given(flags: &Flags, dense: &Bytes) -> Result<Vec<(f64, Bytes)>> {
+    let mut files = vec![(0.0, dense.clone())];
+    for (ratio, path) in &flags.with {
+        let file = espalier_prune::file::read(path).map_err(|error| usage(error.to_string()))?;
+        files.push((*ratio, file));
+    }
+    ascending(files)
+}
+
+/// The variants of one of models/, pruned by its recipe, or as they were pruned before.
+fn of_model(context: &Context, flags: &Flags) -> Result<Vec<(f64, Bytes)>> {
+    let name = flags.model.as_str();
+    let inventory = context.inventory(&|file| file == format!("models/{name}.toml"))?;
+    let model = inventory.model(name).map_err(|error| usage(format!("{error}; `--with` takes files")))?;
+    if let Some(wrong) = flags.ratios.iter().find(|ratio| !(0.0..1.0).contains(*ratio)) {
+        return Err(usage(format!("--ratios: {wrong} is no ratio: from 0, below 1")));
+    }
+    let mut model = model.clone();
+    model.recipe = Recipe { ratios: flags.ratios.clone(), ..model.recipe };
+    let progress = Progress::new(flags.quiet);
+    let prepared = variants::prepare_all(context, &[model], &progress)?;
+    let mut files = Vec::new();
+    for prepared in &prepared {
+        for variant in &prepared.info.variants {
+            let of_variant = prepared.files.iter().find(|file| file.sha256 == variant.sha256);
+            let path = &of_variant.context("a variant has no file")?.path;
+            let file = espalier_prune::file::read(path).map_err(|error| usage(error.to_string()))?;
+            files.push((variant.ratio, file));
+        }
+    }
+    ascending(files)
+}
+
+fn ascending(mut files: Vec<(f64, Bytes)>) -> Result<Vec<(f64, Bytes)>> {
+    files.sort_by(|a, b| a.0.total_cmp(&b.0));
+    if let Some(twice) = files.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(usage(format!("ratio {} is there twice", twice[0].0)));
+    }
+    Ok(files)
+}

@@ -1,0 +1,144 @@
+//! `prune`: a pruned copy of an ONNX file, fine-tuned if asked for, and what was and was not pruned.
+
+mod report;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use espalier_bench::exit::ExitStatus;
+use espalier_inventory::{Model, Recipe};
+use espalier_prune::{Amount, tune::Watch};
+
+use crate::{
+    context::{Context, usage},
+    output,
+    progress::{Progress, stop_on_signal},
+    pruning::{self, Material, Wanted, refused},
+    recipe_flags::{RecipeFlags, Subject},
+};
+
+#[derive(Args)]
+pub struct Flags {
+    /// A model by its file's name in models/, or an ONNX file
+    #[arg(value_name = "MODEL|FILE.onnx")]
+    model: String,
+    /// Fraction of the prunable units to remove, in [0, 1): exactly round(ratio * n) of n; with --until the largest to try
+    #[arg(short, long, allow_negative_numbers = true)]
+    ratio: Option<f64>,
+    /// Remove every unit less important than this fraction of the most important one
+    #[arg(long, value_name = "K", allow_negative_numbers = true, conflicts_with_all = ["ratio", "until"])]
+    threshold: Option<f64>,
+    /// Find the largest ratio that loses no more accuracy, e.g. max-accuracy-drop=0.01 (one point)
+    #[arg(long, value_name = "max-accuracy-drop=D", value_parser = parse_until)]
+    until: Option<f64>,
+    #[command(flatten)]
+    recipe: RecipeFlags,
+    /// Held-out samples to show what accuracy it costs, an `.npz` [default: the model's]
+    #[arg(long, value_name = "FILE.npz")]
+    eval: Option<PathBuf>,
+    /// The pruned ONNX file
+    #[arg(short, long, value_name = "OUT.onnx")]
+    output: PathBuf,
+    /// Write what was pruned, tensor by tensor, as JSON
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// No progress
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub fn run(flags: Flags) -> Result<ExitStatus> {
+    let context = Context::open()?;
+    let progress = Progress::new(flags.quiet);
+    let subject = Subject::find(&context, &flags.model, &progress)?;
+    let mut recipe = flags.recipe.over(subject.recipe());
+    let wanted = wanted(&flags, &mut recipe)?;
+    let dense = espalier_prune::file::read(&subject.source).map_err(|error| usage(error.to_string()))?;
+    let failed = || format!("failed to prune `{}`", subject.source.display());
+    let inspection = espalier_prune::inspect(&dense).map_err(refused).with_context(failed)?;
+    let has = |flag: &Option<PathBuf>, own: fn(&Model) -> &Option<String>| {
+        flag.is_some() || subject.model.as_ref().is_some_and(|model| own(model).is_some())
+    };
+    let has_samples =
+        has(&flags.recipe.calibration, |model| &model.calibration) || has(&flags.recipe.train, |model| &model.train);
+    pruning::check_flags(&recipe, has_samples)?;
+    if matches!(wanted, Wanted::Until { .. }) && !has_samples {
+        return Err(usage(
+            "--until: accuracy is judged on samples, and there are none: `--train` or `--calibration` names an `.npz` of some",
+        ));
+    }
+    let is_until = matches!(wanted, Wanted::Until { .. });
+    let read = |what: &str, is_needed: bool, flag: &Option<PathBuf>, own: fn(&Model) -> Option<String>| {
+        // What nobody looks at need not fit; what a flag says must.
+        if is_needed || flag.is_some() { subject.samples(what, flag.as_ref(), own, &inspection) } else { Ok(None) }
+    };
+    let needed = recipe.needs_samples() || is_until;
+    let material = Material {
+        calibration: read("calibration set", needed, &flags.recipe.calibration, |model| model.calibration.clone())?,
+        train: read("training set", recipe.is_tuned() || is_until, &flags.recipe.train, |model| model.train.clone())?,
+        dense,
+    };
+    let eval = read("eval set", true, &flags.eval, |model| model.eval.clone())?;
+
+    let cancel = stop_on_signal(&progress)?;
+    let task = progress.task("prune", None);
+    let mut watch =
+        Watch { tell: &mut |event| pruning::show(&task, "", true, &event), stop: &|| cancel.is_requested() };
+    let made = material.make(&recipe, wanted, &mut watch).map_err(refused).with_context(failed)?;
+    task.done();
+    espalier_prune::file::write(&flags.output, &made.bytes)?;
+    if let Some(path) = &flags.manifest {
+        output::write(path, &(serde_json::to_string_pretty(&made.manifest)? + "\n"))?;
+    }
+    print!("{}", report::told(&flags.output, &recipe, &made));
+    if let Some(eval) = &eval {
+        println!("{}", report::held_out(&material.dense, &made.bytes, eval, flags.until));
+    }
+    // What was stopped is written nevertheless: it is the best until then. It is not what was asked for.
+    ensure!(!made.stopped, "stopped; `{}` is the best until then, not what was asked for", flags.output.display());
+    Ok(ExitStatus::Ok)
+}
+
+/// How much; what of a model's recipe cannot go with that is taken back, what flags say is not.
+fn wanted(flags: &Flags, recipe: &mut Recipe) -> Result<Wanted> {
+    let ratio = flags.ratio.or(recipe.unit.only_ratio());
+    let wanted = match (flags.threshold, flags.until, ratio) {
+        (Some(threshold), _, _) => {
+            if flags.recipe.steps.is_none() {
+                let once = RecipeFlags { steps: Some(1), schedule: flags.recipe.schedule, ..RecipeFlags::default() };
+                *recipe = once.over(recipe.clone());
+            } else if recipe.steps > 1 {
+                return Err(usage("--steps: a threshold is no ratio that could be reached in steps; say `--ratio`"));
+            }
+            Wanted::Amount(Amount::Threshold(threshold))
+        }
+        (None, Some(max_drop), ratio) => Wanted::Until { max_drop, ratio: ratio.unwrap_or(LARGEST) },
+        (None, None, Some(ratio)) => Wanted::Amount(Amount::Ratio(ratio)),
+        (None, None, None) => {
+            return Err(usage(
+                "how much is to be removed? `--ratio`, `--threshold` or `--until max-accuracy-drop=0.01` says it",
+            ));
+        }
+    };
+    recipe.ratios = match wanted {
+        Wanted::Amount(Amount::Ratio(ratio)) | Wanted::Until { ratio, .. } => vec![ratio],
+        Wanted::Amount(Amount::Threshold(_)) => vec![],
+    };
+    let amount = match wanted {
+        Wanted::Amount(amount) => amount,
+        Wanted::Until { ratio, .. } => Amount::Ratio(ratio),
+    };
+    pruning::in_the_pruners_words(recipe, amount).check().map_err(refused)?;
+    Ok(wanted)
+}
+
+/// The largest ratio a search tries where nothing is said.
+const LARGEST: f64 = 0.99;
+
+fn parse_until(text: &str) -> Result<f64, String> {
+    let drop = text.strip_prefix("max-accuracy-drop=").and_then(|drop| drop.parse::<f64>().ok());
+    drop.filter(|drop| (0.0..1.0).contains(drop)).ok_or_else(|| {
+        "it is `max-accuracy-drop=` and a fraction from 0, e.g. `max-accuracy-drop=0.01` for one point".to_owned()
+    })
+}

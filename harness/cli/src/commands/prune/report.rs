@@ -1,0 +1,153 @@
+//! What `prune` prints: what went, tensor by tensor, what did not and why, how each step did, and what it costs on held-out samples.
+
+use std::path::Path;
+
+use espalier_inventory::Recipe;
+use espalier_prune::{
+    Bytes, Macs, Manifest, PruneError, Samples,
+    structure::Report,
+    tune::{Grade, Learner, Stage},
+};
+
+use crate::pruning::{Made, in_words};
+
+pub fn told(output: &Path, recipe: &Recipe, made: &Made) -> String {
+    let manifest = &made.manifest;
+    let mut text = format!("{}: {}\n", output.display(), counts(manifest));
+    text += &format!("  pruned by {}\n", recipe.describe());
+    text += &manifest.macs.map(macs).unwrap_or_default();
+    text += &steps(made);
+    for tensor in &manifest.tensors {
+        let share = 100.0 * tensor.removed as f64 / tensor.weights.max(1) as f64;
+        let units = if tensor.units > 0 && tensor.units != tensor.weights {
+            format!("  {} of {} units", tensor.removed_units, tensor.units)
+        } else {
+            String::new()
+        };
+        text +=
+            &format!("  {:<40} {:>10} of {:>10} ({share:5.1} %){units}\n", tensor.name, tensor.removed, tensor.weights);
+    }
+    text += &manifest.structure.as_ref().map(structure).unwrap_or_default();
+    for untouched in &manifest.untouched {
+        text += &format!("  {:<40} not pruned: {}\n", untouched.name, untouched.reason);
+    }
+    if let Some(note) = &made.note {
+        text += &format!("{note}\n");
+    }
+    text
+}
+
+fn counts(manifest: &Manifest) -> String {
+    let weights = format!(
+        "{} of {} prunable weights removed (ratio {:.6}), {} of {} parameters",
+        manifest.removed,
+        manifest.prunable,
+        manifest.removed as f64 / (manifest.prunable.max(1)) as f64,
+        manifest.removed,
+        manifest.parameters,
+    );
+    match &manifest.structure {
+        Some(report) => format!(
+            "{} of {} units ({}) taken out (ratio {:.6}); {} of {} parameters are left",
+            manifest.removed_units,
+            manifest.units,
+            manifest.unit,
+            manifest.effective_ratio,
+            report.parameters_left,
+            report.parameters,
+        ),
+        None if manifest.units != manifest.prunable => format!(
+            "{} of {} units ({}) removed (ratio {:.6}); {weights}",
+            manifest.removed_units, manifest.units, manifest.unit, manifest.effective_ratio
+        ),
+        None => weights,
+    }
+}
+
+fn macs(macs: Macs) -> String {
+    let share = 100.0 * macs.pruned as f64 / macs.dense.max(1) as f64;
+    format!(
+        "  multiply-accumulates a sample: {} of {} ({share:.1} %), those whose weight is not zero: {} of {}\n",
+        macs.pruned, macs.dense, macs.pruned_nonzero, macs.dense_nonzero
+    )
+}
+
+fn steps(made: &Made) -> String {
+    let graded = |grade: Option<Grade>| grade.map_or("not judged".to_owned(), in_words);
+    let mut text = String::new();
+    if let Some(dense) = made.dense {
+        text += &format!("  dense: {} (samples set aside)\n", in_words(dense));
+    }
+    for (index, (stage, held)) in made.trail.iter().enumerate() {
+        let Stage { ratio, removed, pruned, tuned } = stage;
+        let verdict = held.map_or("", |held| if held { ": holds" } else { ": does not hold" });
+        let taught = if tuned == pruned { String::new() } else { format!(" -> {}", graded(*tuned)) };
+        text += &format!(
+            "  step {}: ratio {ratio:.4}, {removed} removed: {}{taught}{verdict}\n",
+            index + 1,
+            graded(*pruned)
+        );
+    }
+    text
+}
+
+fn structure(report: &Report) -> String {
+    let mut text = String::new();
+    for family in &report.families {
+        text +=
+            &format!("  {:<40} {:>10} of {:>10} {}s\n", family.name, family.removed, family.units, family.kind.name());
+    }
+    for branch in &report.branches {
+        let what = if branch.removed { "taken out" } else { "stays" };
+        text += &format!("  {:<40} {what}, {} parameters\n", branch.node, branch.parameters);
+    }
+    for kept in &report.kept {
+        text += &format!("  {:<40} axis {} stays: {}\n", kept.tensor, kept.axis, kept.why);
+    }
+    for note in &report.notes {
+        text += &format!("  {note}\n");
+    }
+    text
+}
+
+/// Accuracy before and after on held-out samples; without labels how many get the class the dense model gives them. A search ends at the edge of
+/// what the samples set aside allow, and those are few and easy: where held-out ones lose more than `most` (a fraction), that is said.
+pub fn held_out(dense: &Bytes, pruned: &Bytes, eval: &Samples, most: Option<f64>) -> String {
+    match compare(dense, pruned, eval, most) {
+        Ok(text) => text,
+        Err(error) => format!("what it costs on the eval set is not known: {error}"),
+    }
+}
+
+fn compare(dense: &Bytes, pruned: &Bytes, eval: &Samples, most: Option<f64>) -> Result<String, PruneError> {
+    let classes = |model: &Bytes| Ok::<_, PruneError>(Learner::new(model)?.ask(eval)?.classes());
+    let (before, after) = (classes(dense)?, classes(pruned)?);
+    let count = before.len();
+    let percent = |part: usize| 100.0 * part as f64 / count.max(1) as f64;
+    let Some(labels) = &eval.labels else {
+        let same = before.iter().zip(&after).filter(|(before, after)| before == after).count();
+        return Ok(format!(
+            "held-out samples: {same} of {count} ({:.2} %) get the class the dense model gives them",
+            percent(same)
+        ));
+    };
+    let right = |classes: &[usize]| classes.iter().zip(labels).map(|(class, label)| class == label).collect::<Vec<_>>();
+    let (before, after) = (right(&before), right(&after));
+    let lost = before.iter().zip(&after).filter(|(before, after)| **before && !**after).count();
+    let won = before.iter().zip(&after).filter(|(before, after)| !**before && **after).count();
+    let of = |right: &[bool]| percent(right.iter().filter(|right| **right).count());
+    let mut text = format!(
+        "held-out accuracy: dense {:.2} %, pruned {:.2} % ({count} samples: {lost} lost, {won} won)",
+        of(&before),
+        of(&after)
+    );
+    let drop = of(&before) - of(&after);
+    if let Some(most) = most.filter(|most| drop > 100.0 * most) {
+        text += &format!(
+            "\nthat is {drop:.2} pp less, more than the {:.2} pp asked for: the ratio was found on samples set aside for it, which are fewer; \
+             take a lower `--ratio`, or search with a smaller drop or more samples",
+            100.0 * most
+        );
+    }
+    Ok(text)
+}

@@ -1,0 +1,56 @@
+//! `unpack`: the ONNX file a pack holds.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use espalier_bench::exit::ExitStatus;
+use espalier_fleet::blob;
+use espalier_prune::Bytes;
+use espalier_weights::pack::Pack;
+
+use crate::context::usage;
+
+#[derive(Args)]
+pub struct Flags {
+    /// What `pack` wrote
+    #[arg(value_name = "FILE.pack")]
+    pack: PathBuf,
+    /// Of a pack of several ratios the one to unpack [default: its first]
+    #[arg(long)]
+    ratio: Option<f64>,
+    /// The ONNX file
+    #[arg(short, long, value_name = "OUT.onnx")]
+    output: PathBuf,
+}
+
+pub fn run(flags: Flags) -> Result<ExitStatus> {
+    let path = flags.pack.display();
+    let bytes = std::fs::read(&flags.pack).map_err(|error| usage(format!("cannot read `{path}`: {error}")))?;
+    let refused = |error| usage(format!("failed to unpack `{path}`: {error}"));
+    let pack = Pack::open(&bytes).map_err(refused)?;
+    let pack = match flags.ratio {
+        None => pack,
+        Some(ratio) => {
+            let known = pack.ratios();
+            let index = known.iter().position(|known| *known == ratio);
+            pack.at_ratio(index.ok_or_else(|| usage(format!("`{path}` holds the ratios {known:?}, not {ratio}")))?)
+        }
+    };
+    let file = Bytes::from(pack.unpack().map_err(refused)?);
+    let sha256 = blob::sha256_hex(&file);
+    let expected: String = pack.file_sha256().iter().map(|byte| format!("{byte:02x}")).collect();
+    if sha256 != expected {
+        return Err(usage(format!("failed to unpack `{path}`: what it holds has another checksum than it says")));
+    }
+    espalier_prune::file::write(&flags.output, &file)?;
+    let forms = pack.tensors().iter().map(|tensor| format!("  {:<40} {}\n", tensor.name, tensor.form));
+    print!("{}", forms.collect::<String>());
+    println!("{}: {} bytes from {} in `{path}`", flags.output.display(), file.len(), bytes.len());
+    let lossy = pack.tensors().iter().filter(|tensor| !tensor.form.is_lossless()).count();
+    if lossy > 0 {
+        let all = pack.tensors().len();
+        println!("{lossy} of {all} tensors are in a form that rounds (a codebook does only where it was too small)");
+    }
+    Ok(ExitStatus::Ok)
+}

@@ -1,0 +1,184 @@
+//! What every command needs: where the repository is, what its files say, and the exit code of an error.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use espalier_bench::exit::ExitStatus;
+use espalier_fleet::cache::Cache;
+use espalier_inventory::{self as inventory, Inventory, Problem, SourceFile, SourceFiles, Surroundings};
+
+use crate::program::Program;
+
+const TARGETS: &str = "targets.toml";
+
+/// What tells the repository of the sources from other folders.
+const RUNNER: &str = "harness/runner/Cargo.toml";
+
+/// The device file of this host.
+pub const LOCAL: &str = "local";
+
+pub struct Context {
+    /// Where targets.toml, devices/, models/ and reports/ are: the folder `ESPALIER_ROOT` names, else the next one above
+    /// the working folder that has a `targets.toml`.
+    pub root: PathBuf,
+    /// Whether `root` is such a folder; else it is the working folder, where ONNX files can be named but no devices.
+    has_files: bool,
+    /// The repository with the sources that runners are built from, where it is at hand.
+    sources: Option<PathBuf>,
+    pub cache: Cache,
+}
+
+/// An error that has its own exit code.
+#[derive(Debug)]
+pub struct Exit {
+    pub status: ExitStatus,
+    pub message: String,
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Exit {}
+
+/// A mistake in flags or files.
+pub fn usage(message: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Exit { status: ExitStatus::Usage, message: message.into() })
+}
+
+pub fn status_of(error: &anyhow::Error) -> ExitStatus {
+    error.downcast_ref::<Exit>().map_or(ExitStatus::Failed, |exit| exit.status)
+}
+
+impl Context {
+    /// # Errors
+    /// `ESPALIER_ROOT` or the cache cannot be used.
+    pub fn open() -> Result<Context> {
+        let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_owned);
+        let sources = named("ESPALIER_SOURCES").or(built_from).filter(|folder| folder.join(RUNNER).is_file());
+        let here = std::env::current_dir().context("the working folder cannot be read")?;
+        let above = || here.ancestors().find(|folder| folder.join(TARGETS).is_file()).map(Path::to_owned);
+        let (root, has_files) = match named("ESPALIER_ROOT") {
+            Some(root) => (std::path::absolute(root).context("`ESPALIER_ROOT` cannot be resolved")?, true),
+            None => match above().or_else(|| sources.clone().filter(|_| Program::current().is_developers)) {
+                Some(root) => (root, true),
+                None => (here, false),
+            },
+        };
+        Ok(Context { root, has_files, sources, cache: Cache::open()? })
+    }
+
+    /// The repository, where runners are built.
+    ///
+    /// # Errors
+    /// It is not where this program was built.
+    pub fn sources(&self) -> Result<&Path> {
+        self.sources.as_deref().ok_or_else(|| {
+            usage(
+                "runners are built from Espalier's sources, which are not where this program was built: name a clone \
+                 of the repository in `ESPALIER_SOURCES`, or give a runner that is built with `--runner FILE`",
+            )
+        })
+    }
+
+    /// What the files say, or every mistake in them.
+    ///
+    /// # Errors
+    /// Only where a file cannot be read at all.
+    pub fn read_inventory(&self) -> Result<Result<Inventory, Vec<Problem>>> {
+        Ok(self.load(&self.files()?))
+    }
+
+    /// What the files say. A mistake in a file that nobody asked for does not stop a nightly run on the other boards: that file is left out, and said so.
+    ///
+    /// # Errors
+    /// All mistakes, one a line, where a file that is `wanted` (by its path from the repository's root) has any.
+    pub fn inventory(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Inventory> {
+        let mut sources = self.files()?;
+        let problems = match self.load(&sources) {
+            Ok(inventory) => return Ok(inventory),
+            Err(problems) => problems,
+        };
+        let fatal = |problem: &Problem| problem.file == TARGETS || wanted(&problem.file);
+        if problems.iter().any(fatal) {
+            let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+            return Err(usage(format!("the configuration has mistakes:\n{}", lines.join("\n"))));
+        }
+        let broken: BTreeSet<&str> = problems.iter().map(|problem| problem.file.as_str()).collect();
+        for file in &broken {
+            let call = Program::current().call;
+            eprintln!("warning: `{file}` has mistakes and is left out: `{call} check` shows them");
+        }
+        sources.devices.retain(|source| !broken.contains(source.path.as_str()));
+        sources.models.retain(|source| !broken.contains(source.path.as_str()));
+        self.load(&sources).map_err(|_| usage("the configuration has mistakes: `cargo xtask check` shows them"))
+    }
+
+    fn load(&self, sources: &SourceFiles) -> Result<Inventory, Vec<Problem>> {
+        let environment = |name: &str| match name {
+            "ESPALIER_CACHE" => Some(self.cache.root.to_string_lossy().into_owned()),
+            _ => std::env::var(name).ok(),
+        };
+        let surroundings = Surroundings {
+            host_triple: &host_triple(),
+            environment: &environment,
+            exists: &|path: &str| self.root.join(path).exists(),
+        };
+        inventory::load(sources, &surroundings)
+    }
+
+    fn files(&self) -> Result<SourceFiles> {
+        if !self.has_files {
+            return Err(usage(format!(
+                "there is no `{TARGETS}` in `{}` or a folder above it: go to a folder that has one, or name it in \
+                 `ESPALIER_ROOT`",
+                self.root.display()
+            )));
+        }
+        Ok(SourceFiles {
+            targets: self.source(TARGETS)?,
+            devices: self.folder("devices")?,
+            models: self.folder("models")?,
+        })
+    }
+
+    fn source(&self, name: &str) -> Result<Option<SourceFile>> {
+        let path = self.root.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(SourceFile { path: name.to_owned(), text })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read `{}`", path.display())),
+        }
+    }
+
+    fn folder(&self, folder: &str) -> Result<Vec<SourceFile>> {
+        let path = self.root.join(folder);
+        let mut names = Vec::new();
+        match fs::read_dir(&path) {
+            Ok(entries) => {
+                for entry in entries {
+                    let name = entry?.file_name().to_string_lossy().into_owned();
+                    if name.ends_with(".toml") {
+                        names.push(format!("{folder}/{name}"));
+                    }
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", path.display())),
+        }
+        names.sort();
+        names.iter().filter_map(|name| self.source(name).transpose()).collect()
+    }
+}
+
+/// Of this program, and so of the host.
+pub fn host_triple() -> String {
+    env!("ESPALIER_HOST_TRIPLE").to_owned()
+}

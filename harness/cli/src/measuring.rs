@@ -1,0 +1,354 @@
+//! Measuring as `bench` and `nightly` request it: builds, prunes, measures on every device, and prints the table.
+//!
+//! Boards are measured in parallel. This host is measured after them and alone: emulated boards and builds would
+//! disturb it.
+
+mod request;
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::Result;
+use espalier_bench::{
+    command::CommandLine,
+    engine::Engine,
+    exit::ExitStatus,
+    message::{Finished, Message},
+    plan::{self, InOrder, PlannedJob, Wanted},
+    record::{
+        Case, DeviceInfo, Failure, FailureStage, MeasuringProtocol, ModelInfo, Outcome, Record, Run, RunHeader,
+        RunnerInfo, Tally,
+    },
+};
+use espalier_fleet::{
+    build,
+    cancel::Cancel,
+    deploy::BlobFile,
+    session::{DeviceWork, Ended},
+};
+use espalier_inventory::{Device, Inventory, Target, Transport, Unit};
+use espalier_protocol::Mode;
+
+use self::request::Resolved;
+use crate::{
+    context::{Context, LOCAL},
+    output::{self, Exports},
+    peers::{self, Peer},
+    program::Program,
+    progress::{Progress, stop_on_signal},
+    provenance,
+    run_file::{self, RunFile},
+    runners::{self, Builds, Runners},
+    selection::Selection,
+    sessions::Sessions,
+    ssh_feature, variants,
+};
+
+/// A run, as flags or a nightly run ask for it.
+pub struct Request {
+    pub what: What,
+    /// A program built elsewhere, for every device.
+    pub runner: Option<PathBuf>,
+    /// Devices at a time; `None` is all.
+    pub jobs: Option<usize>,
+    pub exports: Exports,
+    /// One JSON object a line on stdout, in place of the table.
+    pub json: bool,
+    pub dry_run: bool,
+    pub verbose: bool,
+    pub quiet: bool,
+}
+
+/// What is measured.
+pub enum What {
+    All {
+        selection: Selection,
+        /// For models that are given as an ONNX file.
+        eval: Option<String>,
+        /// None: the models'.
+        ratios: Vec<f64>,
+        /// In place of the models' own.
+        unit: Option<Unit>,
+        engines: Vec<Engine>,
+        protocol: MeasuringProtocol,
+        /// As `NAME=1x128`.
+        shapes: Vec<String>,
+    },
+    /// What an earlier run lacks; the newest where none is named.
+    Rest { of: Option<String> },
+}
+
+impl Request {
+    /// # Errors
+    /// What was requested cannot be measured, or nothing can be stored. A device or a job that fails is a record.
+    pub fn run(self, context: Context) -> Result<ExitStatus> {
+        let (earlier, (inventory, resolved)) = match &self.what {
+            What::All { .. } => (None, request::resolve(&context, &self.what)?),
+            What::Rest { of } => {
+                let path = run_file::find(&context.root, of.as_deref())?;
+                let run = run_file::read(&path)?;
+                let resolved = request::resolve_again(&context, &run.header)?;
+                (Some((run, path)), resolved)
+            }
+        };
+        if !self.dry_run && resolved.devices.iter().any(|device| matches!(device.transport, Transport::Ssh(_))) {
+            ssh_feature::ensure(&context)?;
+        }
+        let progress = Progress::new(self.quiet);
+        let cancel = stop_on_signal(&progress)?;
+        Bench { context, inventory, request: self, resolved, progress, cancel }.run(earlier)
+    }
+}
+
+/// What a device is to do of a run.
+#[derive(Clone, Copy)]
+enum Part {
+    All,
+    /// Only what the others' predictions are compared with.
+    Reference,
+}
+
+impl Part {
+    fn jobs(self, wanted: Wanted<'_>, device: &Device, done: &[Record]) -> Vec<PlannedJob> {
+        let mut jobs = wanted.jobs(device, done);
+        if let Part::Reference = self {
+            jobs.retain(|job| job.mode == Mode::Score && job.case.engine.is_usual());
+        }
+        jobs
+    }
+}
+
+struct Bench {
+    context: Context,
+    inventory: Inventory,
+    request: Request,
+    resolved: Resolved,
+    progress: Progress,
+    cancel: Cancel,
+}
+
+impl Bench {
+    fn run(self, earlier: Option<(Run, PathBuf)>) -> Result<ExitStatus> {
+        let (models, files) = self.prepare_models()?;
+        let reference = self.reference();
+        let targets = runners::targets(&self.inventory, self.resolved.devices.iter().chain(&reference))?;
+        if self.request.dry_run {
+            let done = earlier.as_ref().map_or(&[][..], |(run, _)| &run.records);
+            return self.print_plan(&reference, &targets, &models, done);
+        }
+        let builds = Builds {
+            context: &self.context,
+            progress: &self.progress,
+            cancel: &self.cancel,
+            verbose: self.request.verbose,
+        };
+        let runners = builds.all(&targets, self.request.runner.as_deref())?;
+        if self.cancel.is_requested() {
+            anyhow::bail!("stopped before anything was measured");
+        }
+        let peer = peers::prepare(&self.context, &self.resolved.engines, &self.progress, &self.cancel)?;
+        let header = self.header(reference.as_ref(), models, &targets, &runners, peer.as_ref())?;
+        let (mut file, header, done) = match earlier {
+            Some((run, path)) => {
+                request::check_same(&run.header, &header, &path)?;
+                (RunFile::reopen(&path)?, run.header, run.records)
+            }
+            None => (RunFile::create(&self.context.root, &header)?, header, Vec::new()),
+        };
+        self.message(&Message::RunStarted { run: &header });
+
+        let mut work = |device: &Device, wanted: Part| -> Result<Option<(DeviceWork, InOrder)>> {
+            let jobs = wanted.jobs(Wanted::of(&header), device, &done);
+            let target =
+                targets.iter().find(|target| target.name == device.target).expect("every target was looked up");
+            match (runners.of(device), jobs.first()) {
+                (_, None) => Ok(None),
+                (Ok(runner), _) => {
+                    let work = DeviceWork {
+                        device: device.clone(),
+                        runners: [runner].into_iter().chain(peer.as_ref().map(|peer| &peer.program)).cloned().collect(),
+                        target: target.clone(),
+                        files: files.clone(),
+                        owner: provenance::owner(),
+                    };
+                    Ok(Some((work, InOrder::new(jobs))))
+                }
+                // The other devices are measured all the same.
+                (Err(message), Some(job)) => {
+                    let (case, mode, round) = (job.case.clone(), job.mode, job.round);
+                    let record = not_built(case, mode, round, message);
+                    file.record(&record)?;
+                    self.message(&Message::Record { record: &record });
+                    Ok(None)
+                }
+            }
+        };
+        let mut all = |devices: Vec<&Device>, part: Part| -> Result<Vec<(DeviceWork, InOrder)>> {
+            devices.into_iter().filter_map(|device| work(device, part).transpose()).collect()
+        };
+        let (boards, hosts) = self.resolved.devices.iter().partition(|device| device.is_board());
+        let phases =
+            [all(reference.iter().collect(), Part::Reference)?, all(boards, Part::All)?, all(hosts, Part::All)?];
+        let sessions =
+            Sessions { progress: &self.progress, cancel: &self.cancel, jobs: self.request.jobs, start: Instant::now() };
+        let mut ended = Vec::new();
+        for phase in phases {
+            let carried_out = sessions.carry_out(phase, &mut |record| {
+                file.record(record)?;
+                self.message(&Message::Record { record });
+                Ok(())
+            })?;
+            ended.extend(carried_out.into_iter().map(|done| done.ended));
+        }
+        self.conclude(&file, &header, &ended)
+    }
+
+    /// The variants of every model, and all their files.
+    fn prepare_models(&self) -> Result<(Vec<ModelInfo>, Vec<BlobFile>)> {
+        let mut prepared = variants::prepare_all(&self.context, &self.resolved.models, &self.progress)?;
+        if self.resolved.engines.iter().any(|engine| !engine.reads_packs()) {
+            variants::unpack(&self.context.cache, &mut prepared)?;
+        }
+        let (mut infos, mut files) = (Vec::new(), Vec::new());
+        for prepared in prepared {
+            infos.push(prepared.info);
+            files.extend(prepared.files);
+        }
+        Ok((infos, files))
+    }
+
+    /// This host, to compare the boards' predictions with, where it is not asked for anyway.
+    fn reference(&self) -> Option<Device> {
+        // A runner that was given is for the devices asked for; it may not run here.
+        if self.request.runner.is_some() || self.resolved.devices.iter().any(|device| device.name == LOCAL) {
+            return None;
+        }
+        self.inventory.devices.get(LOCAL).cloned()
+    }
+
+    fn header(
+        &self,
+        reference: Option<&Device>,
+        models: Vec<ModelInfo>,
+        targets: &[Target],
+        runners: &Runners,
+        peer: Option<&Peer>,
+    ) -> Result<RunHeader> {
+        let (started, id) = run_file::now()?;
+        let info = |device: &Device| DeviceInfo {
+            name: device.name.clone(),
+            target: device.target.clone(),
+            triple: targets
+                .iter()
+                .find(|target| target.name == device.target)
+                .map(|target| target.triple.clone())
+                .unwrap_or_default(),
+            emulated: device.emulated,
+            threads: device.threads,
+            runner: runners.of(device).ok().map(|runner| RunnerInfo {
+                sha256: runner.file.sha256.clone(),
+                bytes: runner.file.bytes,
+                builder: runner.builder.clone(),
+            }),
+        };
+        Ok(RunHeader {
+            format: espalier_bench::record::FORMAT,
+            id,
+            started,
+            provenance: provenance::of_this_run(&self.context),
+            protocol: self.resolved.protocol,
+            shapes: self.resolved.shapes.clone(),
+            models,
+            devices: self.resolved.devices.iter().map(info).collect(),
+            engines: self.resolved.engines.clone(),
+            unit: self.resolved.unit.map(|unit| unit.to_string()),
+            peers: peer.map(|peer| peer.info.clone()).into_iter().collect(),
+            reference_device: reference.map_or(LOCAL, |device| &device.name).to_owned().into(),
+        })
+    }
+
+    fn message(&self, message: &Message) {
+        if self.request.json {
+            print!("{}", message.to_line());
+        }
+    }
+
+    fn conclude(&self, file: &RunFile, header: &RunHeader, ended: &[Ended]) -> Result<ExitStatus> {
+        let path = &file.path;
+        let run = run_file::read(path)?;
+        let summaries = espalier_bench::summary::summarise(&run);
+        if !self.request.json {
+            print!("{}", output::table(&run, &summaries));
+        } else {
+            for summary in &summaries {
+                self.message(&Message::Summary { case: summary });
+            }
+        }
+        self.request.exports.write(&run, &summaries)?;
+        let markdown = self.context.root.join("reports").join(format!("{}.md", header.id));
+        output::write(&markdown, &espalier_bench::markdown::render(&run, &summaries))?;
+        let call = Program::current().call;
+        let cancelled = ended.iter().any(|ended| ended.cancelled);
+        let status = if cancelled { ExitStatus::Failed } else { output::status(&run) };
+        self.progress.say(&format!("records: {}", path.display()));
+        if cancelled {
+            self.progress.say(&format!("stopped; `{call} bench --resume {}` measures the rest", header.id));
+        } else if status == ExitStatus::Device {
+            self.progress
+                .say(&format!("a device failed; `{call} bench --resume {}` measures what it lacks", header.id));
+        }
+        let Tally { measured, failed, missing } = run.tally();
+        self.message(&Message::Finished(Finished {
+            run: &header.id,
+            success: status == ExitStatus::Ok,
+            exit_code: status.code(),
+            measured,
+            failed,
+            missing,
+        }));
+        Ok(status)
+    }
+
+    fn print_plan(
+        &self,
+        reference: &Option<Device>,
+        targets: &[Target],
+        models: &[ModelInfo],
+        done: &[Record],
+    ) -> Result<ExitStatus> {
+        for target in targets.iter().filter(|_| self.request.runner.is_none()) {
+            match build::prepare(&self.context.cache, target, espalier_bench::build_plan::Layout::USUAL) {
+                Ok(prepared) => {
+                    println!("# runner for target `{}` ({}): {}", target.name, target.triple, prepared.plan.reason);
+                    println!("{}", prepared.plan.command);
+                }
+                Err(error) => println!("# runner for target `{}` ({}): {error:#}", target.name, target.triple),
+            }
+        }
+        let Resolved { devices, protocol, shapes, engines, .. } = &self.resolved;
+        let wanted = Wanted { models, engines, shapes, protocol };
+        let all = devices.iter().map(|device| (device, Part::All));
+        for (device, part) in all.chain(reference.iter().map(|device| (device, Part::Reference))) {
+            let jobs = part.jobs(wanted, device, done);
+            println!("# device `{}`: {} invocations", device.name, jobs.len());
+            let blob = |name: &str| match device.transport {
+                Transport::Local => self.context.cache.root.join("blobs").join(name).to_string_lossy().into_owned(),
+                Transport::Ssh(_) => format!("{}/blobs/{name}", device.workdir),
+            };
+            for job in jobs {
+                let program = if job.case.engine.is_in_runner() {
+                    vec![blob("RUNNER")]
+                } else {
+                    vec!["PYTHON".to_owned(), peers::PROGRAM.to_owned()]
+                };
+                let words = plan::runner_words(device, &program, &plan::runner_job(&job, device, blob));
+                println!("{}", CommandLine { env: Vec::new(), words });
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}
+
+fn not_built(case: Case, mode: Mode, round: u32, message: &str) -> Record {
+    let failure = Failure { stage: FailureStage::Build, message: message.to_owned() };
+    Record { case, mode, round, sequence: 0, start_ms: 0, wall_ms: 0, trial: None, outcome: Outcome::Failed(failure) }
+}

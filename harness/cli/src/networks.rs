@@ -1,0 +1,125 @@
+//! Networks that a model's file asks for by `build`: made once, on first use, into the cache, by the SHA-256 they are known to have; and the samples
+//! they are run on.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use espalier_bench::sheet;
+use espalier_fleet::{
+    blob,
+    cache::{self, Cache},
+    cancel::Cancel,
+};
+use espalier_inventory::Source;
+use espalier_protocol::tensor::{DType, Tensor, TensorHeader};
+use espalier_zoo::{Blueprint, Net, Values};
+
+use crate::{
+    context::{Context, usage},
+    progress::{Progress, Task, stop_on_signal},
+};
+
+/// Where a model's dense ONNX file is; made first where it has to be.
+///
+/// # Errors
+/// There is no room for it, or it was stopped.
+pub fn dense_file(context: &Context, source: &Source, progress: &Progress) -> Result<PathBuf> {
+    match source {
+        Source::File(path) => Ok(context.root.join(path)),
+        Source::Build { net, .. } => built(&context.cache, named(net)?, progress),
+    }
+}
+
+fn built(cache: &Cache, net: Net, progress: &Progress) -> Result<PathBuf> {
+    if let Some(blob) = blob::get(cache, net.sha256())? {
+        return Ok(blob.path);
+    }
+    let blueprint = net.blueprint();
+    let folder = cache.folder("blobs")?;
+    check_room(&folder, blueprint.bytes(), "with `ESPALIER_CACHE` the cache lies elsewhere")?;
+    let cancel = stop_on_signal(progress)?;
+    let task = task(progress, net, &blueprint);
+    let blob = blob::put_made(cache, net.sha256(), |out| blueprint.write(&mut Watched::new(out, &task, &cancel)))?;
+    task.done();
+    Ok(blob.path)
+}
+
+/// What a model is run on that has no eval set because it was made here.
+///
+/// # Errors
+/// A network nobody knows.
+pub fn synthetic_inputs(net: &str, samples: u32) -> Result<Vec<Tensor>> {
+    let tensor = |sampled: espalier_zoo::Sampled| {
+        let (dtype, bytes) = match &sampled.values {
+            Values::Floats(values) => (DType::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            Values::Ints(values) => (DType::I64, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        };
+        let shape = sampled.dims.iter().map(|axis| *axis as u64).collect();
+        Tensor { header: TensorHeader { name: sampled.name.to_owned(), dtype, shape }, bytes }
+    };
+    Ok(named(net)?.samples(samples as usize).into_iter().map(tensor).collect())
+}
+
+fn named(net: &str) -> Result<Net> {
+    // The inventory has looked already; a stored run may be of another time.
+    Net::named(net).ok_or_else(|| usage(format!("there is no network `{net}` to build")))
+}
+
+/// `else_where` says what to do where there is none.
+///
+/// # Errors
+/// Says how much is wanted, and how much there is.
+pub fn check_room(folder: &Path, bytes: u64, else_where: &str) -> Result<()> {
+    match cache::free_bytes(folder) {
+        Some(free) if free < bytes => Err(anyhow::anyhow!(
+            "no room in `{}`: {} are needed, {} are free; {else_where}",
+            folder.display(),
+            sheet::size(bytes),
+            sheet::size(free)
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub fn task(progress: &Progress, net: Net, blueprint: &Blueprint) -> Task {
+    let task = progress.task("build", Some(blueprint.bytes() / STEP));
+    task.milestone(&format!("{} ({}, random weights)", net.name(), sheet::size(blueprint.bytes())));
+    task
+}
+
+/// Bytes a bar goes on by.
+const STEP: u64 = 1 << 20;
+
+/// Tells a bar what is written, and gives up when asked to.
+pub struct Watched<'a> {
+    out: &'a mut dyn Write,
+    task: &'a Task,
+    cancel: &'a Cancel,
+    written: u64,
+}
+
+impl<'a> Watched<'a> {
+    pub fn new(out: &'a mut dyn Write, task: &'a Task, cancel: &'a Cancel) -> Watched<'a> {
+        Watched { out, task, cancel, written: 0 }
+    }
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        if self.cancel.is_requested() {
+            return Err(io::Error::other("stopped"));
+        }
+        let written = self.out.write(piece)?;
+        let before = self.written / STEP;
+        self.written += written as u64;
+        (before..self.written / STEP).for_each(|_| self.task.step());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

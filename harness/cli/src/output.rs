@@ -1,0 +1,99 @@
+//! What every command that ends with results shares: the table, the exports, files written whole, the exit code of a run.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use espalier_bench::{
+    exit::ExitStatus,
+    export, markdown,
+    record::{Outcome, Run},
+    summary::CaseSummary,
+    table::{self, Look},
+};
+
+use crate::program::Program;
+
+#[derive(Args, Default)]
+pub struct Exports {
+    /// Everything, with units and intervals
+    #[arg(long, value_name = "FILE")]
+    export_json: Option<PathBuf>,
+    /// One row a case
+    #[arg(long, value_name = "FILE")]
+    export_csv: Option<PathBuf>,
+    /// Fit for a pull request or a job summary
+    #[arg(long, value_name = "FILE")]
+    export_markdown: Option<PathBuf>,
+    /// As hyperfine writes it; times are the medians of invocations
+    #[arg(long, value_name = "FILE")]
+    export_hyperfine: Option<PathBuf>,
+    /// Bencher Metric Format
+    #[arg(long, value_name = "FILE")]
+    export_bencher: Option<PathBuf>,
+    /// github-action-benchmark, `customSmallerIsBetter`; what is better bigger goes to FILE with `-bigger` before its ending
+    #[arg(long, value_name = "FILE")]
+    export_action: Option<PathBuf>,
+}
+
+pub fn table(run: &Run, summaries: &[CaseSummary]) -> String {
+    Program::current().text(&table::render(run, summaries, look(160))).into_owned()
+}
+
+/// As wide as the terminal, or `columns` where there is none.
+pub fn look(columns: usize) -> Look {
+    let width = console::Term::stdout().size_checked().map_or(columns, |(_, columns)| usize::from(columns));
+    Look { width, colour: console::colors_enabled() }
+}
+
+impl Exports {
+    pub fn write(&self, run: &Run, summaries: &[CaseSummary]) -> Result<()> {
+        let to = |path: &Option<PathBuf>, render: &dyn Fn() -> String| match path {
+            Some(path) => write(path, &render()),
+            None => Ok(()),
+        };
+        to(&self.export_json, &|| export::json::render(run, summaries))?;
+        to(&self.export_csv, &|| export::csv::render(summaries))?;
+        to(&self.export_markdown, &|| markdown::render(run, summaries))?;
+        to(&self.export_hyperfine, &|| export::hyperfine::render(summaries))?;
+        to(&self.export_bencher, &|| export::bencher::render(summaries))?;
+        if let Some(path) = &self.export_action {
+            let files = export::action::render(summaries);
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let bigger = match path.extension() {
+                Some(ending) => format!("{stem}-bigger.{}", ending.to_string_lossy()),
+                None => format!("{stem}-bigger"),
+            };
+            write(path, &files.smaller_is_better)?;
+            write(&path.with_file_name(bigger), &files.bigger_is_better)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a file whole or not at all.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, text)
+        .and_then(|()| std::fs::rename(&partial, path))
+        .with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// What a run's records come to: a device's fault outweighs a job's, and what was never measured is not a success.
+pub fn status(run: &Run) -> ExitStatus {
+    let failed = |device: bool| {
+        run.records.iter().any(|record| match &record.outcome {
+            Outcome::Failed(failure) => failure.stage.is_device() == device,
+            Outcome::Measured(_) => false,
+        })
+    };
+    if failed(true) {
+        ExitStatus::Device
+    } else if failed(false) {
+        ExitStatus::Failed
+    } else if run.tally().missing > 0 {
+        ExitStatus::Inconclusive
+    } else {
+        ExitStatus::Ok
+    }
+}

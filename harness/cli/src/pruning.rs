@@ -1,0 +1,290 @@
+//! How a variant is made of a recipe: what the files and flags say, in the pruner's words; at once, in steps, or up to an accuracy budget.
+
+use anyhow::Result;
+use espalier_inventory::{self as inventory, Distil};
+use espalier_prune::{
+    Amount, Bytes, Macs, Manifest, Method, PruneError, Recipe, Samples, Scope, Unit, structure,
+    tune::{self, Event, Grade, Options, Plan, Schedule, Search, Stage, Watch},
+};
+
+use crate::{context::usage, progress::Task};
+
+/// What variants of one model are made of.
+pub struct Material {
+    pub dense: Bytes,
+    /// What importance is judged on, where nothing is taught.
+    pub calibration: Option<Samples>,
+    /// What is taught with.
+    pub train: Option<Samples>,
+}
+
+/// How much is removed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Wanted {
+    Amount(Amount),
+    /// As much as can be, up to `ratio`, while no more accuracy is lost than `max_drop`.
+    Until {
+        max_drop: f64,
+        ratio: f64,
+    },
+}
+
+pub struct Made {
+    pub bytes: Bytes,
+    pub manifest: Manifest,
+    /// Of the dense model and of every step, where something was judged. In a search each step says whether it held.
+    pub dense: Option<Grade>,
+    pub trail: Vec<(Stage, Option<bool>)>,
+    /// What the reader must know, if not all went as asked.
+    pub note: Option<String>,
+    /// It was stopped; this is the best until then.
+    pub stopped: bool,
+}
+
+impl Material {
+    pub fn has_samples(&self) -> bool {
+        self.calibration.is_some() || self.train.is_some()
+    }
+
+    /// # Errors
+    /// What the pruner refuses, as it says it.
+    pub fn make(&self, recipe: &inventory::Recipe, wanted: Wanted, watch: &mut Watch<'_>) -> Result<Made, PruneError> {
+        let mut made = self.made(recipe, wanted, watch)?;
+        if made.manifest.macs.is_none() {
+            made.manifest.macs = self.macs(&made.bytes);
+        }
+        Ok(made)
+    }
+
+    /// Of what came about in several steps, or shrank: both files are looked at.
+    fn macs(&self, pruned: &Bytes) -> Option<Macs> {
+        let of = |model: &Bytes| {
+            let macs = espalier_prune::inspect(model).ok()?.macs?;
+            Some(macs.iter().fold((0u64, 0u64), |(all, nonzero), (one, other)| {
+                (all.saturating_add(*one), nonzero.saturating_add(*other))
+            }))
+        };
+        let ((dense, dense_nonzero), (pruned, pruned_nonzero)) = (of(&self.dense)?, of(pruned)?);
+        Some(Macs { dense, dense_nonzero, pruned, pruned_nonzero })
+    }
+
+    fn made(&self, recipe: &inventory::Recipe, wanted: Wanted, watch: &mut Watch<'_>) -> Result<Made, PruneError> {
+        let samples = self.train.as_ref().or(self.calibration.as_ref());
+        match (wanted, samples) {
+            (Wanted::Amount(amount), Some(samples)) if recipe.is_tuned() && !amount.is_nothing() => {
+                let plan = plan(recipe, amount);
+                let made = tune::iterate(&self.dense, &plan, samples, None, watch)?;
+                Ok(Made {
+                    note: made.note(plan.recipe.ratio),
+                    stopped: made.end == tune::End::Stopped,
+                    bytes: made.bytes,
+                    manifest: made.manifest,
+                    dense: made.dense,
+                    trail: made.trail.into_iter().map(|stage| (stage, None)).collect(),
+                })
+            }
+            (Wanted::Until { max_drop, ratio }, Some(samples)) => {
+                let search = Search::new(plan(recipe, Amount::Ratio(ratio)), max_drop);
+                let found = tune::until(&self.dense, &search, samples, None, watch)?;
+                let stopped = found.end == tune::End::Stopped;
+                Ok(Made {
+                    note: stopped.then(|| {
+                        format!("the search was stopped; {} is the largest ratio that held so far", found.ratio)
+                    }),
+                    stopped,
+                    bytes: found.bytes,
+                    manifest: found.manifest,
+                    dense: Some(found.dense),
+                    trail: found.trail.into_iter().map(|(stage, held)| (stage, Some(held))).collect(),
+                })
+            }
+            (Wanted::Until { .. }, None) => {
+                Err(PruneError::Samples { why: "there are none to judge accuracy by".into() })
+            }
+            (Wanted::Amount(amount), _) => self.at_once(recipe, amount),
+        }
+    }
+
+    fn at_once(&self, recipe: &inventory::Recipe, amount: Amount) -> Result<Made, PruneError> {
+        let samples = self.calibration.as_ref().or(self.train.as_ref());
+        let asked = in_the_pruners_words(recipe, amount);
+        let pruned = match asked.unit {
+            Unit::Structure(_) => structure::prune(&self.dense, &asked, samples, &structure_options(recipe))?,
+            _ => espalier_prune::prune(&self.dense, &asked, samples)?,
+        };
+        Ok(Made {
+            bytes: pruned.bytes,
+            manifest: pruned.manifest,
+            dense: None,
+            trail: Vec::new(),
+            note: None,
+            stopped: false,
+        })
+    }
+}
+
+/// What does not go together, as a mistake in flags.
+///
+/// # Errors
+/// All of it, one a line.
+pub fn check_flags(recipe: &inventory::Recipe, has_samples: bool) -> Result<()> {
+    let conflicts = recipe.conflicts(has_samples);
+    if conflicts.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> =
+        conflicts.iter().map(|conflict| format!("--{}: {}", conflict.key, conflict.message)).collect();
+    Err(usage(lines.join("\n")))
+}
+
+/// The same names mean the same: [`tests::both_know_the_same_names`].
+pub fn in_the_pruners_words(recipe: &inventory::Recipe, amount: Amount) -> Recipe {
+    let method = Method::ALL.into_iter().find(|method| method.name() == recipe.method.name());
+    let scope = Scope::ALL.into_iter().find(|scope| scope.name() == recipe.scope.name());
+    let unit: Option<Unit> = recipe.unit.to_string().parse().ok();
+    let (ratio, threshold) = match amount {
+        Amount::Ratio(ratio) => (ratio, None),
+        Amount::Threshold(threshold) => (0.0, Some(threshold)),
+    };
+    let known = "both crates know the same names";
+    let default = Recipe::new(method.expect(known), scope.expect(known), unit.expect(known), ratio);
+    Recipe {
+        threshold,
+        seed: recipe.seed.unwrap_or(default.seed),
+        batch: recipe.batch.map_or(default.batch, |batch| batch as usize),
+        ..default
+    }
+}
+
+fn structure_options(recipe: &inventory::Recipe) -> structure::Options {
+    structure::Options {
+        round_to: recipe.round_to as usize,
+        keep_at_least: recipe.min_keep,
+        ..structure::Options::default()
+    }
+}
+
+/// As hot as answers of a teacher are made, and how much they weigh beside labels (Hinton, Vinyals and Dean, 2015).
+const TEMPERATURE: f32 = 2.0;
+const TEACHERS_WEIGHT: f32 = 0.5;
+
+fn plan(recipe: &inventory::Recipe, amount: Amount) -> Plan {
+    let default = Options::default();
+    let options = Options {
+        epochs: recipe.finetune as usize,
+        batch: recipe.batch.map_or(default.batch, |batch| batch as usize),
+        rate: recipe.rate.map_or(default.rate, |rate| rate as f32),
+        seed: recipe.seed.unwrap_or(default.seed),
+        distil: match recipe.distil {
+            // Nothing is taught, so that there need be no labels.
+            _ if recipe.finetune == 0 => tune::Distil::Free { temperature: TEMPERATURE },
+            Distil::Not => tune::Distil::Not,
+            Distil::Labels => tune::Distil::Labelled { weight: TEACHERS_WEIGHT, temperature: TEMPERATURE },
+            Distil::Free => tune::Distil::Free { temperature: TEMPERATURE },
+        },
+        ..default
+    };
+    let schedule = Schedule::ALL.into_iter().find(|schedule| schedule.name() == recipe.schedule.name());
+    Plan {
+        schedule: schedule.expect("both crates know the same names"),
+        steps: recipe.steps as usize,
+        soft: recipe.soft,
+        structure: structure_options(recipe),
+        options,
+        ..Plan::new(in_the_pruners_words(recipe, amount))
+    }
+}
+
+/// An event in words; `true` for one that is worth a line of a log.
+pub fn told(event: &Event) -> (String, bool) {
+    let graded = |grade: &Option<Grade>| grade.map_or(String::new(), |grade| format!(", {}", in_words(grade)));
+    match event {
+        Event::Pruned { step, steps, ratio, removed, grade } => {
+            (format!("step {} of {steps}: ratio {ratio:.4}, {removed} removed{}", step + 1, graded(grade)), true)
+        }
+        Event::Batch { epoch, epochs, batch, batches, loss } => {
+            (format!("epoch {} of {epochs}, batch {} of {batches}: loss {loss:.4}", epoch + 1, batch + 1), false)
+        }
+        Event::Epoch { epoch, epochs, loss, grade } => {
+            (format!("epoch {} of {epochs}: loss {loss:.4}{}", epoch + 1, graded(grade)), true)
+        }
+        Event::Judged { done, of } => (format!("{done} of {of} judged"), false),
+    }
+}
+
+/// Shows an event on a line that is known by `prefix`; with `in_full` the milestones are lines of a log too.
+pub fn show(task: &Task, prefix: &str, in_full: bool, event: &Event) {
+    let (text, is_milestone) = told(event);
+    let text = if prefix.is_empty() { text } else { format!("{prefix}: {text}") };
+    if is_milestone && in_full { task.milestone(&text) } else { task.now(&text) }
+}
+
+pub fn in_words(grade: Grade) -> String {
+    format!("accuracy {:.4}, loss {:.4}", grade.accuracy, grade.loss)
+}
+
+/// Whose mistake it is: one in flags, samples or the choice of model, or something that failed.
+pub fn refused(error: PruneError) -> anyhow::Error {
+    match error {
+        PruneError::Ratio { .. }
+        | PruneError::Threshold { .. }
+        | PruneError::NOfM { .. }
+        | PruneError::NothingPrunable { .. }
+        | PruneError::Samples { .. }
+        | PruneError::Onnx(_) => usage(error.to_string()),
+        _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// `espalier-bench` must not depend on the pruner, so it has names of its own.
+    #[test]
+    fn both_know_the_same_names() {
+        assert_eq!(inventory::Method::ALL.map(inventory::Method::name), Method::ALL.map(Method::name));
+        for (ours, pruners) in inventory::Method::ALL.into_iter().zip(Method::ALL) {
+            assert_eq!(ours.needs_samples(), pruners.needs_samples(), "{}", ours.name());
+        }
+        assert_eq!(inventory::Scope::ALL.map(inventory::Scope::name), Scope::ALL.map(Scope::name));
+        assert_eq!(inventory::Schedule::ALL.map(inventory::Schedule::name), Schedule::ALL.map(Schedule::name));
+        assert_eq!(inventory::Unit::NAMES.into_iter().collect::<BTreeSet<_>>(), Unit::NAMES.into_iter().collect());
+        let units =
+            ["1:2", "2:4", "4:2", "0:4", "3:65", "block-4x1", "block-1x16", "block-0x4", "block-65x1", "blocks"];
+        for text in inventory::Unit::NAMES.into_iter().chain(units) {
+            let ours = inventory::Unit::parse(text).map(|unit| unit.to_string());
+            assert_eq!(ours, text.parse::<Unit>().ok().map(|unit| unit.to_string()), "{text}");
+        }
+        let forms =
+            ["bitmap", "bitmap-codebook", "csr-f16", "block-csr-4x1-int8", "dense-codebook-16", "csr-codebook-257"];
+        for text in
+            forms.into_iter().chain(["block-csr-257x1", "block-csr-4", "f16", "zip", "", "dense-", "bitmap-f64"])
+        {
+            let weights = text.parse::<espalier_weights::Form>();
+            assert_eq!(inventory::is_pack_form(text), weights.is_ok(), "{text}: {weights:?}");
+        }
+    }
+
+    #[test]
+    fn a_recipe_is_the_same_in_the_pruners_words() {
+        let recipe = inventory::Recipe {
+            method: inventory::Method::Taylor,
+            unit: inventory::Unit::parse("2:4").unwrap(),
+            batch: Some(16),
+            seed: Some(7),
+            ..inventory::Recipe::default()
+        };
+        let pruners = in_the_pruners_words(&recipe, Amount::Ratio(0.5));
+        let expected = Recipe {
+            batch: 16,
+            seed: 7,
+            ..Recipe::new(Method::Taylor, Scope::Global, Unit::NOfM { keep: 2, of: 4 }, 0.5)
+        };
+        assert_eq!(pruners, expected);
+        let pruners = in_the_pruners_words(&recipe, Amount::Threshold(0.1));
+        assert_eq!((pruners.ratio, pruners.threshold), (0.0, Some(0.1)));
+    }
+}

@@ -1,0 +1,104 @@
+//! The program that runs on each device: built for its target, or given.
+
+use std::{cell::Cell, path::Path};
+
+use anyhow::Result;
+use espalier_bench::build_plan::Layout;
+use espalier_fleet::{
+    blob,
+    build::{self, Artifact},
+    cache::Cache,
+    cancel::Cancel,
+    deploy::BlobFile,
+    elf,
+    process::Watch,
+    session::Runner,
+};
+use espalier_inventory::{Device, Inventory, Target};
+
+use crate::{
+    context::{Context, usage},
+    progress::Progress,
+};
+
+/// By the target's name. One that could not be built keeps its reason: the other targets' devices are measured all the same.
+pub struct Runners(Vec<(String, Result<Runner, String>)>);
+
+impl Runners {
+    pub fn of(&self, device: &Device) -> Result<&Runner, &str> {
+        let (_, runner) = self.0.iter().find(|(target, _)| *target == device.target).expect("every target was tried");
+        runner.as_ref().map_err(String::as_str)
+    }
+}
+
+/// Each target once, in the order of the devices.
+pub fn targets<'a>(inventory: &Inventory, devices: impl Iterator<Item = &'a Device>) -> Result<Vec<Target>> {
+    let mut targets: Vec<Target> = Vec::new();
+    for device in devices {
+        if !targets.iter().any(|target| target.name == device.target) {
+            targets.push(inventory.target(&device.target).map_err(|error| usage(error.to_string()))?.clone());
+        }
+    }
+    Ok(targets)
+}
+
+/// What building takes.
+pub struct Builds<'a> {
+    pub context: &'a Context,
+    pub progress: &'a Progress,
+    pub cancel: &'a Cancel,
+    /// Show every command.
+    pub verbose: bool,
+}
+
+impl Builds<'_> {
+    /// For every target the `given` program, where there is one.
+    pub fn all(&self, targets: &[Target], given: Option<&Path>) -> Result<Runners> {
+        let given = given.map(|path| given_runner(&self.context.cache, path)).transpose()?;
+        let runner = |target: &Target| match &given {
+            Some(runner) => Ok(runner.clone()),
+            None => self.one(target, Layout::USUAL).map_err(|error| format!("{error:#}")),
+        };
+        let runners: Vec<(String, Result<Runner, String>)> =
+            targets.iter().map(|target| (target.name.clone(), runner(target))).collect();
+        for (target, runner) in &runners {
+            if let Err(message) = runner {
+                self.progress.say(&format!("target `{target}`: {message}"));
+            }
+        }
+        Ok(Runners(runners))
+    }
+
+    pub fn one(&self, target: &Target, layout: Layout) -> Result<Runner> {
+        let task = self.progress.task(&format!("build {}", target.name), None);
+        let told = Cell::new(false);
+        // Called only where cargo runs: an artifact of the cache says nothing.
+        let say = |text: &str| {
+            if !told.replace(true) {
+                task.milestone("building the runner; the first time takes minutes");
+            }
+            if self.verbose { self.progress.say(text) } else { task.now(text) }
+        };
+        let watch = Watch { cancel: self.cancel, progress: &say };
+        let artifact = build::build(&self.context.cache, self.context.sources()?, target, layout, watch)?;
+        task.done();
+        let Artifact { path, sha256, bytes, builder, elf, .. } = artifact;
+        Ok(Runner {
+            file: BlobFile { sha256, path, bytes, executable: true },
+            elf: Some(elf),
+            interpreter: Vec::new(),
+            builder,
+        })
+    }
+}
+
+fn given_runner(cache: &Cache, path: &Path) -> Result<Runner> {
+    let content = std::fs::read(path).map_err(|error| usage(format!("runner `{}`: {error}", path.display())))?;
+    let blob = blob::put_file(cache, path)?;
+    Ok(Runner {
+        file: BlobFile { sha256: blob.sha256, path: blob.path, bytes: blob.bytes, executable: true },
+        elf: elf::read(&content).ok(),
+        interpreter: Vec::new(),
+        builder: format!("given as `{}`", path.display()),
+    })
+}

@@ -1,0 +1,93 @@
+//! Switches SSH on when it is first needed.
+//!
+//! `ssh2` needs OpenSSL's headers. A person who only measures this host should not need them, so `cargo xtask` is built without; a command that must
+//! reach a board builds itself once more with the feature and becomes that program.
+
+use std::{
+    convert::Infallible,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{context::Context, program::Program};
+
+/// Returns where SSH is in; otherwise this process goes on as the other build, with the same flags.
+pub fn ensure(context: &Context) -> Result<()> {
+    if cfg!(feature = "ssh") {
+        return Ok(());
+    }
+    match become_the_other_build(context)? {}
+}
+
+fn become_the_other_build(context: &Context) -> Result<Infallible> {
+    let feature = if openssl_is_installed() { "ssh" } else { "ssh-vendored" };
+    let program = build(context, feature)
+        .with_context(|| format!("cannot build `{}` with `{feature}`", Program::current().call))?;
+    let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    Err(error).with_context(|| format!("cannot run `{}`", program.display()))
+}
+
+/// This program with a feature, where cargo put it. Most times everything is there already: then nothing is said.
+pub fn build(context: &Context, feature: &str) -> Result<PathBuf> {
+    let Program { call, package, binary, .. } = Program::current();
+    let mut child = cargo()
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            package,
+            "--features",
+            feature,
+            "--message-format",
+            "json-render-diagnostics",
+        ])
+        .current_dir(context.sources()?)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run `cargo`")?;
+    let output = child.stdout.take().context("stdout is piped")?;
+    let reader = std::thread::spawn(move || std::io::read_to_string(output));
+    let start = Instant::now();
+    let mut told = false;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if !told && start.elapsed() > Duration::from_secs(1) {
+            told = true;
+            let minutes =
+                "; OpenSSL from source, some minutes: the packages `libssl-dev` and `pkg-config` would save them";
+            eprintln!("building `{call}` with SSH{}", if feature == "ssh" { "" } else { minutes });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let messages = reader.join().map_err(|_| anyhow::anyhow!("cargo's output could not be read"))??;
+    if !status.success() {
+        bail!("cargo ended with {status}");
+    }
+    executable(&messages, binary).with_context(|| format!("cargo built no `{binary}`"))
+}
+
+/// The program of this name in cargo's JSON messages.
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+}
+
+/// The cargo that runs this program.
+pub fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// As openssl-sys looks for it: by an explicit folder or by pkg-config.
+fn openssl_is_installed() -> bool {
+    std::env::var_os("OPENSSL_DIR").is_some()
+        || Command::new("pkg-config").args(["--exists", "openssl"]).status().is_ok_and(|status| status.success())
+}

@@ -1,0 +1,257 @@
+//! A model's variants and its inputs as files named by content. Pruning is deterministic, so a variant made once is not made again.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use espalier_bench::record::{ModelInfo, PackedInfo, VariantInfo};
+use espalier_fleet::{
+    blob::{self, Blob},
+    cache::Cache,
+    cancel::Cancel,
+    deploy::BlobFile,
+    eval_set,
+};
+use espalier_inventory::{self as inventory, Model, Recipe};
+use espalier_protocol::tensor;
+use espalier_prune::{Amount, Bytes, Inspection, tune::Watch};
+use espalier_weights::{
+    Form, Layout, Values,
+    pack::{Choice, Pack, is_pack},
+};
+
+use crate::{
+    context::{Context, usage},
+    networks::{dense_file, synthetic_inputs},
+    packing::pack_model,
+    progress::{Progress, Task, stop_on_signal},
+    pruning::{self, Made, Material, Wanted, refused},
+    samples::{self, wanted},
+};
+
+/// Raised when the pruner gives other bytes for the same recipe.
+const PRUNER: u32 = 2;
+
+pub struct Prepared {
+    pub info: ModelInfo,
+    /// Variants and inputs.
+    pub files: Vec<BlobFile>,
+}
+
+/// Each of the models, with progress. Ctrl-C ends it: a variant that is not done is none.
+pub fn prepare_all(context: &Context, models: &[Model], progress: &Progress) -> Result<Vec<Prepared>> {
+    let steps = models.iter().map(|model| model.recipe.ratios.len() as u64).sum();
+    let cancel = stop_on_signal(progress)?;
+    let task = progress.task("prune", Some(steps));
+    let maker = Maker { context, cache: &context.cache, root: &context.root, progress, task: &task, cancel: &cancel };
+    let prepared = models
+        .iter()
+        .map(|model| maker.prepare(model).with_context(|| format!("model `{}`", model.name)))
+        .collect::<Result<_>>();
+    task.done();
+    prepared
+}
+
+struct Maker<'a> {
+    context: &'a Context,
+    cache: &'a Cache,
+    /// Where the models' relative paths begin.
+    root: &'a Path,
+    progress: &'a Progress,
+    task: &'a Task,
+    cancel: &'a Cancel,
+}
+
+/// A model's file, and what its variants are made of besides, read only when one has to be made.
+struct Source<'a> {
+    model: &'a Model,
+    dense: Bytes,
+    /// Of everything but the ratio that can change a variant.
+    identity: String,
+    material: Option<Material>,
+}
+
+impl Maker<'_> {
+    fn prepare(&self, model: &Model) -> Result<Prepared> {
+        let path = dense_file(self.context, &model.source, self.progress)?;
+        let dense = espalier_prune::file::read(&path).map_err(|error| usage(error.to_string()))?;
+        let mut source = Source { model, identity: self.identity(model, &dense)?, dense, material: None };
+        let mut files = Vec::new();
+        let mut variants = Vec::new();
+        for ratio in &model.recipe.ratios {
+            self.task.now(&format!("{} at ratio {ratio}", model.name));
+            let (info, blob) = self
+                .variant(&mut source, *ratio)
+                .with_context(|| format!("at ratio {ratio} (`--ratios 0` measures the dense variant alone)"))?;
+            variants.push(info);
+            files.push(file(blob));
+            self.task.step();
+        }
+        let (labels, inputs) = match (&model.eval, &model.source) {
+            (Some(eval), _) => {
+                let set =
+                    eval_set::read(&self.root.join(eval), Some(&wanted(&espalier_prune::inspect(&source.dense)?)))
+                        .map_err(|error| usage(format!("{error:#}")))?;
+                let blob = blob::put_bytes(self.cache, &tensor::encode(&set.inputs))?;
+                let sha256 = blob.sha256.clone();
+                files.push(file(blob));
+                (set.labels, Some(sha256))
+            }
+            (None, inventory::Source::Build { net, samples }) => {
+                let blob = blob::put_bytes(self.cache, &tensor::encode(&synthetic_inputs(net, *samples)?))?;
+                let sha256 = blob.sha256.clone();
+                files.push(file(blob));
+                (None, Some(sha256))
+            }
+            (None, inventory::Source::File(_)) => (None, None),
+        };
+        let info = ModelInfo {
+            name: model.name.clone(),
+            source: model.source.to_string(),
+            eval: model.eval.clone(),
+            recipe: model.recipe.describe(),
+            labels,
+            inputs,
+            variants,
+            max_accuracy_drop: model.budget.max_accuracy_drop,
+        };
+        Ok(Prepared { info, files })
+    }
+
+    /// The dense file, the samples that are looked at, and every word of the recipe.
+    fn identity(&self, model: &Model, dense: &Bytes) -> Result<String> {
+        let recipe = Recipe { ratios: Vec::new(), ..model.recipe.clone() };
+        let mut identity = format!("pruner {PRUNER}\n{}\n{recipe:?}\n", blob::sha256_hex(dense));
+        if model.recipe.needs_samples() {
+            for (what, path) in [("calibration", &model.calibration), ("train", &model.train)] {
+                if let Some(path) = path {
+                    let path = self.root.join(path);
+                    let bytes = std::fs::read(&path)
+                        .map_err(|error| usage(format!("cannot read `{}`: {error}", path.display())))?;
+                    identity += &format!("{what} {}\n", blob::sha256_hex(&bytes));
+                }
+            }
+        }
+        Ok(identity)
+    }
+
+    fn variant(&self, source: &mut Source<'_>, ratio: f64) -> Result<(VariantInfo, Blob)> {
+        let identity = format!("{}{:016x}\n", source.identity, ratio.to_bits());
+        let key = blob::sha256_hex(identity.as_bytes());
+        let note: PathBuf = self.cache.folder("variants")?.join(format!("{key}.json"));
+        if let Some(known) =
+            std::fs::read(&note).ok().and_then(|text| serde_json::from_slice::<VariantInfo>(&text).ok())
+            && let Some(blob) = blob::get(self.cache, &known.sha256)?
+        {
+            return Ok((known, blob));
+        }
+        if self.cancel.is_requested() {
+            bail!("stopped");
+        }
+        let made = self.made(source, ratio)?;
+        // What was pushed on the way is not worth keeping: it is not what the recipe says.
+        ensure!(!made.stopped, "stopped");
+        if let Some(note) = &made.note {
+            bail!("{note}");
+        }
+        let packed = sizes(&made.bytes)?;
+        // The dense variant is what all others are compared with: it is pushed as it is.
+        let pushed = match source.model.recipe.pack.as_ref().filter(|_| ratio > 0.0) {
+            Some(form) => {
+                let form: Form = form.parse().map_err(|error| usage(format!("prune.pack: {error}")))?;
+                Bytes::from(pack_model(&made.bytes, Choice::Form(form))?.0.bytes)
+            }
+            None => made.bytes,
+        };
+        let blob = blob::put_bytes(self.cache, &pushed)?;
+        let manifest = made.manifest;
+        let info = VariantInfo {
+            ratio,
+            sha256: blob.sha256.clone(),
+            bytes: blob.bytes,
+            prunable: manifest.prunable,
+            removed: manifest.removed,
+            parameters: manifest.parameters,
+            zeros: manifest.zeros,
+            units: Some(manifest.units),
+            removed_units: Some(manifest.removed_units),
+            parameters_left: manifest.structure.map(|report| report.parameters_left),
+            packed,
+            unpacked: None,
+        };
+        std::fs::write(&note, serde_json::to_vec(&info)?)
+            .with_context(|| format!("cannot write `{}`", note.display()))?;
+        Ok((info, blob))
+    }
+
+    fn made(&self, source: &mut Source<'_>, ratio: f64) -> Result<Made> {
+        let recipe = &source.model.recipe;
+        let needs_samples = ratio > 0.0 && recipe.needs_samples();
+        // The dense variant, which comes first, needs none.
+        if source.material.as_ref().is_none_or(|material| needs_samples && !material.has_samples()) {
+            source.material = Some(self.material(source, needs_samples)?);
+        }
+        let prefix = format!("{} at ratio {ratio}", source.model.name);
+        let mut watch = Watch {
+            tell: &mut |event| pruning::show(self.task, &prefix, false, &event),
+            stop: &|| self.cancel.is_requested(),
+        };
+        let material = source.material.as_ref().expect("it was just read");
+        let made = material.make(recipe, Wanted::Amount(Amount::Ratio(ratio)), &mut watch).map_err(refused)?;
+        if let Some(reached) = made.trail.last().and_then(|(stage, _)| stage.tuned) {
+            self.task.milestone(&format!("{prefix}: {}", pruning::in_words(reached)));
+        }
+        Ok(made)
+    }
+
+    fn material(&self, source: &Source<'_>, with_samples: bool) -> Result<Material> {
+        let Model { calibration, train, .. } = source.model;
+        let dense = source.dense.clone();
+        if !with_samples {
+            return Ok(Material { dense, calibration: None, train: None });
+        }
+        let inspection: Inspection = espalier_prune::inspect(&dense)?;
+        let read = |what: &str, path: &Option<String>| {
+            path.as_ref().map(|path| samples::read(what, &self.root.join(path), &inspection)).transpose()
+        };
+        Ok(Material { calibration: read("calibration set", calibration)?, train: read("training set", train)?, dense })
+    }
+}
+
+/// Puts beside every pack the ONNX file in it, for engines that read no packs.
+pub fn unpack(cache: &Cache, prepared: &mut [Prepared]) -> Result<()> {
+    for Prepared { info, files } in prepared {
+        for variant in &mut info.variants {
+            let Some(pushed) = files.iter().find(|file| file.sha256 == variant.sha256) else { continue };
+            let bytes =
+                std::fs::read(&pushed.path).with_context(|| format!("cannot read `{}`", pushed.path.display()))?;
+            if !is_pack(&bytes) {
+                continue;
+            }
+            let unpacked = Pack::open(&bytes).and_then(|pack| pack.unpack());
+            let unpacked = unpacked.with_context(|| format!("model `{}` at ratio {}", info.name, variant.ratio))?;
+            let blob = blob::put_bytes(cache, &unpacked)?;
+            variant.unpacked = Some(blob.sha256.clone());
+            files.push(file(blob));
+        }
+    }
+    Ok(())
+}
+
+/// Beyond that packing takes longer than anybody wants to wait for two columns; `pack` does it.
+const PACKED_AT_MOST: usize = 64 << 20;
+
+/// What the file takes as a pack: without loss, and in the form that is smallest for pruned weights.
+fn sizes(file: &Bytes) -> Result<Option<PackedInfo>> {
+    if file.len() > PACKED_AT_MOST {
+        return Ok(None);
+    }
+    let size = |choice| pack_model(file, choice).map(|(packed, _)| packed.bytes.len() as u64);
+    let codebook = Form { layout: Layout::Bitmap, values: Values::Codebook { size: 32 } };
+    // Infinities fit no codebook; the pruner passes them on.
+    let codebook = size(Choice::Form(codebook)).ok();
+    Ok(Some(PackedInfo { lossless: size(Choice::Smallest(Values::F32))?, bitmap_codebook: codebook }))
+}
+
+fn file(blob: Blob) -> BlobFile {
+    BlobFile { sha256: blob.sha256, path: blob.path, bytes: blob.bytes, executable: false }
+}
