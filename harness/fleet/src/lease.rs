@@ -229,7 +229,7 @@ mod tests {
     /// A lease of a folder on this host.
     fn take(workdir: &str, owner: &str, seconds: u64) -> Result<Lease, LeaseError> {
         let limits = Limits::from(&Timeouts::default());
-        let transport = Transport::local();
+        let transport = Transport::Local;
         Lease::take(transport, workdir, owner, Duration::from_secs(seconds), limits, &Cancel::default())
     }
 

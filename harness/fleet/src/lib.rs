@@ -3,6 +3,7 @@
 //! What is to be done and what results mean is decided in `espalier-bench`; the functions here are meant to be too simple to be wrong.
 
 pub mod apt;
+mod base64;
 pub mod blob;
 pub mod boards;
 pub mod build;

@@ -11,7 +11,7 @@ use super::{
     BoardKind,
     run::{require_program, run},
 };
-use crate::cancel::Cancel;
+use crate::{base64, cancel::Cancel};
 
 /// The two key pairs of a board, in its folder.
 pub struct Keys {
@@ -86,7 +86,7 @@ fn quoted(path: &Path) -> String {
 /// Formats: OpenSSH's `PROTOCOL.key`; dropbear's `buf_put_ed25519_priv_key`. It saves fetching `dropbearconvert` for the host's architecture.
 fn dropbear_host_key(openssh: &str) -> Result<Vec<u8>> {
     let body: String = openssh.lines().filter(|line| !line.starts_with('-')).collect();
-    let bytes = decode_base64(&body).context("it is not base64")?;
+    let bytes = base64::decode(&body).context("it is not base64")?;
     let rest = bytes.strip_prefix(b"openssh-key-v1\0").context("it is not an OpenSSH private key")?;
     let (cipher, rest) = take_string(rest)?;
     ensure!(cipher == b"none", "it is encrypted");
@@ -113,29 +113,6 @@ fn take_string(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
 
 fn take_bytes(bytes: &[u8], count: usize) -> Result<(&[u8], &[u8])> {
     bytes.split_at_checked(count).context("it is cut off")
-}
-
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let (mut bits, mut count) = (0_u32, 0);
-    for character in text.trim_end_matches('=').bytes() {
-        let value = match character {
-            b'A'..=b'Z' => character - b'A',
-            b'a'..=b'z' => character - b'a' + 26,
-            b'0'..=b'9' => character - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-            bits &= (1 << count) - 1;
-        }
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
@@ -169,14 +146,6 @@ OdcBJiOyyCDzQP8vnEJHAAAAB2V4YW1wbGUBAgMEBQY=
         for length in 0..needed - 4 {
             assert!(dropbear_host_key(&OPENSSH[..length]).is_err(), "cut at {length}");
         }
-    }
-
-    #[test]
-    fn base64() {
-        for (text, expected) in [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYg==", "foob")] {
-            assert_eq!(decode_base64(text).as_deref(), Some(expected.as_bytes()));
-        }
-        assert_eq!(decode_base64("Zm 9v"), None);
     }
 
     #[test]

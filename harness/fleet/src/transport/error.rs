@@ -1,4 +1,5 @@
-//! What can go wrong on the way to a board, each said with what to do about it. Text that came from the board is made safe before it gets in here.
+//! What can go wrong on the way to a board, each with what to do about it. Text from the board is sanitised before it
+//! gets in here.
 
 use std::{io, time::Duration};
 
@@ -10,18 +11,22 @@ pub enum TransportError {
     Unreachable { address: String, reason: String },
 
     #[error(
-        "`{address}` let nobody in as `{user}`: {}; put a public key of yours into `~/.ssh/authorized_keys` there, or name its private key as `identity` in the device file",
+        "`{address}` let nobody in as `{user}`: {}; put a public key of yours into `~/.ssh/authorized_keys` there, or \
+         name its private key as `identity` in the device file",
         tried_list(tried)
     )]
     Authentication { address: String, user: String, tried: Vec<String> },
 
     #[error(
-        "the host key of `{address}` is not known: it is {fingerprint}; if that is what the board itself shows (`ssh-keygen -lf` on its `/etc/ssh/ssh_host_*_key.pub`), pin it with `host-key = \"{fingerprint}\"` in `{device_file}`, or log in once with `ssh`"
+        "the host key of `{address}` is not known: it is {fingerprint}; if that is what the board itself shows \
+         (`ssh-keygen -lf` on its `/etc/ssh/ssh_host_*_key.pub`), pin it with `host-key = \"{fingerprint}\"` in \
+         `{device_file}`, or log in once with `ssh`"
     )]
     HostKeyUnknown { address: String, fingerprint: String, device_file: String },
 
     #[error(
-        "the host key of `{address}` has CHANGED: expected {} ({source_of_expected}), got {}; someone may be in between, or the board was set up anew: if so, replace the old one",
+        "the host key of `{address}` has CHANGED: expected {} ({source_of_expected}), got {}; someone may be in \
+         between, or the board was set up anew: if so, replace the old one",
         expected.join(" or "),
         got.join(", ")
     )]
@@ -30,10 +35,16 @@ pub enum TransportError {
     #[error("the host key of `{address}`, {fingerprint}, is marked as revoked in `{file}`")]
     HostKeyRevoked { address: String, fingerprint: String, file: String },
 
-    #[error("{what} said nothing for {}; the board may be frozen, or `timeouts.idle` in its device file too short", seconds(*after))]
+    #[error(
+        "{what} said nothing for {}; the board may be frozen, or `timeouts.idle` in its device file too short",
+        seconds(*after)
+    )]
     Silent { what: String, after: Duration },
 
-    #[error("{what} was not done after {}; raise `{limit}` in the device file if that is how long it takes", seconds(*after))]
+    #[error(
+        "{what} was not done after {}; raise `{limit}` in the device file if that is how long it takes",
+        seconds(*after)
+    )]
     TimedOut { what: String, after: Duration, limit: &'static str },
 
     #[error("the connection to `{address}` was lost: {reason}; did the board go down?")]
@@ -52,13 +63,14 @@ pub enum TransportError {
     Io { what: String, source: io::Error },
 
     #[error(
-        "this build has no ssh: build with the feature `ssh` (needs OpenSSL's headers, `libssl-dev` or `openssl-devel`) or `ssh-vendored` (needs only time)"
+        "this build has no ssh: build with the feature `ssh` (needs OpenSSL's headers, `libssl-dev` or \
+         `openssl-devel`) or `ssh-vendored` (needs only time)"
     )]
     NoSsh,
 }
 
 impl TransportError {
-    /// Under which stage a job that met this is recorded.
+    /// The stage under which the failed job is recorded.
     pub fn stage(&self) -> FailureStage {
         match self {
             TransportError::Silent { .. }

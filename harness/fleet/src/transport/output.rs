@@ -1,75 +1,49 @@
-//! What a running command sends, cut into lines and bounded, and how long to wait for more. Shared by the transports; no I/O here.
+//! What a command prints, cut into lines and bounded, and how it ended. No I/O here.
 
-use std::{
-    ops::ControlFlow,
-    time::{Duration, Instant},
-};
+use std::ops::ControlFlow;
 
 use espalier_bench::sanitise::sanitise;
 use espalier_protocol::MAX_LINE;
 
-use super::{Limits, error::TransportError};
-use crate::cancel::Cancel;
+/// How a command ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// `None` where a signal ended it.
+    pub code: Option<i32>,
+    /// Without `SIG`, e.g. `KILL`.
+    pub signal: Option<String>,
+    /// The end of it (4 KiB), made safe for a terminal.
+    pub stderr: String,
+    /// `on_line` broke off, and the command was ended.
+    pub stopped: bool,
+}
 
-/// How soon a request to stop is noticed, at the latest.
-const GLANCE: Duration = Duration::from_millis(100);
+impl Exit {
+    pub fn success(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// For messages: how it ended and the end of stderr, e.g. "exit status 1: no such file".
+    pub fn describe(&self) -> String {
+        let how = match (self.code, &self.signal) {
+            (Some(code), _) => format!("exit status {code}"),
+            (None, Some(signal)) => format!("ended by signal {signal}"),
+            (None, None) => "ended without an exit status".to_owned(),
+        };
+        if self.stderr.is_empty() { how } else { format!("{how}: {}", self.stderr) }
+    }
+}
+
+/// How a small script ended and what it printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    pub exit: Exit,
+    /// As the board sent it: make it safe ([`sanitise`]) before showing it.
+    pub stdout: String,
+}
 
 /// How much of stderr is kept: its end says what went wrong.
 const STDERR_KEPT: usize = 4096;
-
-/// When to stop waiting for a command.
-pub(super) struct Watch<'a> {
-    /// For messages, e.g. "`runner time …`".
-    pub what: String,
-    pub limits: Limits,
-    /// The key of the device file that sets `limits.command`.
-    pub limit: &'static str,
-    pub cancel: &'a Cancel,
-    started: Instant,
-    heard: Instant,
-}
-
-impl<'a> Watch<'a> {
-    pub fn new(what: impl Into<String>, limits: Limits, cancel: &'a Cancel) -> Watch<'a> {
-        let now = Instant::now();
-        Watch { what: what.into(), limits, limit: "timeouts.command", cancel, started: now, heard: now }
-    }
-
-    /// Counts from now on.
-    #[cfg(feature = "ssh")]
-    pub fn restart(&mut self) {
-        self.started = Instant::now();
-        self.heard = self.started;
-    }
-
-    /// Something came or went: the silence starts anew.
-    pub fn heard(&mut self) {
-        self.heard = Instant::now();
-    }
-
-    /// # Errors
-    /// `Cancelled`, `TimedOut` or `Silent`: the command is to be ended.
-    pub fn check(&self) -> Result<(), TransportError> {
-        if self.cancel.is_requested() {
-            return Err(TransportError::Cancelled);
-        }
-        if self.started.elapsed() >= self.limits.command {
-            let (what, after) = (self.what.clone(), self.limits.command);
-            return Err(TransportError::TimedOut { what, after, limit: self.limit });
-        }
-        if self.heard.elapsed() >= self.limits.idle {
-            return Err(TransportError::Silent { what: self.what.clone(), after: self.limits.idle });
-        }
-        Ok(())
-    }
-
-    /// How long to sleep at most before [`Watch::check`] is due again.
-    pub fn patience(&self) -> Duration {
-        let command = self.limits.command.saturating_sub(self.started.elapsed());
-        let idle = self.limits.idle.saturating_sub(self.heard.elapsed());
-        GLANCE.min(command).min(idle).max(Duration::from_millis(1))
-    }
-}
 
 /// Cuts a stream into lines of at most [`MAX_LINE`] bytes.
 #[derive(Default)]
@@ -78,7 +52,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Hands every complete line, without its end, to `on_line` until that breaks.
+    /// Passes every complete line, without its line feed, to `on_line` until that breaks.
     ///
     /// # Errors
     /// What is wrong with the output, for `BadOutput`.

@@ -207,8 +207,7 @@ fn a_full_board_is_said_with_the_figures() {
 fn a_device_on_this_host_uses_the_files_where_they_are() {
     let here = tempfile::tempdir().unwrap();
     let model = file(here.path(), "model", b"m", false);
-    let pushed =
-        to_board(&mut Transport::local(), Path::new("/no/such/workdir"), std::slice::from_ref(&model)).unwrap();
+    let pushed = to_board(&mut Transport::Local, Path::new("/no/such/workdir"), std::slice::from_ref(&model)).unwrap();
     assert_eq!(pushed.paths[&model.sha256], model.path.to_str().unwrap());
     assert_eq!((pushed.bytes_sent, pushed.files_sent), (0, 0));
 }

@@ -68,7 +68,7 @@ fn runs(marker: &str) -> bool {
 
 #[test]
 fn lines_codes_and_stderr_come_back() {
-    says_what_it_should(Transport::local());
+    says_what_it_should(Transport::Local);
     let Some(server) = Sshd::start() else { return };
     says_what_it_should(open(server.address()).unwrap());
 }
@@ -135,7 +135,7 @@ fn lines_stream_as_they_are_written() {
 
 #[test]
 fn much_output_on_both_streams_does_not_block() {
-    carries_much(Transport::local());
+    carries_much(Transport::Local);
     let Some(server) = Sshd::start() else { return };
     carries_much(open(server.address()).unwrap());
 }
@@ -305,7 +305,7 @@ fn a_host_that_is_not_there_is_unreachable() {
 
 #[test]
 fn limits_end_the_command_and_the_board_stays_usable() {
-    keeps_limits(Transport::local());
+    keeps_limits(Transport::Local);
     let Some(server) = Sshd::start() else { return };
     keeps_limits(open(server.address()).unwrap());
 }
@@ -362,7 +362,7 @@ fn ctrl_c_ends_what_runs_on_the_board_and_its_children() {
 
 #[test]
 fn ctrl_c_works_on_this_host_too() {
-    cancelled(Transport::local(), "sleep 67.5; sleep 67.5", "sleep\x0067.5", Duration::from_secs(1));
+    cancelled(Transport::Local, "sleep 67.5; sleep 67.5", "sleep\x0067.5", Duration::from_secs(1));
 }
 
 #[test]

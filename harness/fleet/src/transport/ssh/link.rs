@@ -1,10 +1,11 @@
 //! One connection: TCP, SSH's handshake, the host key. Logging in is [`super::auth`]'s.
 //!
-//! libssh2 never blocks here. Each of its calls is repeated until it is done, with `poll` in between, because its own waiting would neither notice
-//! Ctrl-C nor read stdout and stderr at once. libssh2's rule for that: until a call has stopped saying "would block", it is the only one to make
-//! that sends anything.
+//! libssh2 never blocks here. Each of its calls is repeated until it is done, with `poll` in between: its own waiting
+//! would neither notice Ctrl-C nor read stdout and stderr at once. libssh2's rule for that: while a call says "would
+//! block", no other call may send anything.
 
 use std::{
+    io,
     net::{TcpStream, ToSocketAddrs},
     os::fd::AsRawFd,
     sync::mpsc,
@@ -16,17 +17,13 @@ use espalier_bench::sanitise::sanitise;
 use ssh2::{BlockDirections, ErrorCode, MethodType, Session};
 
 use super::{
-    Limits, auth,
-    error::TransportError,
-    hostkey::{self, KINDS, KeyBlob},
-    local::poll,
-    output::Watch,
-    ssh_config::{Endpoint, Trust},
+    config::{Endpoint, Trust},
+    host_key::{self, KINDS, KeyBlob},
 };
-use crate::cancel::Cancel;
-
-/// How often something is sent while a board is quiet, so that no router in between forgets the connection.
-const KEEPALIVE_SECONDS: u32 = 5;
+use crate::{
+    cancel::Cancel,
+    transport::{error::TransportError, limits::Deadlines, local::poll},
+};
 
 /// libssh2's "would block".
 const EAGAIN: i32 = -37;
@@ -38,37 +35,31 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects, checks the host key and logs in; `limit` for reaching the board and again for the rest.
+    /// Connects and checks the host key; `limit` for reaching the board and again for the handshake.
     pub fn open(endpoint: &Endpoint, limit: Duration, cancel: &Cancel) -> Result<Link, TransportError> {
-        let link = match &endpoint.trust {
-            Trust::Pinned(pin) => open_pinned(endpoint, pin, limit, cancel)?,
+        match &endpoint.trust {
+            Trust::Pinned(pin) => open_pinned(endpoint, pin, limit, cancel),
             Trust::KnownHosts { files, name } => {
                 let session = new_session(endpoint)?;
-                let known = hostkey::known(&session, files, name).map_err(|error| broken(endpoint, &error))?;
-                let link = shake_hands(endpoint, session, &hostkey::preference(&known.keys), limit, cancel)??;
+                let known = host_key::known(&session, files, name).map_err(|error| broken(endpoint, &error))?;
+                let link = handshake(endpoint, session, &host_key::preference(&known.keys), limit, cancel)??;
                 link.check_known(endpoint, &known)?;
-                link
+                Ok(link)
             }
-        };
-        let limits = Limits { command: limit, idle: limit };
-        let mut watch = Watch::new(format!("logging in at `{}`", link.address), limits, cancel);
-        watch.limit = "timeouts.connect";
-        auth::log_in(&link, endpoint, &watch)?;
-        link.session.set_keepalive(false, KEEPALIVE_SECONDS);
-        Ok(link)
+        }
     }
 
     /// Repeats a call of libssh2 until it has an answer.
     pub fn complete<T>(
         &self,
-        watch: &Watch<'_>,
+        deadlines: &Deadlines<'_>,
         mut call: impl FnMut() -> Result<T, ssh2::Error>,
     ) -> Result<Result<T, ssh2::Error>, TransportError> {
         loop {
             match call() {
-                Err(error) if would_block(&error) => {
-                    watch.check()?;
-                    self.wait(watch.patience());
+                Err(error) if error.code() == ErrorCode::Session(EAGAIN) => {
+                    deadlines.check()?;
+                    self.wait(deadlines.patience());
                 }
                 answer => return Ok(answer),
             }
@@ -78,13 +69,22 @@ impl Link {
     /// The same where any error means that the connection is gone.
     pub fn must<T>(
         &self,
-        watch: &Watch<'_>,
+        deadlines: &Deadlines<'_>,
         call: impl FnMut() -> Result<T, ssh2::Error>,
     ) -> Result<T, TransportError> {
-        self.complete(watch, call)?.map_err(|error| self.lost(&error))
+        self.complete(deadlines, call)?.map_err(|error| self.lost(&error))
     }
 
-    /// Until the socket is ready for what libssh2 wants next, or `patience` is over.
+    /// The result of a call that is not repeated here; `None` where it would block.
+    pub fn unless_blocked<T>(&self, result: io::Result<T>) -> Result<Option<T>, TransportError> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(self.lost(&error)),
+        }
+    }
+
+    /// Waits until the socket is ready for what libssh2 wants next, or `patience` is over.
     pub fn wait(&self, patience: Duration) {
         let events = match self.session.block_directions() {
             BlockDirections::None | BlockDirections::Inbound => libc::POLLIN,
@@ -98,8 +98,7 @@ impl Link {
         TransportError::Lost { address: self.address.clone(), reason: sanitise(&error.to_string()) }
     }
 
-    /// Ends the connection without a word: a frozen board would not answer a farewell.
-    pub fn abandon(self) {
+    pub fn abandon(&self) {
         // Nothing to do about a socket that is closed already.
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
@@ -108,9 +107,9 @@ impl Link {
         self.session.host_key().map(|(key, _)| key.to_vec()).unwrap_or_default()
     }
 
-    fn check_known(&self, endpoint: &Endpoint, known: &hostkey::Known) -> Result<(), TransportError> {
+    fn check_known(&self, endpoint: &Endpoint, known: &host_key::Known) -> Result<(), TransportError> {
         let key = self.host_key();
-        let (address, fingerprint) = (endpoint.address(), hostkey::fingerprint(&key));
+        let (address, fingerprint) = (endpoint.address(), host_key::fingerprint(&key));
         if let Some((_, file)) = known.revoked.iter().find(|(revoked, _)| *revoked == key) {
             let file = file.display().to_string();
             return Err(TransportError::HostKeyRevoked { address, fingerprint, file });
@@ -125,32 +124,29 @@ impl Link {
         let files: Vec<String> = known.files.iter().map(|file| format!("`{}`", file.display())).collect();
         Err(TransportError::HostKeyChanged {
             address,
-            expected: known.keys.iter().map(|key| hostkey::fingerprint(key)).collect(),
+            expected: known.keys.iter().map(|key| host_key::fingerprint(key)).collect(),
             got: vec![fingerprint],
             source_of_expected: format!("from {}", files.join(", ")),
         })
     }
 }
 
-pub(super) fn would_block(error: &ssh2::Error) -> bool {
-    error.code() == ErrorCode::Session(EAGAIN)
-}
-
-/// A pin does not say of which kind the key is: the server's keys are looked at in turn before it is called changed.
+/// A pin does not tell the key's algorithm: all keys of the server are compared in turn before the key counts as
+/// changed.
 fn open_pinned(endpoint: &Endpoint, pin: &str, limit: Duration, cancel: &Cancel) -> Result<Link, TransportError> {
     let mut left = KINDS.to_vec();
     let mut seen = Vec::new();
     let all = KINDS.join(",");
     let mut ask = all.as_str();
     loop {
-        match shake_hands(endpoint, new_session(endpoint)?, ask, limit, cancel)? {
+        match handshake(endpoint, new_session(endpoint)?, ask, limit, cancel)? {
             Ok(link) => {
                 let key = link.host_key();
-                let fingerprint = hostkey::fingerprint(&key);
+                let fingerprint = host_key::fingerprint(&key);
                 if fingerprint == pin {
                     return Ok(link);
                 }
-                left.retain(|kind| Some(*kind) != hostkey::kind_of(&key));
+                left.retain(|kind| Some(*kind) != host_key::kind_of(&key));
                 seen.push(fingerprint);
             }
             // The server has no key of that kind.
@@ -179,7 +175,7 @@ fn broken(endpoint: &Endpoint, error: &dyn std::fmt::Display) -> TransportError 
 }
 
 /// The inner error: the board was reached, but no session could be agreed on.
-fn shake_hands(
+fn handshake(
     endpoint: &Endpoint,
     mut session: Session,
     kinds: &str,
@@ -187,20 +183,19 @@ fn shake_hands(
     cancel: &Cancel,
 ) -> Result<Result<Link, TransportError>, TransportError> {
     let stream = reach(endpoint, limit, cancel)?;
-    // Lines of a protocol are small: waiting to fill packets would only delay them. A refusal costs milliseconds and nothing else.
+    // Lines of a protocol are small: waiting to fill packets would only delay them. A refusal costs milliseconds and
+    // nothing else.
     let _ = stream.set_nodelay(true);
     let copy = stream.try_clone().map_err(|error| broken(endpoint, &error))?;
     session.method_pref(MethodType::HostKey, kinds).map_err(|error| broken(endpoint, &error))?;
     session.set_tcp_stream(copy);
     session.set_blocking(false);
     let address = endpoint.address();
-    let limits = Limits { command: limit, idle: limit };
-    let mut watch = Watch::new(format!("the ssh handshake with `{address}`"), limits, cancel);
-    watch.limit = "timeouts.connect";
+    let deadlines = Deadlines::connecting(format!("the ssh handshake with `{address}`"), limit, cancel);
     let mut handshake = session.clone();
     let link = Link { session, stream, address };
-    let shaken = link.complete(&watch, || handshake.handshake())?;
-    Ok(shaken.map(|()| link).map_err(|error| broken(endpoint, &error)))
+    let done = link.complete(&deadlines, || handshake.handshake())?;
+    Ok(done.map(|()| link).map_err(|error| broken(endpoint, &error)))
 }
 
 /// A connection to the first of the host's addresses that answers.
@@ -208,7 +203,7 @@ fn reach(endpoint: &Endpoint, limit: Duration, cancel: &Cancel) -> Result<TcpStr
     let (sender, receiver) = mpsc::channel();
     let (host, port) = (endpoint.host.clone(), endpoint.port);
     let started = Instant::now();
-    // On a thread of its own: looking a name up cannot be interrupted. When it is given up the thread ends by itself.
+    // On a thread of its own, because a name lookup cannot be interrupted; when given up, the thread ends by itself.
     thread::spawn(move || {
         let _ = sender.send(connect(&host, port, started + limit));
     });
@@ -234,7 +229,7 @@ fn connect(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, String
     let count = addresses.len();
     let mut reasons = Vec::new();
     for (index, address) in addresses.into_iter().enumerate() {
-        // What is left, shared fairly: a dead IPv6 route must not use up the time of the IPv4 address behind it.
+        // An equal share of what is left: a dead IPv6 route must not use up the time of the IPv4 address behind it.
         let share = deadline.saturating_duration_since(Instant::now()) / (count - index) as u32;
         match TcpStream::connect_timeout(&address, share.max(Duration::from_millis(1))) {
             Ok(stream) => return Ok(stream),

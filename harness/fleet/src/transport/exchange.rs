@@ -1,0 +1,119 @@
+//! One command while it runs: its input goes out and its output comes in, until it ends, has printed enough or is out
+//! of time. The same for every transport.
+
+use std::{io::Read, ops::ControlFlow};
+
+use super::{
+    connection::{Channel, Stream},
+    error::TransportError,
+    limits::Deadlines,
+    output::{Exit, Tail},
+};
+
+/// One command for a transport to run.
+pub(super) struct Request<'a, 'i> {
+    pub argv: &'a [String],
+    pub deadlines: Deadlines<'a>,
+    /// Without it the command reads an empty stdin.
+    pub input: Option<Input<'i>>,
+    /// Gets stdout as it arrives. A break or an error ends the command.
+    pub on_stdout: &'a mut OnStdout<'a>,
+}
+
+pub(super) type OnStdout<'a> = dyn FnMut(&[u8]) -> Result<ControlFlow<()>, TransportError> + 'a;
+
+pub(super) struct Input<'a> {
+    pub source: &'a mut dyn Read,
+    /// Gets the number of bytes sent, chunk by chunk.
+    pub on_bytes: &'a mut dyn FnMut(u64),
+}
+
+/// Carries bytes both ways until the command ends; `None` where `on_stdout` broke off and the command still runs.
+pub(super) fn attend(
+    channel: &mut Channel,
+    deadlines: &mut Deadlines<'_>,
+    input: Option<Input<'_>>,
+    on_stdout: &mut OnStdout<'_>,
+    stderr: &mut Tail,
+) -> Result<Option<Exit>, TransportError> {
+    let mut feeding = input.map(Feeding::new);
+    let (mut is_fed, mut has_ended) = (false, false);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let mut moved = false;
+        if !is_fed {
+            let chunk = feeding.as_mut().map(Feeding::chunk).transpose()?.unwrap_or_default();
+            let sent = if chunk.is_empty() { Some(0) } else { channel.send(chunk)? };
+            match (sent, &mut feeding) {
+                (Some(bytes @ 1..), Some(feeding)) => {
+                    feeding.advance(bytes);
+                    moved = true;
+                }
+                (Some(_), _) => is_fed = channel.close_input()?,
+                (None, _) => {}
+            }
+        }
+        if let Some(bytes) = channel.read(Stream::Stdout, &mut buffer)? {
+            moved = true;
+            if on_stdout(&buffer[..bytes])?.is_break() {
+                return Ok(None);
+            }
+        }
+        if let Some(bytes) = channel.read(Stream::Stderr, &mut buffer)? {
+            moved = true;
+            stderr.push(&buffer[..bytes]);
+        }
+        if moved {
+            deadlines.activity();
+        } else if has_ended {
+            return channel.finish(deadlines).map(Some);
+        } else {
+            // The last output may have come between the reads and the end: it is read once more.
+            has_ended = channel.has_ended()?;
+        }
+        deadlines.check()?;
+        if !moved && !has_ended {
+            channel.wait(deadlines.patience())?;
+        }
+    }
+}
+
+/// The input of a command and the chunk of it that is on its way.
+struct Feeding<'a> {
+    input: Input<'a>,
+    buffer: Vec<u8>,
+    sent: usize,
+}
+
+/// What libssh2 puts into one packet.
+const CHUNK: usize = 32 * 1024;
+
+impl<'a> Feeding<'a> {
+    fn new(input: Input<'a>) -> Feeding<'a> {
+        Feeding { input, buffer: Vec::new(), sent: 0 }
+    }
+
+    /// What to send next; empty at the end. The same until [`Feeding::advance`]: after a write that would have blocked
+    /// libssh2 must be given the same bytes again.
+    fn chunk(&mut self) -> Result<&[u8], TransportError> {
+        if self.sent == self.buffer.len() {
+            self.sent = 0;
+            self.buffer.resize(CHUNK, 0);
+            let read = loop {
+                match self.input.source.read(&mut self.buffer) {
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    other => break other,
+                }
+            };
+            let read =
+                read.map_err(|source| TransportError::Io { what: "cannot read what is to be sent".into(), source })?;
+            self.buffer.truncate(read);
+        }
+        Ok(&self.buffer[self.sent..])
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.sent += bytes;
+        (self.input.on_bytes)(bytes as u64);
+    }
+}
