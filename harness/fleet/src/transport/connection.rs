@@ -7,18 +7,24 @@
 //!    limit and until cancelled.
 //! 2. **exec** ([`Connection::exec`]): starts a line in the board's POSIX shell. Several channels at once must be
 //!    possible: a running command is ended by `kill` in a second one. [`Connection::abandon`] hangs up at once,
-//! whatever
-//!    runs.
+//!    whatever runs.
 //! 3. **carry bytes** ([`Channel::send`], [`Channel::close_input`], [`Channel::read`], [`Channel::has_ended`]): stdin,
 //!    stdout and stderr, apart and unchanged. None of these blocks; [`Channel::wait`] is the only place that sleeps.
 //! 4. **finish** ([`Channel::finish`]): the exit code or signal, after the last byte.
 //!
 //! A connection that is gone is [`TransportError::Lost`], from whatever call notices it first. What a connection cannot
-//! do (find a process, end it, reconnect) is [`super::remote`]'s, which is the same for all.
+//! do (find a process, end it, reconnect) is done in [`super::remote`], in the same way for all.
 //!
-//! A new transport touches: its key in `harness/inventory/src/device.rs` (a variant of `inventory::Transport`) and in
-//! `docs/devices.md`, `Transport::open` in `transport.rs`, one variant in each enum of this file, and a module beside
-//! `ssh.rs`. `transport/loopback.rs` is the smallest one; `remote/tests.rs` and `tests/board` show what it has to pass.
+//! Files to change for a new transport:
+//!
+//! | file | what |
+//! |---|---|
+//! | `harness/inventory/src/device.rs` | a variant of `inventory::Transport` and its keys in a device file |
+//! | `docs/devices.md` | these keys |
+//! | `harness/fleet/src/transport.rs` | `Transport::open`: from the inventory's variant to an [`Address`] |
+//! | this file | a variant in each of the three enums; the compiler names each `match` |
+//! | a module beside `ssh.rs` | the transport itself; `loopback.rs`, for tests, is the smallest |
+//! | `harness/fleet/tests/fleet/` | the tests that SSH passes (`sshd`), for a real board or a stand-in |
 
 use std::time::Duration;
 
