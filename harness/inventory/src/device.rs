@@ -7,7 +7,7 @@ use espalier_protocol::{HEARTBEAT_SECONDS, Job};
 use super::{
     Conditions, Device, SshAddress, Timeouts, Transport,
     document::{Environment, Table, Value, Wrong},
-    load::HOST_TARGET,
+    types::HOST_TARGET,
     values,
 };
 

@@ -16,7 +16,7 @@ mod types;
 mod values;
 
 pub use device::DEFAULT_WORKDIR;
-pub use load::{HOST_TARGET, SourceFiles, Surroundings, load};
+pub use load::{SourceFiles, Surroundings, load};
 pub use model::BUILT;
 pub use names::{UnknownName, is_name, suggest};
 pub use problem::{Problem, SourceFile};

@@ -12,11 +12,9 @@ use super::{
     model::read_model,
     names::{self, UnknownName, ill_name},
     problem::SourceFile,
+    types::HOST_TARGET,
     values,
 };
-
-/// The target every inventory has: this host's own.
-pub const HOST_TARGET: &str = "host";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceFiles {

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::recipe::Recipe;
 
+/// The target every inventory has: this host's own.
+pub const HOST_TARGET: &str = "host";
+
 /// Targets, devices and models by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inventory {
