@@ -44,7 +44,7 @@ fn three_engines_agree_in_one_table() {
         assert_eq!(case.accuracy.map(|accuracy| accuracy.total), Some(SAMPLES));
         let begins = if case.case.engine == Engine::Tract { "tract 0." } else { case.case.engine.name() };
         assert!(case.engine_version.as_deref().unwrap().starts_with(begins), "{:?}", case.engine_version);
-        let Some(same) = case.same_as_usual else { continue };
+        let Some(same) = case.same_as_espalier else { continue };
         assert_eq!((same.equal, same.total), (SAMPLES, SAMPLES), "{:?}", case.case);
         let difference = same.largest_difference.expect("logits travelled");
         println!("{}: largest difference of a logit {difference:e}", case.case);
@@ -156,7 +156,7 @@ fn packed_and_integer_models_agree_too() {
     for (model, ratio) in [("digits-cnn", "0.9"), ("word-language", "0"), ("spoken-digits", "0")] {
         shelf.bench(&["--model", model, "--ratios", ratio, "--engine", "espalier,onnxruntime"]).expect(0);
         for case in summarise(&shelf.newest_run()) {
-            if let Some(same) = case.same_as_usual {
+            if let Some(same) = case.same_as_espalier {
                 assert!(same.is_same() && same.equal == same.total, "{}: {same:?}", case.case);
             }
         }
@@ -176,7 +176,7 @@ fn without_samples_both_make_up_the_same() {
     let model = shipped("models/digits-cnn/dense.onnx");
     let args = ["--model", model.to_str().unwrap(), "--ratios", "0", "--engine", "espalier,onnxruntime"];
     shelf.bench(&args).expect(0);
-    let same = summarise(&shelf.newest_run())[1].same_as_usual.unwrap();
+    let same = summarise(&shelf.newest_run())[1].same_as_espalier.unwrap();
     assert!(same.is_same() && same.total == 1 && same.largest_value.unwrap() > 0.0, "{same:?}");
 }
 

@@ -436,7 +436,7 @@ mod tests {
         let [dynamic, fixed] = [Libc::Any, Libc::Static]
             .map(|libc| plan(&target(ARM64, Builder::Auto, libc), &tools("gcc"), Layout::USUAL).unwrap());
         assert_eq!(dynamic.target_folder, fixed.target_folder);
-        assert_eq!(fixed.command.words[1], "rustc");
+        assert_eq!(fixed.command.argv[1], "rustc");
         assert!(fixed.command.to_string().ends_with("-- -C target-feature=+crt-static"));
         assert_eq!(
             fixed.program,

@@ -7,21 +7,21 @@ pub struct CommandLine {
     /// Set for this command on top of the inherited environment.
     pub env: Vec<(String, String)>,
     /// Program first.
-    pub words: Vec<String>,
+    pub argv: Vec<String>,
 }
 
 impl CommandLine {
     pub fn new(program: impl Into<String>) -> CommandLine {
-        CommandLine { env: Vec::new(), words: vec![program.into()] }
+        CommandLine { env: Vec::new(), argv: vec![program.into()] }
     }
 
     pub fn arg(mut self, arg: impl Into<String>) -> CommandLine {
-        self.words.push(arg.into());
+        self.argv.push(arg.into());
         self
     }
 
     pub fn args<I: IntoIterator<Item = S>, S: Into<String>>(mut self, args: I) -> CommandLine {
-        self.words.extend(args.into_iter().map(Into::into));
+        self.argv.extend(args.into_iter().map(Into::into));
         self
     }
 
@@ -39,7 +39,7 @@ impl fmt::Display for CommandLine {
             write!(f, "{space}{name}={}", shell_quote(value))?;
             space = " ";
         }
-        for word in &self.words {
+        for word in &self.argv {
             write!(f, "{space}{}", shell_quote(word))?;
             space = " ";
         }

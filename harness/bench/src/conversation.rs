@@ -57,7 +57,7 @@ impl Conversation {
     ///
     /// # Errors
     /// The line is not of the protocol: the invocation is to be stopped.
-    pub fn hear(&mut self, line: &str) -> Result<(), Failure> {
+    pub fn on_line(&mut self, line: &str) -> Result<(), Failure> {
         if line.len() > MAX_LINE {
             return Err(broken(format!("the runner sent a line of {} bytes", line.len())));
         }
@@ -79,7 +79,7 @@ impl Conversation {
             (_, Line::First { ns, digest }) => (self.first_ns, self.first_digest) = (Some(ns), digest),
             (_, Line::Timed { ns }) => self.timed_ns.extend(ns),
             (_, Line::Memory(memory)) => self.memory = Some(memory),
-            (_, Line::Predictions(more)) => self.hear_predictions(more)?,
+            (_, Line::Predictions(more)) => self.add_predictions(more)?,
             (_, Line::Kernels { layers }) => self.kernels.extend(layers),
             (_, Line::Profile { layers }) => self.profile.extend(layers),
             (_, Line::Switched(switched)) => self.switched.push(switched),
@@ -135,7 +135,7 @@ impl Conversation {
         })
     }
 
-    fn hear_predictions(&mut self, more: Predictions) -> Result<(), Failure> {
+    fn add_predictions(&mut self, more: Predictions) -> Result<(), Failure> {
         let so_far =
             self.predictions.get_or_insert_with(|| Predictions { start: 0, classes: Vec::new(), values: Vec::new() });
         if more.start != so_far.classes.len() as u64 || more.classes.len() != more.values.len() {
@@ -194,7 +194,7 @@ mod tests {
     fn told(lines: &[Line]) -> Result<Measurement, Failure> {
         let mut conversation = Conversation::new(Mode::Time);
         for line in lines {
-            conversation.hear(&serde_json::to_string(line).unwrap())?;
+            conversation.on_line(&serde_json::to_string(line).unwrap())?;
         }
         conversation.close("exit status 0")
     }
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn garbage_is_told_and_shown() {
-        let failure = Conversation::new(Mode::Time).hear("Segmentation fault").unwrap_err();
+        let failure = Conversation::new(Mode::Time).on_line("Segmentation fault").unwrap_err();
         assert_eq!(failure.message, "not a line of the runner's protocol: `Segmentation fault`");
         let mut old = whole();
         if let Line::Hello(hello) = &mut old[0] {
@@ -258,7 +258,7 @@ mod tests {
     fn predictions_with_a_gap_are_refused() {
         let part = |start| Line::Predictions(Predictions { start, classes: vec![1, 2], values: vec![vec![], vec![]] });
         let mut conversation = Conversation::new(Mode::Score);
-        let mut hear = |line: &Line| conversation.hear(&serde_json::to_string(line).unwrap());
+        let mut hear = |line: &Line| conversation.on_line(&serde_json::to_string(line).unwrap());
         hear(&hello()).unwrap();
         hear(&part(0)).unwrap();
         hear(&part(2)).unwrap();
@@ -270,10 +270,10 @@ mod tests {
         fn no_lines_however_odd_panic(lines in proptest::collection::vec(".{0,40}", 0..8), cut in 0usize..9) {
             let mut conversation = Conversation::new(Mode::Memory);
             for line in whole().iter().take(cut) {
-                let _ = conversation.hear(&serde_json::to_string(line).unwrap());
+                let _ = conversation.on_line(&serde_json::to_string(line).unwrap());
             }
             for line in &lines {
-                let _ = conversation.hear(line);
+                let _ = conversation.on_line(line);
             }
             let _ = conversation.close("signal 9");
         }

@@ -35,7 +35,7 @@ impl Engine {
     }
 
     /// Whether names and records leave it out, so that series of earlier releases go on.
-    pub fn is_usual(&self) -> bool {
+    pub fn is_default(&self) -> bool {
         *self == Engine::default()
     }
 
@@ -51,11 +51,11 @@ impl Engine {
 }
 
 /// What a run without a word about engines is made with.
-pub fn usual() -> Vec<Engine> {
+pub fn default_engines() -> Vec<Engine> {
     vec![Engine::default()]
 }
 
-pub(crate) fn are_usual(engines: &[Engine]) -> bool {
+pub(crate) fn are_default(engines: &[Engine]) -> bool {
     engines == [Engine::default()]
 }
 

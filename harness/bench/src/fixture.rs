@@ -220,7 +220,7 @@ pub fn header() -> RunHeader {
             device("local", "x86_64-unknown-linux-gnu", false),
             device("virt-riscv64", "riscv64gc-unknown-linux-gnu", true),
         ],
-        engines: engine::usual(),
+        engines: engine::default_engines(),
         unit: None,
         peers: Vec::new(),
         reference_device: Some("local".into()),

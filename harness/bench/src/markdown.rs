@@ -11,7 +11,7 @@ use crate::{
 pub fn render(run: &Run, summaries: &[CaseSummary]) -> String {
     let provenance = &run.header.provenance;
     let mut out = format!("# Run {}\n\n", escape(&run.header.id));
-    let command = CommandLine { env: Vec::new(), words: provenance.command.clone() }.to_string();
+    let command = CommandLine { env: Vec::new(), argv: provenance.command.clone() }.to_string();
     out.push_str(&format!("- started {} on {}\n", escape(&run.header.started), escape(&provenance.host)));
     out.push_str(&format!("- by {}\n", escape(&command)));
     for sheet in sheet::sheets(run, summaries) {

@@ -75,19 +75,19 @@ pub trait Script: Send {
 
 /// A list of jobs in its order. A variant that an engine does not run at all is not tried again ten times; one that was cut off may have been unlucky.
 #[derive(Clone, Debug, Default)]
-pub struct InOrder {
+pub struct JobList {
     jobs: VecDeque<PlannedJob>,
     hopeless: HashSet<(String, u64, Engine)>,
     current: Option<(String, u64, Engine)>,
 }
 
-impl InOrder {
-    pub fn new(jobs: Vec<PlannedJob>) -> InOrder {
-        InOrder { jobs: jobs.into(), ..InOrder::default() }
+impl JobList {
+    pub fn new(jobs: Vec<PlannedJob>) -> JobList {
+        JobList { jobs: jobs.into(), ..JobList::default() }
     }
 }
 
-impl Script for InOrder {
+impl Script for JobList {
     fn next(&mut self, last: Option<&Record>) -> Option<PlannedJob> {
         let is_hopeless =
             |outcome: &Outcome| matches!(outcome, Outcome::Failed(Failure { stage: FailureStage::Runner, .. }));
@@ -117,7 +117,7 @@ impl Script for InOrder {
 
 /// What a run is to measure, on whatever device.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct RunSpec<'a> {
     pub models: &'a [ModelInfo],
     pub engines: &'a [Engine],
     /// Of inputs the runner makes up, as `NAME=1x128`.
@@ -125,10 +125,10 @@ pub struct Wanted<'a> {
     pub protocol: &'a MeasuringProtocol,
 }
 
-impl<'a> Wanted<'a> {
-    pub fn of(header: &'a RunHeader) -> Wanted<'a> {
+impl<'a> RunSpec<'a> {
+    pub fn of(header: &'a RunHeader) -> RunSpec<'a> {
         let RunHeader { models, engines, shapes, protocol, .. } = header;
-        Wanted { models, engines, shapes, protocol }
+        RunSpec { models, engines, shapes, protocol }
     }
 
     /// Every job of one device that is not `done`.
@@ -213,7 +213,7 @@ pub fn runner_job(job: &PlannedJob, device: &Device, path: impl Fn(&str) -> Stri
 }
 
 /// The words to run on the device: its prefix, the program, which may be an interpreter and its file, and the flags.
-pub fn runner_words(device: &Device, program: &[String], job: &Job) -> Vec<String> {
+pub fn runner_argv(device: &Device, program: &[String], job: &Job) -> Vec<String> {
     device.runner.iter().chain(program).cloned().chain(job.to_args()).collect()
 }
 
@@ -225,7 +225,7 @@ pub const MOST_PADDING: usize = 4096;
 /// The environment lies above the stack, so that its size moves what a program keeps there; that alone has been seen to change times by several percent
 /// (Mytkowicz et al., "Producing wrong data without doing anything obviously wrong!", ASPLOS 2009). Padded at random, each invocation has another place
 /// and it averages out. Also 0 bytes are said by `env`, so that no invocation is started another way than the rest.
-pub fn padded_words(words: Vec<String>, bytes: usize) -> Vec<String> {
+pub fn padded_argv(words: Vec<String>, bytes: usize) -> Vec<String> {
     let padding = format!("ESPALIER_PAD={}", "x".repeat(bytes.min(MOST_PADDING)));
     ["env".to_owned(), padding].into_iter().chain(words).collect()
 }
@@ -279,7 +279,7 @@ mod tests {
         MeasuringProtocol { runs: 2, warmup: 1, iterations: 5, min_time_ms: 0, profile: false };
 
     fn jobs(engines: &[Engine], protocol: &MeasuringProtocol, done: &[Record]) -> Vec<PlannedJob> {
-        Wanted { models: &[model()], engines, shapes: &[], protocol }.jobs(&device(), done)
+        RunSpec { models: &[model()], engines, shapes: &[], protocol }.jobs(&device(), done)
     }
 
     const USUAL: &[Engine] = &[Engine::Espalier];
@@ -329,7 +329,7 @@ mod tests {
         let mut model = model();
         model.variants[1].unpacked = Some("sha-onnx".into());
         let engines = [Engine::Espalier, Engine::Tract, Engine::Onnxruntime];
-        let wanted = Wanted { models: &[model], engines: &engines, shapes: &[], protocol: &PROTOCOL };
+        let wanted = RunSpec { models: &[model], engines: &engines, shapes: &[], protocol: &PROTOCOL };
         let all = wanted.jobs(&device(), &[]);
         let half: Vec<&PlannedJob> =
             all.iter().filter(|job| job.case.ratio == 0.5 && job.mode == Mode::Score).collect();
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn a_variant_that_does_not_run_is_left_out_from_then_on() {
         let all = jobs(USUAL, &PROTOCOL, &[]);
-        let mut script = InOrder::new(all.clone());
+        let mut script = JobList::new(all.clone());
         assert_eq!((script.length(), script.is_timed()), (12, true));
         let mut carried_out = Vec::new();
         let mut last = None;
@@ -407,7 +407,7 @@ mod tests {
         let job = &jobs(USUAL, &PROTOCOL, &[])[0];
         let job = runner_job(job, &device(), |sha| format!("/b/{sha}"));
         assert_eq!(
-            runner_words(&device(), &["/b/run".to_owned()], &job).join(" "),
+            runner_argv(&device(), &["/b/run".to_owned()], &job).join(" "),
             "nice /b/run score --model /b/sha-0 --inputs /b/sha-x --warmup 1 --iterations 5 --min-time-ms 0 --cpus 3"
         );
     }
@@ -416,12 +416,12 @@ mod tests {
     fn padding_goes_before_the_devices_own_prefix() {
         let job = &jobs(USUAL, &PROTOCOL, &[])[0];
         let job = runner_job(job, &device(), |sha| format!("/b/{sha}"));
-        let words = runner_words(&device(), &["/b/run".to_owned()], &job);
-        let padded = padded_words(words.clone(), 3);
+        let words = runner_argv(&device(), &["/b/run".to_owned()], &job);
+        let padded = padded_argv(words.clone(), 3);
         assert_eq!(padded[..4], ["env", "ESPALIER_PAD=xxx", "nice", "/b/run"]);
         assert_eq!(padded[2..], words);
         for (bytes, expected) in [(0, 0), (4096, 4096), (4097, 4096)] {
-            assert_eq!(padded_words(words.clone(), bytes)[1].len(), "ESPALIER_PAD=".len() + expected);
+            assert_eq!(padded_argv(words.clone(), bytes)[1].len(), "ESPALIER_PAD=".len() + expected);
         }
     }
 }

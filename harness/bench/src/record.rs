@@ -37,7 +37,7 @@ pub struct RunHeader {
     /// By `device`; in the order they were asked for.
     pub devices: Vec<DeviceInfo>,
     /// What ran the models, in the order it was asked for.
-    #[serde(default = "engine::usual", skip_serializing_if = "engine::are_usual")]
+    #[serde(default = "engine::default_engines", skip_serializing_if = "engine::are_default")]
     pub engines: Vec<Engine>,
     /// What was removed together, where that was asked for in place of what the models say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,7 +73,7 @@ pub struct MeasuringProtocol {
 
 impl MeasuringProtocol {
     /// Where nothing is said.
-    pub const USUAL: MeasuringProtocol =
+    pub const DEFAULT: MeasuringProtocol =
         MeasuringProtocol { runs: 10, warmup: 10, iterations: 50, min_time_ms: 200, profile: false };
 
     /// Invocations of a variant in this mode.
@@ -189,7 +189,7 @@ pub struct Case {
     pub model: String,
     pub ratio: f64,
     pub device: String,
-    #[serde(default, skip_serializing_if = "Engine::is_usual")]
+    #[serde(default, skip_serializing_if = "Engine::is_default")]
     pub engine: Engine,
 }
 
@@ -201,7 +201,7 @@ impl Case {
 
     /// Without the device: `digits-cnn@0.5`, `digits-cnn@0.5 by tract`.
     pub fn variant(&self) -> String {
-        let by = if self.engine.is_usual() { String::new() } else { format!(" by {}", self.engine.name()) };
+        let by = if self.engine.is_default() { String::new() } else { format!(" by {}", self.engine.name()) };
         format!("{}@{}{by}", self.model, self.ratio)
     }
 
@@ -229,7 +229,7 @@ impl Case {
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{} on {}", self.model, self.ratio, self.device)?;
-        if self.engine.is_usual() { Ok(()) } else { write!(f, " by {}", self.engine.name()) }
+        if self.engine.is_default() { Ok(()) } else { write!(f, " by {}", self.engine.name()) }
     }
 }
 

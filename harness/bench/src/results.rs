@@ -321,7 +321,7 @@ fn marked(case: &CaseSummary) -> String {
 }
 
 fn checked(row: &Row<'_>) -> String {
-    let same = row.other(Engine::Onnxruntime).and_then(|(_, _, pruned)| pruned.same_as_usual);
+    let same = row.other(Engine::Onnxruntime).and_then(|(_, _, pruned)| pruned.same_as_espalier);
     let Some(same) = same else { return "—".to_owned() };
     let difference = same.relative_difference().map_or(String::new(), |difference| format!(", {difference:.0e}"));
     let mark = if same.is_same() { "" } else { " (!)" };
@@ -344,7 +344,7 @@ fn provenance(rows: &[Row<'_>]) -> String {
             "{} fresh processes a variant and engine, each {} inferences to warm up, then at least {} and {} ms",
             protocol.runs, protocol.warmup, protocol.iterations, protocol.min_time_ms
         ));
-        let command = crate::command::CommandLine { env: Vec::new(), words: provenance.command.clone() };
+        let command = crate::command::CommandLine { env: Vec::new(), argv: provenance.command.clone() };
         out += &format!(
             "- run {} of {}: {}; by {}\n",
             escape(id),

@@ -73,8 +73,8 @@ pub struct CaseSummary {
     /// Against the same variant on the run's reference device; `None` for that device itself.
     pub same_as_reference: Option<Agreement>,
     /// Against the same variant as the usual engine ran it on the same device; `None` for that engine itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub same_as_usual: Option<Agreement>,
+    #[serde(rename = "same_as_usual", default, skip_serializing_if = "Option::is_none")]
+    pub same_as_espalier: Option<Agreement>,
     /// What ran, in its own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_version: Option<String>,
@@ -235,7 +235,7 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
     let dense = (variant.ratio != 0.0).then(|| Case { ratio: 0.0, ..case.clone() });
     // The reference device runs the usual engine; others are compared with that on the device itself.
     let reference = run.header.reference_device.clone().filter(|reference| *reference != device.name);
-    let reference = reference.filter(|_| case.engine.is_usual());
+    let reference = reference.filter(|_| case.engine.is_default());
     let reference = reference.map(|device| Case { device, ..case.clone() });
 
     let times = Times::of(run, &case);
@@ -275,7 +275,7 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
             .zip(predictions)
             .and_then(|(reference, new)| agreement(reference, new)),
         against: peers::against(run, &case, &times),
-        same_as_usual: peers::same_as_usual(run, &case),
+        same_as_espalier: peers::same_as_espalier(run, &case),
         engine_version: of_case(run, &case).next().map(|said| said.hello.engine.clone()),
         kernels: first_said(of_case(run, &case).map(|said| &said.kernels)),
         profile: first_said(of_case(run, &case).map(|said| &said.profile)),

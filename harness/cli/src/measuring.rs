@@ -13,7 +13,7 @@ use espalier_bench::{
     engine::Engine,
     exit::ExitStatus,
     message::{Finished, Message},
-    plan::{self, InOrder, PlannedJob, Wanted},
+    plan::{self, JobList, PlannedJob, RunSpec},
     record::{
         Case, DeviceInfo, Failure, FailureStage, MeasuringProtocol, ModelInfo, Outcome, Record, Run, RunHeader,
         RunnerInfo, Tally,
@@ -108,10 +108,10 @@ enum Part {
 }
 
 impl Part {
-    fn jobs(self, wanted: Wanted<'_>, device: &Device, done: &[Record]) -> Vec<PlannedJob> {
+    fn jobs(self, wanted: RunSpec<'_>, device: &Device, done: &[Record]) -> Vec<PlannedJob> {
         let mut jobs = wanted.jobs(device, done);
         if let Part::Reference = self {
-            jobs.retain(|job| job.mode == Mode::Score && job.case.engine.is_usual());
+            jobs.retain(|job| job.mode == Mode::Score && job.case.engine.is_default());
         }
         jobs
     }
@@ -156,8 +156,8 @@ impl Bench {
         };
         self.message(&Message::RunStarted { run: &header });
 
-        let mut work = |device: &Device, wanted: Part| -> Result<Option<(DeviceWork, InOrder)>> {
-            let jobs = wanted.jobs(Wanted::of(&header), device, &done);
+        let mut work = |device: &Device, wanted: Part| -> Result<Option<(DeviceWork, JobList)>> {
+            let jobs = wanted.jobs(RunSpec::of(&header), device, &done);
             let target =
                 targets.iter().find(|target| target.name == device.target).expect("every target was looked up");
             match (runners.of(device), jobs.first()) {
@@ -170,7 +170,7 @@ impl Bench {
                         files: files.clone(),
                         owner: provenance::owner(),
                     };
-                    Ok(Some((work, InOrder::new(jobs))))
+                    Ok(Some((work, JobList::new(jobs))))
                 }
                 // The other devices are measured all the same.
                 (Err(message), Some(job)) => {
@@ -182,7 +182,7 @@ impl Bench {
                 }
             }
         };
-        let mut all = |devices: Vec<&Device>, part: Part| -> Result<Vec<(DeviceWork, InOrder)>> {
+        let mut all = |devices: Vec<&Device>, part: Part| -> Result<Vec<(DeviceWork, JobList)>> {
             devices.into_iter().filter_map(|device| work(device, part).transpose()).collect()
         };
         let (boards, hosts) = self.resolved.devices.iter().partition(|device| device.is_board());
@@ -289,12 +289,12 @@ impl Bench {
         let call = Program::current().call;
         let cancelled = ended.iter().any(|ended| ended.cancelled);
         let status = if cancelled { ExitStatus::Failed } else { output::status(&run) };
-        self.progress.say(&format!("records: {}", path.display()));
+        self.progress.emit(&format!("records: {}", path.display()));
         if cancelled {
-            self.progress.say(&format!("stopped; `{call} bench --resume {}` measures the rest", header.id));
+            self.progress.emit(&format!("stopped; `{call} bench --resume {}` measures the rest", header.id));
         } else if status == ExitStatus::Device {
             self.progress
-                .say(&format!("a device failed; `{call} bench --resume {}` measures what it lacks", header.id));
+                .emit(&format!("a device failed; `{call} bench --resume {}` measures what it lacks", header.id));
         }
         let Tally { measured, failed, missing } = run.tally();
         self.message(&Message::Finished(Finished {
@@ -325,7 +325,7 @@ impl Bench {
             }
         }
         let Resolved { devices, protocol, shapes, engines, .. } = &self.resolved;
-        let wanted = Wanted { models, engines, shapes, protocol };
+        let wanted = RunSpec { models, engines, shapes, protocol };
         let all = devices.iter().map(|device| (device, Part::All));
         for (device, part) in all.chain(reference.iter().map(|device| (device, Part::Reference))) {
             let jobs = part.jobs(wanted, device, done);
@@ -340,8 +340,8 @@ impl Bench {
                 } else {
                     vec!["PYTHON".to_owned(), peers::PROGRAM.to_owned()]
                 };
-                let words = plan::runner_words(device, &program, &plan::runner_job(&job, device, blob));
-                println!("{}", CommandLine { env: Vec::new(), words });
+                let argv = plan::runner_argv(device, &program, &plan::runner_job(&job, device, blob));
+                println!("{}", CommandLine { env: Vec::new(), argv });
             }
         }
         Ok(ExitStatus::Ok)

@@ -43,7 +43,7 @@ impl Progress {
     }
 
     /// A line that stays.
-    pub fn say(&self, text: &str) {
+    pub fn emit(&self, text: &str) {
         match &self.bars {
             Some(bars) => {
                 let _ = bars.println(text);
@@ -109,7 +109,8 @@ pub fn stop_on_signal(progress: &Progress) -> Result<Cancel> {
                     std::process::exit(130);
                 }
                 asked.request();
-                progress.say("stopping tidily: what was begun is ended, what was done is kept (Ctrl-C again: at once)");
+                progress
+                    .emit("stopping tidily: what was begun is ended, what was done is kept (Ctrl-C again: at once)");
             }
         });
     });

@@ -63,7 +63,7 @@ impl Builds<'_> {
             targets.iter().map(|target| (target.name.clone(), runner(target))).collect();
         for (target, runner) in &runners {
             if let Err(message) = runner {
-                self.progress.say(&format!("target `{target}`: {message}"));
+                self.progress.emit(&format!("target `{target}`: {message}"));
             }
         }
         Ok(Runners(runners))
@@ -77,7 +77,7 @@ impl Builds<'_> {
             if !told.replace(true) {
                 task.milestone("building the runner; the first time takes minutes");
             }
-            if self.verbose { self.progress.say(text) } else { task.now(text) }
+            if self.verbose { self.progress.emit(text) } else { task.now(text) }
         };
         let watch = Watch { cancel: self.cancel, progress: &say };
         let artifact = build::build(&self.context.cache, self.context.sources()?, target, layout, watch)?;

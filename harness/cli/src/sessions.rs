@@ -125,15 +125,15 @@ impl Sessions<'_> {
                 if let Outcome::Failed(failure) = &record.outcome {
                     let Record { case, mode, .. } = &**record;
                     let what = format!("{} {}", mode.name(), case.variant());
-                    self.progress.say(&format!("{name}: {what}: {}", failure.message));
+                    self.progress.emit(&format!("{name}: {what}: {}", failure.message));
                 }
             }
-            Event::Note(note) => self.progress.say(&format!("{name}: {note}")),
+            Event::Note(note) => self.progress.emit(&format!("{name}: {note}")),
             Event::Ended(ended) => {
                 task.done();
                 let wall = ended.wall.as_secs_f64();
                 let share = 100.0 * ended.in_invocations.as_secs_f64() / wall.max(f64::MIN_POSITIVE);
-                self.progress.say(&format!("{name}: {wall:.1} s, {share:.1} % of it in invocations"));
+                self.progress.emit(&format!("{name}: {wall:.1} s, {share:.1} % of it in invocations"));
             }
         }
     }

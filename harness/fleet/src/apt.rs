@@ -82,7 +82,7 @@ fn privilege() -> Option<&'static [&'static str]> {
 fn privileged(privilege: &[&str]) -> CommandLine {
     // `env` and not the command's own environment, which sudo would drop.
     let words = privilege.iter().chain(&["env", "DEBIAN_FRONTEND=noninteractive"]);
-    CommandLine { env: Vec::new(), words: words.map(|word| (*word).to_owned()).collect() }
+    CommandLine { env: Vec::new(), argv: words.map(|word| (*word).to_owned()).collect() }
 }
 
 fn install_command(privilege: &[&str], packages: &[&str]) -> CommandLine {

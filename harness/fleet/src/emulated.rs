@@ -58,7 +58,7 @@ impl Emulated {
         if !Path::new(&libraries).join("lib").exists() {
             bail!("no `{libraries}`, which comes with `{compiler}`");
         }
-        let cargo = CommandLine { env: plan.command.env, words: plan.command.words.into_iter().take(1).collect() };
+        let cargo = CommandLine { env: plan.command.env, argv: plan.command.argv.into_iter().take(1).collect() };
         let emulator = CommandLine::new(program).args(["-L", &libraries]);
         Ok(Emulated { cargo, triple: target.triple.clone(), folder: plan.target_folder, emulator })
     }
@@ -91,7 +91,7 @@ impl Emulated {
 
     /// Instructions of a whole run, the program's start included.
     fn carried_out(&self, program: &Path, kernel: &str, times: u32) -> Result<u64> {
-        let [emulator, rest @ ..] = &*self.emulator.words else { bail!("no emulator") };
+        let [emulator, rest @ ..] = &*self.emulator.argv else { bail!("no emulator") };
         let mut child = Command::new(emulator)
             // One instruction at a time, each told.
             .args(["-singlestep", "-d", "exec,nochain", "-D", "/dev/stderr"])

@@ -151,9 +151,9 @@ enum Event {
 }
 
 fn start(command: &CommandLine, folder: Option<&Path>) -> Result<Child, ProcessError> {
-    let program = command.words.first().cloned().unwrap_or_default();
+    let program = command.argv.first().cloned().unwrap_or_default();
     let mut process = Command::new(&program);
-    process.args(command.words.iter().skip(1)).envs(command.env.iter().map(|(name, value)| (name, value)));
+    process.args(command.argv.iter().skip(1)).envs(command.env.iter().map(|(name, value)| (name, value)));
     process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     if let Some(folder) = folder {
         process.current_dir(folder);

@@ -241,9 +241,9 @@ impl Session<'_> {
         let device = &self.work.device;
         let Runner { file, interpreter, .. } = &self.work.runners[job.runner];
         let program: Vec<String> = interpreter.iter().cloned().chain([path(&file.sha256)]).collect();
-        let words = plan::runner_words(device, &program, &plan::runner_job(job, device, path));
+        let words = plan::runner_argv(device, &program, &plan::runner_job(job, device, path));
         let words = match job.padding {
-            Some(bytes) => plan::padded_words(words, bytes),
+            Some(bytes) => plan::padded_argv(words, bytes),
             None => words,
         };
         let limits = self.limits();
@@ -251,7 +251,7 @@ impl Session<'_> {
         let start = Instant::now();
         let mut conversation = Conversation::new(job.mode);
         let mut refused = None;
-        let run = transport.run(&words, &[], limits, self.cancel, &mut |line| match conversation.hear(line) {
+        let run = transport.run(&words, &[], limits, self.cancel, &mut |line| match conversation.on_line(line) {
             Ok(()) => ControlFlow::Continue(()),
             Err(failure) => {
                 refused = Some(failure);

@@ -84,7 +84,7 @@ fn fields(summary: &CaseSummary) -> Vec<String> {
         case.engine.name().to_owned(),
     ]);
     fields.extend(LATER.into_iter().flat_map(values));
-    let same = summary.same_as_usual;
+    let same = summary.same_as_espalier;
     fields.extend([
         count(same.map(|same| same.equal)),
         count(same.map(|same| same.total)),

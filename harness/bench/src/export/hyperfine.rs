@@ -42,7 +42,7 @@ fn result(summary: &CaseSummary) -> Option<Result> {
         ("ratio", case.ratio.to_string()),
         ("device", case.device.clone()),
     ]);
-    if !case.engine.is_usual() {
+    if !case.engine.is_default() {
         parameters.insert("engine", case.engine.name().to_owned());
     }
     Some(Result {

@@ -12,7 +12,7 @@ use crate::record::Case;
 /// Names a series: `digits-cnn/0.5/pi4`, and `digits-cnn/0.5/local/onnxruntime` where the engine is not the usual one, so that old series go on.
 fn series(case: &Case) -> String {
     let Case { model, ratio, device, engine } = case;
-    if engine.is_usual() {
+    if engine.is_default() {
         format!("{model}/{ratio}/{device}")
     } else {
         format!("{model}/{ratio}/{device}/{}", engine.name())

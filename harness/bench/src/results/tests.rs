@@ -67,7 +67,7 @@ fn the_newest_of_one_recipe_counts() {
 #[test]
 fn only_what_is_known_is_said() {
     let mut bare = run("bert-large");
-    bare.header.engines = crate::engine::usual();
+    bare.header.engines = crate::engine::default_engines();
     bare.header.peers.clear();
     bare.records
         .retain(|record| record.case.engine == Engine::default() && record.mode != espalier_protocol::Mode::Profile);

@@ -11,7 +11,7 @@ use crate::{
 
 /// Whether a reader has to be told which engine a row is of.
 pub fn matter(run: &Run) -> bool {
-    !crate::engine::are_usual(&run.header.engines)
+    !crate::engine::are_default(&run.header.engines)
 }
 
 /// What ran on the device, in its own words, each once.
@@ -38,7 +38,7 @@ pub(crate) fn versions(run: &Run, device: &DeviceInfo) -> Vec<String> {
 /// The rows of the engine that is judged and recommended from: the usual one, else the first.
 pub(super) fn own<'a>(run: &Run, cases: &[&'a CaseSummary]) -> Vec<&'a CaseSummary> {
     let engines = &run.header.engines;
-    let own = engines.iter().find(|engine| engine.is_usual()).or(engines.first()).copied().unwrap_or_default();
+    let own = engines.iter().find(|engine| engine.is_default()).or(engines.first()).copied().unwrap_or_default();
     cases.iter().copied().filter(|case| case.case.engine == own).collect()
 }
 
@@ -91,7 +91,7 @@ fn speed_cell(case: &CaseSummary, engine: Engine) -> Cell {
 }
 
 fn same(case: &CaseSummary) -> Cell {
-    let Some(same) = case.same_as_usual else { return cell(MISSING, Tone::Plain) };
+    let Some(same) = case.same_as_espalier else { return cell(MISSING, Tone::Plain) };
     let mut text = format!("{}/{}", same.equal, same.total);
     if let Some(difference) = same.largest_difference {
         text.push_str(&format!(" {difference:.0e}"));
@@ -105,7 +105,7 @@ const NEVER_SLOWER: f64 = 1.05;
 pub(super) fn notes(run: &Run, cases: &[&CaseSummary]) -> Vec<String> {
     let mut notes = Vec::new();
     for case in cases {
-        if let Some(same) = case.same_as_usual.filter(|same| !same.is_same()) {
+        if let Some(same) = case.same_as_espalier.filter(|same| !same.is_same()) {
             let mut note = format!(
                 "(!) {}: not what espalier computes: {} of {} samples have the same class",
                 name_of(run, case),
@@ -119,7 +119,7 @@ pub(super) fn notes(run: &Run, cases: &[&CaseSummary]) -> Vec<String> {
         }
         let over_tract = case.against(Engine::Tract).and_then(|against| against.same);
         if let Some(estimate) =
-            over_tract.filter(|_| case.case.engine.is_usual() && case.trust != Some(Trust::Emulated))
+            over_tract.filter(|_| case.case.engine.is_default() && case.trust != Some(Trust::Emulated))
             && estimate.value < 1.0 / NEVER_SLOWER
             && estimate.bounds.is_none_or(|bounds| bounds.high < 1.0)
         {

@@ -36,7 +36,7 @@ pub(super) fn against(run: &Run, case: &Case, times: &Times) -> Vec<Against> {
 }
 
 /// With the same variant as the usual engine runs it; nothing for that engine itself.
-pub(super) fn same_as_usual(run: &Run, case: &Case) -> Option<Agreement> {
+pub(super) fn same_as_espalier(run: &Run, case: &Case) -> Option<Agreement> {
     let usual = Case { engine: Engine::default(), ..case.clone() };
     if usual == *case {
         return None;
@@ -100,18 +100,18 @@ mod tests {
         near(of(&run, Engine::Onnxruntime, 0.5).speed_up, 1.25);
         near(of(&run, Engine::Onnxruntime, 0.0).against[0].dense, 1.0 / 1.5);
         let alone = of(&fixture::run(), Engine::Espalier, 0.5);
-        assert_eq!((alone.against, alone.same_as_usual), (vec![], None));
+        assert_eq!((alone.against, alone.same_as_espalier), (vec![], None));
     }
 
     #[test]
     fn a_wrong_peer_shows() {
         let run = fixture::run_with_peers();
-        let same = |ratio| of(&run, Engine::Onnxruntime, ratio).same_as_usual.unwrap();
+        let same = |ratio| of(&run, Engine::Onnxruntime, ratio).same_as_espalier.unwrap();
         assert!(same(0.0).is_same() && same(0.0).largest_difference == Some(f32::EPSILON));
         // The fixture's onnxruntime has another opinion on one sample of ratio 0.5.
         let other = same(0.5);
         assert_eq!((other.equal, other.total, other.is_same()), (199, 200, false));
-        assert_eq!(of(&run, Engine::Espalier, 0.5).same_as_usual, None);
+        assert_eq!(of(&run, Engine::Espalier, 0.5).same_as_espalier, None);
         let difference = |largest_difference, largest_value| Agreement {
             equal: 1,
             total: 1,

@@ -91,7 +91,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     for file in &files {
         let BlobFile { sha256, path, bytes, .. } = file.clone();
         if store.put(&Blob { path, sha256: sha256.clone(), bytes })? == Put::Repaired {
-            progress.say(&format!("`{sha256}` was damaged in the store, and is whole again: look at that disk"));
+            progress.emit(&format!("`{sha256}` was damaged in the store, and is whole again: look at that disk"));
         }
     }
     let (accepted, _) = run_file::now()?;
@@ -116,7 +116,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     println!("files: {}", store.folder.display());
     let local_only = devices.iter().all(|device| matches!(device.transport, Transport::Local));
     if local_only && flags.selection.device.is_empty() && !flags.selection.all_devices {
-        progress.say("only this machine's runner is in it: `--all-devices` or `--device` takes the boards' too");
+        progress.emit("only this machine's runner is in it: `--all-devices` or `--device` takes the boards' too");
     }
     Ok(ExitStatus::Ok)
 }

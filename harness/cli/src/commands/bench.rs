@@ -15,7 +15,7 @@ use crate::{
     selection::Selection,
 };
 
-const USUAL: MeasuringProtocol = MeasuringProtocol::USUAL;
+const DEFAULT: MeasuringProtocol = MeasuringProtocol::DEFAULT;
 
 #[derive(Args)]
 pub struct Flags {
@@ -47,16 +47,16 @@ pub struct Flags {
     #[arg(long, value_name = "NAME=1x128", conflicts_with = "resume")]
     shape: Vec<String>,
     /// Timing invocations a variant, each a fresh process
-    #[arg(short, long, default_value_t = USUAL.runs, conflicts_with = "resume")]
+    #[arg(short, long, default_value_t = DEFAULT.runs, conflicts_with = "resume")]
     runs: u32,
     /// Untimed inferences at the start of each invocation
-    #[arg(long, default_value_t = USUAL.warmup, conflicts_with = "resume")]
+    #[arg(long, default_value_t = DEFAULT.warmup, conflicts_with = "resume")]
     warmup: u32,
     /// Timed inferences an invocation, at least
-    #[arg(long, default_value_t = USUAL.iterations, conflicts_with = "resume")]
+    #[arg(long, default_value_t = DEFAULT.iterations, conflicts_with = "resume")]
     iterations: u32,
     /// Timed milliseconds an invocation, at least
-    #[arg(long, value_name = "MS", default_value_t = USUAL.min_time_ms, conflicts_with = "resume")]
+    #[arg(long, value_name = "MS", default_value_t = DEFAULT.min_time_ms, conflicts_with = "resume")]
     min_time: u64,
     /// A runner built elsewhere, for every device asked for, instead of building one
     #[arg(long, value_name = "FILE")]

@@ -10,7 +10,7 @@ use clap::Args;
 use espalier_bench::{
     build_plan::Layout,
     exit::ExitStatus,
-    plan::{Effort, InOrder, MOST_PADDING, PlannedJob},
+    plan::{Effort, JobList, MOST_PADDING, PlannedJob},
     record::{Case, ModelInfo, Outcome, Record},
 };
 use espalier_fleet::{
@@ -122,7 +122,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         print!("{told}");
         if layouts > 0 && calibrated.fit == Fit::Unfit {
             // Noise hides what builds differ by, and a spread of 0 would be written that nobody has seen.
-            progress.say(&format!("{}: builds are not compared where a device is not fit", model.name));
+            progress.emit(&format!("{}: builds are not compared where a device is not fit", model.name));
         } else if layouts > 0 {
             // One number a device: the model that minds most where its code lies.
             let found = bench.layouts(model, effort, calibrated.judged)?;
@@ -300,14 +300,14 @@ impl Bench<'_> {
             })
             .collect();
         let Effort { warmup, iterations, .. } = effort;
-        self.progress.say(&format!(
+        self.progress.emit(&format!(
             "{device}: {}, {what}: {} invocations of {iterations} inferences at least, {warmup} before them",
             model.name,
             jobs.len()
         ));
         let sessions = Sessions { progress: self.progress, cancel: self.cancel, jobs: None, start: self.start };
         let mut records: Vec<Record> = Vec::new();
-        let ends = sessions.carry_out(vec![(self.work.clone(), InOrder::new(jobs))], &mut |record| {
+        let ends = sessions.carry_out(vec![(self.work.clone(), JobList::new(jobs))], &mut |record| {
             records.push(record.clone());
             Ok(())
         })?;
@@ -326,7 +326,7 @@ impl Bench<'_> {
                 );
                 return Err(anyhow::Error::new(Exit { status: ExitStatus::Inconclusive, message }));
             }
-            self.progress.say(&format!("{device}: {told}"));
+            self.progress.emit(&format!("{device}: {told}"));
         }
         Ok(found.into_iter().map(Result::ok).collect())
     }

@@ -31,7 +31,7 @@ pub struct Flags {
     #[command(flatten)]
     selection: Selection,
     /// Timing invocations a variant, for the tables
-    #[arg(short, long, default_value_t = MeasuringProtocol::USUAL.runs)]
+    #[arg(short, long, default_value_t = MeasuringProtocol::DEFAULT.runs)]
     runs: u32,
     /// Judge emulated devices too: whether the night works there, not whether the candidate is slower
     #[arg(long)]
@@ -69,10 +69,10 @@ pub fn run(mut flags: Flags) -> Result<ExitStatus> {
     let profile = flags.strictness.profile()?;
     let mut parts = Vec::new();
 
-    progress.say(&format!("{} bench", Program::current().call));
+    progress.emit(&format!("{} bench", Program::current().call));
     parts.push(part("bench", flags.bench().run(Context::open()?).map(|status| (status, Vec::new()))));
     if !cancel.is_requested() {
-        progress.say("gate");
+        progress.emit("gate");
         parts.push(part("gate", flags.gate(&context, &progress, profile)));
     }
     if !cancel.is_requested() {
@@ -101,7 +101,7 @@ impl Flags {
             ratios: Vec::new(),
             unit: None,
             engines: vec![Engine::default()],
-            protocol: MeasuringProtocol { runs: self.runs, ..MeasuringProtocol::USUAL },
+            protocol: MeasuringProtocol { runs: self.runs, ..MeasuringProtocol::DEFAULT },
             shapes: Vec::new(),
         };
         let (verbose, quiet) = (self.verbose, self.quiet);

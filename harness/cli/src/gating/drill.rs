@@ -64,7 +64,7 @@ impl Drill {
         let runner = builds.one(&target, espalier_bench::build_plan::Layout::USUAL)?;
         let calibrated = read_calibration(context, &device.name)?;
         let judging = calibration::judging(calibrated.as_ref(), &device.name, &model.name, &self.profile);
-        judging.note.iter().for_each(|note| progress.say(note));
+        judging.note.iter().for_each(|note| progress.emit(note));
         let variant = prepared.info.variants.first().context("the dense variant is there")?;
         let arm = ArmPlan { runner: 0, model: variant.sha256.clone(), slow_down_percent: None };
         let like = CellPlan {

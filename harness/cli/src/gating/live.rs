@@ -119,7 +119,7 @@ impl Gate<'_> {
             }
             for (work, cells, _) in &again {
                 let name = &work.device.name;
-                self.progress.say(&format!("{name}: {} cases failed; a fresh session is to confirm it", cells.len()));
+                self.progress.emit(&format!("{name}: {} cases failed; a fresh session is to confirm it", cells.len()));
             }
             for done in self.sessions(again, number, file)? {
                 judged.note_end(&done);

@@ -96,7 +96,7 @@ impl Results {
         let markdown = context.root.join("reports").join(format!("{}-gate.md", self.header.id));
         output::write(&markdown, &render::markdown(&report))?;
         self.remember(context)?;
-        progress.say(&format!("invocations: {}", self.path.display()));
+        progress.emit(&format!("invocations: {}", self.path.display()));
         let status = report.outcome().status;
         // What was proved and confirmed before it was stopped is proved.
         Ok(if self.cancelled { ExitStatus::Failed.and(status) } else { status })

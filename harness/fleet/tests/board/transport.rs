@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::server::{self, Sshd, device, fingerprint, key};
-use espalier_bench::plan::{MOST_PADDING, padded_words};
+use espalier_bench::plan::{MOST_PADDING, padded_argv};
 use espalier_fleet::{
     cancel::Cancel,
     transport::{Exit, Limits, Transport, TransportError},
@@ -103,7 +103,7 @@ pub fn says_what_it_should(mut board: Transport) {
     assert!(output.success());
 
     for bytes in [0, 1, MOST_PADDING] {
-        let padded = padded_words(words(&["sh", "-c", "echo ${#ESPALIER_PAD}"]), bytes);
+        let padded = padded_argv(words(&["sh", "-c", "echo ${#ESPALIER_PAD}"]), bytes);
         let mut said = Vec::new();
         let mut hear = |line: &str| {
             said.push(line.to_owned());
