@@ -23,3 +23,5 @@ pub mod table;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod tests;

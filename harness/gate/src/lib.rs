@@ -26,6 +26,8 @@ pub mod report;
 pub mod session;
 pub mod simulate;
 pub mod size;
+#[cfg(test)]
+mod tests;
 pub mod validity;
 pub mod waivers;
 mod words;

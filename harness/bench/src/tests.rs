@@ -1,0 +1,56 @@
+//! Files that were written before identifiers of this crate were renamed (commit 1710be1) are read, and written to the same bytes;
+//! exports of them have the same keys and values. A test here that fails is a file of a user's, or a script, that breaks.
+
+use crate::{
+    export, fixture,
+    message::{Finished, Message},
+    record::Run,
+    summary::summarise,
+};
+
+macro_rules! fixture {
+    ($name:literal) => {
+        include_str!(concat!("../tests/fixtures/run.", $name))
+    };
+}
+
+/// Every field of every type, each mode, engine, role, arm and failure stage.
+fn run() -> Run {
+    Run::parse(fixture!("jsonl")).unwrap()
+}
+
+#[test]
+fn a_run() {
+    assert!(fixture::lines(&run()) == fixture!("jsonl"));
+}
+
+#[test]
+fn exports_of_a_run() {
+    let run = run();
+    let summaries = summarise(&run);
+    let action = export::action::render(&summaries);
+    for (name, rendered, expected) in [
+        ("json", export::json::render(&run, &summaries), fixture!("json")),
+        ("csv", export::csv::render(&summaries), fixture!("csv")),
+        ("hyperfine", export::hyperfine::render(&summaries), fixture!("hyperfine.json")),
+        ("bencher", export::bencher::render(&summaries), fixture!("bencher.json")),
+        ("action", action.smaller_is_better, fixture!("action-smaller.json")),
+        ("action", action.bigger_is_better, fixture!("action-bigger.json")),
+    ] {
+        assert!(rendered == expected, "{name}");
+    }
+}
+
+#[test]
+fn messages_of_a_run() {
+    let run = run();
+    let summaries = summarise(&run);
+    let records = [&run.records[0], run.records.last().unwrap()].map(|record| Message::Record { record });
+    let finished = Finished { run: &run.header.id, success: false, exit_code: 5, measured: 37, failed: 5, missing: 2 };
+    let messages = [Message::RunStarted { run: &run.header }]
+        .into_iter()
+        .chain(records)
+        .chain(summaries.iter().map(|case| Message::Summary { case }))
+        .chain([Message::Finished(finished)]);
+    assert!(messages.map(|message| message.to_line()).collect::<String>() == fixture!("messages.jsonl"));
+}
