@@ -1,4 +1,5 @@
-//! Gives the crate a digest of the kernels' sources and its own: a choice of kernels made with others is not to be believed.
+//! Gives the crate a digest of the kernels' sources and its own: a choice of kernels made with others is not to be
+//! believed.
 
 use std::{env, fs, io, path::Path};
 

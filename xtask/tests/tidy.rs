@@ -98,6 +98,17 @@ fn xtask_compiles_without_tract() {
     assert!(tract.is_empty(), "`xtask` depends on {tract:?}");
 }
 
+/// tract does not report its version, so the runner has it in its source.
+#[test]
+fn the_runner_reports_the_locked_version_of_tract() {
+    let lock = read_toml("Cargo.lock");
+    let packages = lock["package"].as_array().unwrap();
+    let tract = packages.iter().find(|package| package["name"].as_str() == Some("tract-onnx")).unwrap();
+    let expected = format!("const TRACT: &str = \"tract {}\";", tract["version"].as_str().unwrap());
+    let main = "harness/runner/src/main.rs";
+    assert!(read(main).contains(&expected), "{main} has no line `{expected}`, the version of Cargo.lock");
+}
+
 #[test]
 fn every_module_says_what_it_is_for() {
     let silent: Vec<String> =

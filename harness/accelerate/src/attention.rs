@@ -1,15 +1,18 @@
-//! Attention between its linear layers: two products of activations, a softmax between them, and all the reshaping around.
+//! Attention between its linear layers: two products of activations, a softmax between them, and the reshapes around
+//! them.
 //!
-//! Found from the softmax: what leads to it and what follows. Where the heads lie in the tensors before and after is not read off the chain of reshapes and
-//! transposes but tried: a tensor of numbered elements goes through tract's own ops, and has to come out as [`Attention`] takes and gives them.
+//! The search starts at each softmax and follows its inputs and outputs. How heads are laid out in the tensors is not
+//! derived from the chain of reshapes and transposes but tested: a tensor of numbered elements goes through tract's own
+//! ops and has to come out in the layout of [`Attention`].
+
+use std::sync::Arc;
 
 use espalier_kernels::{
-    attention::{Attention, Mask, Part},
+    attention::{Attention, AttentionInput, Mask},
     linear_panels::Panels,
     simd::Isa,
     threads::Threads,
 };
-use std::sync::Arc;
 use tract_onnx::{
     prelude::*,
     tract_core::{
@@ -27,24 +30,25 @@ use tract_onnx::{
 
 use crate::{
     context::{does_nothing, only_successor},
-    linear_ops::{blank, panel_fact},
+    linear_ops::panel_fact,
     linear_trial::scalar,
-    op::{Layer, Shared},
+    op::{Layer, Shared, blank},
 };
 
-/// Nodes between a source and the product that takes it, at most.
+/// The most nodes between a source and the product that uses it.
 const MOST_NODES: usize = 16;
-/// Elements that are numbered to see where they go, at most.
+/// The most elements of a tensor that are numbered to follow them.
 const MOST_ELEMENTS: usize = 1 << 26;
 
-/// Queries, keys or values: the tensor they come from, and its first feature that is theirs.
+/// Where queries, keys or values come from: a tensor, and their first feature in it.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
     pub outlet: OutletId,
     pub first: usize,
 }
 
-pub struct Found {
+/// An attention in the graph.
+pub struct AttentionMatch {
     pub attention: Attention,
     pub q: Source,
     pub k: Source,
@@ -54,21 +58,22 @@ pub struct Found {
     pub output: OutletId,
 }
 
-pub fn find(model: &TypedModel) -> Vec<Found> {
+pub fn find(model: &TypedModel) -> Vec<AttentionMatch> {
     model.nodes().iter().filter_map(|node| find_at(model, node).ok().flatten()).collect()
 }
 
-/// A product of two activations, by what its axes are: those of both inputs and the output come first in the output, in this order.
-struct Product {
+/// The axes of a product of two activations.
+struct ProductAxes {
+    /// Axes of both inputs and the output, in the output's order: their places in the two inputs.
     batch: Vec<(usize, usize)>,
-    /// Places in the first and the second input.
+    /// The axis that is summed over, in the two inputs.
     summed: (usize, usize),
-    /// Of the first input alone, in the output too; of the second.
+    /// The axis of the first input and the output, and that of the second input and the output.
     rows: usize,
     columns: usize,
 }
 
-fn product(node: &TypedNode, first: usize) -> Option<(Product, Vec<usize>)> {
+fn product_axes(node: &TypedNode, first: usize) -> Option<(ProductAxes, Vec<usize>)> {
     let einsum = node.op_as::<EinSum>().filter(|einsum| einsum.q_params.is_none() && node.inputs.len() == 2)?;
     let second = 1 - first;
     let (mut batch, mut summed, mut rows, mut columns) = (Vec::new(), None, None, None);
@@ -86,10 +91,10 @@ fn product(node: &TypedNode, first: usize) -> Option<(Product, Vec<usize>)> {
     let mut outputs: Vec<usize> = batch.iter().map(|(out, _)| *out).collect();
     outputs.extend([rows_out, columns_out]);
     let batch = batch.into_iter().map(|(_, places)| places).collect();
-    Some((Product { batch, summed: summed?, rows, columns }, outputs))
+    Some((ProductAxes { batch, summed: summed?, rows, columns }, outputs))
 }
 
-fn find_at(model: &TypedModel, softmax: &TypedNode) -> TractResult<Option<Found>> {
+fn find_at(model: &TypedModel, softmax: &TypedNode) -> TractResult<Option<AttentionMatch>> {
     let Some(op) = softmax.op_as::<Softmax>() else { return Ok(None) };
     let fact = &softmax.outputs[0].fact;
     let Some(shape) = fact.shape.as_concrete() else { return Ok(None) };
@@ -98,19 +103,19 @@ fn find_at(model: &TypedModel, softmax: &TypedNode) -> TractResult<Option<Found>
         return Ok(None);
     }
     let Some((scores, mut scale, mask)) = scores(model, softmax.inputs[0])? else { return Ok(None) };
-    let Some((qk, outputs)) = product(scores, 0) else { return Ok(None) };
-    // Queries down, keys along, as the softmax has it; where the roles of the inputs are the other way round, that is seen here.
+    let Some((qk, outputs)) = product_axes(scores, 0) else { return Ok(None) };
+    // The softmax has queries as rows and keys as columns. This shows which input of the product is which.
     let (qk, q_input, k_input) = if outputs.iter().copied().eq(0..rank) {
         (qk, 0, 1)
     } else {
-        match product(scores, 1) {
+        match product_axes(scores, 1) {
             Some((qk, outputs)) if outputs.iter().copied().eq(0..rank) => (qk, 1, 0),
             _ => return Ok(None),
         }
     };
     let Some(weighted) = only_successor(model, softmax.id) else { return Ok(None) };
     let p_input = usize::from(weighted.inputs[0] != OutletId::new(softmax.id, 0));
-    let Some((pv, out_places)) = product(weighted, p_input) else { return Ok(None) };
+    let Some((pv, out_places)) = product_axes(weighted, p_input) else { return Ok(None) };
     let same_batch = pv.batch.iter().map(|(p, _)| *p).eq(0..rank - 2);
     if !same_batch || pv.rows != rank - 2 || pv.summed.0 != rank - 1 {
         return Ok(None);
@@ -159,10 +164,10 @@ fn find_at(model: &TypedModel, softmax: &TypedNode) -> TractResult<Option<Found>
         queries: Panels::new(sequences, queries),
         keys: Panels::new(sequences, keys),
     };
-    Ok(Some(Found { attention, q, k, v, mask, output }))
+    Ok(Some(AttentionMatch { attention, q, k, v, mask, output }))
 }
 
-/// From a softmax's input back to the product: a mask added, a factor.
+/// Follows a softmax's input back to the product of queries and keys, through a factor and an added mask.
 fn scores(model: &TypedModel, input: OutletId) -> TractResult<Option<(&TypedNode, f32, Option<OutletId>)>> {
     let (mut at, mut scale, mut mask) = (input, 1.0, None);
     for _ in 0..MOST_NODES {
@@ -213,7 +218,7 @@ fn leads_to_product(model: &TypedModel, mut at: OutletId) -> bool {
     false
 }
 
-/// A product with one constant number, or a quotient by it.
+/// The input and the factor of a multiplication by one constant number, or of a division by it.
 fn factor(model: &TypedModel, node: &TypedNode) -> Option<(OutletId, f32)> {
     let op = node.op_as::<TypedBinOp>()?;
     let (a, b) = (node.inputs[0], node.inputs[1]);
@@ -228,13 +233,14 @@ fn factor(model: &TypedModel, node: &TypedNode) -> Option<(OutletId, f32)> {
     None
 }
 
-/// Whether a node only moves elements.
+/// Whether a node only moves elements around.
 fn moves(model: &TypedModel, node: &TypedNode) -> bool {
     node.inputs.len() == 1
         && (node.op_is::<AxisOp>() || node.op_is::<Slice>() || does_nothing(model, node).unwrap_or(false))
 }
 
-/// Where the elements of an input of a product come from. `places`: the axes of sequence, head, token and feature in that input.
+/// Where the elements of a product's input come from, and the factor on the way. `places` are the axes of sequence,
+/// head, token and feature in that input.
 fn source(model: &TypedModel, input: OutletId, places: &[Option<usize>]) -> TractResult<Option<(Source, f32)>> {
     let (mut at, mut scale, mut chain) = (input, 1.0, Vec::new());
     for _ in 0..MOST_NODES {
@@ -266,11 +272,11 @@ fn source(model: &TypedModel, input: OutletId, places: &[Option<usize>]) -> Trac
     let sizes = sizes(tensor.shape(), places);
     let strides = strides(tensor.shape(), places);
     let first = numbers.first().copied().unwrap_or(0) as usize;
-    // Each token is a row.
+    // Each token has to be a row.
     if first + sizes[1] * sizes[3] > features || sizes[0] * sizes[2] * features != count {
         return Ok(None);
     }
-    let all = each(
+    let all = all_elements(
         sizes,
         |index, [sequence, head, token, feature]| {
             let expected = (sequence * sizes[2] + token) * features + first + head * sizes[3] + feature;
@@ -281,7 +287,7 @@ fn source(model: &TypedModel, input: OutletId, places: &[Option<usize>]) -> Trac
     Ok(all.then_some((Source { outlet: at, first }, scale)))
 }
 
-/// The last outlet after the second product at which each token is a row of all heads' features.
+/// The last outlet after the second product at which each token is a row with the features of all heads.
 fn end(
     model: &TypedModel,
     weighted: &TypedNode,
@@ -295,7 +301,7 @@ fn end(
     }
     let (sizes, strides) = (sizes(shape, places), strides(shape, places));
     let mut numbers = vec![0i32; count];
-    each(
+    all_elements(
         sizes,
         |index, [sequence, head, token, feature]| {
             numbers[index] = ((sequence * sizes[2] + token) * features + head * sizes[3] + feature) as i32;
@@ -313,7 +319,7 @@ fn end(
         let Some(next) = only_successor(model, node.id).filter(|next| moves(model, next)) else { break };
         let Some(made) = next.op.eval_out_of_plan(tvec!(tensor.into_tvalue()))? else { break };
         tensor = made.into_iter().next().context("no output")?.into_tensor();
-        // A part of it is not it.
+        // A slice of the result is not the result.
         if tensor.len() != count {
             break;
         }
@@ -330,8 +336,8 @@ fn strides(shape: &[usize], places: &[Option<usize>]) -> [usize; 4] {
     std::array::from_fn(|axis| places[axis].map_or(0, |place| shape[place + 1..].iter().product()))
 }
 
-/// Whether `f` holds for every element, of which it gets the place in memory and the four indices.
-fn each(sizes: [usize; 4], mut f: impl FnMut(usize, [usize; 4]) -> bool, strides: [usize; 4]) -> bool {
+/// Whether `f` holds for every element. `f` gets its place in memory and the four indices.
+fn all_elements(sizes: [usize; 4], mut f: impl FnMut(usize, [usize; 4]) -> bool, strides: [usize; 4]) -> bool {
     for sequence in 0..sizes[0] {
         for head in 0..sizes[1] {
             for token in 0..sizes[2] {
@@ -348,7 +354,7 @@ fn each(sizes: [usize; 4], mut f: impl FnMut(usize, [usize; 4]) -> bool, strides
     true
 }
 
-/// A mask that is one for several sequences, heads, queries or keys has an axis of 1 there.
+/// The strides of a mask. An axis of 1 means that the mask does not depend on that index.
 fn mask_strides(model: &TypedModel, mask: OutletId, shape: &[usize]) -> TractResult<Option<[usize; 4]>> {
     let fact = model.outlet_fact(mask)?;
     let Some(own) = fact.shape.as_concrete().filter(|_| fact.datum_type == DatumType::F32) else { return Ok(None) };
@@ -366,12 +372,12 @@ fn mask_strides(model: &TypedModel, mask: OutletId, shape: &[usize]) -> TractRes
     Ok(Some(strides))
 }
 
-/// Attention of panels; a mask, where there is one, comes as it is in the graph.
+/// Attention of panels. A mask has the layout of the graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttentionOp {
     pub isa: Isa,
     pub attention: Shared<Attention>,
-    /// Of queries, keys and values.
+    /// The first feature of queries, keys and values.
     pub first: [usize; 3],
     pub mask: Option<[usize; 4]>,
     pub threads: Shared<Arc<Threads>>,
@@ -395,9 +401,9 @@ impl Layer for AttentionOp {
         let Attention { heads, value_size, queries, .. } = *self.attention;
         let mut output = blank(&[queries.columns(), heads * value_size])?;
         let plain = inputs.iter().map(|input| input.try_as_plain_ram()).collect::<TractResult<TVec<_>>>()?;
-        let part = |index: usize| -> TractResult<Part> {
+        let part = |index: usize| -> TractResult<AttentionInput> {
             let features = inputs[index].shape()[1];
-            Ok(Part { panels: plain[index].as_slice::<f32>()?, features, first: self.first[index] })
+            Ok(AttentionInput { panels: plain[index].as_slice::<f32>()?, features, first: self.first[index] })
         };
         let mask = match self.mask {
             Some(strides) => Some(Mask { values: plain[3].as_slice::<f32>()?, strides }),

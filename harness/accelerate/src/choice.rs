@@ -1,8 +1,9 @@
-//! Which kernel a layer gets: whichever was the fastest when it was tried on this board, with this layer's shapes and zeros.
+//! Chooses the kernel of a layer: the candidate that was the fastest in a trial on this board, with the layer's shapes
+//! and zeros.
 //!
-//! Candidates are run in turns, so that a disturbance meets all of them, and the shortest time of each counts. What came of it is kept in a file, one for
-//! each processor and state of the kernels' sources: the next process does not measure again, and what is more, it chooses the same, so that its outputs
-//! are the same to the bit.
+//! Candidates run in turn, so that a disturbance affects all of them, and the shortest time of each counts. Results are
+//! stored in a file, one for each processor and version of the kernels' sources. The next process does not measure
+//! again and chooses the same kernels, so that its outputs are the same to the bit.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,71 +11,71 @@ use std::{
     time::{Duration, Instant},
 };
 
-use espalier_kernels::choices::Store;
+use espalier_kernels::{choices::ChoiceFile, random::XorShift};
 use tract_onnx::{prelude::*, tract_core::internal::*};
 
 pub use espalier_kernels::choices::Measured;
 
 use crate::region::State;
 
-/// The candidate that is always there: the layer as tract has it.
+/// The candidate that every layer has: plain tract.
 pub const TRACT: &str = "tract";
 
-/// How long a candidate is run in all, and how often at least and at most.
+/// How long a candidate runs in total, and how often at least and at most.
 const TIME: Duration = Duration::from_micros(1500);
 const FEWEST: u32 = 3;
 const MOST: u32 = 40;
-/// What takes less than that is run several times between two looks at the clock.
+/// A candidate that takes less is run several times between two looks at the clock.
 const SHORT: Duration = Duration::from_micros(20);
-/// A candidate that took so many times as long as the fastest is not tried any further.
-const HOPELESS: u32 = 3;
-/// Times that differ by less are the same.
-const ABOUT: f64 = 1.05;
+/// A candidate that took this many times as long as the fastest is not run any more.
+const TOO_SLOW: u32 = 3;
+/// Times within this ratio count as equal.
+const EQUAL: f64 = 1.05;
 
 /// One way to compute a layer.
 pub struct Candidate<'a> {
     /// Unique among the layer's candidates; with the instruction set, where it has several.
     pub kernel: String,
-    /// Packs the weights and gives the op. Called again for the one that is chosen.
+    /// Packs the weights and returns the op. Called again for the candidate that is chosen.
     pub build: Box<dyn Fn() -> TractResult<Box<dyn TypedOp>> + 'a>,
 }
 
-/// What became of one layer.
+/// The kernel chosen for one layer.
 #[derive(Clone, Debug)]
-pub struct Chosen {
+pub struct LayerChoice {
     pub name: String,
     pub op: String,
     pub kernel: String,
     pub candidates: Vec<Measured>,
-    /// An earlier process measured.
+    /// The times were measured by an earlier process.
     pub cached: bool,
-    /// Why something is not as it might be.
+    /// Why candidates failed, or why the layer stays as it is in tract.
     pub note: Option<String>,
 }
 
 pub struct Chooser {
-    store: Store,
+    file: ChoiceFile,
     /// Layers of this model with the same key share one measurement.
     known: HashMap<String, Vec<Measured>>,
     fresh: BTreeMap<String, Vec<Measured>>,
 }
 
 impl Chooser {
-    /// `cpu` is the processor in words.
+    /// `cpu` describes the processor.
     pub fn new(cpu: &str, folder: Option<PathBuf>) -> Chooser {
-        let store = Store::new(folder, &format!("{cpu}, kernels {}", env!("ESPALIER_KERNELS")));
-        Chooser { known: store.read(), store, fresh: BTreeMap::new() }
+        let file = ChoiceFile::new(folder, &format!("{cpu}, kernels {}", env!("ESPALIER_KERNELS")));
+        Chooser { known: file.read(), file, fresh: BTreeMap::new() }
     }
 
-    /// What an earlier measurement of just these candidates said.
+    /// The times of an earlier measurement with exactly these candidates.
     pub fn known(&mut self, key: &str, kernels: &[&str]) -> Option<Vec<Measured>> {
         let same = |known: &&Vec<Measured>| known.iter().map(|measured| &*measured.kernel).eq(kernels.iter().copied());
         if let Some(known) = self.known.get(key).filter(same) {
             return Some(known.clone());
         }
-        // Another process may be measuring just now: wait for it rather than choose differently.
-        if self.store.lock() {
-            for (key, measured) in self.store.read() {
+        // Another process may be measuring: wait for it instead of choosing differently.
+        if self.file.lock() {
+            for (key, measured) in self.file.read() {
                 self.known.entry(key).or_insert(measured);
             }
         }
@@ -86,23 +87,24 @@ impl Chooser {
         key: &str,
         candidates: impl Iterator<Item = (&'a str, TractResult<State>)>,
     ) -> Vec<Measured> {
-        let mut trials: Vec<Trial> = candidates.map(|(kernel, state)| Trial::of(kernel, state)).collect();
+        let mut trials: Vec<TimedCandidate> =
+            candidates.map(|(kernel, state)| TimedCandidate::of(kernel, state)).collect();
         race(&mut trials);
-        let measured: Vec<Measured> = trials.into_iter().map(Trial::measured).collect();
+        let measured: Vec<Measured> = trials.into_iter().map(TimedCandidate::measured).collect();
         self.known.insert(key.to_owned(), measured.clone());
         self.fresh.insert(key.to_owned(), measured.clone());
         measured
     }
 
-    /// Keeps what was measured. That it cannot is no failure of the model's: the next process measures again.
+    /// Stores what was measured. If that fails, the next process measures again.
     pub fn close(self) {
         if !self.fresh.is_empty() {
-            self.store.write(self.fresh);
+            self.file.write(self.fresh);
         }
     }
 }
 
-struct Trial {
+struct TimedCandidate {
     kernel: String,
     state: Option<State>,
     inputs: TVec<TValue>,
@@ -112,14 +114,14 @@ struct Trial {
     together: u32,
 }
 
-impl Trial {
-    fn of(kernel: &str, state: TractResult<State>) -> Trial {
-        let with_inputs = state.and_then(|state| Ok((made_up(&state)?, state)));
+impl TimedCandidate {
+    fn of(kernel: &str, state: TractResult<State>) -> TimedCandidate {
+        let with_inputs = state.and_then(|state| Ok((synthetic_inputs(&state)?, state)));
         let (inputs, state, failure) = match with_inputs {
             Ok((inputs, state)) => (inputs, Some(state), None),
             Err(error) => (tvec!(), None, Some(format!("{error:#}"))),
         };
-        Trial { kernel: kernel.to_owned(), state, inputs, times: Vec::new(), failure, together: 1 }
+        TimedCandidate { kernel: kernel.to_owned(), state, inputs, times: Vec::new(), failure, together: 1 }
     }
 
     fn run(&mut self) {
@@ -140,10 +142,10 @@ impl Trial {
         self.times.iter().min().copied()
     }
 
-    /// Whether the shortest time was seen twice, about.
+    /// Whether the shortest time was measured at least twice.
     fn is_sure(&self) -> bool {
         let Some(best) = self.best() else { return true };
-        self.times.iter().filter(|time| **time <= best.mul_f64(ABOUT)).count() > 1
+        self.times.iter().filter(|time| **time <= best.mul_f64(EQUAL)).count() > 1
     }
 
     fn measured(self) -> Measured {
@@ -152,26 +154,26 @@ impl Trial {
     }
 }
 
-fn race(trials: &mut [Trial]) {
-    // The first run touches memory for the first time and does not count.
+fn race(trials: &mut [TimedCandidate]) {
+    // The first run touches memory for the first time: it does not count.
     for trial in &mut *trials {
         trial.run();
         trial.times.clear();
     }
-    // On a busy board one run in some is interrupted: nobody is judged by one or two.
+    // On a busy board some runs are interrupted, so no candidate is judged by one or two.
     for _ in 0..FEWEST {
-        trials.iter_mut().for_each(Trial::run);
+        trials.iter_mut().for_each(TimedCandidate::run);
     }
     for trial in &mut *trials {
         if let Some(best) = trial.best() {
             trial.together = (SHORT.as_nanos() / best.as_nanos().max(1)).clamp(1, 1000) as u32;
         }
     }
-    let Some(fastest) = trials.iter().filter_map(Trial::best).min() else { return };
+    let Some(fastest) = trials.iter().filter_map(TimedCandidate::best).min() else { return };
     let rounds = (TIME.as_nanos() / fastest.max(SHORT).as_nanos()) as u32;
     for round in 0..MOST {
-        let Some(fastest) = trials.iter().filter_map(Trial::best).min() else { return };
-        let has_a_chance = |trial: &Trial| trial.best().is_some_and(|best| best <= fastest * HOPELESS);
+        let Some(fastest) = trials.iter().filter_map(TimedCandidate::best).min() else { return };
+        let has_a_chance = |trial: &TimedCandidate| trial.best().is_some_and(|best| best <= fastest * TOO_SLOW);
         let is_sure = trials.iter().all(|trial| !has_a_chance(trial) || trial.is_sure());
         if round >= rounds && is_sure {
             break;
@@ -182,22 +184,17 @@ fn race(trials: &mut [Trial]) {
     }
 }
 
-/// Numbers between -1 and 1, the same every time; whole numbers 0 or 1, which are indices into anything.
-fn made_up(state: &State) -> TractResult<TVec<TValue>> {
-    let mut random = 0x9e37_79b9_7f4a_7c15u64;
-    let mut next = || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
+/// Numbers between -1 and 1, the same every time; integers are 0 or 1, which are valid indices.
+fn synthetic_inputs(state: &State) -> TractResult<TVec<TValue>> {
+    let mut random = XorShift::new(1);
     let model = state.model();
     let make = |outlet: &OutletId| -> TractResult<TValue> {
         let fact = model.outlet_fact(*outlet)?;
         let shape = fact.shape.as_concrete().context("a dimension is open")?;
         let float = fact.datum_type.is_float();
         let count: usize = shape.iter().product();
-        let values: Vec<f32> = (0..count).map(|_| if float { next() } else { next().abs().round() }).collect();
+        let value = |_| if float { random.signed() } else { random.signed().abs().round() };
+        let values: Vec<f32> = (0..count).map(value).collect();
         Ok(Tensor::from_shape(shape, &values)?.cast_to_dt(fact.datum_type)?.into_owned().into_tvalue())
     };
     model.input_outlets()?.iter().map(make).collect()

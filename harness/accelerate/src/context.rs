@@ -1,4 +1,4 @@
-//! What passes share: looking behind constants and at successors, the threads, and the choice of a kernel.
+//! What passes share: finding constants and successors, the threads, and the choice of a kernel.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use tract_onnx::{
 
 use crate::{
     Options,
-    choice::{Candidate, Chooser, Chosen, TRACT},
+    choice::{Candidate, Chooser, LayerChoice, TRACT},
     op,
     region::{self, Region},
     weights::{Weight, Weights},
 };
 
-/// Nodes between a weight and who uses it, at most.
+/// The most nodes between a weight and its user.
 const MOST_BETWEEN: usize = 16;
 
 pub struct Context {
@@ -28,7 +28,7 @@ pub struct Context {
     pub skip_below: Option<f32>,
     pub weights: Weights,
     chooser: Chooser,
-    chosen: Vec<Chosen>,
+    choices: Vec<LayerChoice>,
 }
 
 impl Context {
@@ -36,16 +36,17 @@ impl Context {
         let Options { threads, skip_below, cpu, cache, weights } = options;
         let isa = Isa::best();
         let chooser = Chooser::new(&format!("{cpu}, {}", isa.name()), cache);
-        Context { isa, threads, skip_below, weights, chooser, chosen: Vec::new() }
+        Context { isa, threads, skip_below, weights, chooser, choices: Vec::new() }
     }
 
-    pub(crate) fn close(self) -> Vec<Chosen> {
+    pub(crate) fn close(self) -> Vec<LayerChoice> {
         self.weights.forget();
         self.chooser.close();
-        self.chosen
+        self.choices
     }
 
-    /// The constant at an outlet, as it is stored: of the graph or of [`Context::weights`], looked for behind casts that do nothing and changes of axes.
+    /// The constant at an outlet, as it is stored in the graph or in [`Context::weights`], also behind casts that do
+    /// nothing and changes of axes.
     ///
     /// # Errors
     /// A weight that cannot be read.
@@ -62,7 +63,7 @@ impl Context {
                 }
             };
             if let Some(found) = found {
-                // The one nearest to the weight comes first.
+                // The change nearest to the weight is applied first.
                 return changes.into_iter().rev().try_fold(found, |weight, op| weight.changed(op)).map(Some);
             }
             let [input] = *node.inputs else { return Ok(None) };
@@ -76,7 +77,7 @@ impl Context {
         Ok(None)
     }
 
-    /// As [`Context::weight`], as a tensor: for biases and other small things.
+    /// [`Context::weight`] as a tensor, for biases and other small constants.
     ///
     /// # Errors
     /// A weight that cannot be read.
@@ -84,7 +85,7 @@ impl Context {
         self.weight(model, outlet)?.map(Weight::into_dense).transpose()
     }
 
-    /// A constant with one value of f32, whatever its rank.
+    /// A constant with one value of f32, of any rank.
     ///
     /// # Errors
     /// A weight that cannot be read.
@@ -94,10 +95,12 @@ impl Context {
         Ok(tensor.and_then(|tensor| tensor.try_as_plain_ram().ok()?.as_slice::<f32>().ok()?.first().copied()))
     }
 
-    /// The fastest of the candidates for the region on this board, as an op; nothing where plain tract is. `what` tells the layer from others whose
-    /// inputs and outputs look the same: sizes of kernels, strides, what is fused, and the pattern of zeros ([`crate::weights::Filled::pattern`]).
+    /// The fastest of the candidates for the region on this board, as an op; `None` where plain tract is the fastest.
+    /// `what` distinguishes the layer from others with the same inputs and outputs: sizes of kernels, strides, what is
+    /// fused, and the pattern of zeros ([`crate::weights::Filled::pattern`]).
     ///
-    /// A candidate that cannot be built for this layer, or computes an error, is left out; order them by preference, for the case of a tie.
+    /// A candidate that cannot be built for this layer, or fails when it runs, is left out. On a tie the first
+    /// candidate wins.
     ///
     /// # Errors
     /// A weight that cannot be read.
@@ -134,7 +137,6 @@ impl Context {
             }
         };
         weights.forget();
-        // Times that are the same are the earlier candidate's.
         let best = measured.iter().filter(|measured| measured.ns.is_some()).min_by_key(|measured| measured.ns);
         let kernel = best.map_or(TRACT, |best| &best.kernel).to_owned();
         let failures =
@@ -142,7 +144,7 @@ impl Context {
         let note = Some(failures.collect::<Vec<_>>().join("; ")).filter(|note| !note.is_empty());
         let chosen = candidates.iter().find(|candidate| candidate.kernel == kernel);
         let built = chosen.map(|chosen| (chosen.build)()).transpose();
-        self.chosen.push(Chosen {
+        self.choices.push(LayerChoice {
             name: region.name.clone(),
             op: op.to_owned(),
             kernel,
@@ -153,21 +155,10 @@ impl Context {
         built
     }
 
-    /// Puts `op` in the place of the region without measuring: where there is no question that it is faster.
-    ///
-    /// # Errors
-    /// An op whose facts are not those of the region.
-    pub fn take(&mut self, model: &TypedModel, region: &Region, op: Box<dyn TypedOp>) -> TractResult<TypedModelPatch> {
-        let taken = op.clone();
-        let patch = region.replaced(model, op)?;
-        self.took(&region.name, taken.as_op());
-        Ok(patch)
-    }
-
-    /// Says that the layer `name` became `op`, without measuring.
-    pub fn took(&mut self, name: &str, op: &dyn Op) {
+    /// Records that the layer `name` became `op` without a measurement.
+    pub fn record(&mut self, name: &str, op: &dyn Op) {
         let op_name = op.name();
-        self.chosen.push(Chosen {
+        self.choices.push(LayerChoice {
             name: name.to_owned(),
             op: op_name.strip_prefix(op::PREFIX).unwrap_or(&op_name).to_owned(),
             kernel: op::kernel(op),
@@ -177,9 +168,9 @@ impl Context {
         });
     }
 
-    /// Says why a node stays as tract has it.
+    /// Records why a node stays as it is in tract.
     pub fn note(&mut self, node: &TypedNode, note: String) {
-        self.chosen.push(Chosen {
+        self.choices.push(LayerChoice {
             name: node.name.clone(),
             op: node.op().name().into_owned(),
             kernel: TRACT.to_owned(),
@@ -190,7 +181,7 @@ impl Context {
     }
 }
 
-/// The only user of a node's only output, where that output is not also the model's.
+/// The only user of a node's only output, where that is no output of the model.
 pub fn only_successor(model: &TypedModel, id: usize) -> Option<&TypedNode> {
     let node = model.node(id);
     let [output] = &*node.outputs else { return None };
@@ -199,7 +190,7 @@ pub fn only_successor(model: &TypedModel, id: usize) -> Option<&TypedNode> {
     (!is_output).then(|| model.node(successor.node))
 }
 
-/// A cast to the type that is there already, or an identity.
+/// Whether the node is a cast to the type that its input has already, or an identity.
 pub fn does_nothing(model: &TypedModel, node: &TypedNode) -> TractResult<bool> {
     if let Some(cast) = node.op_as::<Cast>() {
         return Ok(model.outlet_fact(node.inputs[0])?.datum_type == cast.to);

@@ -1,9 +1,10 @@
-//! Passes for convolutions and pools: a convolution takes in the normalisation, the residual and the clamps that follow it.
+//! Passes for convolutions and pools. A convolution absorbs the normalisation, the residual and the clamps that follow
+//! it.
 
 use std::{cell::RefCell, sync::Arc};
 
 use espalier_kernels::{
-    convolution::{Convolution, Form, Shape},
+    convolution::{Convolution, ConvolutionForm, ConvolutionShape},
     convolution_window::{Axis, Window},
     depthwise::Depthwise,
     panel::Height,
@@ -28,158 +29,168 @@ use crate::{
     choice::Candidate,
     context::Context,
     conv_chain::Chain,
-    op::{Layer, LayerOp, Shared},
+    linear_trial::floats,
+    op::{Layer, LayerOp, Shared, blank},
     region::Region,
     weights::{Filled, Weight},
 };
 
-pub const TYPED: &[Pass] = &[Pass::Node(convolution), Pass::Node(pool), Pass::Node(sum)];
-pub const DECLUTTERED: &[Pass] = &[];
+pub const PASSES: &[Pass] = &[Pass::Node(convolution), Pass::Node(pool), Pass::Node(sum)];
 
-/// From this share of zeros on, sparse kernels are tried.
+/// Sparse kernels are tried from this share of zeros on.
 const SPARSE_FROM: f64 = 0.3;
-/// Blocks are tried where at most this share of them has anything in it.
+/// Blocks are tried where at most this share of them is not all zero.
 const BLOCKS_UP_TO: f64 = 0.75;
 
 fn convolution(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
-    let Some(conv) = node.op_as::<Conv>() else { return Ok(None) };
-    let fact = model.outlet_fact(node.inputs[0])?;
-    let Some(input) = fact.shape.as_concrete().filter(|_| fact.datum_type == DatumType::F32) else { return Ok(None) };
-    if conv.q_params.is_some() || conv.kernel_fmt != KernelFormat::OIHW {
-        return Ok(None);
-    }
-    let Some((batch, window)) = window(&conv.pool_spec, input)? else { return Ok(None) };
-    let Some(weight) = context.weight(model, node.inputs[1])? else { return Ok(None) };
-    let Some(bias) = context.constant(model, node.inputs[2])? else { return Ok(None) };
-    if weight.datum_type() != DatumType::F32 || bias.datum_type() != DatumType::F32 {
-        return Ok(None);
-    }
-    let (channels, filters, groups) = (conv.input_channels(), conv.output_channels(), conv.group);
-    let shape = Shape { channels, filters, groups, window };
-    let bias = bias.try_as_plain_ram()?;
-    let bias = bias.as_slice::<f32>()?;
-    let bias = if bias.len() == 1 { vec![bias[0]; filters] } else { bias.to_vec() };
-    let consistent = bias.len() == filters && weight.shape().iter().product::<usize>() == filters * shape.depth();
-    ensure!(consistent, "weights and bias are not those of {filters} filters");
-
-    let filled = weight.filled(filters, filters / groups)?;
-    let c_axis = usize::from(conv.pool_spec.data_format.has_n());
-    let chain = Chain::after(context, model, node, c_axis, filters)?;
-    let clamp = chain.clamp();
-    let fused = chain.in_words();
-    let parts = Parts { weight: &weight, bias: &bias, chain: &chain };
-    let output: TVec<usize> =
-        model.outlet_fact(node.id.into())?.shape.as_concrete().context("an open dimension")?.into();
-    let mut inputs = tvec!(node.inputs[0]);
-    inputs.extend(chain.residual);
-    let region = Region { name: node.name.clone(), inputs, outputs: tvec!(chain.last) };
-
-    let threads = Shared(Arc::clone(&context.threads));
-    let isa = context.isa;
+    let Some(found) = ConvolutionMatch::at(context, model, node)? else { return Ok(None) };
+    let (isa, threads) = (context.isa, Shared(Arc::clone(&context.threads)));
     let mut candidates = Vec::new();
-    if groups == channels && groups == filters {
-        let build = {
-            let (threads, output) = (threads.clone(), output.clone());
-            move || -> TractResult<Box<dyn TypedOp>> {
-                let (weights, bias) = parts.folded()?;
-                let depthwise = Depthwise::new(isa, window, weights, bias, clamp);
-                let kernel = Kernel::Depthwise(depthwise.context("a stride this kernel does not know")?);
-                Ok(LayerOp::boxed(ConvolutionLayer {
-                    kernel: Shared::new(kernel),
-                    threads: threads.clone(),
-                    batch,
-                    output: output.clone(),
-                }))
-            }
-        };
-        if window.width.stride <= 2 {
-            candidates.push(Candidate { kernel: "depthwise".to_owned(), build: Box::new(build) });
-        }
-    }
-    if candidates.is_empty() {
-        for form in forms(&shape, filled) {
-            let (threads, output) = (threads.clone(), output.clone());
-            let build = move || -> TractResult<Box<dyn TypedOp>> {
-                let convolution = match parts.of_cells(isa, shape, form, clamp) {
-                    Some(convolution) => Some(convolution),
-                    None => {
-                        let (weights, bias) = parts.folded()?;
-                        Convolution::new(isa, shape, form, &weights, bias, clamp)
-                    }
-                };
-                let kernel = Kernel::Product(Box::new(convolution.context("a shape this kernel does not know")?));
-                Ok(LayerOp::boxed(ConvolutionLayer {
-                    kernel: Shared::new(kernel),
-                    threads: threads.clone(),
-                    batch,
-                    output: output.clone(),
-                }))
-            };
+    if found.is_depthwise() {
+        let build = || found.layer(&threads, ConvolutionKernel::Depthwise(found.depthwise(isa)?));
+        candidates.push(Candidate { kernel: "depthwise".to_owned(), build: Box::new(build) });
+    } else {
+        for form in forms(&found.shape, found.filled) {
+            let (found, threads) = (&found, &threads);
+            let build = move || found.layer(threads, ConvolutionKernel::Product(Box::new(found.product(isa, form)?)));
             candidates.push(Candidate { kernel: form.name().to_owned(), build: Box::new(build) });
         }
     }
-    let (height, width) = (window.height, window.width);
-    let what = format!(
-        "{}x{} stride {} {} dilation {} {} pads {} {} groups {groups}{fused}, {}",
-        height.kernel,
-        width.kernel,
-        height.stride,
-        width.stride,
-        height.dilation,
-        width.dilation,
-        height.before,
-        width.before,
-        filled.pattern()
-    );
-    let op = context.choose(model, &region, "conv", &what, &candidates)?;
-    op.map(|op| region.replaced(model, op)).transpose()
+    let op = context.choose(model, &found.region, "conv", &found.key(), &candidates)?;
+    op.map(|op| found.region.replaced(model, op)).transpose()
 }
 
 /// Which kernels may be the fastest.
-fn forms(shape: &Shape, filled: Filled) -> Vec<Form> {
-    let mut forms = vec![Form::Dense];
+fn forms(shape: &ConvolutionShape, filled: Filled) -> Vec<ConvolutionForm> {
+    let mut forms = vec![ConvolutionForm::Dense];
     if Convolution::suits_tiles(&shape.window) {
-        forms.push(Form::Tiles);
+        forms.push(ConvolutionForm::Tiles);
     }
     if 1.0 - filled.cells >= SPARSE_FROM {
-        forms.push(Form::Sparse(Height::One));
+        forms.push(ConvolutionForm::Sparse(Height::One));
         for (height, filled) in [(Height::Four, filled.four), (Height::Eight, filled.eight)] {
             if filled <= BLOCKS_UP_TO {
-                forms.push(Form::Sparse(height));
+                forms.push(ConvolutionForm::Sparse(height));
             }
         }
     }
     forms
 }
 
-/// What the weights and the bias of the op of ours are made of.
-#[derive(Clone, Copy)]
-struct Parts<'a> {
-    weight: &'a Weight,
-    bias: &'a [f32],
-    chain: &'a Chain,
+/// A convolution of the graph with constant weights, and what follows it.
+struct ConvolutionMatch {
+    batch: usize,
+    shape: ConvolutionShape,
+    weight: Weight,
+    filled: Filled,
+    bias: Vec<f32>,
+    chain: Chain,
+    output: TVec<usize>,
+    region: Region,
 }
 
-impl Parts<'_> {
-    /// Where both the weight and the form leave out zeros: nothing has to be written out between.
-    fn of_cells(&self, isa: Isa, shape: Shape, form: Form, clamp: (f32, f32)) -> Option<Convolution> {
-        let (Weight::Sparse { matrix, .. }, Form::Sparse(height)) = (self.weight, form) else { return None };
-        let (mut factors, mut bias) = (vec![1.0; shape.filters], self.bias.to_vec());
-        self.chain.fold(&mut factors, &mut bias);
-        Convolution::of_cells(isa, shape, height, (matrix, &factors), bias, clamp)
+impl ConvolutionMatch {
+    fn at(context: &Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<ConvolutionMatch>> {
+        let Some(conv) = node.op_as::<Conv>() else { return Ok(None) };
+        let Some(input) = concrete_floats(model, node.inputs[0])? else { return Ok(None) };
+        if conv.q_params.is_some() || conv.kernel_fmt != KernelFormat::OIHW {
+            return Ok(None);
+        }
+        let Some((batch, window)) = window(&conv.pool_spec, input)? else { return Ok(None) };
+        let Some(weight) = context.weight(model, node.inputs[1])? else { return Ok(None) };
+        let Some(bias) = context.constant(model, node.inputs[2])? else { return Ok(None) };
+        let (channels, filters, groups) = (conv.input_channels(), conv.output_channels(), conv.group);
+        let shape = ConvolutionShape { channels, filters, groups, window };
+        let Some(bias) = floats(&bias).filter(|_| weight.datum_type() == DatumType::F32) else { return Ok(None) };
+        let bias = if bias.len() == 1 { vec![bias[0]; filters] } else { bias };
+        let consistent = bias.len() == filters && weight.shape().iter().product::<usize>() == filters * shape.depth();
+        ensure!(consistent, "weights and bias are not those of {filters} filters");
+
+        let filled = weight.filled(filters, filters / groups)?;
+        let c_axis = usize::from(conv.pool_spec.data_format.has_n());
+        let chain = Chain::after(context, model, node, c_axis, filters)?;
+        let mut inputs = tvec!(node.inputs[0]);
+        inputs.extend(chain.residual);
+        let region = Region { name: node.name.clone(), inputs, outputs: tvec!(chain.last) };
+        let output = output_shape(model, node)?;
+        Ok(Some(ConvolutionMatch { batch, shape, weight, filled, bias, chain, output, region }))
     }
 
+    fn is_depthwise(&self) -> bool {
+        let ConvolutionShape { channels, filters, groups, window } = self.shape;
+        groups == channels && groups == filters && window.width.stride <= 2
+    }
+
+    fn depthwise(&self, isa: Isa) -> TractResult<Depthwise> {
+        let (weights, bias) = self.folded()?;
+        let depthwise = Depthwise::new(isa, self.shape.window, weights, bias, self.chain.clamp());
+        depthwise.context("the kernel does not support this stride")
+    }
+
+    fn product(&self, isa: Isa, form: ConvolutionForm) -> TractResult<Convolution> {
+        let (shape, clamp) = (self.shape, self.chain.clamp());
+        // Where weight and kernel both leave out zeros, the weight is not made dense.
+        if let (Weight::Sparse { matrix, .. }, ConvolutionForm::Sparse(height)) = (&self.weight, form) {
+            let (mut factors, mut bias) = (vec![1.0; shape.filters], self.bias.clone());
+            self.chain.fold(&mut factors, &mut bias);
+            if let Some(product) = Convolution::of_cells(isa, shape, height, (matrix, &factors), bias, clamp) {
+                return Ok(product);
+            }
+        }
+        let (weights, bias) = self.folded()?;
+        let product = Convolution::new(isa, shape, form, &weights, bias, clamp);
+        product.context("the kernel does not support this shape")
+    }
+
+    /// Weights and bias with the factors and sums of the chain.
     fn folded(&self) -> TractResult<(Vec<f32>, Vec<f32>)> {
         let dense = self.weight.dense()?;
-        let plain = dense.try_as_plain_ram()?;
-        let mut weights = plain.as_slice::<f32>()?.to_vec();
-        let mut bias = self.bias.to_vec();
+        let mut weights = dense.try_as_plain_ram()?.as_slice::<f32>()?.to_vec();
+        let mut bias = self.bias.clone();
         self.chain.fold(&mut weights, &mut bias);
         Ok((weights, bias))
     }
+
+    fn layer(&self, threads: &Shared<Threads>, kernel: ConvolutionKernel) -> TractResult<Box<dyn TypedOp>> {
+        Ok(LayerOp::boxed(ConvolutionLayer {
+            kernel: Shared::new(kernel),
+            threads: threads.clone(),
+            batch: self.batch,
+            output: self.output.clone(),
+        }))
+    }
+
+    /// What tells the layer from others with the same inputs and outputs.
+    fn key(&self) -> String {
+        let ConvolutionShape { groups, window: Window { height, width }, .. } = self.shape;
+        format!(
+            "{}x{} stride {} {} dilation {} {} pads {} {} groups {groups}{}, {}",
+            height.kernel,
+            width.kernel,
+            height.stride,
+            width.stride,
+            height.dilation,
+            width.dilation,
+            height.before,
+            width.before,
+            self.chain.description(),
+            self.filled.pattern()
+        )
+    }
 }
 
-/// Images, and the window with a second axis where the model has but one. Nothing for what the kernels do not know.
+/// The shape of an outlet of f32 without open dimensions.
+fn concrete_floats(model: &TypedModel, outlet: OutletId) -> TractResult<Option<&[usize]>> {
+    let fact = model.outlet_fact(outlet)?;
+    Ok(fact.shape.as_concrete().filter(|_| fact.datum_type == DatumType::F32))
+}
+
+fn output_shape(model: &TypedModel, node: &TypedNode) -> TractResult<TVec<usize>> {
+    Ok(model.outlet_fact(node.id.into())?.shape.as_concrete().context("an open dimension")?.into())
+}
+
+/// The number of images, and the window, with a second axis where the model has only one. `None` for what the kernels
+/// do not support.
 fn window(spec: &PoolSpec, input: &[usize]) -> TractResult<Option<(usize, Window)>> {
     if spec.data_format.c_is_last() || !(1..=2).contains(&spec.rank()) {
         return Ok(None);
@@ -202,19 +213,19 @@ fn window(spec: &PoolSpec, input: &[usize]) -> TractResult<Option<(usize, Window
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ConvolutionLayer {
-    kernel: Shared<Kernel>,
+    kernel: Shared<ConvolutionKernel>,
     threads: Shared<Threads>,
     batch: usize,
     output: TVec<usize>,
 }
 
-enum Kernel {
+enum ConvolutionKernel {
     Product(Box<Convolution>),
     Depthwise(Depthwise),
 }
 
 thread_local! {
-    /// Inputs as kernels want them, one layer after the other.
+    /// Inputs in the layout of kernels, for one layer after another.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -225,8 +236,8 @@ impl Layer for ConvolutionLayer {
 
     fn kernel(&self) -> String {
         match &*self.kernel {
-            Kernel::Product(convolution) => convolution.form().name(),
-            Kernel::Depthwise(_) => "depthwise",
+            ConvolutionKernel::Product(convolution) => convolution.form().name(),
+            ConvolutionKernel::Depthwise(_) => "depthwise",
         }
         .to_owned()
     }
@@ -236,7 +247,7 @@ impl Layer for ConvolutionLayer {
     }
 
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut output = unsafe { Tensor::uninitialized::<f32>(&self.output)? };
+        let mut output = blank(&self.output)?;
         {
             let input = inputs[0].try_as_plain_ram()?;
             let input = input.as_slice::<f32>()?;
@@ -250,10 +261,10 @@ impl Layer for ConvolutionLayer {
                 let residual = residual.map(|residual| &residual[image * output_size..][..output_size]);
                 let output = &mut output[image * output_size..][..output_size];
                 match &*self.kernel {
-                    Kernel::Product(convolution) => SCRATCH.with_borrow_mut(|scratch| {
+                    ConvolutionKernel::Product(convolution) => SCRATCH.with_borrow_mut(|scratch| {
                         convolution.run(&self.threads, input, residual, output, scratch);
                     }),
-                    Kernel::Depthwise(depthwise) => depthwise.run(&self.threads, input, residual, output),
+                    ConvolutionKernel::Depthwise(depthwise) => depthwise.run(&self.threads, input, residual, output),
                 }
             }
         }
@@ -263,15 +274,13 @@ impl Layer for ConvolutionLayer {
 
 fn pool(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let Some(pool) = node.op_as::<TractMaxPool>() else { return Ok(None) };
-    let fact = model.outlet_fact(node.inputs[0])?;
-    let Some(input) = fact.shape.as_concrete().filter(|_| fact.datum_type == DatumType::F32) else { return Ok(None) };
+    let Some(input) = concrete_floats(model, node.inputs[0])? else { return Ok(None) };
     if pool.with_index_outputs.is_some() {
         return Ok(None);
     }
     let Some((_, window)) = window(&pool.pool_spec, input)? else { return Ok(None) };
     let Some(kernel) = MaxPool::new(context.isa, window) else { return Ok(None) };
-    let output: TVec<usize> =
-        model.outlet_fact(node.id.into())?.shape.as_concrete().context("an open dimension")?.into();
+    let output = output_shape(model, node)?;
     let build = || Ok(LayerOp::boxed(PoolLayer { kernel: Shared::new(kernel.clone()), output: output.clone() }));
     let candidates = [Candidate { kernel: "rows".to_owned(), build: Box::new(build) }];
     let region = Region::of_node(node, 1);
@@ -299,27 +308,25 @@ impl Layer for PoolLayer {
     }
 
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut output = unsafe { Tensor::uninitialized::<f32>(&self.output)? };
+        let mut output = blank(&self.output)?;
         let input = inputs[0].try_as_plain_ram()?;
         self.kernel.run(input.as_slice::<f32>()?, output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
         Ok(tvec!(output.into_tvalue()))
     }
 }
 
-/// Sums over the last axes: most of a global average pool.
+/// Sums over the last axes, which are most of a global average pool.
 fn sum(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let Some(reduce) = node.op_as::<Reduce>().filter(|reduce| reduce.reducer == Reducer::Sum) else { return Ok(None) };
-    let fact = model.outlet_fact(node.inputs[0])?;
-    let Some(input) = fact.shape.as_concrete().filter(|_| fact.datum_type == DatumType::F32) else { return Ok(None) };
+    let Some(input) = concrete_floats(model, node.inputs[0])? else { return Ok(None) };
     let mut axes = reduce.axes.clone();
     axes.sort_unstable();
     let last = axes.iter().copied().eq(input.len() - axes.len()..input.len());
-    // One axis may be part of a normalisation, which others look for.
+    // A sum over one axis may be part of a layer normalisation, which another pass looks for.
     if axes.len() < 2 || !last || input.contains(&0) {
         return Ok(None);
     }
-    let output: TVec<usize> =
-        model.outlet_fact(node.id.into())?.shape.as_concrete().context("an open dimension")?.into();
+    let output = output_shape(model, node)?;
     let isa = context.isa;
     let build = || Ok(LayerOp::boxed(SumLayer { isa, output: output.clone() }));
     let candidates = [Candidate { kernel: "rows".to_owned(), build: Box::new(build) }];
@@ -348,7 +355,7 @@ impl Layer for SumLayer {
     }
 
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut output = unsafe { Tensor::uninitialized::<f32>(&self.output)? };
+        let mut output = blank(&self.output)?;
         let input = inputs[0].try_as_plain_ram()?;
         pool_sum::sums(self.isa, input.as_slice::<f32>()?, output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
         Ok(tvec!(output.into_tvalue()))

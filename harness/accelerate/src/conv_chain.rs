@@ -1,5 +1,6 @@
-//! What follows a convolution and can be done in the same pass: factors and sums by channel (a batch normalisation), a residual, clamps; in this order.
-//! Each has to be the only user of what is before it, so nothing else misses the values between, and no cycle can come of it.
+//! What follows a convolution and can be computed in the same pass, in this order: factors and sums by channel (a batch
+//! normalisation), a residual, clamps. Each node has to be the only user of the one before it, so that no other node
+//! needs the values between, and no cycle can arise.
 
 use tract_onnx::{
     prelude::*,
@@ -12,18 +13,18 @@ use tract_onnx::{
 use crate::context::{self, Context};
 
 pub struct Chain {
-    /// By channel: what the sums are multiplied with, and what is added then.
+    /// By channel: the factor for the sums, and what is then added.
     scale: Vec<f32>,
     shift: Vec<f32>,
     pub residual: Option<OutletId>,
     low: Option<f32>,
     high: Option<f32>,
-    /// Where all that ends.
+    /// The end of the chain.
     pub last: OutletId,
 }
 
 impl Chain {
-    /// All that can be taken in after `node`, whose output has `channels` channels as its axis `c_axis`.
+    /// The longest chain after `node`, whose output has `channels` channels on its axis `c_axis`.
     pub fn after(
         context: &Context,
         model: &TypedModel,
@@ -52,7 +53,7 @@ impl Chain {
         Ok(chain)
     }
 
-    /// Whether `node` became part of it.
+    /// Returns whether `node` became part of the chain.
     fn take(&mut self, context: &Context, model: &TypedModel, node: &TypedNode, c_axis: usize) -> TractResult<bool> {
         let Some(op) = node.op_as::<TypedBinOp>() else { return Ok(false) };
         let [left, right] = *node.inputs else { return Ok(false) };
@@ -97,7 +98,8 @@ impl Chain {
         Ok(false)
     }
 
-    /// A maximum before a minimum; the other way round it is the same only while the bounds are in order.
+    /// A maximum before a minimum. In the other order the result is the same only while the lower bound is below the
+    /// upper.
     fn take_clamp(&mut self, is_max: bool, bound: f32) -> bool {
         let (low, high) = (self.low.unwrap_or(f32::NEG_INFINITY), self.high.unwrap_or(f32::INFINITY));
         if is_max {
@@ -114,7 +116,7 @@ impl Chain {
         true
     }
 
-    /// A constant of one value for all channels or for each.
+    /// A constant with one value for all channels or for each of them.
     fn by_channel(
         &self,
         context: &Context,
@@ -138,7 +140,7 @@ impl Chain {
         (self.low.unwrap_or(f32::NEG_INFINITY), self.high.unwrap_or(f32::INFINITY))
     }
 
-    /// Puts factors and sums into weights, a row for each channel, and bias.
+    /// Applies factors and sums to weights, a row for each channel, and to the bias.
     pub fn fold(&self, weights: &mut [f32], bias: &mut [f32]) {
         let depth = weights.len() / self.scale.len().max(1);
         for (row, scale) in weights.chunks_exact_mut(depth.max(1)).zip(&self.scale) {
@@ -151,8 +153,8 @@ impl Chain {
         }
     }
 
-    /// What of it makes a difference to speed.
-    pub fn in_words(&self) -> String {
+    /// The parts that make a difference to speed.
+    pub fn description(&self) -> String {
         let residual = if self.residual.is_some() { " residual" } else { "" };
         let clamp = if self.low.is_some() || self.high.is_some() { " clamp" } else { "" };
         format!("{residual}{clamp}")

@@ -1,13 +1,19 @@
-//! Products with constant weights, and what stands between them: bias, activation, residual sums, layer normalisation, attention.
+//! Products with constant weights and the operations between them: bias, activation, residual sums, layer
+//! normalisation, attention.
 //!
-//! Activations are made panels once and stay it from layer to layer: each op found takes panels where there are some, makes them where there are none, and
-//! gives rows back to whoever in the graph still wants them (those nobody wants fall away). So a transformer is panels from its embedding to its end. Which
-//! kernel a product gets is measured, with the way into panels and out of them counted against ours.
+//! Activations are converted to panels once and stay panels from layer to layer. Each new op uses existing panels or
+//! converts rows to panels, and converts its result back to rows for the rest of the graph; conversions without users
+//! are dropped. So a transformer works on panels from its embedding to its end. The kernel of a product is chosen by a
+//! measurement, in which the conversions count as part of our kernels.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use espalier_kernels::{
-    elementwise::Activation, linear_dense::WeightMatrix, linear_panels::Panels, linear_skipping::SkippingWeight, matvec,
+    elementwise::Activation,
+    linear_dense::WeightMatrix,
+    linear_panels::Panels,
+    linear_skipping::SkippingWeight,
+    matvec::{self, PackedMatrix},
 };
 use tract_onnx::{
     prelude::*,
@@ -19,40 +25,39 @@ use tract_onnx::{
 
 use crate::{
     Context, Pass,
-    attention::{self, AttentionOp},
+    attention::{self, AttentionMatch, AttentionOp},
     choice::Candidate,
     context::{does_nothing, only_successor},
-    linear_ops::{Enter, Form, Leave, Linear, LinearRows, Packed, Product, Sum},
-    linear_skip::{self, LinearSkipping},
+    linear_ops::{Enter, Leave, Linear, LinearForm, LinearProduct, LinearRows, LinearWeight, Sum},
+    linear_skip::{FEWEST_WEIGHTS, LinearSkipping, SkippingLayer},
     linear_trial::{self, floats},
-    linear_vectors::{self, LinearVectors},
-    normalise::{self, Normalise},
+    linear_vectors::{LinearVectors, VectorProduct},
+    normalise::{self, LayerNormMatch, Normalise},
     op::{LayerOp, Shared},
     region::Region,
 };
 
-pub const TYPED: &[Pass] = &[Pass::Model(change)];
-pub const DECLUTTERED: &[Pass] = &[];
+pub const PASSES: &[Pass] = &[Pass::Model(change)];
 
-/// With fewer tokens most of a panel is filling: not tried.
+/// With fewer tokens most of a panel is padding: panels are not tried.
 const FEWEST_TOKENS: usize = 4;
 
-/// With more tokens a product of vectors has no chance against panels: not tried.
+/// With more tokens a product of vectors is slower than panels: it is not tried.
 const MOST_VECTORS: usize = 16;
 
-/// A share of stored cells, beyond which a sparse kernel has no chance.
+/// With a larger share of stored cells a sparse kernel is slower than a dense one: it is not tried.
 const MOST_CELLS: f64 = 0.7;
 
-/// What was found, with the outlet of the graph it ends at.
-enum Found {
-    Linear(Layer),
-    Norm(normalise::Found),
-    Attention(attention::Found),
-    /// Of two activations.
+/// A part of the graph that works on panels.
+enum PanelMatch {
+    Linear(LinearLayer),
+    Norm(LayerNormMatch),
+    Attention(AttentionMatch),
+    /// The sum of two activations.
     Sum(OutletId),
 }
 
-struct Layer {
+struct LinearLayer {
     input: OutletId,
     weight: OutletId,
     /// The weight has an output a row.
@@ -62,55 +67,56 @@ struct Layer {
     output: OutletId,
 }
 
-impl Found {
+impl PanelMatch {
+    /// The outlet where it ends.
     fn output(&self) -> OutletId {
         match self {
-            Found::Linear(layer) => layer.output,
-            Found::Norm(norm) => norm.output,
-            Found::Attention(attention) => attention.output,
-            Found::Sum(output) => *output,
+            PanelMatch::Linear(layer) => layer.output,
+            PanelMatch::Norm(norm) => norm.output,
+            PanelMatch::Attention(attention) => attention.output,
+            PanelMatch::Sum(output) => *output,
         }
     }
 }
 
 fn change(context: &mut Context, model: &mut TypedModel) -> TractResult<()> {
-    let mut all: Vec<Found> = normalise::find(model).into_iter().map(Found::Norm).collect();
-    all.extend(attention::find(model).into_iter().map(Found::Attention));
+    let mut all: Vec<PanelMatch> = normalise::find(model).into_iter().map(PanelMatch::Norm).collect();
+    all.extend(attention::find(model).into_iter().map(PanelMatch::Attention));
     for node in model.nodes() {
-        match layer(context, model, node) {
-            Ok(layer) => all.extend(layer.map(Found::Linear)),
+        match linear_layer(context, model, node) {
+            Ok(layer) => all.extend(layer.map(PanelMatch::Linear)),
             Err(error) => context.note(node, format!("{error:#}")),
         }
-        all.extend(sum(model, node).map(Found::Sum));
+        all.extend(sum(model, node).map(PanelMatch::Sum));
     }
-    // Panels are for products: without one there is nothing to gain.
-    if !all.iter().any(|found| matches!(found, Found::Linear(_))) {
+    // Panels speed up products: without one there is nothing to gain.
+    if !all.iter().any(|found| matches!(found, PanelMatch::Linear(_))) {
         return Ok(());
     }
     let order: HashMap<usize, usize> = model.eval_order()?.into_iter().zip(0..).collect();
     all.retain(|found| order.contains_key(&found.output().node));
     all.sort_by_key(|found| order[&found.output().node]);
 
-    let mut work = Work { geometry: HashMap::new(), panels: HashMap::new(), renamed: HashMap::new() };
+    let mut rewriter = Rewriter { geometry: HashMap::new(), panels: HashMap::new(), renamed: HashMap::new() };
     for found in &all {
-        if let Found::Attention(found) = found {
+        if let PanelMatch::Attention(found) = found {
             for panels in [found.attention.queries, found.attention.keys] {
-                work.geometry.entry(panels.rows()).or_insert(panels);
+                rewriter.geometry.entry(panels.rows()).or_insert(panels);
             }
         }
     }
     for found in all {
         let output = found.output();
-        // What another has taken in has no users any more.
+        // A match that became part of another has no users any more.
         if model.outlet_successors(output).is_empty() && !model.outputs.contains(&output) {
             continue;
         }
         let name = model.node(output.node).name.clone();
         let done = match found {
-            Found::Linear(layer) => work.linear(context, model, layer),
-            Found::Norm(norm) => work.norm(context, model, norm),
-            Found::Attention(attention) => work.attention(context, model, attention),
-            Found::Sum(output) => work.sum(context, model, output),
+            PanelMatch::Linear(layer) => rewriter.linear(context, model, layer),
+            PanelMatch::Norm(norm) => rewriter.norm(context, model, norm),
+            PanelMatch::Attention(attention) => rewriter.attention(context, model, attention),
+            PanelMatch::Sum(output) => rewriter.sum(context, model, output),
         };
         done.with_context(|| format!("putting a kernel in the place of `{name}`"))?;
     }
@@ -118,7 +124,7 @@ fn change(context: &mut Context, model: &mut TypedModel) -> TractResult<()> {
 }
 
 /// A product with a constant matrix, its bias, and the activation after it.
-fn layer(context: &Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<Layer>> {
+fn linear_layer(context: &Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<LinearLayer>> {
     let Some(einsum) = node.op_as::<EinSum>() else { return Ok(None) };
     if node.inputs.len() != 2 || einsum.q_params.is_some() || node.outputs[0].fact.datum_type != DatumType::F32 {
         return Ok(None);
@@ -132,7 +138,6 @@ fn layer(context: &Context, model: &TypedModel, node: &TypedNode) -> TractResult
     if model.outlet_fact(input)?.shape.as_concrete().is_none() {
         return Ok(None);
     }
-    // Looked at, not read: a stored one is read when its turn comes.
     if !is_constant(context, model, weight)? || is_constant(context, model, input)? {
         return Ok(None);
     }
@@ -146,10 +151,10 @@ fn layer(context: &Context, model: &TypedModel, node: &TypedNode) -> TractResult
     if let Some((found, end)) = linear_trial::activation(model, output) {
         (activation, output) = (found, end);
     }
-    Ok(Some(Layer { input, weight, by_output, bias: bias.map(|(bias, _)| bias), activation, output }))
+    Ok(Some(LinearLayer { input, weight, by_output, bias: bias.map(|(bias, _)| bias), activation, output }))
 }
 
-/// Whether the input `weight` can be a matrix of weights: whether it has an output a row.
+/// Whether the input `weight` is a matrix of weights, and then whether its rows are outputs.
 fn is_linear(model: &TypedModel, node: &TypedNode, einsum: &EinSum, weight: usize) -> Option<bool> {
     let x = 1 - weight;
     let (mut summed, mut own, mut others) = (None, None, Vec::new());
@@ -168,12 +173,12 @@ fn is_linear(model: &TypedModel, node: &TypedNode, einsum: &EinSum, weight: usiz
     (last && matrix && others.iter().all(|(x, out)| x == out)).then_some(own < summed)
 }
 
-/// Whether there is a weight behind an outlet.
+/// Whether an outlet is a weight of f32.
 fn is_constant(context: &Context, model: &TypedModel, outlet: OutletId) -> TractResult<bool> {
     Ok(context.weight(model, outlet)?.is_some_and(|weight| weight.datum_type() == DatumType::F32))
 }
 
-/// One value an output, added by the only successor.
+/// The bias that the only successor adds, with one value for each output.
 fn bias(
     context: &Context,
     model: &TypedModel,
@@ -198,7 +203,7 @@ fn bias(
     Ok(values.map(|values| (values, OutletId::new(next.id, 0))))
 }
 
-/// Two activations of one shape added.
+/// The outlet of a sum of two activations of one shape.
 fn sum(model: &TypedModel, node: &TypedNode) -> Option<OutletId> {
     let op = node.op_as::<TypedBinOp>()?;
     let fact = &node.outputs[0].fact;
@@ -209,18 +214,18 @@ fn sum(model: &TypedModel, node: &TypedNode) -> Option<OutletId> {
     (fits && node.inputs.iter().all(same)).then(|| OutletId::new(node.id, 0))
 }
 
-/// Panels while they are put into the graph.
-struct Work {
-    /// How so many rows are divided: attention decides for all.
+/// Rewrites the graph to work on panels.
+struct Rewriter {
+    /// How rows are divided, by their number. Attention decides this for all ops.
     geometry: HashMap<usize, Panels>,
-    /// Which outlets of the graph there are as panels too.
+    /// Outlets that also exist as panels.
     panels: HashMap<OutletId, (OutletId, Panels)>,
-    /// Outlets that were found, and the rows that took their place.
+    /// Outlets of matches, and the rows that replaced them.
     renamed: HashMap<OutletId, OutletId>,
 }
 
-impl Work {
-    /// What the graph now has for an outlet that was found in it.
+impl Rewriter {
+    /// The outlet that replaced an outlet of a match.
     fn current(&self, outlet: OutletId) -> OutletId {
         self.renamed.get(&outlet).copied().unwrap_or(outlet)
     }
@@ -228,7 +233,7 @@ impl Work {
     fn panels_for(&mut self, shape: &[usize]) -> Panels {
         let rows = shape[..shape.len() - 1].iter().product();
         let tokens = if shape.len() > 2 { shape[shape.len() - 2] } else { rows };
-        // Short sequences are not worth filling a vector each.
+        // Short sequences do not get vectors of their own, which would be mostly padding.
         let panels = if tokens % 16 == 0 || tokens > 64 {
             Panels::new(rows / tokens.max(1), tokens)
         } else {
@@ -237,7 +242,7 @@ impl Work {
         *self.geometry.entry(rows).or_insert(panels)
     }
 
-    /// The panels of an outlet, if there are some: also where reshaping left each row what it was.
+    /// The panels of an outlet, if there are any, also through reshapes that keep each row.
     fn known(&self, model: &TypedModel, outlet: OutletId) -> TractResult<Option<(OutletId, Panels)>> {
         let mut at = outlet;
         let features = model.outlet_fact(outlet)?.shape.as_concrete().and_then(|shape| shape.last().copied());
@@ -255,7 +260,7 @@ impl Work {
         }
     }
 
-    /// The outlet as panels of this kind.
+    /// The outlet as these panels.
     fn enter(
         &mut self,
         context: &Context,
@@ -273,7 +278,7 @@ impl Work {
         Ok(entered)
     }
 
-    /// Rows for whoever wants the old outlet, which nobody takes any more.
+    /// Converts `new` to rows, which replace the outlet `old`.
     fn leave(
         &mut self,
         context: &Context,
@@ -291,7 +296,7 @@ impl Work {
         Ok(())
     }
 
-    /// `rows` for whoever takes `old`.
+    /// Replaces the outlet `old` by `rows`.
     fn rename(&mut self, model: &mut TypedModel, old: OutletId, rows: OutletId) -> TractResult<()> {
         for successor in model.outlet_successors(old).to_vec() {
             model.add_edge(rows, successor)?;
@@ -307,7 +312,7 @@ impl Work {
         Ok(())
     }
 
-    fn linear(&mut self, context: &mut Context, model: &mut TypedModel, mut layer: Layer) -> TractResult<()> {
+    fn linear(&mut self, context: &mut Context, model: &mut TypedModel, mut layer: LinearLayer) -> TractResult<()> {
         layer.input = self.current(layer.input);
         let shape = model.outlet_fact(layer.input)?.shape.as_concrete().context("a dimension is open")?.to_vec();
         let panels = match self.known(model, layer.input)? {
@@ -316,15 +321,15 @@ impl Work {
         };
         let product = match choose(context, model, &layer, panels)? {
             None => return Ok(()),
-            Some(Choice::Panels(product)) => product,
-            Some(Choice::Vectors(op)) => {
+            Some(LinearKernel::Panels(product)) => product,
+            Some(LinearKernel::Vectors(op)) => {
                 let name = model.unique_name(format!("{}.linear", model.node(layer.output.node).name)).into_owned();
                 let rows = model.wire_node(name, op, &[layer.input])?[0];
                 return self.rename(model, layer.output, rows);
             }
         };
         let mut inputs = tvec!(self.enter(context, model, layer.input, panels)?);
-        // A residual that is there already is what the sums begin with.
+        // The sums begin with the residual, if it exists already.
         let next = only_successor(model, layer.output.node).and_then(|next| sum(model, next));
         if let Some(next) = next {
             let [a, b] = *model.node(next.node).inputs else { return Ok(()) };
@@ -343,7 +348,7 @@ impl Work {
         self.leave(context, model, layer.output, output, panels)
     }
 
-    fn norm(&mut self, context: &mut Context, model: &mut TypedModel, mut found: normalise::Found) -> TractResult<()> {
+    fn norm(&mut self, context: &mut Context, model: &mut TypedModel, mut found: LayerNormMatch) -> TractResult<()> {
         found.input = self.current(found.input);
         let shape = model.outlet_fact(found.input)?.shape.as_concrete().context("a dimension is open")?.to_vec();
         let rows: usize = shape[..shape.len() - 1].iter().product();
@@ -363,13 +368,13 @@ impl Work {
         };
         let name = model.unique_name(format!("{}.norm", model.node(found.output.node).name)).into_owned();
         let op = LayerOp::boxed(norm);
-        context.took(&model.node(found.output.node).name, op.as_op());
+        context.record(&model.node(found.output.node).name, op.as_op());
         let output = model.wire_node(name, op, &[input])?[0];
         self.leave(context, model, found.output, output, panels)
     }
 
-    fn attention(&mut self, context: &mut Context, model: &mut TypedModel, found: attention::Found) -> TractResult<()> {
-        let attention::Found { attention, q, k, v, mask, output } = found;
+    fn attention(&mut self, context: &mut Context, model: &mut TypedModel, found: AttentionMatch) -> TractResult<()> {
+        let AttentionMatch { attention, q, k, v, mask, output } = found;
         let mut inputs = tvec!();
         for (source, panels) in [(q, attention.queries), (k, attention.keys), (v, attention.keys)] {
             inputs.push(self.enter(context, model, self.current(source.outlet), panels)?);
@@ -385,7 +390,7 @@ impl Work {
         };
         let name = model.unique_name(format!("{}.attention", model.node(output.node).name)).into_owned();
         let op = LayerOp::boxed(op);
-        context.took(&model.node(output.node).name, op.as_op());
+        context.record(&model.node(output.node).name, op.as_op());
         let wired = model.wire_node(name, op, &inputs)?[0];
         self.leave(context, model, output, wired, panels)
     }
@@ -401,15 +406,20 @@ impl Work {
     }
 }
 
-/// Which way a layer is computed.
-enum Choice {
-    Panels(Shared<Product>),
-    /// As an op on rows.
+/// How a layer is computed.
+enum LinearKernel {
+    Panels(Shared<LinearProduct>),
+    /// By an op on rows.
     Vectors(Box<dyn TypedOp>),
 }
 
-/// The packed weight that is the fastest; nothing where plain tract is.
-fn choose(context: &mut Context, model: &TypedModel, layer: &Layer, panels: Panels) -> TractResult<Option<Choice>> {
+/// The fastest kernel; `None` where that is plain tract.
+fn choose(
+    context: &mut Context,
+    model: &TypedModel,
+    layer: &LinearLayer,
+    panels: Panels,
+) -> TractResult<Option<LinearKernel>> {
     let weight = context.weight(model, layer.weight)?.context("the weight is gone")?;
     let shape = weight.shape().to_vec();
     let [rows, columns] = *shape else { return Ok(None) };
@@ -427,8 +437,8 @@ fn choose(context: &mut Context, model: &TypedModel, layer: &Layer, panels: Pane
     let shape: TVec<usize> =
         model.outlet_fact(layer.output)?.shape.as_concrete().context("a dimension is open")?.into();
     let (isa, threads) = (context.isa, Arc::clone(&context.threads));
-    let built = |form: Form| -> Shared<Product> {
-        Shared::new(Product {
+    let built = |form: LinearForm| -> Shared<LinearProduct> {
+        Shared::new(LinearProduct {
             isa,
             threads: Arc::clone(&threads),
             weight: form.pack(matrix),
@@ -453,8 +463,8 @@ fn choose(context: &mut Context, model: &TypedModel, layer: &Layer, panels: Pane
         build: Box::new({
             let (by_output, shape) = (&by_output, &shape);
             move || {
-                let product = linear_vectors::Product {
-                    matrix: matvec::Product::new(isa, format, outputs, inputs, by_output),
+                let product = VectorProduct {
+                    matrix: PackedMatrix::new(isa, format, outputs, inputs, by_output),
                     bias: layer.bias.clone().unwrap_or_default(),
                     activation: layer.activation,
                 };
@@ -465,30 +475,30 @@ fn choose(context: &mut Context, model: &TypedModel, layer: &Layer, panels: Pane
     let what = format!("{} {pattern}", layer.activation.name());
     let op = context.choose(model, &region, &format!("linear {inputs}x{outputs}"), &what, &candidates)?;
     Ok(op.map(|op| match op.downcast_ref::<LayerOp<LinearRows>>() {
-        Some(rows) => Choice::Panels(rows.0.product.clone()),
-        None => Choice::Vectors(op),
+        Some(rows) => LinearKernel::Panels(rows.0.product.clone()),
+        None => LinearKernel::Vectors(op),
     }))
 }
 
-/// The weight for a product that skips what an activation before it left at zero, where somebody asked for that and the weight itself is dense.
+/// The weight for a product that skips zeros of the activation before it, if that is requested and the weight is dense.
 fn skipping(
     context: &Context,
     model: &TypedModel,
-    layer: &Layer,
+    layer: &LinearLayer,
     input: OutletId,
-    product: &Shared<Product>,
-) -> TractResult<Option<Shared<linear_skip::Weight>>> {
+    product: &Shared<LinearProduct>,
+) -> TractResult<Option<Shared<SkippingLayer>>> {
     let Some(threshold) = context.skip_below else { return Ok(None) };
     let before = model.node(input.node).op_as::<LayerOp<Linear>>();
     let activated = before.is_some_and(|before| before.0.product.activation != Activation::None);
-    let large = product.weight.inputs() * product.weight.outputs() >= linear_skip::FEWEST_WEIGHTS;
-    if !activated || !large || !matches!(product.weight, Packed::Dense(_)) {
+    let large = product.weight.inputs() * product.weight.outputs() >= FEWEST_WEIGHTS;
+    if !activated || !large || !matches!(product.weight, LinearWeight::Dense(_)) {
         return Ok(None);
     }
     let weight = context.weight(model, layer.weight)?.context("the weight is gone")?.into_dense()?;
     let plain = weight.try_as_plain_ram()?;
     let matrix = matrix(plain.as_slice::<f32>()?, product.weight.outputs(), product.weight.inputs(), layer.by_output);
-    Ok(Some(Shared::new(linear_skip::Weight { weight: SkippingWeight::pack(matrix), threshold })))
+    Ok(Some(Shared::new(SkippingLayer { weight: SkippingWeight::pack(matrix), threshold })))
 }
 
 fn matrix(values: &[f32], outputs: usize, inputs: usize, by_output: bool) -> WeightMatrix<'_> {
@@ -499,11 +509,11 @@ fn matrix(values: &[f32], outputs: usize, inputs: usize, by_output: bool) -> Wei
     }
 }
 
-/// What is worth trying, by the share of cells each would store.
-fn forms(matrix: WeightMatrix) -> Vec<Form> {
+/// The forms worth trying, by the share of cells that each would store.
+fn forms(matrix: WeightMatrix) -> Vec<LinearForm> {
     const HEIGHTS: [usize; 3] = [8, 4, 1];
-    let mut forms = vec![Form::Dense];
-    // Blocks have no fewer cells than there are values.
+    let mut forms = vec![LinearForm::Dense];
+    // Blocks store at least the values that are not zero.
     let values = matrix.values();
     let nonzero = values.iter().filter(|value| **value != 0.0).count();
     // Sparse weights are counted in 32 bits.
@@ -511,7 +521,7 @@ fn forms(matrix: WeightMatrix) -> Vec<Form> {
         return forms;
     }
     let all = values.len().max(1) as f64;
-    // Blocks with something in them, of each height, in one go over the weights: they are many.
+    // Blocks that are not all zero, of all heights in one pass, because there are many weights.
     let mut blocks = [0usize; 3];
     for first in (0..matrix.outputs()).step_by(8) {
         let rows = matrix.outputs().min(first + 8) - first;
@@ -525,7 +535,7 @@ fn forms(matrix: WeightMatrix) -> Vec<Form> {
     }
     for (height, blocks) in HEIGHTS.into_iter().zip(blocks) {
         if (blocks * height) as f64 <= MOST_CELLS * all {
-            forms.push(Form::Blocks(height));
+            forms.push(LinearForm::Blocks(height));
         }
     }
     forms

@@ -1,5 +1,7 @@
-//! Ops on panels of tokens: into them, out of them, products, sums. Between two layers activations stay panels, a tensor of columns by features whose
-//! values lie as [`Panels`] says; nothing of tract's looks into it.
+//! Ops on panels of tokens: conversions from rows and back, products, sums. Between two layers activations stay panels:
+//! a tensor of columns by features in the layout of [`Panels`], which no op of tract looks into.
+
+use std::sync::Arc;
 
 use espalier_kernels::{
     elementwise::{self, Activation},
@@ -9,19 +11,18 @@ use espalier_kernels::{
     simd::Isa,
     threads::Threads,
 };
-use std::sync::Arc;
 use tract_onnx::{prelude::*, tract_core::internal::*};
 
-use crate::op::{Layer, Shared};
+use crate::op::{Layer, Shared, blank};
 
-/// Rows of features made panels.
+/// Converts rows of features to panels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Enter {
     pub isa: Isa,
     pub panels: Panels,
 }
 
-/// Panels made rows, in the shape the graph has there.
+/// Converts panels to rows, in the shape of the graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leave {
     pub isa: Isa,
@@ -29,102 +30,102 @@ pub struct Leave {
     pub shape: TVec<usize>,
 }
 
-/// `activation(x W + bias)`, plus a second input where there is one.
+/// `activation(x W + bias)`, plus a second input if there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linear {
     pub panels: Panels,
-    pub product: Shared<Product>,
+    pub product: Shared<LinearProduct>,
 }
 
-/// The same with rows before and after: what a layer is tried as, and what it is where it stands alone.
+/// [`Linear`] with rows before and after. A layer is measured in this form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinearRows {
     pub panels: Panels,
     pub shape: TVec<usize>,
-    pub product: Shared<Product>,
+    pub product: Shared<LinearProduct>,
 }
 
-/// Two panels added.
+/// The sum of two panels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sum {
     pub isa: Isa,
 }
 
-pub struct Product {
+pub struct LinearProduct {
     pub isa: Isa,
     pub threads: Arc<Threads>,
-    pub weight: Packed,
+    pub weight: LinearWeight,
     pub bias: Vec<f32>,
     pub activation: Activation,
 }
 
-pub enum Packed {
+pub enum LinearWeight {
     Dense(DenseWeight),
     Sparse(SparseWeight),
 }
 
 /// How a weight is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum LinearForm {
     Dense,
-    /// Blocks of so many outputs; 1 for single cells.
+    /// Blocks of this many outputs; 1 for single cells.
     Blocks(usize),
 }
 
-impl Form {
+impl LinearForm {
     pub fn name(self) -> String {
         match self {
-            Form::Dense => "dense".to_owned(),
-            Form::Blocks(1) => "csr".to_owned(),
-            Form::Blocks(height) => format!("block-{height}x1"),
+            LinearForm::Dense => "dense".to_owned(),
+            LinearForm::Blocks(1) => "csr".to_owned(),
+            LinearForm::Blocks(height) => format!("block-{height}x1"),
         }
     }
 
-    pub fn pack(self, weights: WeightMatrix) -> Packed {
+    pub fn pack(self, weights: WeightMatrix) -> LinearWeight {
         match self {
-            Form::Dense => Packed::Dense(DenseWeight::pack(weights)),
-            Form::Blocks(height) => Packed::Sparse(SparseWeight::pack(weights, height)),
+            LinearForm::Dense => LinearWeight::Dense(DenseWeight::pack(weights)),
+            LinearForm::Blocks(height) => LinearWeight::Sparse(SparseWeight::pack(weights, height)),
         }
     }
 }
 
-impl Packed {
+impl LinearWeight {
     pub fn outputs(&self) -> usize {
         match self {
-            Packed::Dense(dense) => dense.outputs(),
-            Packed::Sparse(sparse) => sparse.outputs(),
+            LinearWeight::Dense(dense) => dense.outputs(),
+            LinearWeight::Sparse(sparse) => sparse.outputs(),
         }
     }
 
     pub fn inputs(&self) -> usize {
         match self {
-            Packed::Dense(dense) => dense.inputs(),
-            Packed::Sparse(sparse) => sparse.inputs(),
+            LinearWeight::Dense(dense) => dense.inputs(),
+            LinearWeight::Sparse(sparse) => sparse.inputs(),
         }
     }
 
-    fn form(&self) -> Form {
+    fn form(&self) -> LinearForm {
         match self {
-            Packed::Dense(_) => Form::Dense,
-            Packed::Sparse(sparse) => Form::Blocks(sparse.height()),
+            LinearWeight::Dense(_) => LinearForm::Dense,
+            LinearWeight::Sparse(sparse) => LinearForm::Blocks(sparse.height()),
         }
     }
 
-    /// Multiplications for one token.
+    /// Multiplications per token.
     fn cells(&self) -> usize {
         match self {
-            Packed::Dense(dense) => dense.outputs() * dense.inputs(),
-            Packed::Sparse(sparse) => sparse.cells(),
+            LinearWeight::Dense(dense) => dense.outputs() * dense.inputs(),
+            LinearWeight::Sparse(sparse) => sparse.cells(),
         }
     }
 }
 
-impl Product {
+impl LinearProduct {
     fn run(&self, panels: Panels, input: &[f32], residual: Option<&[f32]>, output: &mut [f32]) {
         let epilogue = Epilogue { bias: &self.bias, activation: self.activation, residual };
         match &self.weight {
-            Packed::Dense(dense) => dense.run(self.isa, &self.threads, panels, input, epilogue, output),
-            Packed::Sparse(sparse) => sparse.run(self.isa, &self.threads, panels, input, epilogue, output),
+            LinearWeight::Dense(dense) => dense.run(self.isa, &self.threads, panels, input, epilogue, output),
+            LinearWeight::Sparse(sparse) => sparse.run(self.isa, &self.threads, panels, input, epilogue, output),
         }
     }
 
@@ -142,12 +143,6 @@ impl Product {
     fn cost(&self, tokens: usize) -> TVec<(Cost, TDim)> {
         tvec!((Cost::FMA(DatumType::F32), (self.weight.cells() * tokens).to_dim()))
     }
-}
-
-/// A tensor of so many columns and features, to be filled.
-pub fn blank(shape: &[usize]) -> TractResult<Tensor> {
-    // SAFETY: every op here writes all of it before it is seen.
-    unsafe { Tensor::uninitialized::<f32>(shape) }
 }
 
 pub fn panel_fact(panels: Panels, features: usize) -> TVec<TypedFact> {
@@ -244,7 +239,7 @@ impl Layer for LinearRows {
     }
 
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let Product { isa, weight, .. } = &*self.product;
+        let LinearProduct { isa, weight, .. } = &*self.product;
         let columns = self.panels.columns();
         let mut before = blank(&[columns, weight.inputs()])?;
         let mut after = blank(&[columns, weight.outputs()])?;

@@ -1,7 +1,9 @@
-//! What a few nodes compute, found out by letting them: GELU, layer normalisation and their like come in many spellings, and all of them agree on numbers.
+//! Finds out what a few nodes compute by running them: GELU, layer normalisation and similar functions come in many
+//! spellings, but all of them compute the same numbers.
 //!
-//! A trial gives one outlet values, lets tract's own ops carry out what follows from them and constants alone, and looks whether a result is that of a
-//! function we have a kernel for. In: the graph and an outlet. Out: the function, and the outlet where it ends.
+//! A trial sets one outlet to trial values, runs the nodes that depend only on it and on constants with tract's own
+//! ops, and compares the results with functions that have a kernel. In: the graph and an outlet. Out: the function, and
+//! the outlet where it ends.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,13 +15,14 @@ use tract_onnx::{
     },
 };
 
-/// As far as a function of ours reaches; the longest spelling has some fifteen nodes.
+/// The most nodes of a trial. The longest spelling of a function has about fifteen.
 const MOST_NODES: usize = 32;
 
-/// Where activations are tried.
+/// Trial values for activations.
 const POINTS: [f32; 12] = [-6.0, -2.5, -1.0, -0.5, -0.1, -0.01, 0.0, 0.02, 0.3, 1.0, 2.2, 5.0];
 
-/// The constant an outlet is, also behind casts and changes of axes; nothing for large ones that would have to be computed.
+/// The constant at an outlet, also behind casts and changes of axes. `None` for large ones that would have to be
+/// computed.
 pub fn constant(model: &TypedModel, outlet: OutletId) -> Option<Arc<Tensor>> {
     constant_or_scaled(model, outlet, true)
 }
@@ -56,7 +59,7 @@ fn constant_or_scaled(model: &TypedModel, outlet: OutletId, or_scaled: bool) -> 
     Some(tensor)
 }
 
-/// A product of two constants, as Gemm's beta with its bias.
+/// A product of two constants, such as Gemm's beta and its bias.
 fn scaled(model: &TypedModel, node: &TypedNode) -> Option<Arc<Tensor>> {
     node.op_as::<TypedBinOp>()?;
     let inputs = node.inputs.iter().map(|input| {
@@ -67,7 +70,7 @@ fn scaled(model: &TypedModel, node: &TypedNode) -> Option<Arc<Tensor>> {
     Some(made.into_iter().next()?.into_arc_tensor())
 }
 
-/// The one value a constant has, whatever its axes.
+/// The value of a constant with one element.
 pub fn scalar(model: &TypedModel, outlet: OutletId) -> Option<f32> {
     let tensor = constant(model, outlet)?;
     if tensor.len() != 1 {
@@ -85,17 +88,17 @@ pub fn floats(tensor: &Tensor) -> Option<Vec<f32>> {
     Some(plain.as_slice::<f32>().ok()?.to_vec())
 }
 
-/// Nodes that follow from one outlet and constants, each with what it gives for the outlet's trial values.
+/// The nodes that depend only on one outlet and constants, with their results for the outlet's trial values.
 pub struct Trial<'a> {
     model: &'a TypedModel,
     start: OutletId,
     values: HashMap<OutletId, TValue>,
-    /// In an order they can be carried out.
+    /// In the order in which they were run.
     nodes: Vec<usize>,
 }
 
 impl<'a> Trial<'a> {
-    /// `values` have the rank of `start`'s.
+    /// `values` have the rank of `start`.
     pub fn of(model: &'a TypedModel, start: OutletId, values: Tensor) -> Trial<'a> {
         let mut trial = Trial { model, start, values: HashMap::new(), nodes: Vec::new() };
         trial.values.insert(start, values.into_tvalue());
@@ -104,7 +107,7 @@ impl<'a> Trial<'a> {
             for successor in model.outlet_successors(outlet) {
                 if trial.nodes.len() < MOST_NODES
                     && !trial.nodes.contains(&successor.node)
-                    && trial.carry_out(successor.node)
+                    && trial.run_node(successor.node)
                 {
                     waiting.push(OutletId::new(successor.node, 0));
                 }
@@ -116,7 +119,7 @@ impl<'a> Trial<'a> {
         trial
     }
 
-    fn carry_out(&mut self, id: usize) -> bool {
+    fn run_node(&mut self, id: usize) -> bool {
         let node = self.model.node(id);
         let known = node.op_is::<TypedBinOp>()
             || node.op_is::<ElementWiseOp>()
@@ -137,7 +140,7 @@ impl<'a> Trial<'a> {
         true
     }
 
-    /// Results, the first first.
+    /// All results, in the order in which the nodes were run.
     pub fn results(&self) -> impl Iterator<Item = (OutletId, Vec<f32>)> {
         self.nodes.iter().filter_map(|id| {
             let outlet = OutletId::new(*id, 0);
@@ -145,7 +148,8 @@ impl<'a> Trial<'a> {
         })
     }
 
-    /// The nodes `end` takes, itself included; nothing where somebody else makes use of one of them, or of the start if that has to be `closed` too.
+    /// The nodes that `end` depends on, including itself. `None` where a node outside uses one of them, or, if
+    /// `closed`, the start.
     pub fn inside(&self, end: OutletId, closed: bool) -> Option<HashSet<usize>> {
         let mut inside = HashSet::new();
         let mut waiting = vec![end.node];
@@ -163,7 +167,7 @@ impl<'a> Trial<'a> {
         (all && (!closed || within(self.start))).then_some(inside)
     }
 
-    /// Constants among the inputs of the nodes inside.
+    /// The constants among the inputs of the nodes inside.
     pub fn constants(&self, inside: &HashSet<usize>) -> Vec<(usize, Arc<Tensor>)> {
         let nodes = self.nodes.iter().filter(|id| inside.contains(id));
         nodes
@@ -174,7 +178,7 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// The activation that follows `start` and nothing else, and where it ends.
+/// The activation after `start`, if `start` has no other users, and the outlet where it ends.
 pub fn activation(model: &TypedModel, start: OutletId) -> Option<(Activation, OutletId)> {
     const ALL: [Activation; 6] = [
         Activation::Relu,

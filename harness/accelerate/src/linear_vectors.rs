@@ -1,32 +1,29 @@
-//! A linear layer with few tokens, as a classifier has it with one: a product of vectors, which has to read all of the weight for each of them anyway.
+//! A linear layer with few tokens, e.g. a classifier with one: a matrix times a few vectors.
 
 use espalier_kernels::{
     elementwise::Activation,
-    matvec::{self, Vectors, Way},
+    matvec::{PackedMatrix, RowOrder, Vectors},
 };
 use tract_onnx::{prelude::*, tract_core::internal::*};
 
-use crate::{
-    linear_ops::blank,
-    op::{Layer, Shared},
-};
+use crate::op::{Layer, Shared, blank};
 
 /// `activation(x W + bias)`, an output a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinearVectors {
     pub shape: TVec<usize>,
-    pub product: Shared<Product>,
+    pub product: Shared<VectorProduct>,
 }
 
-pub struct Product {
-    pub matrix: matvec::Product,
+pub struct VectorProduct {
+    pub matrix: PackedMatrix,
     pub bias: Vec<f32>,
     pub activation: Activation,
 }
 
 impl Layer for LinearVectors {
     fn op(&self) -> String {
-        let Product { matrix, activation, .. } = &*self.product;
+        let VectorProduct { matrix, activation, .. } = &*self.product;
         let size = format!("linear {}x{}", matrix.columns(), matrix.rows());
         if *activation == Activation::None { size } else { format!("{size} {}", activation.name()) }
     }
@@ -40,7 +37,7 @@ impl Layer for LinearVectors {
     }
 
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let Product { matrix, bias, activation } = &*self.product;
+        let VectorProduct { matrix, bias, activation } = &*self.product;
         let mut output = blank(&self.shape)?;
         let (from, mut to) = (inputs[0].try_as_plain_ram()?, output.try_as_plain_ram_mut()?);
         let (values, to) = (from.as_slice::<f32>()?, to.as_slice_mut::<f32>()?);
@@ -51,7 +48,7 @@ impl Layer for LinearVectors {
             to.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(bias));
         }
         let count = to.len() / outputs.max(1);
-        matrix.add(Vectors { values, stride: matrix.columns(), count }, to, outputs, Way::Down);
+        matrix.add(Vectors { values, stride: matrix.columns(), count }, to, outputs, RowOrder::Down);
         activation.apply(matrix.isa(), to);
         Ok(tvec!(output.into_tvalue()))
     }

@@ -1,9 +1,8 @@
-//! Layer normalisation, whichever way it is written: tract takes LayerNormalization apart into a dozen nodes, and older exports have it that way.
+//! Layer normalisation in every spelling: tract splits LayerNormalization into a dozen nodes, and so do older exports.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
-use espalier_kernels::{linear_panels::Panels, normalise::LayerNorm, simd::Isa, threads::Threads};
-use std::sync::Arc;
+use espalier_kernels::{linear_panels::Panels, normalise::LayerNorm, random::XorShift, simd::Isa, threads::Threads};
 use tract_onnx::{
     prelude::*,
     tract_core::{
@@ -13,22 +12,23 @@ use tract_onnx::{
 };
 
 use crate::{
-    linear_ops::{blank, panel_fact},
+    linear_ops::panel_fact,
     linear_trial::{Trial, floats},
-    op::{Layer, Shared},
+    op::{Layer, Shared, blank},
 };
 
 /// Rows of a trial.
 const ROWS: usize = 4;
 
-pub struct Found {
+/// A layer normalisation in the graph.
+pub struct LayerNormMatch {
     pub input: OutletId,
     pub output: OutletId,
     pub norm: LayerNorm,
 }
 
-/// All of the graph's along the last axis.
-pub fn find(model: &TypedModel) -> Vec<Found> {
+/// All layer normalisations of the graph along the last axis.
+pub fn find(model: &TypedModel) -> Vec<LayerNormMatch> {
     let mut tried = HashSet::new();
     let mut all = Vec::new();
     for node in model.nodes() {
@@ -44,7 +44,7 @@ pub fn find(model: &TypedModel) -> Vec<Found> {
     all
 }
 
-fn find_at(model: &TypedModel, start: OutletId) -> Option<Found> {
+fn find_at(model: &TypedModel, start: OutletId) -> Option<LayerNormMatch> {
     let shape = model.outlet_fact(start).ok()?.shape.as_concrete()?.to_vec();
     let features = *shape.last().filter(|features| **features >= 2)?;
     let rows = trial_rows(features);
@@ -52,7 +52,7 @@ fn find_at(model: &TypedModel, start: OutletId) -> Option<Found> {
     trial_shape[shape.len() - 2] = ROWS;
     trial_shape[shape.len() - 1] = features;
     let trial = Trial::of(model, start, Tensor::from_shape(&trial_shape, &rows).ok()?);
-    let mut best: Option<(usize, Found)> = None;
+    let mut best: Option<(usize, LayerNormMatch)> = None;
     for (outlet, found) in trial.results() {
         if found.len() != rows.len() || model.outlet_fact(outlet).ok()?.shape.as_concrete() != Some(&*shape) {
             continue;
@@ -60,26 +60,21 @@ fn find_at(model: &TypedModel, start: OutletId) -> Option<Found> {
         let Some(inside) = trial.inside(outlet, false) else { continue };
         let Some(norm) = explain(model, &trial, &inside, features, &rows, &found) else { continue };
         if best.as_ref().is_none_or(|(size, _)| *size < inside.len()) {
-            best = Some((inside.len(), Found { input: start, output: outlet, norm }));
+            best = Some((inside.len(), LayerNormMatch { input: start, output: outlet, norm }));
         }
     }
     best.map(|(_, found)| found)
 }
 
-/// Of different means and spreads; the last so close together that a usual epsilon shows.
+/// Rows of different means and spreads. The values of the last are so close that a usual epsilon makes a difference.
 fn trial_rows(features: usize) -> Vec<f32> {
-    let mut random = 0x2545_f491_4f6c_dd1du64;
-    let mut next = || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
+    let mut random = XorShift::new(2);
     let rows = [(0.0, 1.0), (0.5, 2.0), (-2.0, 3.0), (0.0, 2e-3)];
-    rows.iter().flat_map(|(mean, spread)| (0..features).map(|_| mean + spread * next()).collect::<Vec<f32>>()).collect()
+    let mut row = |(mean, spread)| (0..features).map(|_| mean + spread * random.signed()).collect::<Vec<f32>>();
+    rows.into_iter().flat_map(&mut row).collect()
 }
 
-/// The normalisation that gives what was found, with the constants inside.
+/// The normalisation that computes `found`, with constants of the nodes inside.
 fn explain(
     model: &TypedModel,
     trial: &Trial,
@@ -104,11 +99,11 @@ fn explain(
     }
     epsilons.into_iter().rev().find_map(|epsilon| {
         let norm = LayerNorm { scale: scale.clone(), shift: shift.clone(), epsilon };
-        gives(&norm, rows, found).then_some(norm)
+        computes(&norm, rows, found).then_some(norm)
     })
 }
 
-fn gives(norm: &LayerNorm, rows: &[f32], found: &[f32]) -> bool {
+fn computes(norm: &LayerNorm, rows: &[f32], found: &[f32]) -> bool {
     let features = norm.scale.len();
     rows.chunks_exact(features).zip(found.chunks_exact(features)).all(|(row, found)| {
         let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / features as f64;

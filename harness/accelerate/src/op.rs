@@ -1,30 +1,36 @@
-//! Ops of ours as tract wants them: write [`Layer`] for a type, and [`LayerOp`] is the op.
+//! Our ops for tract: a type implements [`Layer`], and [`LayerOp`] makes it an op of tract.
 
 use std::{fmt, ops::Deref, sync::Arc};
 
 use tract_onnx::{prelude::*, tract_core::internal::*};
 
-/// What an op of ours has to say. It is cloned often and compared with others, so what is large goes into [`Shared`]; derive the rest.
+/// What one of our ops has to implement. Ops are cloned and compared often, so what is large goes into [`Shared`].
 pub trait Layer: Clone + fmt::Debug + PartialEq + Eq + Send + Sync + 'static {
     /// What it computes, e.g. `conv 3x3`.
     fn op(&self) -> String;
 
-    /// The kernel that does, as [`crate::choice::Candidate`] calls it.
+    /// The name of its kernel, as in [`crate::choice::Candidate`].
     fn kernel(&self) -> String;
 
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>>;
 
-    /// Inputs are what the facts said, contiguous, and may be shared with others.
+    /// Inputs have the facts given before, are contiguous, and may be shared with other ops.
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>>;
 
-    /// Multiply-accumulates of one call, for who wants to know.
+    /// Multiply-accumulates of one call.
     fn cost(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
         Ok(tvec!())
     }
 }
 
-/// All ops of ours begin with this; what follows is [`Layer::op`].
+/// The names of our ops begin with this, followed by [`Layer::op`].
 pub const PREFIX: &str = "Espalier ";
+
+/// A tensor of f32, to be filled.
+pub fn blank(shape: &[usize]) -> TractResult<Tensor> {
+    // SAFETY: every bit pattern is a number, and our ops write all values before they return the tensor.
+    unsafe { Tensor::uninitialized::<f32>(shape) }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerOp<L>(pub L);
@@ -40,7 +46,7 @@ impl<L: Layer> Op for LayerOp<L> {
         format!("{PREFIX}{}", self.0.op()).into()
     }
 
-    /// The kernel, and nothing else.
+    /// The name of the kernel.
     fn info(&self) -> TractResult<Vec<String>> {
         Ok(vec![self.0.kernel()])
     }
@@ -68,13 +74,13 @@ impl<L: Layer> TypedOp for LayerOp<L> {
     as_op!();
 }
 
-/// The kernel of a node, by what its op says: that of ours, or `tract`.
+/// The name of a node's kernel: `tract` for an op that is not ours.
 pub fn kernel(op: &dyn Op) -> String {
-    let of_ours = op.name().starts_with(PREFIX).then(|| op.info().ok()).flatten();
-    of_ours.and_then(|info| info.into_iter().next()).unwrap_or_else(|| "tract".to_owned())
+    let own = op.name().starts_with(PREFIX).then(|| op.info().ok()).flatten();
+    own.and_then(|info| info.into_iter().next()).unwrap_or_else(|| "tract".to_owned())
 }
 
-/// Something large that ops hold together: the same only if it is the very same, and not printed.
+/// Something large that ops share. It is compared by address and not printed.
 pub struct Shared<T: ?Sized>(pub Arc<T>);
 
 impl<T> Shared<T> {

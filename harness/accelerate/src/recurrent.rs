@@ -1,21 +1,25 @@
-//! LSTM and GRU: one op for a whole sequence in the place of tract's `Scan`, which carries out its body once a step, and of its `GruSeq`.
+//! LSTM and GRU: one op for a whole sequence replaces tract's `Scan`, which runs its body at each step, and its
+//! `GruSeq`.
 //!
-//! Looked for before declutter, where both are just as tract's importer makes them ([`layer`] knows how). Weights may be constants or computed from
-//! constants, as exporters do that put gates into another order. Where activations may be skipped, an LSTM with dense recurrent weights leaves out the units
-//! whose state hardly changed. A scan that carries its state from one inference to the next is left alone.
+//! The pass runs before declutter, when both are as tract's importer made them (see `layer`). Weights may be constants
+//! or computed from constants, as by exporters that reorder gates. Where activations may be skipped, an LSTM with dense
+//! recurrent weights leaves out the units whose state hardly changed. A scan that keeps its state from one inference to
+//! the next is not replaced.
 
 mod layer;
 mod op;
 
+use std::ops::Range;
+
 use espalier_kernels::{
     Isa,
-    matvec::{self, Format, Product},
+    matvec::{self, Format, PackedMatrix},
     recurrent::{Gru, GruProducts, Lstm},
 };
 use tract_onnx::prelude::*;
 
 use self::{
-    layer::{Kind, RecurrentLayer},
+    layer::{CellKind, RecurrentLayer},
     op::{Cell, Recurrent},
 };
 use crate::{
@@ -25,15 +29,14 @@ use crate::{
     weights,
 };
 
-pub const TYPED: &[Pass] = &[Pass::Node(one_op)];
-pub const DECLUTTERED: &[Pass] = &[];
+pub const PASSES: &[Pass] = &[Pass::Node(recurrent)];
 
-fn one_op(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+fn recurrent(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let Some(layer) = RecurrentLayer::at(context, model, node)? else { return Ok(None) };
     let (isa, skip_below) = (context.isa, context.skip_below.unwrap_or(0.0));
-    let w = Matrix::new(layer.gates() * layer.hidden, layer.input, &layer.w);
-    let r = Matrix::new(layer.gates() * layer.hidden, layer.hidden, &layer.r);
-    // Each format one of the two may like; the other takes the nearest of its own.
+    let w = RecurrentMatrix::new(layer.gates() * layer.hidden, layer.input, &layer.w);
+    let r = RecurrentMatrix::new(layer.gates() * layer.hidden, layer.hidden, &layer.r);
+    // Every format that suits one of the two weights; the other weight takes the most similar of its own.
     let formats = Format::ALL.into_iter().filter(|format| w.formats.contains(format) || r.formats.contains(format));
     let mut pairs: Vec<(Format, Format)> = formats.map(|format| (w.nearest(format), r.nearest(format))).collect();
     pairs.dedup();
@@ -51,7 +54,7 @@ fn one_op(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractR
     op.map(|op| layer.region.replaced(model, op)).transpose()
 }
 
-/// Formats of inputs' and state's weights in a word.
+/// The name of the formats of both weights.
 fn both((of_inputs, of_state): (Format, Format)) -> String {
     if of_inputs == of_state { of_state.to_string() } else { format!("{of_inputs}/{of_state}") }
 }
@@ -59,56 +62,56 @@ fn both((of_inputs, of_state): (Format, Format)) -> String {
 fn cell(
     skip_below: f32,
     layer: &RecurrentLayer,
-    inputs: Product,
-    state: impl Fn(std::ops::Range<usize>) -> Product,
+    inputs: PackedMatrix,
+    state: impl Fn(Range<usize>) -> PackedMatrix,
 ) -> Cell {
     let hidden = layer.hidden;
     let biases = layer.b.as_deref();
     match layer.kind {
-        Kind::Lstm => Cell::Lstm(Lstm::new(inputs, state(0..4 * hidden), biases).skipping(skip_below)),
-        Kind::Gru => {
+        CellKind::Lstm => Cell::Lstm(Lstm::new(inputs, state(0..4 * hidden), biases).skipping(skip_below)),
+        CellKind::Gru => {
             let products =
                 GruProducts::ResetFirst { gates: state(0..2 * hidden), hidden: state(2 * hidden..3 * hidden) };
             Cell::Gru(Gru::new(inputs, products, biases))
         }
-        Kind::GruLinear => Cell::Gru(Gru::new(inputs, GruProducts::ResetLast(state(0..3 * hidden)), biases)),
+        CellKind::GruLinear => Cell::Gru(Gru::new(inputs, GruProducts::ResetLast(state(0..3 * hidden)), biases)),
     }
 }
 
-/// A weight matrix, and what it may be kept as.
-struct Matrix<'a> {
+/// A weight matrix, and the formats worth trying for it.
+struct RecurrentMatrix<'a> {
     rows: usize,
     columns: usize,
     values: &'a [f32],
     formats: Vec<Format>,
 }
 
-impl<'a> Matrix<'a> {
-    fn new(rows: usize, columns: usize, values: &'a [f32]) -> Matrix<'a> {
-        Matrix { rows, columns, values, formats: matvec::candidates(rows, columns, values) }
+impl<'a> RecurrentMatrix<'a> {
+    fn new(rows: usize, columns: usize, values: &'a [f32]) -> RecurrentMatrix<'a> {
+        RecurrentMatrix { rows, columns, values, formats: matvec::candidates(rows, columns, values) }
     }
 
-    /// `format`, or the one most like it of those that are worth trying: smaller blocks for larger ones, then dense.
+    /// `format`, or the most similar one that is worth trying: larger blocks for smaller ones, then dense.
     fn nearest(&self, format: Format) -> Format {
         let place = |format: &Format| Format::ALL.iter().position(|known| known == format);
-        let wanted = place(&format);
-        if wanted == Some(0) {
+        let at = place(&format);
+        if at == Some(0) {
             return Format::Dense;
         }
-        let last = self.formats.iter().rev().find(|known| place(known) <= wanted && place(known) > Some(0));
+        let last = self.formats.iter().rev().find(|known| place(known) <= at && place(known) > Some(0));
         *last.or(self.formats.get(1)).unwrap_or(&Format::Dense)
     }
 
-    fn product(&self, isa: Isa, format: Format) -> Product {
+    fn product(&self, isa: Isa, format: Format) -> PackedMatrix {
         self.rows_as(isa, format, 0..self.rows)
     }
 
-    fn rows_as(&self, isa: Isa, format: Format, rows: std::ops::Range<usize>) -> Product {
+    fn rows_as(&self, isa: Isa, format: Format, rows: Range<usize>) -> PackedMatrix {
         let values = &self.values[rows.start * self.columns..rows.end * self.columns];
-        Product::new(isa, format, rows.len(), self.columns, values)
+        PackedMatrix::new(isa, format, rows.len(), self.columns, values)
     }
 
-    /// What tells it from others of its size, as far as the choice goes.
+    /// What distinguishes it from other matrices of its size for the choice of a kernel.
     fn pattern(&self) -> String {
         let zeros = self.values.iter().filter(|value| **value == 0.0).count();
         let zeros = weights::zeros_class(zeros as f64 / self.values.len().max(1) as f64);

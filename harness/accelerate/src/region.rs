@@ -1,4 +1,4 @@
-//! A part of the graph that one op of ours may replace: what it is given, and what it gives to the rest.
+//! A part of the graph that one of our ops may replace, with its inputs and outputs.
 
 use tract_onnx::{
     prelude::*,
@@ -7,27 +7,28 @@ use tract_onnx::{
 
 use crate::weights::Weights;
 
-/// tract spells it with its plan's parameters.
+/// tract's name has the parameters of the plan.
 pub type State = SimpleState<TypedFact, Box<dyn TypedOp>>;
 
 #[derive(Clone, Debug)]
 pub struct Region {
-    /// Of the layer, for people; the node of ours gets it.
+    /// The layer's name, which becomes the name of the new node.
     pub name: String,
-    /// What flows in from the rest of the graph, in the order in which the op of ours takes it. Constants that the op holds itself are not among it.
+    /// Inputs from the rest of the graph, in the order of the new op's inputs, without constants that the op holds
+    /// itself.
     pub inputs: TVec<OutletId>,
-    /// What others make use of. What lies between and is used elsewhere too has to be among it.
+    /// Outputs that the rest of the graph uses, including outlets inside the region.
     pub outputs: TVec<OutletId>,
 }
 
 impl Region {
-    /// One op's place: its first `inputs` inputs flow in.
+    /// The region of one node, with its first `inputs` inputs.
     pub fn of_node(node: &TypedNode, inputs: usize) -> Region {
         let outputs = (0..node.outputs.len()).map(|slot| OutletId::new(node.id, slot)).collect();
         Region { name: node.name.clone(), inputs: node.inputs[..inputs].into(), outputs }
     }
 
-    /// The patch that puts `op` there.
+    /// The patch that replaces the region by `op`.
     ///
     /// # Errors
     /// An op whose facts are not those of the region.
@@ -47,7 +48,7 @@ impl Region {
         Ok(patch)
     }
 
-    /// The region alone, as it is in the graph.
+    /// A model of the region alone, as it is in the graph.
     ///
     /// # Errors
     /// A weight that cannot be read.
@@ -66,10 +67,10 @@ impl Region {
         Ok(alone)
     }
 
-    /// `op` alone, in the place of the region.
+    /// A model of `op` alone, with the inputs of the region.
     ///
     /// # Errors
-    /// An op that does not take the inputs.
+    /// An op that does not accept the inputs.
     pub fn with_op(&self, model: &TypedModel, op: Box<dyn TypedOp>) -> TractResult<TypedModel> {
         let mut alone = TypedModel { symbols: model.symbols.clone(), ..TypedModel::default() };
         let facts = self.inputs.iter().map(|input| Ok(model.outlet_fact(*input)?.without_value()));
@@ -83,8 +84,8 @@ impl Region {
     }
 }
 
-/// A node and all before it up to what is known. Not recursive in the length of a chain that a model can make too long for the stack: a region is a few
-/// nodes, and more than some dozen are refused.
+/// Copies a node and all nodes before it, up to what is known. Not recursive, because a model may have a chain that is
+/// too long for the stack. A region has a few nodes; a walk of thousands of steps is refused.
 fn copy(
     model: &TypedModel,
     weights: &Weights,
@@ -123,7 +124,7 @@ fn copy(
     Ok(())
 }
 
-/// Something to run, as tract makes it of a small model.
+/// A small model, optimised by tract and ready to run.
 ///
 /// # Errors
 /// Those of tract.

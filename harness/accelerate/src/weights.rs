@@ -1,7 +1,8 @@
-//! Weights that are not in the graph: they stand there as inputs by their name, and are read from a pack or a file when somebody asks.
+//! Weights that are not in the graph: there they are inputs with their names, and they are read from a pack or a file
+//! when a pass asks for them.
 //!
-//! So a packed weight never has to be dense unless tract itself is to work on it, and no weight is in memory twice for longer than it takes to pack it
-//! anew. What no pass took becomes a constant of the graph at the end.
+//! So a packed weight only becomes dense where tract itself uses it, and no weight is in memory twice for longer than
+//! it takes to pack it for a kernel. A weight that no pass replaced becomes a constant of the graph at the end.
 
 use std::{
     collections::HashMap,
@@ -18,31 +19,31 @@ use tract_onnx::{
 };
 
 /// Reads one weight.
-pub type Stored = Box<dyn Fn() -> TractResult<Weight> + Send + Sync>;
+pub type ReadWeight = Box<dyn Fn() -> TractResult<Weight> + Send + Sync>;
 
-/// By the names they have in the graph.
+/// Weights by their names in the graph.
 #[derive(Clone, Default)]
 pub struct Weights(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    stored: HashMap<String, Stored>,
-    /// A pass asks for the weight of one layer several times over.
+    stored: HashMap<String, ReadWeight>,
+    /// The last weight, because a pass asks for the weight of a layer several times.
     last: Mutex<Option<(String, Weight)>>,
 }
 
-/// A constant tensor of f32, as it was stored.
+/// A constant tensor of f32, as it is stored.
 #[derive(Clone, Debug)]
 pub enum Weight {
     Dense(Arc<Tensor>),
-    /// Rows of the matrix are the leading axes of the shape taken together.
+    /// The rows of the matrix are the leading axes of the shape.
     Sparse {
         matrix: Arc<Sparse>,
         shape: TVec<usize>,
     },
 }
 
-/// Shares of a weight's cells, and of its blocks, in which there is anything but zero.
+/// The shares of a weight's cells and blocks that are not all zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Filled {
     pub cells: f64,
@@ -54,11 +55,11 @@ pub struct Filled {
 }
 
 impl Weights {
-    pub fn new(stored: HashMap<String, Stored>) -> Weights {
+    pub fn new(stored: HashMap<String, ReadWeight>) -> Weights {
         Weights(Arc::new(Inner { stored, last: Mutex::new(None) }))
     }
 
-    /// The weight a node stands for; nothing for any other node.
+    /// The weight that a node stands for; `None` for any other node.
     ///
     /// # Errors
     /// A weight that cannot be read.
@@ -71,7 +72,7 @@ impl Weights {
             let shape = node.outputs[0].fact.shape.as_concrete();
             ensure!(
                 shape == Some(weight.shape()),
-                "the weight `{}` has the shape {:?}, the graph wants {shape:?}",
+                "the weight `{}` has the shape {:?}, the graph has {shape:?}",
                 node.name,
                 weight.shape()
             );
@@ -87,14 +88,14 @@ impl Weights {
         if let Some((_, weight)) = last.as_ref().filter(|(known, _)| known == name) {
             return Ok(Some(weight.clone()));
         }
-        // Let go before the next one is there.
+        // Freed before the next one is read.
         *last = None;
         let weight = stored().with_context(|| format!("the weight `{name}` cannot be read"))?;
         *last = Some((name.to_owned(), weight.clone()));
         Ok(Some(weight))
     }
 
-    /// Puts into the graph, as constants, what still stands there as inputs.
+    /// Puts the weights that are still inputs of the graph into it as constants.
     ///
     /// # Errors
     /// A weight that cannot be read.
@@ -112,7 +113,7 @@ impl Weights {
         Ok(())
     }
 
-    /// Keeps no weight in memory.
+    /// Frees the weight that is kept in memory.
     pub fn forget(&self) {
         *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -133,7 +134,8 @@ impl Weight {
         }
     }
 
-    /// Looked at as a matrix with so many rows; blocks of fewer rows at the end of each `group` of rows count as well.
+    /// The shares of the weight as a matrix with `rows` rows. Blocks end at each `group` of rows, where they may be
+    /// smaller.
     ///
     /// # Errors
     /// Rows that do not divide it, or another type than f32.
@@ -149,7 +151,7 @@ impl Weight {
         let mut full = [0usize; 4];
         match self {
             Weight::Sparse { matrix, .. } if matrix.rows == rows => {
-                // Where a row's blocks begin; cells come in the order in which they are stored, so each block has a bit.
+                // Each block has a bit, because cells come in the order in which they are stored.
                 let first = |of_group: usize, height: usize| {
                     let block = move |row: usize| row / group * of_group + row % group / height;
                     (0..rows).map(|row| block(row) * columns).collect::<Vec<usize>>()
@@ -188,7 +190,7 @@ impl Weight {
                         if index > 0 && index % 8 == 0 {
                             full[2] += close(&mut eight);
                         }
-                        // The sign of a zero is nothing.
+                        // Without the sign: -0.0 is zero.
                         let bits = |value: &f32| value.to_bits() << 1;
                         for ((value, four), eight) in row.iter().zip(&mut four).zip(&mut eight) {
                             *four |= bits(value);
@@ -229,7 +231,8 @@ impl Weight {
         }
     }
 
-    /// Seen as a matrix with so many rows, which are its leading axes; with [`Index::Dense`] where it was not stored sparse or not with these rows.
+    /// The weight as a matrix with `rows` rows, which are its leading axes. Dense where it is not stored sparse with
+    /// these rows.
     ///
     /// # Errors
     /// Rows that do not divide it, or another type than f32.
@@ -246,7 +249,7 @@ impl Weight {
         Ok(Sparse::new(Layout::Dense, &Matrix::new(rows, columns, Channels::Rows, values)?)?)
     }
 
-    /// With its axes changed as the op does. A sparse matrix stays one where that means to transpose it.
+    /// Applies a change of axes. A sparse matrix stays sparse where it is transposed, or its values keep their order.
     ///
     /// # Errors
     /// Axes it does not have.
@@ -257,7 +260,7 @@ impl Weight {
             if matches!(op, AxisOp::Move(0, 1) | AxisOp::Move(1, 0)) && shape.len() == 2 && matrix.rows == shape[0] {
                 return Ok(Weight::Sparse { matrix: Arc::new(matrix.transposed()), shape: changed });
             }
-            // An axis of one comes or goes: the values stay where they are.
+            // An axis of one is added or removed: the values keep their order.
             if matches!(op, AxisOp::Add(_) | AxisOp::Rm(_) | AxisOp::Reshape(..)) {
                 return Ok(Weight::Sparse { matrix: Arc::clone(matrix), shape: changed });
             }
@@ -269,8 +272,9 @@ impl Weight {
 }
 
 impl Filled {
-    /// How zeros lie, in words that are the same for weights alike enough to have the same fastest kernel, however they are stored: the share of zeros, of
-    /// blocks of four along the first axis, and of blocks of four along the others.
+    /// A short name for the pattern of zeros: the shares of zeros, of zero blocks of four along the first axis, and of
+    /// zero blocks of four along the others. Weights that are similar enough to have the same fastest kernel have the
+    /// same name, however they are stored. Stored choices have it in their keys.
     pub fn pattern(&self) -> String {
         if self.cells == 1.0 {
             return "z0".to_owned();
@@ -280,7 +284,7 @@ impl Filled {
     }
 }
 
-/// A share of zeros in per cent, rounded to steps that get finer towards 1: what is left to compute is what counts.
+/// A share of zeros in per cent, rounded to steps that get finer towards 100, because the rest is what is computed.
 pub fn zeros_class(zeros: f64) -> u32 {
     let steps = [0, 10, 20, 30, 40, 50, 60, 65, 70, 75, 80, 85, 90, 93, 95, 97, 98, 99, 100];
     let distance = |step: &u32| ((f64::from(*step) - 100.0 * zeros).abs() * 1e6) as u64;

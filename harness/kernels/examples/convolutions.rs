@@ -1,21 +1,23 @@
-//! Multiply-accumulates a second of every layer of MobileNetV2, ResNet50 and DS-CNN, dense and with 90 % zeros, by kernel, beside the processor's peak:
-//! `cargo run --release -p espalier-kernels --example convolutions [mobilenetv2|resnet50|ds-cnn]`.
+//! Multiply-accumulates a second of every layer of MobileNetV2, ResNet50 and DS-CNN, dense and with 90 % zeros, by
+//! kernel, beside the processor's peak: `cargo run --release -p espalier-kernels --example convolutions
+//! [mobilenetv2|resnet50|ds-cnn]`.
 
 use std::time::{Duration, Instant};
 
 use espalier_kernels::{
-    convolution::{Convolution, Form, Shape},
+    convolution::{Convolution, ConvolutionForm, ConvolutionShape},
     convolution_window::{Axis, Window},
     depthwise::Depthwise,
     panel::Height,
+    random::synthetic,
     simd::{Isa, Kernel, Simd},
     threads::Threads,
 };
 
 struct Layer {
     name: String,
-    shape: Shape,
-    /// As many of them are in the net.
+    shape: ConvolutionShape,
+    /// How many of them the network has.
     count: usize,
     residual: bool,
 }
@@ -34,7 +36,7 @@ fn layer(
     let before = kernel / 2;
     let output = (size + 2 * before - kernel) / stride + 1;
     let axis = Axis { input: size, output, kernel, stride, dilation: 1, before };
-    let shape = Shape { channels, filters, groups, window: Window { height: axis, width: axis } };
+    let shape = ConvolutionShape { channels, filters, groups, window: Window { height: axis, width: axis } };
     Layer {
         name: format!("{name} {channels}-{filters} {kernel}x{kernel}/{stride} {size}"),
         shape,
@@ -93,7 +95,7 @@ fn ds_cnn() -> Vec<Layer> {
     let axis = |input, output, kernel, stride, before| Axis { input, output, kernel, stride, dilation: 1, before };
     let layer = |name: &str, channels, filters, groups, height, width, count| Layer {
         name: format!("{name} {channels}-{filters} 25x5"),
-        shape: Shape { channels, filters, groups, window: Window { height, width } },
+        shape: ConvolutionShape { channels, filters, groups, window: Window { height, width } },
         count,
         residual: false,
     };
@@ -115,18 +117,9 @@ fn together(layers: Vec<Layer>) -> Vec<Layer> {
     together
 }
 
-fn values(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
-
-/// One in ten blocks of `height` rows by one column is kept.
+/// Keeps one in ten blocks of `height` rows by one column.
 fn pruned(weights: &[f32], depth: usize, height: usize) -> Vec<f32> {
-    let draws = values(99, weights.len());
+    let draws = synthetic(weights.len(), 99);
     let pruned = weights.iter().enumerate().map(|(index, weight)| {
         let (row, column) = (index / depth, index % depth);
         if draws[row / height * depth + column] > 0.8 { *weight } else { 0.0 }
@@ -134,7 +127,7 @@ fn pruned(weights: &[f32], depth: usize, height: usize) -> Vec<f32> {
     pruned.collect()
 }
 
-/// Shortest of the runs that fit into some milliseconds.
+/// The shortest of the runs within 30 milliseconds.
 fn time(mut run: impl FnMut()) -> Duration {
     run();
     let start = Instant::now();
@@ -156,7 +149,7 @@ impl Kernel for Peak {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) -> f32 {
-        // SAFETY: registers only.
+        // SAFETY: only registers are used.
         unsafe {
             let mut sums = [S::splat(1.0); 12];
             let factor = S::splat(0.999);
@@ -178,33 +171,31 @@ fn main() {
         Err(_) => Isa::best(),
     };
     let rounds = 100_000;
-    // SAFETY: this processor's.
+    // SAFETY: the processor has the instructions.
     let took = time(|| _ = std::hint::black_box(unsafe { isa.run(Peak(rounds)) }));
     let peak = (rounds * 12 * isa.lanes()) as f64 / took.as_nanos() as f64;
     println!("{}: {peak:.1} GFMA/s at best", isa.name());
-    let wanted = std::env::args().nth(1);
+    let only = std::env::args().nth(1);
     for (name, layers) in [("mobilenetv2", mobilenetv2()), ("resnet50", resnet50()), ("ds-cnn", ds_cnn())] {
-        if wanted.as_ref().is_none_or(|wanted| wanted == name) {
+        if only.as_ref().is_none_or(|only| only == name) {
             report(name, isa, &layers, peak);
         }
     }
 }
 
 fn report(name: &str, isa: Isa, layers: &[Layer], peak: f64) {
-    let forms =
-        [Form::Dense, Form::Tiles, Form::Sparse(Height::One), Form::Sparse(Height::Four), Form::Sparse(Height::Eight)];
     println!("\n{name}: microseconds a layer, and per cent of the peak for what is computed");
     print!("{:34} {:>3}", "", "");
-    forms.iter().for_each(|form| print!(" {:>14}", form.name()));
+    ConvolutionForm::ALL.iter().for_each(|form| print!(" {:>14}", form.name()));
     println!();
     let threads = Threads::new(1);
     let mut totals = [0.0f64; 3];
     for layer in layers {
         let shape = layer.shape;
-        let input = values(1, shape.channels * shape.window.inputs());
-        let weights = values(2, shape.filters * shape.depth());
-        let bias = values(3, shape.filters);
-        let residual = layer.residual.then(|| values(4, shape.filters * shape.window.outputs()));
+        let input = synthetic(shape.channels * shape.window.inputs(), 1);
+        let weights = synthetic(shape.filters * shape.depth(), 2);
+        let bias = synthetic(shape.filters, 3);
+        let residual = layer.residual.then(|| synthetic(shape.filters * shape.window.outputs(), 4));
         let mut output = vec![0.0; shape.filters * shape.window.outputs()];
         let mut scratch = Vec::new();
         print!("{:34} {:>3}", layer.name, layer.count);
@@ -213,7 +204,8 @@ fn report(name: &str, isa: Isa, layers: &[Layer], peak: f64) {
             print!(" {:>8.1} {:>4.0}%", took.as_nanos() as f64 / 1e3, percent);
         };
         if shape.groups > 1 {
-            let depthwise = Depthwise::new(isa, shape.window, weights, bias, (0.0, 6.0)).expect("a stride it knows");
+            let depthwise = Depthwise::new(isa, shape.window, weights, bias, (0.0, 6.0))
+                .expect("a stride that the kernel supports");
             let took = time(|| depthwise.run(&threads, &input, None, &mut output));
             show(took, 1.0);
             println!();
@@ -221,9 +213,9 @@ fn report(name: &str, isa: Isa, layers: &[Layer], peak: f64) {
             continue;
         }
         let mut best = [f64::MAX; 3];
-        for form in forms {
+        for form in ConvolutionForm::ALL {
             let (height, total) = match form {
-                Form::Sparse(height) => (height.rows(), if height == Height::One { 1 } else { 2 }),
+                ConvolutionForm::Sparse(height) => (height.rows(), if height == Height::One { 1 } else { 2 }),
                 _ => (0, 0),
             };
             let (weights, share) = if height > 0 && shape.channels > 3 {
@@ -238,7 +230,7 @@ fn report(name: &str, isa: Isa, layers: &[Layer], peak: f64) {
             };
             let took = time(|| convolution.run(&threads, &input, residual.as_deref(), &mut output, &mut scratch));
             show(took, share);
-            if form != Form::Sparse(Height::Eight) {
+            if form != ConvolutionForm::Sparse(Height::Eight) {
                 best[total] = best[total].min(took.as_secs_f64() * 1e3 * layer.count as f64);
             }
         }
@@ -247,5 +239,5 @@ fn report(name: &str, isa: Isa, layers: &[Layer], peak: f64) {
             totals[index] += best[index].min(best[0]);
         }
     }
-    println!("all convolutions: dense {:.2} ms, csr {:.2} ms, 4x1 {:.2} ms", totals[0], totals[1], totals[2]);
+    println!("all convolutions: dense {:.2} ms, csr {:.2} ms, block-4x1 {:.2} ms", totals[0], totals[1], totals[2]);
 }

@@ -1,19 +1,20 @@
 //! How fast recurrent layers are here: `cargo run --release -p espalier-kernels --example recurrent`.
 //!
-//! Products of one layer of 512 units (2048 x 512) in each format, with one vector and with a hundred; then an LSTM of two such layers over 100 steps.
-//! Times are the shortest of many, on one thread.
+//! Products of one layer of 512 units (2048 x 512) in each format, with one vector and with a hundred; then an LSTM of
+//! two such layers over 100 steps. Times are the shortest of many, on one thread.
 
 use std::time::{Duration, Instant};
 
 use espalier_kernels::{
     Isa,
-    matvec::{Format, Product, Vectors, Way},
-    recurrent::{Lstm, Scratch, Sequence, Shape},
+    matvec::{Format, PackedMatrix, RowOrder, Vectors},
+    random::{XorShift, synthetic},
+    recurrent::{Lstm, Scratch, Sequence, SequenceShape},
 };
 
 const HIDDEN: usize = 512;
 const STEPS: usize = 100;
-/// Of ten blocks so many are kept.
+/// Blocks of ten that are not zero.
 const KEPT: u32 = 1;
 
 fn main() {
@@ -50,21 +51,11 @@ fn main() {
     }
 }
 
-/// Numbers between -1 and 1.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-}
-
-/// A matrix with zeros as the format wants them.
-fn product(isa: Isa, format: Format, seed: u64) -> Product {
-    let mut numbers = Numbers(seed);
+/// A matrix with zeros in the blocks of the format.
+fn product(isa: Isa, format: Format, seed: u64) -> PackedMatrix {
+    let mut numbers = XorShift::new(seed);
     let (rows, columns) = (4 * HIDDEN, HIDDEN);
-    let mut matrix: Vec<f32> = (0..rows * columns).map(|_| numbers.next() * 0.05).collect();
+    let mut matrix: Vec<f32> = (0..rows * columns).map(|_| numbers.signed() * 0.05).collect();
     let height = match format {
         Format::Dense => None,
         Format::Blocks(height) => Some(height),
@@ -72,13 +63,13 @@ fn product(isa: Isa, format: Format, seed: u64) -> Product {
     };
     for band in 0..height.map_or(0, |height| rows / height) {
         for column in 0..columns {
-            if (numbers.next() + 1.0) * 5.0 >= KEPT as f32 {
+            if numbers.unit() * 10.0 >= KEPT as f32 {
                 let height = height.unwrap_or(1);
                 (band * height..(band + 1) * height).for_each(|row| matrix[row * columns + column] = 0.0);
             }
         }
     }
-    Product::new(isa, format, rows, columns, &matrix)
+    PackedMatrix::new(isa, format, rows, columns, &matrix)
 }
 
 fn shortest(times: u32, mut f: impl FnMut()) -> Duration {
@@ -90,24 +81,23 @@ fn shortest(times: u32, mut f: impl FnMut()) -> Duration {
     (0..times).map(time).min().unwrap_or_default()
 }
 
-fn products(product: &Product, count: usize) -> Duration {
+fn products(product: &PackedMatrix, count: usize) -> Duration {
     let x = vec![0.3; HIDDEN * count];
     let mut out = vec![0.0; 4 * HIDDEN * count];
-    let mut way = Way::Down;
+    let mut order = RowOrder::Down;
     shortest(if count == 1 { 2000 } else { 100 }, || {
-        product.add(Vectors { values: &x, stride: HIDDEN, count }, &mut out, 4 * HIDDEN, way);
-        way = way.other();
+        product.add(Vectors { values: &x, stride: HIDDEN, count }, &mut out, 4 * HIDDEN, order);
+        order = order.other();
     })
 }
 
 fn lstm(isa: Isa, format: Format) -> Duration {
     let layer = |seed| Lstm::new(product(isa, format, seed), product(isa, format, seed + 1), None);
     let layers = [layer(1), layer(3)];
-    let mut numbers = Numbers(9);
-    let x: Vec<f32> = (0..STEPS * HIDDEN).map(|_| numbers.next()).collect();
+    let x = synthetic(STEPS * HIDDEN, 9);
     let mut y = [vec![0.0; STEPS * HIDDEN], vec![0.0; STEPS * HIDDEN]];
     let mut scratch = Scratch::default();
-    let shape = Shape::steps_first(STEPS, 1, HIDDEN);
+    let shape = SequenceShape::steps_first(STEPS, 1, HIDDEN);
     shortest(40, || {
         let [between, last] = &mut y;
         run(&layers[0], &x, between, shape, &mut scratch);
@@ -115,7 +105,7 @@ fn lstm(isa: Isa, format: Format) -> Duration {
     })
 }
 
-fn run(layer: &Lstm, x: &[f32], y: &mut [f32], shape: Shape, scratch: &mut Scratch) {
+fn run(layer: &Lstm, x: &[f32], y: &mut [f32], shape: SequenceShape, scratch: &mut Scratch) {
     let (mut h, mut c) = (vec![0.0; HIDDEN], vec![0.0; HIDDEN]);
     layer.run(Sequence { x, x_shape: shape, backwards: false, y: Some((y, shape)) }, &mut h, &mut c, scratch);
 }

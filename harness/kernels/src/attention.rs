@@ -1,7 +1,9 @@
-//! Attention over panels: softmax(scale · K Q + mask), then the values weighted by it, head by head, without a tensor of scores for all of them.
+//! Attention over panels: softmax(scale · K Q + mask) and the sum of values weighted by it, head by head. There is no
+//! tensor with the scores of all heads.
 //!
-//! In and out: panels, so that a head's queries are vectors as they lie, and its keys and values numbers to broadcast: nothing is transposed. What a head
-//! needs at a time is a table of keys by 64 queries. Keys that only fill a vector are left out, queries that do are computed and dropped.
+//! In and out: panels. A head's queries are vectors as they lie in memory, its keys and values are broadcast: nothing
+//! is transposed. A head needs one table of keys by 64 queries at a time. Keys that only fill a vector are left out;
+//! queries that only fill a vector are computed and dropped.
 
 use std::{ops::Range, ptr};
 
@@ -15,15 +17,17 @@ use crate::{
     threads::Threads,
 };
 
-/// One of the three inputs: panels of `features`, of which those from `first` on are its own, one head after another.
+/// One of the three inputs: panels of `features`. Those from `first` on are queries, keys or values, one head after
+/// another.
 #[derive(Clone, Copy, Debug)]
-pub struct Part<'a> {
+pub struct AttentionInput<'a> {
     pub panels: &'a [f32],
     pub features: usize,
     pub first: usize,
 }
 
-/// Added to the scores: the value for a sequence, head, query and key lies at the sum of index times stride. A stride of 0 holds for all.
+/// Added to the scores: the value for a sequence, head, query and key lies at the sum of index times stride. A stride
+/// of 0 means that the value does not depend on that index.
 #[derive(Clone, Copy, Debug)]
 pub struct Mask<'a> {
     pub values: &'a [f32],
@@ -40,7 +44,7 @@ pub struct Attention {
     pub value_size: usize,
     pub scale: f32,
     pub queries: Panels,
-    /// As many sequences.
+    /// Of as many sequences as the queries.
     pub keys: Panels,
 }
 
@@ -50,7 +54,16 @@ impl Attention {
     /// # Panics
     /// Unless every length is the one its shape asks for.
     #[expect(clippy::too_many_arguments, reason = "three inputs, a mask, an output, and where it runs")]
-    pub fn run(&self, isa: Isa, threads: &Threads, q: Part, k: Part, v: Part, mask: Option<Mask>, output: &mut [f32]) {
+    pub fn run(
+        &self,
+        isa: Isa,
+        threads: &Threads,
+        q: AttentionInput,
+        k: AttentionInput,
+        v: AttentionInput,
+        mask: Option<Mask>,
+        output: &mut [f32],
+    ) {
         let of_heads = |size: usize| self.heads.checked_mul(size).expect("more features than can be counted");
         assert_eq!(self.queries.sequences(), self.keys.sequences(), "keys for each sequence of queries");
         for (part, panels, size) in
@@ -89,7 +102,8 @@ impl Attention {
                 table: table.as_mut_slice().as_mut_ptr(),
                 added: added.as_mut_slice().as_mut_ptr(),
             };
-            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, and pairs are written once each.
+            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, and pairs are written once
+            // each.
             unsafe { work.pairs(pairs) }
         });
     }
@@ -98,107 +112,98 @@ impl Attention {
 struct Work<'a> {
     attention: &'a Attention,
     isa: Isa,
-    q: Part<'a>,
-    k: Part<'a>,
-    v: Part<'a>,
+    q: AttentionInput<'a>,
+    k: AttentionInput<'a>,
+    v: AttentionInput<'a>,
     mask: Option<Mask<'a>>,
     output: *mut f32,
-    /// A row of at most 64 queries for each key.
+    /// The scores: a row of at most 64 queries for each key.
     table: *mut f32,
-    /// The mask like that, where it differs by query.
+    /// The mask in the same layout, where it differs by query.
     added: *mut f32,
 }
 
 impl Work<'_> {
-    /// Panels of queries and heads, counted head by head.
+    /// `pairs` count the heads of the first panel of queries, then those of the second, and so on.
     unsafe fn pairs(&self, pairs: Range<usize>) {
         let Attention { heads, value_size, queries, keys, scale, .. } = *self.attention;
         let mut sums = [0.0f32; WIDTH];
         for pair in pairs.clone() {
             let (queries, head) = (queries.get(pair / heads), pair % heads);
             let place = queries.column * heads * value_size + head * value_size * queries.width;
-            // SAFETY: the lengths were checked; the tables have a row for each key.
-            unsafe {
-                self.scores(queries, head);
-                let added = self.added_for(queries, head, pair == pairs.start);
-                let (rows, columns) = (keys.tokens(), queries.width);
-                self.isa.run(Exponents { table: self.table, rows, columns, scale, added, sums: sums.as_mut_ptr() });
-                let to = self.output.add(place);
-                self.weighted(queries, head, to);
-                self.isa.run(Divide { table: to, rows: value_size, columns, by: sums.as_ptr() });
-            }
+            self.scores(queries, head);
+            let added = self.added_for(queries, head, pair == pairs.start);
+            let (rows, columns) = (keys.tokens(), queries.width);
+            self.isa.run(Exponents { table: self.table, rows, columns, scale, added, sums: sums.as_mut_ptr() });
+            let to = self.output.add(place);
+            self.weighted(queries, head, to);
+            self.isa.run(Divide { table: to, rows: value_size, columns, by: sums.as_ptr() });
         }
     }
 
-    /// The table: what each key has to do with each query.
+    /// Fills the table: each key times each query.
     unsafe fn scores(&self, queries: Panel, head: usize) {
         let Attention { size, keys, .. } = *self.attention;
-        let Part { panels, features, first } = self.k;
-        unsafe {
-            let at = queries.column * self.q.features + (self.q.first + head * size) * queries.width;
-            let right = self.q.panels.as_ptr().add(at);
-            for keys in keys.of_sequence(queries.sequence) {
-                self.isa.run(Tiles {
-                    left: panels.as_ptr().add(keys.column * features + (first + head * size) * keys.width),
-                    left_row: 1,
-                    left_step: keys.width,
-                    rows: keys.tokens,
-                    depth: size,
-                    right,
-                    columns: queries.width,
-                    to: self.table.add(keys.token * queries.width),
-                    start: Start { bias: ptr::null(), add: ptr::null() },
-                });
-            }
+        let AttentionInput { panels, features, first } = self.k;
+        let at = queries.column * self.q.features + (self.q.first + head * size) * queries.width;
+        let right = self.q.panels.as_ptr().add(at);
+        for keys in keys.of_sequence(queries.sequence) {
+            self.isa.run(Tiles {
+                left: panels.as_ptr().add(keys.column * features + (first + head * size) * keys.width),
+                left_row: 1,
+                left_step: keys.width,
+                rows: keys.tokens,
+                depth: size,
+                right,
+                columns: queries.width,
+                to: self.table.add(keys.token * queries.width),
+                start: Start { bias: ptr::null(), add: ptr::null() },
+            });
         }
     }
 
-    /// The sum of values, each times what the table has for its key.
+    /// The sum of the values, each weighted by the table's entry for its key.
     unsafe fn weighted(&self, queries: Panel, head: usize, to: *mut f32) {
         let Attention { value_size, keys, .. } = *self.attention;
-        let Part { panels, features, first } = self.v;
+        let AttentionInput { panels, features, first } = self.v;
         for keys in keys.of_sequence(queries.sequence) {
             let add = if keys.token == 0 { ptr::null() } else { to.cast_const() };
-            unsafe {
-                self.isa.run(Tiles {
-                    left: panels.as_ptr().add(keys.column * features + (first + head * value_size) * keys.width),
-                    left_row: keys.width,
-                    left_step: 1,
-                    rows: value_size,
-                    depth: keys.tokens,
-                    right: self.table.add(keys.token * queries.width),
-                    columns: queries.width,
-                    to,
-                    start: Start { bias: ptr::null(), add },
-                });
-            }
+            self.isa.run(Tiles {
+                left: panels.as_ptr().add(keys.column * features + (first + head * value_size) * keys.width),
+                left_row: keys.width,
+                left_step: 1,
+                rows: value_size,
+                depth: keys.tokens,
+                right: self.table.add(keys.token * queries.width),
+                columns: queries.width,
+                to,
+                start: Start { bias: ptr::null(), add },
+            });
         }
     }
 
-    /// The mask for these queries and this head, by key, and by query where it differs.
+    /// The mask for these queries and this head.
     unsafe fn added_for(&self, queries: Panel, head: usize, first: bool) -> Option<Added> {
         let Mask { values, strides: [by_sequence, by_head, by_query, by_key] } = self.mask?;
-        unsafe {
-            let values = values.as_ptr().add(queries.sequence * by_sequence + head * by_head);
-            if by_query == 0 {
-                return Some(Added { values, row_stride: by_key, column_stride: 0 });
-            }
-            // One that is the same for all heads is turned round once.
-            if first || head == 0 || by_head != 0 {
-                for key in 0..self.attention.keys.tokens() {
-                    for column in 0..queries.width {
-                        // Queries that only fill the vector take the last one's.
-                        let query = queries.token + column.min(queries.tokens - 1);
-                        *self.added.add(key * queries.width + column) = *values.add(query * by_query + key * by_key);
-                    }
+        let values = values.as_ptr().add(queries.sequence * by_sequence + head * by_head);
+        if by_query == 0 {
+            return Some(Added { values, row_stride: by_key, column_stride: 0 });
+        }
+        // A mask that is the same for all heads is transposed once.
+        if first || head == 0 || by_head != 0 {
+            for key in 0..self.attention.keys.tokens() {
+                for column in 0..queries.width {
+                    // Queries that only fill the vector take the mask of the last one.
+                    let query = queries.token + column.min(queries.tokens - 1);
+                    *self.added.add(key * queries.width + column) = *values.add(query * by_query + key * by_key);
                 }
             }
-            Some(Added { values: self.added, row_stride: queries.width, column_stride: 1 })
         }
+        Some(Added { values: self.added, row_stride: queries.width, column_stride: 1 })
     }
 }
 
-/// Each column of a table divided by a number of its own.
+/// Divides each column of a table by a number of its own.
 struct Divide {
     table: *mut f32,
     rows: usize,
@@ -213,12 +218,10 @@ impl Kernel for Divide {
     unsafe fn run<S: Simd>(self) {
         let mut done = 0;
         while done < self.columns {
-            unsafe {
-                let factor = S::div(S::splat(1.0), S::load(self.by.add(done)));
-                for row in 0..self.rows {
-                    let at = self.table.add(row * self.columns + done);
-                    S::store(at, S::mul(S::load(at), factor));
-                }
+            let factor = S::div(S::splat(1.0), S::load(self.by.add(done)));
+            for row in 0..self.rows {
+                let at = self.table.add(row * self.columns + done);
+                S::store(at, S::mul(S::load(at), factor));
             }
             done += S::LANES;
         }
@@ -230,13 +233,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::linear_panels::tests::{is_close, made_up};
+    use crate::testing::{is_close, synthetic};
 
     struct Case {
         attention: Attention,
-        /// Which of sequence, head, query and key the mask is different for; nothing for no mask.
+        /// Which of sequence, head, query and key the mask depends on; `None` for no mask.
         masked: Option<[bool; 4]>,
-        /// Queries, keys and values lie beside each other in one tensor.
+        /// Queries, keys and values are in one tensor, side by side.
         together: bool,
     }
 
@@ -245,9 +248,9 @@ mod tests {
         let features = heads * (2 * size + value_size);
         let firsts = [0, heads * size, 2 * heads * size];
         let rows = [
-            made_up(queries.rows() * features, 1),
-            made_up(keys.rows() * features, 2),
-            made_up(keys.rows() * features, 3),
+            synthetic(queries.rows() * features, 1),
+            synthetic(keys.rows() * features, 2),
+            synthetic(keys.rows() * features, 3),
         ];
         let rows = if case.together { [rows[0].clone(), rows[0].clone(), rows[0].clone()] } else { rows };
         let sizes = [queries.sequences(), heads, queries.tokens(), keys.tokens()];
@@ -260,7 +263,7 @@ mod tests {
             }
         }
         let mask_values: Vec<f32> =
-            made_up(length, 4).iter().map(|value| if *value < -0.6 { -60.0 } else { *value }).collect();
+            synthetic(length, 4).iter().map(|value| if *value < -0.6 { -60.0 } else { *value }).collect();
         let mask = case.masked.map(|_| Mask { values: &mask_values, strides });
         let at =
             |part: usize, tokens: usize, sequence: usize, token: usize, head: usize, size: usize, feature: usize| {
@@ -275,7 +278,7 @@ mod tests {
                     panels
                 })
                 .collect();
-            let parts = [0, 1, 2].map(|part| Part { panels: &panels[part], features, first: firsts[part] });
+            let parts = [0, 1, 2].map(|part| AttentionInput { panels: &panels[part], features, first: firsts[part] });
             for threads in [1, 2] {
                 let mut output = vec![f32::NAN; queries.columns() * heads * value_size];
                 case.attention.run(isa, &Threads::new(threads), parts[0], parts[1], parts[2], mask, &mut output);

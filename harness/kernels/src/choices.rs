@@ -1,7 +1,10 @@
-//! The file in which it is kept how long each kernel took for a layer, so that the next process chooses the same without measuring. Text, one layer a line, each line with a digest of its own: what is damaged is not believed, and the rest is.
+//! The file that stores how long each kernel took for a layer, so that the next process chooses the same kernels
+//! without measuring. It is text, one layer a line. Each line has a digest of its own, so damage costs the damaged
+//! lines only.
 //!
-//! One process at a time measures: it holds a lock from the first layer that is not in the file until it has written, and a process that comes meanwhile
-//! waits and reads. The file is written whole under another name and renamed, with what others wrote before.
+//! One process at a time measures. It holds a lock from the first layer that is not in the file until it has written; a
+//! process that starts meanwhile waits and reads. The file is written under another name together with what other
+//! processes wrote before, and then renamed.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,22 +14,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Larger than anything that was written here; what is larger is not read.
+/// Larger files are neither written nor read.
 const MOST_BYTES: u64 = 8 << 20;
-/// After that long without the lock each chooses for itself.
+/// A process that waited this long for the lock measures without it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a kernel took for a layer.
+/// How long a kernel took for a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measured {
     pub kernel: String,
-    /// Nothing where it failed.
+    /// `None` where it failed.
     pub ns: Option<u64>,
     pub failure: Option<String>,
 }
 
-pub struct Store {
-    /// Nothing where nothing is to be kept.
+pub struct ChoiceFile {
+    /// `None` where choices are not stored.
     path: Option<PathBuf>,
     /// The first line.
     title: String,
@@ -35,20 +38,20 @@ pub struct Store {
 
 enum Lock {
     NotTried,
-    Held(#[expect(dead_code, reason = "it is held by being there")] File),
-    /// The folder cannot be written to, or somebody holds it for too long.
+    Held(#[expect(dead_code, reason = "the lock lasts as long as the open file")] File),
+    /// The folder cannot be written to, or another process held the lock for too long.
     Refused,
 }
 
-impl Store {
-    /// `about` is what the choices depend on that is not in a layer's key.
-    pub fn new(folder: Option<PathBuf>, about: &str) -> Store {
-        let title = format!("espalier kernels 1: {}", line(about));
+impl ChoiceFile {
+    /// `about` is what the choices depend on beside a layer's key.
+    pub fn new(folder: Option<PathBuf>, about: &str) -> ChoiceFile {
+        let title = format!("espalier kernels 1: {}", one_field(about));
         let path = folder.map(|folder| folder.join(format!("kernels-{:016x}.txt", digest(&title))));
-        Store { path, title, lock: Lock::NotTried }
+        ChoiceFile { path, title, lock: Lock::NotTried }
     }
 
-    /// Nothing from a file that is not there, of something else, or unreadable.
+    /// Empty for a file that does not exist, is about something else, or is unreadable.
     pub fn read(&self) -> HashMap<String, Vec<Measured>> {
         let Some(path) = &self.path else { return HashMap::new() };
         let mut bytes = Vec::new();
@@ -64,12 +67,13 @@ impl Store {
         lines.filter_map(parse).collect()
     }
 
-    /// Waits until nobody else measures. Whether there is something to be read again: not if the lock was had before, or cannot be.
+    /// Waits until no other process measures. Returns whether the file may have changed meanwhile and is to be read
+    /// again.
     pub fn lock(&mut self) -> bool {
         let (Lock::NotTried, Some(path)) = (&self.lock, &self.path) else { return false };
         self.lock = Lock::Refused;
         if let Some(folder) = path.parent() {
-            // Where that fails, so does what follows.
+            // If this fails, opening the file below fails as well.
             let _ = fs::create_dir_all(folder);
         }
         let Ok(file) = File::options().create(true).truncate(false).write(true).open(path.with_extension("lock"))
@@ -91,7 +95,7 @@ impl Store {
         }
     }
 
-    /// Adds to the file. What another process wrote of the same layer meanwhile stays: others have chosen by it already.
+    /// Adds to the file. What another process wrote of the same layer meanwhile stays: processes may have chosen by it.
     pub fn write(&self, fresh: BTreeMap<String, Vec<Measured>>) {
         let Some(path) = &self.path else { return };
         let mut all: BTreeMap<String, Vec<Measured>> = fresh;
@@ -115,17 +119,17 @@ impl Store {
             fs::rename(&temporary, path)
         };
         if write().is_err() {
-            // A full disk leaves nothing behind. Nothing else can be done about it here.
+            // A full disk: no half-written file is left behind, and the next process measures again.
             let _ = fs::remove_file(&temporary);
         }
     }
 }
 
-/// `digest|key|kernel=ns|kernel=|…`, with nothing behind `=` where a candidate failed.
+/// `digest|key|kernel=ns|kernel=|…`, with nothing after `=` where a candidate failed.
 fn format_line(key: &str, measured: &[Measured]) -> String {
-    let mut rest = line(key);
+    let mut rest = one_field(key);
     for Measured { kernel, ns, .. } in measured {
-        rest += &format!("|{}={}", line(kernel), ns.map_or(String::new(), |ns| ns.to_string()));
+        rest += &format!("|{}={}", one_field(kernel), ns.map_or(String::new(), |ns| ns.to_string()));
     }
     format!("{:016x}|{rest}\n", digest(&rest))
 }
@@ -146,12 +150,12 @@ fn parse(text: &str) -> Option<(String, Vec<Measured>)> {
     Some((key, measured.collect::<Option<Vec<Measured>>>()?))
 }
 
-/// Without what separates fields and lines.
-fn line(text: &str) -> String {
+/// Replaces what separates fields and lines.
+fn one_field(text: &str) -> String {
     text.replace(['|', '\n', '\r'], " ")
 }
 
-/// FNV-1a: tells accidents apart.
+/// FNV-1a: detects accidental damage.
 fn digest(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -182,21 +186,21 @@ mod tests {
             ("conv 3x3".to_owned(), measured(&[("4x1 avx2", Some(12)), ("tract", Some(30))])),
             ("odd|key\n".to_owned(), measured(&[("a=b", None), ("tract", Some(1))])),
         ]);
-        let mut store = Store::new(Some(folder.clone()), "cpu");
+        let mut store = ChoiceFile::new(Some(folder.clone()), "cpu");
         assert!(store.read().is_empty());
         assert!(store.lock());
         store.write(layers.clone());
-        let read = Store::new(Some(folder.clone()), "cpu").read();
+        let read = ChoiceFile::new(Some(folder.clone()), "cpu").read();
         assert_eq!(read["conv 3x3"], layers["conv 3x3"]);
         assert_eq!(read["odd key "], layers["odd|key\n"]);
-        assert!(Store::new(Some(folder.clone()), "another cpu").read().is_empty());
-        // Who was first is right; what is new is added.
+        assert!(ChoiceFile::new(Some(folder.clone()), "another cpu").read().is_empty());
+        // What was written first stays; new layers are added.
         let more = BTreeMap::from([
             ("conv 3x3".to_owned(), measured(&[("4x1 avx2", Some(99)), ("tract", Some(1))])),
             ("gemm".to_owned(), measured(&[("tract", Some(1))])),
         ]);
-        Store::new(Some(folder.clone()), "cpu").write(more);
-        let read = Store::new(Some(folder.clone()), "cpu").read();
+        ChoiceFile::new(Some(folder.clone()), "cpu").write(more);
+        let read = ChoiceFile::new(Some(folder.clone()), "cpu").read();
         assert_eq!(read.len(), 3);
         assert_eq!(read["conv 3x3"], layers["conv 3x3"]);
         fs::remove_dir_all(folder).unwrap();
@@ -205,7 +209,7 @@ mod tests {
     #[test]
     fn damage_costs_the_damaged_line() {
         let folder = folder("damaged");
-        let store = Store::new(Some(folder.clone()), "cpu");
+        let store = ChoiceFile::new(Some(folder.clone()), "cpu");
         fs::create_dir_all(&folder).unwrap();
         let keys = ["one", "two", "three"];
         store.write(keys.iter().map(|key| ((*key).to_owned(), measured(&[("tract", Some(7))]))).collect());
@@ -233,9 +237,9 @@ mod tests {
     #[test]
     fn one_at_a_time() {
         let folder = folder("locked");
-        let mut first = Store::new(Some(folder.clone()), "cpu");
+        let mut first = ChoiceFile::new(Some(folder.clone()), "cpu");
         assert!(first.lock() && !first.lock());
-        let (second, in_folder) = (Store::new(Some(folder.clone()), "cpu"), folder.clone());
+        let (second, in_folder) = (ChoiceFile::new(Some(folder.clone()), "cpu"), folder.clone());
         let waiting = std::thread::spawn(move || {
             let mut second = second;
             assert!(second.lock());
@@ -250,10 +254,10 @@ mod tests {
 
     #[test]
     fn nowhere_to_keep_it_is_no_failure() {
-        let mut store = Store::new(Some("/proc/no/such/folder".into()), "cpu");
+        let mut store = ChoiceFile::new(Some("/proc/no/such/folder".into()), "cpu");
         assert!(!store.lock() && store.read().is_empty());
         store.write(BTreeMap::from([("gemm".to_owned(), measured(&[("tract", Some(1))]))]));
-        let mut none = Store::new(None, "cpu");
+        let mut none = ChoiceFile::new(None, "cpu");
         assert!(!none.lock() && none.read().is_empty());
         none.write(BTreeMap::new());
     }

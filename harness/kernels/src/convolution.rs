@@ -1,6 +1,8 @@
-//! Convolutions over one image, dense or sparse, with any window, as products ([`crate::panel`], [`crate::convolution_tile`]) over an input laid out so
-//! that it can be read in runs ([`crate::convolution_planes`]). Weights are packed once for one shape of input; bias, residual and clamp are done in the
-//! same pass as the sums.
+//! Convolutions over one image, dense or sparse, with any window.
+//!
+//! The input is copied into a layout that can be read in runs (`convolution_planes`); the convolution is then a product
+//! over it ([`crate::panel`] or `convolution_tile`). Weights are packed once for one shape of input. Bias, residual and
+//! clamp are applied in the same pass as the sums.
 
 use std::ops::Range;
 
@@ -10,15 +12,15 @@ use crate::{
     convolution_planes::Planes,
     convolution_tile::Tiled,
     convolution_window::Window,
-    panel::{self, Epilogue, Height, Lines, Offsets, Output, Packed, Part},
+    panel::{self, Epilogue, Height, MapLines, Offsets, Output, PackedRows, Portion},
     simd::Isa,
     threads::Threads,
 };
 
-/// What a convolution is over.
+/// The sizes of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Shape {
-    /// Of the input.
+pub struct ConvolutionShape {
+    /// Channels of the input.
     pub channels: usize,
     /// Channels of the output.
     pub filters: usize,
@@ -26,13 +28,13 @@ pub struct Shape {
     pub window: Window,
 }
 
-impl Shape {
+impl ConvolutionShape {
     /// Weights of one filter.
     pub fn depth(&self) -> usize {
         self.channels / self.groups * self.window.taps()
     }
 
-    /// Nothing for a window that is not [`Window::is_countable`], or more than offsets of 32 bits reach.
+    /// `None` for a window that is not [`Window::is_countable`], or more than offsets of 32 bits reach.
     fn planes(&self) -> Option<Planes> {
         let planes = self.window.is_countable().then(|| Planes::new(self.window))?;
         u32::try_from(self.channels.checked_mul(planes.channel())?).ok()?;
@@ -42,37 +44,47 @@ impl Shape {
         Some(planes)
     }
 
-    /// Where the inputs of a column of weights begin.
+    /// Where the inputs of each column of weights begin.
     fn offset<'a>(&self, planes: &'a Planes) -> impl Fn(usize) -> usize + Copy + use<'a> {
         let (taps, across) = (self.window.taps(), self.window.width.kernel);
         move |column| planes.offset(column / taps, column % taps / across, column % taps % across)
     }
 
-    /// Multiply-accumulates of a dense kernel.
+    /// Multiply-accumulates of a dense kernel for one image.
     pub fn macs(&self) -> usize {
         self.filters * self.depth() * self.window.outputs()
     }
 }
 
-/// How the weights are kept.
+/// How the weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Form {
-    /// All of them, in vectors of positions.
+pub enum ConvolutionForm {
+    /// All of them; vectors are of positions.
     Dense,
-    /// All of them, in vectors of channels: for small maps.
+    /// All of them; vectors are of output channels, for small maps.
     Tiles,
-    /// Those that are not zero, for so many filters together.
+    /// Those that are not zero, in blocks of as many filters.
     Sparse(Height),
 }
 
-impl Form {
+impl ConvolutionForm {
+    pub const ALL: [ConvolutionForm; 5] = [
+        ConvolutionForm::Dense,
+        ConvolutionForm::Tiles,
+        ConvolutionForm::Sparse(Height::One),
+        ConvolutionForm::Sparse(Height::Four),
+        ConvolutionForm::Sparse(Height::Eight),
+    ];
+
+    /// As records and stored choices spell it. `4x1` is what other kernels call `block-4x1`: records of runs have it,
+    /// and so it stays.
     pub fn name(self) -> &'static str {
         match self {
-            Form::Dense => "dense",
-            Form::Tiles => "dense tiles",
-            Form::Sparse(Height::One) => "csr",
-            Form::Sparse(Height::Four) => "4x1",
-            Form::Sparse(Height::Eight) => "8x1",
+            ConvolutionForm::Dense => "dense",
+            ConvolutionForm::Tiles => "dense tiles",
+            ConvolutionForm::Sparse(Height::One) => "csr",
+            ConvolutionForm::Sparse(Height::Four) => "4x1",
+            ConvolutionForm::Sparse(Height::Eight) => "8x1",
         }
     }
 }
@@ -81,11 +93,11 @@ impl Form {
 #[derive(Clone, Debug)]
 pub struct Convolution {
     isa: Isa,
-    shape: Shape,
-    form: Form,
+    shape: ConvolutionShape,
+    form: ConvolutionForm,
     planes: Planes,
-    /// Where rows of the planes are longer than those of the output.
-    lines: Option<Lines>,
+    /// `None` where rows of the planes are as long as those of the output.
+    lines: Option<MapLines>,
     groups: Vec<Group>,
     bias: Vec<f32>,
     clamp: (f32, f32),
@@ -93,20 +105,20 @@ pub struct Convolution {
 
 #[derive(Clone, Debug)]
 enum Group {
-    Panels { weights: Packed, offsets: Offsets, chunk: usize },
+    Panels { weights: PackedRows, offsets: Offsets, chunk: usize },
     Tiles(Tiled),
 }
 
 impl Convolution {
-    /// `weights` are `filters` rows of [`Shape::depth`]: channel by channel of the group, the window row by row. `None` where the form does not suit the
-    /// shape.
+    /// `weights` are `filters` rows of [`ConvolutionShape::depth`]: channel by channel of the group, the window row by
+    /// row. `None` where the form does not suit the shape.
     ///
     /// # Panics
-    /// Where lengths do not fit each other.
+    /// Where lengths do not match.
     pub fn new(
         isa: Isa,
-        shape: Shape,
-        form: Form,
+        shape: ConvolutionShape,
+        form: ConvolutionForm,
         weights: &[f32],
         bias: Vec<f32>,
         clamp: (f32, f32),
@@ -114,7 +126,7 @@ impl Convolution {
         let planes = shape.planes()?;
         let (depth, window) = (shape.depth(), shape.window);
         assert_eq!(weights.len(), shape.filters * depth, "a row of weights for each filter");
-        if form == Form::Tiles && !Convolution::suits_tiles(&window) {
+        if form == ConvolutionForm::Tiles && !Convolution::suits_tiles(&window) {
             return None;
         }
         let filters = shape.filters / shape.groups;
@@ -123,12 +135,12 @@ impl Convolution {
             let weights = &weights[group * filters * depth..][..filters * depth];
             let bias = &bias[group * filters..][..filters];
             let packed = match form {
-                Form::Tiles => {
+                ConvolutionForm::Tiles => {
                     let offsets = (0..depth).map(|column| offset(column) as u32).collect();
                     return Group::Tiles(Tiled::new(isa, &window, planes.pitch(), offsets, weights, bias, clamp));
                 }
-                Form::Dense => Packed::dense(filters, depth, weights, Height::dense(isa)),
-                Form::Sparse(height) => Packed::sparse(filters, depth, weights, height),
+                ConvolutionForm::Dense => PackedRows::dense(filters, depth, weights, Height::dense(isa)),
+                ConvolutionForm::Sparse(height) => PackedRows::sparse(filters, depth, weights, height),
             };
             let offsets = packed.offsets(offset);
             let chunk = chunk(isa, depth, &packed);
@@ -138,14 +150,15 @@ impl Convolution {
         Some(Convolution::of_groups(isa, shape, form, planes, groups, bias, clamp))
     }
 
-    /// Sparse, of a weight whose cells are known, each filter's times its factor: what [`Convolution::new`] makes of the same weight written out. `None`
-    /// with groups, and where the matrix or the shape does not suit.
+    /// A sparse convolution of a weight that is stored sparse already, each filter multiplied by its factor. The result
+    /// is the one of [`Convolution::new`] for the same weight as a dense matrix. `None` with groups, and where the
+    /// matrix or the shape does not suit.
     ///
     /// # Panics
-    /// Where lengths do not fit each other.
+    /// Where lengths do not match.
     pub fn of_cells(
         isa: Isa,
-        shape: Shape,
+        shape: ConvolutionShape,
         height: Height,
         (weights, factors): (&Sparse, &[f32]),
         bias: Vec<f32>,
@@ -155,17 +168,17 @@ impl Convolution {
             return None;
         }
         let planes = shape.planes()?;
-        let packed = Packed::of_cells(weights, factors, height);
+        let packed = PackedRows::of_cells(weights, factors, height);
         let offsets = packed.offsets(shape.offset(&planes));
         let chunk = chunk(isa, shape.depth(), &packed);
         let groups = vec![Group::Panels { weights: packed, offsets, chunk }];
-        Some(Convolution::of_groups(isa, shape, Form::Sparse(height), planes, groups, bias, clamp))
+        Some(Convolution::of_groups(isa, shape, ConvolutionForm::Sparse(height), planes, groups, bias, clamp))
     }
 
     fn of_groups(
         isa: Isa,
-        shape: Shape,
-        form: Form,
+        shape: ConvolutionShape,
+        form: ConvolutionForm,
         planes: Planes,
         groups: Vec<Group>,
         bias: Vec<f32>,
@@ -173,27 +186,28 @@ impl Convolution {
     ) -> Convolution {
         assert_eq!(bias.len(), shape.filters, "a bias for each filter");
         let (pitch, width) = (planes.pitch(), shape.window.width.output);
-        let lines = (pitch > width).then(|| Lines::new(isa, pitch, width, planes.positions()));
+        let lines = (pitch > width).then(|| MapLines::new(isa, pitch, width, planes.positions()));
         Convolution { isa, shape, form, planes, lines, groups, bias, clamp }
     }
 
-    /// Whether [`Form::Tiles`] can be used.
+    /// Whether [`ConvolutionForm::Tiles`] can be used.
     pub fn suits_tiles(window: &Window) -> bool {
         window.is_countable() && Tiled::suits(window, Planes::new(*window).pitch())
     }
 
-    pub fn shape(&self) -> &Shape {
+    pub fn shape(&self) -> &ConvolutionShape {
         &self.shape
     }
 
-    pub fn form(&self) -> Form {
+    pub fn form(&self) -> ConvolutionForm {
         self.form
     }
 
-    /// `input` and `output` are one image each, `residual` is as the output. `scratch` may be shared with other layers and grows to what is needed.
+    /// `input` and `output` are one image each; `residual` has the output's layout. `scratch` grows to what is needed
+    /// and may be shared with other layers.
     ///
     /// # Panics
-    /// Where a slice is not as long as the shape says.
+    /// Where a slice has another length than the shape says.
     pub fn run(
         &self,
         threads: &Threads,
@@ -202,7 +216,7 @@ impl Convolution {
         output: &mut [f32],
         scratch: &mut Vec<f32>,
     ) {
-        let Shape { channels, filters, groups, window } = self.shape;
+        let ConvolutionShape { channels, filters, groups, window } = self.shape;
         assert_eq!(input.len(), channels * window.inputs(), "all of the input");
         assert_eq!(output.len(), filters * window.outputs(), "all of the output");
         assert!(residual.is_none_or(|residual| residual.len() == output.len()), "a residual for each output");
@@ -233,9 +247,9 @@ impl Convolution {
                     let parts = parts(threads.count(), self.isa, weights.blocks(), positions);
                     threads.run(parts.len(), &|part| {
                         let (blocks, positions) = parts[part].clone();
-                        let part = Part { blocks, positions, chunk: *chunk };
-                        // SAFETY: parts do not overlap, `isa` is this processor's, and `output` is borrowed until all parts are done.
-                        unsafe { panel::multiply(self.isa, weights, offsets, input, epilogue, output, part) }
+                        let portion = Portion { blocks, positions, chunk: *chunk };
+                        // SAFETY: portions do not overlap, and `output` is borrowed until all of them are done.
+                        unsafe { panel::multiply(self.isa, weights, offsets, input, epilogue, output, portion) }
                     });
                 }
             }
@@ -247,13 +261,14 @@ impl Convolution {
     }
 }
 
-/// Bytes of inputs that stay near beside the weights that stream past them.
+/// Bytes of inputs that stay in the first-level cache while weights stream past them.
 const NEAR: usize = 16 << 10;
-/// Weights up to so many bytes may be read several times.
+/// Bytes of weights that may be read several times. Larger ones are read once.
 const FAR: usize = 512 << 10;
 
-/// Positions to be done for all blocks before the next ones. Long runs of outputs, lest rows far apart be written to in turns.
-fn chunk(isa: Isa, depth: usize, packed: &Packed) -> usize {
+/// Positions that are computed for all blocks before the next ones. At least a panel of them, because short runs would
+/// write to rows far apart in turn.
+fn chunk(isa: Isa, depth: usize, packed: &PackedRows) -> usize {
     if packed.stored() * size_of::<f32>() > FAR {
         return usize::MAX;
     }
@@ -261,7 +276,8 @@ fn chunk(isa: Isa, depth: usize, packed: &Packed) -> usize {
     (NEAR / (depth.max(1) * size_of::<f32>())).max(panel)
 }
 
-/// Blocks and positions of each task: blocks are shared out where there are enough, else positions in whole vectors.
+/// Blocks and positions of each task: blocks are divided among the tasks where there are enough, else positions, in
+/// whole vectors.
 fn parts(threads: usize, isa: Isa, blocks: usize, positions: usize) -> Vec<(Range<usize>, Range<usize>)> {
     if threads == 1 {
         return vec![(0..blocks, 0..positions)];

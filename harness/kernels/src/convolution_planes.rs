@@ -1,15 +1,17 @@
-//! A convolution's input laid out so that neighbouring outputs find their inputs side by side, whatever the window, the stride and the zeros around.
+//! A convolution's input in a layout in which neighbouring outputs find their inputs side by side, whatever the window,
+//! the stride and the padding.
 //!
-//! Each channel becomes one plane for each remainder of row and column by the stride ("phases"; one of them with stride 1), with the zeros in place. The
-//! output at row `y`, column `x` then reads, under one tap, from `offset(channel, tap) + y * pitch + x`: a whole map of outputs is one run of positions,
-//! of which those in the last columns of each row are nonsense and dropped. With stride 1 the zeros after one row serve as those before the next.
+//! Each channel becomes one plane for each remainder of row and column by the stride (a "phase"; stride 1 has one),
+//! with the padding in place. The output at row `y` and column `x` then reads, under one tap, from `offset(channel,
+//! tap) + y * pitch + x`. So a whole map of outputs is one run of positions; results in the last columns of each row
+//! are meaningless and are dropped. With stride 1 the padding after one row is also the padding before the next.
 
 use crate::{
     convolution_window::{Axis, Window},
     simd::{Isa, Kernel, Simd},
 };
 
-/// How the planes of one window lie.
+/// The layout of the planes for one window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planes {
     window: Window,
@@ -17,7 +19,7 @@ pub struct Planes {
     pitch: usize,
     /// Rows of a plane.
     rows: usize,
-    /// Remainders of rows and of columns that a tap asks for, ascending.
+    /// Remainders of rows and of columns that taps ask for, ascending.
     row_phases: Vec<usize>,
     column_phases: Vec<usize>,
     /// From one plane to the next.
@@ -25,6 +27,7 @@ pub struct Planes {
 }
 
 impl Planes {
+    /// The window is [`Window::is_countable`].
     pub fn new(window: Window) -> Planes {
         let (height, width) = (window.height, window.width);
         let reach = reach(&width);
@@ -35,13 +38,13 @@ impl Planes {
             reach.div_ceil(width.stride).max(width.output)
         };
         let rows = self::reach(&height).div_ceil(height.stride);
-        // The last row's outputs reach into the zeros before the row after it.
+        // The last row's outputs reach into the padding of a row after it.
         let shared = if width.stride == 1 { width.before } else { 0 };
         let plane = rows * pitch + shared;
         Planes { window, pitch, rows, row_phases: phases(&height), column_phases: phases(&width), plane }
     }
 
-    /// Whether the input already lies so, and nothing needs to be copied.
+    /// Whether the input already has this layout, so that nothing is copied.
     pub fn is_input(&self) -> bool {
         let plain = |axis: &Axis| axis.stride == 1 && axis.before == 0 && reach(axis) <= axis.input;
         plain(&self.window.height) && plain(&self.window.width)
@@ -51,12 +54,12 @@ impl Planes {
         self.pitch
     }
 
-    /// From the first position to the last that counts, both included.
+    /// From the first position to the last that is kept, both included.
     pub fn positions(&self) -> usize {
         (self.window.height.output - 1) * self.pitch + self.window.width.output
     }
 
-    /// From one channel to the next.
+    /// Distance from one channel to the next.
     pub fn channel(&self) -> usize {
         if self.is_input() {
             self.window.inputs()
@@ -65,7 +68,7 @@ impl Planes {
         }
     }
 
-    /// Where the first output finds its input of a channel under a tap.
+    /// Where the first output finds its input in a channel under a tap.
     pub fn offset(&self, channel: usize, row: usize, column: usize) -> usize {
         let (height, width) = (self.window.height, self.window.width);
         let (row, column) = (row * height.dilation, column * width.dilation);
@@ -76,10 +79,10 @@ impl Planes {
         channel * self.channel() + plane + row / height.stride * self.pitch + column / width.stride
     }
 
-    /// Lays out `input`, some channels of it, in the first `channels * channel()` places of `buffer`.
+    /// Copies `input`, one or more channels, into the first `channels * channel()` places of `buffer`.
     ///
     /// # Panics
-    /// Where the input is not whole planes, or the buffer too short.
+    /// Unless the input is whole planes and the buffer is long enough.
     pub fn fill(&self, isa: Isa, input: &[f32], buffer: &mut [f32]) {
         let channels = input.len() / self.window.inputs();
         assert_eq!(input.len(), channels * self.window.inputs(), "whole planes");
@@ -88,7 +91,8 @@ impl Planes {
         unsafe { isa.run(Fill { planes: self, channels, input, buffer }) }
     }
 
-    /// The columns of a phase that the input fills: where they begin in the plane, how many there are, and which column of the input is the first.
+    /// The columns of a phase that the input fills: the first of them in the plane, how many there are, and the column
+    /// of the input that comes first.
     fn filled(&self, phase: usize) -> (usize, usize, usize) {
         let Axis { input, stride, before, .. } = self.window.width;
         let first = before.saturating_sub(phase).div_ceil(stride);
@@ -98,7 +102,7 @@ impl Planes {
     }
 }
 
-/// As many inputs and zeros as the outputs reach over.
+/// Inputs and padding that the outputs reach over.
 fn reach(axis: &Axis) -> usize {
     (axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
 }
@@ -141,8 +145,7 @@ impl Kernel for Fill<'_> {
                         to[..first].fill(0.0);
                         let source = &plane[source * width.input..][..width.input];
                         let source = &source[from.min(width.input)..];
-                        // SAFETY: `to` has `count` places after `first`, and `source` as many values `stride` apart.
-                        unsafe { copy_row::<S>(source, width.stride, &mut to[first..], count) };
+                        copy_row::<S>(source, width.stride, &mut to[first..], count);
                         to[first + count..planes.pitch].fill(0.0);
                     }
                     buffer[at + planes.rows * planes.pitch..end].fill(0.0);
@@ -153,10 +156,10 @@ impl Kernel for Fill<'_> {
     }
 }
 
-/// `count` values of `source`, `stride` apart.
+/// Copies `count` values of `source` that lie `stride` apart.
 ///
 /// # Safety
-/// There are as many, and `to` has room for them.
+/// `source` has as many, and `to` has room for them.
 #[inline(always)]
 unsafe fn copy_row<S: Simd>(source: &[f32], stride: usize, to: &mut [f32], count: usize) {
     match stride {
@@ -165,21 +168,18 @@ unsafe fn copy_row<S: Simd>(source: &[f32], stride: usize, to: &mut [f32], count
             let mut done = 0;
             while done < count {
                 let left = source.len() - 2 * done;
-                let wanted = S::LANES.min(count - done);
-                // SAFETY: within `left` values of the source and `wanted` of the target.
-                unsafe {
-                    let from = source.as_ptr().add(2 * done);
-                    let to = to.as_mut_ptr().add(done);
-                    if left >= 2 * S::LANES && wanted == S::LANES {
-                        S::store(to, S::deinterleave(from).0);
-                    } else {
-                        let low = S::load_partial(from, left.min(S::LANES));
-                        let high =
-                            S::load_partial(from.wrapping_add(S::LANES), left.saturating_sub(S::LANES).min(S::LANES));
-                        S::store_partial(to, S::unzip(low, high).0, wanted);
-                    }
+                let some = S::LANES.min(count - done);
+                let from = source.as_ptr().add(2 * done);
+                let to = to.as_mut_ptr().add(done);
+                if left >= 2 * S::LANES && some == S::LANES {
+                    S::store(to, S::deinterleave(from).0);
+                } else {
+                    let low = S::load_partial(from, left.min(S::LANES));
+                    let high =
+                        S::load_partial(from.wrapping_add(S::LANES), left.saturating_sub(S::LANES).min(S::LANES));
+                    S::store_partial(to, S::unzip(low, high).0, some);
                 }
-                done += wanted;
+                done += some;
             }
         }
         _ => {

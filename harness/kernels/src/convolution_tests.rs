@@ -1,30 +1,21 @@
-//! Convolutions against the definition, in f64 and one product after the other, over random shapes.
+//! Compares convolutions of random shapes with the definition, in f64.
 
 use proptest::prelude::*;
 
 use crate::{
-    convolution::{Convolution, Form, Shape},
+    convolution::{Convolution, ConvolutionForm, ConvolutionShape},
     convolution_window::{Axis, Window},
     depthwise::Depthwise,
-    panel::Height,
     pool::MaxPool,
     simd::Isa,
+    testing::synthetic,
     threads::Threads,
 };
 
-fn values(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
-
-/// With some weights zero, and some columns for all filters.
+/// Some weights are zero, and some columns are for all filters.
 fn weights(seed: u64, filters: usize, depth: usize, zeros: u32) -> Vec<f32> {
-    let mut weights = values(seed, filters * depth);
-    let (keep, keep_column) = (values(seed ^ 1, weights.len()), values(seed ^ 2, depth));
+    let mut weights = synthetic(filters * depth, seed);
+    let (keep, keep_column) = (synthetic(weights.len(), seed ^ 1), synthetic(depth, seed ^ 2));
     for (index, weight) in weights.iter_mut().enumerate() {
         if (keep[index].min(keep_column[index % depth]) + 1.0) * 5.0 < zeros as f32 {
             *weight = 0.0;
@@ -34,7 +25,7 @@ fn weights(seed: u64, filters: usize, depth: usize, zeros: u32) -> Vec<f32> {
 }
 
 fn reference(
-    shape: &Shape,
+    shape: &ConvolutionShape,
     input: &[f32],
     weights: &[f32],
     bias: &[f32],
@@ -72,7 +63,8 @@ fn reference(
 
 prop_compose! {
     fn axis(most: usize)(
-        input in 1..=most, kernel in 1usize..=5, stride in 1usize..=3, dilation in 1usize..=2, before in 0usize..=3, after in 0usize..=3,
+        input in 1..=most, kernel in 1usize..=5, stride in 1usize..=3, dilation in 1usize..=2,
+        before in 0usize..=3, after in 0usize..=3,
     ) -> Axis {
         let field = (kernel - 1) * dilation + 1;
         let input = input.max(field.saturating_sub(before + after));
@@ -81,12 +73,12 @@ prop_compose! {
     }
 }
 
-/// Under a window of one there is no end to a row.
+/// With a window of one, rows have no borders.
 fn plain() -> impl Strategy<Value = Axis> {
     (1usize..=20).prop_map(|input| Axis { input, output: input, kernel: 1, stride: 1, dilation: 1, before: 0 })
 }
 
-/// What nets are made of: sevens, windows of three, zeros all around.
+/// As in real networks: multiples of seven, windows of three, padding on all sides.
 fn usual() -> impl Strategy<Value = Axis> {
     (1usize..=4, 1usize..=2, prop_oneof![Just((1, 0)), Just((3, 1)), Just((5, 2))]).prop_map(
         |(sevens, stride, (kernel, before))| {
@@ -121,27 +113,26 @@ proptest! {
 
     #[test]
     fn convolutions_are_the_definition(
-        window in window(), (channels, filters, groups) in (1usize..=5, 1usize..=11, 1usize..=3), zeros in 0u32..11, seed: u64,
-        more: bool, clamped: bool, threads in 1usize..=2,
+        window in window(), (channels, filters, groups) in (1usize..=5, 1usize..=11, 1usize..=3),
+        zeros in 0u32..11, seed: u64, more: bool, clamped: bool, threads in 1usize..=2,
     ) {
         let filters = if window.width.output % 7 == 0 { filters * 4 } else { filters };
-        let shape = Shape { channels: channels * groups, filters: filters * groups, groups, window };
-        let input = values(seed ^ 3, shape.channels * window.inputs());
+        let shape = ConvolutionShape { channels: channels * groups, filters: filters * groups, groups, window };
+        let input = synthetic(shape.channels * window.inputs(), seed ^ 3);
         let weights = weights(seed, shape.filters, shape.depth(), zeros);
-        let bias = values(seed ^ 4, shape.filters);
-        let residual = more.then(|| values(seed ^ 5, shape.filters * window.outputs()));
+        let bias = synthetic(shape.filters, seed ^ 4);
+        let residual = more.then(|| synthetic(shape.filters * window.outputs(), seed ^ 5));
         let clamp = if clamped { (-0.5, 0.75) } else { (f32::NEG_INFINITY, f32::INFINITY) };
         let expected = reference(&shape, &input, &weights, &bias, residual.as_deref(), clamp);
         let threads = Threads::new(threads);
-        let forms = [Form::Dense, Form::Tiles, Form::Sparse(Height::One), Form::Sparse(Height::Four), Form::Sparse(Height::Eight)];
         for isa in isas() {
-            for form in forms {
+            for form in ConvolutionForm::ALL {
                 let Some(convolution) = Convolution::new(isa, shape, form, &weights, bias.clone(), clamp) else {
-                    prop_assert!(form == Form::Tiles && !Convolution::suits_tiles(&window));
+                    prop_assert!(form == ConvolutionForm::Tiles && !Convolution::suits_tiles(&window));
                     continue;
                 };
                 let mut output = vec![f32::NAN; expected.len()];
-                // As another layer may have left it.
+                // The scratch of another layer.
                 let mut scratch = vec![f32::NAN; 1000];
                 convolution.run(&threads, &input, residual.as_deref(), &mut output, &mut scratch);
                 check(&output, &expected, &format!("{} {}", isa.name(), form.name()))?;
@@ -153,11 +144,11 @@ proptest! {
     fn depthwise_convolutions_are_the_definition(
         window in window(), channels in 1usize..=5, seed: u64, more: bool, clamped: bool,
     ) {
-        let shape = Shape { channels, filters: channels, groups: channels, window };
-        let input = values(seed, channels * window.inputs());
-        let weights = values(seed ^ 1, channels * window.taps());
-        let bias = values(seed ^ 2, channels);
-        let residual = more.then(|| values(seed ^ 3, channels * window.outputs()));
+        let shape = ConvolutionShape { channels, filters: channels, groups: channels, window };
+        let input = synthetic(channels * window.inputs(), seed);
+        let weights = synthetic(channels * window.taps(), seed ^ 1);
+        let bias = synthetic(channels, seed ^ 2);
+        let residual = more.then(|| synthetic(channels * window.outputs(), seed ^ 3));
         let clamp = if clamped { (0.0, 0.75) } else { (f32::NEG_INFINITY, f32::INFINITY) };
         let expected = reference(&shape, &input, &weights, &bias, residual.as_deref(), clamp);
         for isa in isas() {
@@ -174,7 +165,7 @@ proptest! {
     #[test]
     fn pools_take_the_largest(window in window(), channels in 1usize..=3, seed: u64) {
         let Window { height, width } = window;
-        let input = values(seed, channels * window.inputs());
+        let input = synthetic(channels * window.inputs(), seed);
         let mut expected = Vec::new();
         for plane in input.chunks_exact(window.inputs()) {
             for row in 0..height.output {

@@ -1,8 +1,9 @@
-//! Dense convolutions of small maps: vectors of output channels, and the inputs of single positions spread over them.
+//! Dense convolutions of small maps: vectors are of output channels, and the input of a single position is broadcast.
 //!
-//! A map of 14 x 14 or 7 x 7 outputs does not fill vectors of positions (49 takes four of 16 lanes, with the columns between the rows even more of them).
-//! Channels come in multiples of 32, though, and positions in sevens. So here a tile is 14 positions by one or two vectors of channels, nothing is computed
-//! for the bin, and the tile is transposed when it is done, which a few hundred inputs per output pay for.
+//! A map of 14 x 14 or 7 x 7 outputs does not fill vectors of positions: 49 positions take four vectors of 16 lanes,
+//! and more with the columns between rows. Channels, however, come in multiples of 32 and positions in multiples of 7.
+//! So a tile here is 14 positions by one or two vectors of channels, and no result is thrown away. A tile is transposed
+//! when it is done, which costs little beside a few hundred inputs per output.
 
 use std::{ops::Range, ptr};
 
@@ -13,7 +14,7 @@ use crate::{
     threads::Threads,
 };
 
-/// Positions that lie side by side in a row of the input.
+/// Positions side by side in a row of the input.
 const RUN: usize = 7;
 /// Runs in a tile.
 const RUNS: usize = 2;
@@ -25,29 +26,31 @@ pub struct Tiled {
     filters: usize,
     /// For each of a filter's weights, where the first output finds its input.
     offsets: Vec<u32>,
-    /// Groups of `lanes` filters; in one, the weights of all its filters for the first input, for the second…
+    /// Groups of `lanes` filters. A group has the weights of all its filters for the first input, then for the second,
+    /// …
     weights: Vec<f32>,
     bias: Vec<f32>,
     clamp: (f32, f32),
-    /// Columns of the output, and from one row of the input's planes to the next.
+    /// Columns of the output, and the distance between rows of the input's planes.
     columns: usize,
     pitch: usize,
     positions: usize,
-    /// As many values of the input are read.
+    /// Values of the input that are read.
     reads: usize,
 }
 
 impl Tiled {
-    /// Whether rows of outputs divide into runs, or are but one.
+    /// Whether rows of outputs divide into runs, or all of them are one row.
     pub fn suits(window: &Window, pitch: usize) -> bool {
         let columns = window.width.output;
         columns.is_multiple_of(RUN) || (columns == pitch && window.outputs() >= RUN * RUNS)
     }
 
-    /// `weights` are rows, one for each of `bias`; `offsets` says for each column where the first output finds its input.
+    /// `weights` are rows, one for each of `bias`; `offsets` has for each column where the first output finds its
+    /// input.
     ///
     /// # Panics
-    /// Where the lengths do not fit, or the map does not suit.
+    /// Where the lengths do not match, or the map does not suit.
     pub fn new(
         isa: Isa,
         window: &Window,
@@ -99,7 +102,7 @@ impl Tiled {
         });
     }
 
-    /// `residual` and `output` are those of the groups alone.
+    /// `residual` and `output` are the parts of these groups.
     fn run_groups(&self, groups: Range<usize>, input: &[f32], residual: Option<&[f32]>, output: &mut [f32]) {
         let lanes = channels(self.isa);
         assert!(input.len() >= self.reads, "all that is read");
@@ -112,7 +115,7 @@ impl Tiled {
     }
 }
 
-/// Filters in a group: two vectors where there are registers for 28 sums.
+/// Filters in a group: two vectors of them where there are registers for 28 sums.
 fn channels(isa: Isa) -> usize {
     if isa.registers() >= 32 { 2 * isa.lanes() } else { isa.lanes() }
 }
@@ -132,13 +135,10 @@ impl Kernel for Task<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: `run_groups` checked the lengths.
-        unsafe {
-            if S::REGISTERS >= 32 {
-                self.groups::<S, 2>();
-            } else {
-                self.groups::<S, 1>();
-            }
+        if S::REGISTERS >= 32 {
+            self.groups::<S, 2>();
+        } else {
+            self.groups::<S, 1>();
         }
     }
 }
@@ -149,31 +149,28 @@ impl Task<'_> {
         let tiled = self.tiled;
         let lanes = VECTORS * S::LANES;
         let depth = tiled.offsets.len();
-        // The next group's weights are asked for bit by bit while this one's are used: the first tile would wait for all of them.
+        // The next group's weights are prefetched in steps while this group's are used: else its first tile would wait.
         let step = lanes.div_ceil(tiled.positions.div_ceil(RUN * RUNS));
         for group in self.groups.clone() {
             let mut position = 0;
             let mut ahead = tiled.weights.as_ptr().wrapping_add((group + 1) * lanes * depth);
             while position < tiled.positions {
-                // What is left at the end of one long row is computed together with some of what is there already.
+                // The rest of one long row is computed together with some positions that are done already.
                 let left = tiled.positions - position;
                 let end = tiled.positions.min(position + RUN * RUNS);
-                // SAFETY: the runs of a tile are inside the map, and the group has its weights, bias and outputs.
-                unsafe {
-                    let weights = tiled.weights.as_ptr().add(group * lanes * depth);
-                    let bias = tiled.bias.as_ptr().add(group * lanes);
-                    let filter = (group - self.groups.start) * lanes;
-                    if left > RUN {
-                        let first = end - RUN * RUNS;
-                        let bases = [self.input.add(self.place(first)), self.input.add(self.place(first + RUN))];
-                        let mut sums = tile::<S, VECTORS, RUNS>(weights, &tiled.offsets, bias, bases, (ahead, step));
-                        self.finish::<S, VECTORS, RUNS>(&mut sums, filter, first);
-                    } else {
-                        let first = end - RUN;
-                        let bases = [self.input.add(self.place(first))];
-                        let mut sums = tile::<S, VECTORS, 1>(weights, &tiled.offsets, bias, bases, (ahead, step));
-                        self.finish::<S, VECTORS, 1>(&mut sums, filter, first);
-                    }
+                let weights = tiled.weights.as_ptr().add(group * lanes * depth);
+                let bias = tiled.bias.as_ptr().add(group * lanes);
+                let filter = (group - self.groups.start) * lanes;
+                if left > RUN {
+                    let first = end - RUN * RUNS;
+                    let bases = [self.input.add(self.place(first)), self.input.add(self.place(first + RUN))];
+                    let mut sums = tile::<S, VECTORS, RUNS>(weights, &tiled.offsets, bias, bases, (ahead, step));
+                    self.finish::<S, VECTORS, RUNS>(&mut sums, filter, first);
+                } else {
+                    let first = end - RUN;
+                    let bases = [self.input.add(self.place(first))];
+                    let mut sums = tile::<S, VECTORS, 1>(weights, &tiled.offsets, bias, bases, (ahead, step));
+                    self.finish::<S, VECTORS, 1>(&mut sums, filter, first);
                 }
                 position += RUN * RUNS;
                 ahead = ahead.wrapping_add(step * depth);
@@ -187,7 +184,7 @@ impl Task<'_> {
         position / self.tiled.columns * self.tiled.pitch + position % self.tiled.columns
     }
 
-    /// Turns vectors of channels into vectors of positions and stores them.
+    /// Transposes vectors of channels into vectors of positions and stores them.
     #[inline(always)]
     unsafe fn finish<S: Simd, const VECTORS: usize, const TILE_RUNS: usize>(
         &self,
@@ -196,34 +193,31 @@ impl Task<'_> {
         position: usize,
     ) {
         let count = RUN * TILE_RUNS;
-        // SAFETY: filters and positions that are not in the output are left out.
-        unsafe {
-            let (low, high) = (S::splat(self.tiled.clamp.0), S::splat(self.tiled.clamp.1));
-            for vector in 0..VECTORS {
-                let filter = filter + vector * S::LANES;
-                let mut from = 0;
-                while from < count {
-                    let mut square = [low; MOST_LANES];
-                    for lane in 0..S::LANES {
-                        let index = from + lane;
-                        if index < count {
-                            square[lane] = sums[index / RUN][index % RUN][vector];
-                        }
+        let (low, high) = (S::splat(self.tiled.clamp.0), S::splat(self.tiled.clamp.1));
+        for vector in 0..VECTORS {
+            let filter = filter + vector * S::LANES;
+            let mut from = 0;
+            while from < count {
+                let mut square = [low; MOST_LANES];
+                for lane in 0..S::LANES {
+                    let index = from + lane;
+                    if index < count {
+                        square[lane] = sums[index / RUN][index % RUN][vector];
                     }
-                    transpose::<S>(&mut square);
-                    let wanted = S::LANES.min(count - from);
-                    for lane in 0..S::LANES {
-                        if filter + lane < self.filters {
-                            let at = (filter + lane) * self.tiled.positions + position + from;
-                            let mut value = square[lane];
-                            if !self.residual.is_null() {
-                                value = S::add(value, S::load_partial(self.residual.add(at), wanted));
-                            }
-                            S::store_partial(self.output.add(at), S::min(S::max(value, low), high), wanted);
-                        }
-                    }
-                    from += S::LANES;
                 }
+                transpose::<S>(&mut square);
+                let some = S::LANES.min(count - from);
+                for lane in 0..S::LANES {
+                    if filter + lane < self.filters {
+                        let at = (filter + lane) * self.tiled.positions + position + from;
+                        let mut value = square[lane];
+                        if !self.residual.is_null() {
+                            value = S::add(value, S::load_partial(self.residual.add(at), some));
+                        }
+                        S::store_partial(self.output.add(at), S::min(S::max(value, low), high), some);
+                    }
+                }
+                from += S::LANES;
             }
         }
     }
@@ -237,37 +231,35 @@ unsafe fn tile<S: Simd, const VECTORS: usize, const TILE_RUNS: usize>(
     bases: [*const f32; TILE_RUNS],
     (mut ahead, step): (*const f32, usize),
 ) -> [[[S::V; VECTORS]; RUN]; TILE_RUNS] {
-    // SAFETY: the caller's: weights for every offset, a bias, and `RUN` inputs from every base and offset on.
-    unsafe {
-        let mut first = [S::splat(0.0); VECTORS];
-        for (vector, first) in first.iter_mut().enumerate() {
-            *first = S::load(bias.add(vector * S::LANES));
+    let mut first = [S::splat(0.0); VECTORS];
+    for (vector, first) in first.iter_mut().enumerate() {
+        *first = S::load(bias.add(vector * S::LANES));
+    }
+    let mut sums = [[first; RUN]; TILE_RUNS];
+    let mut weights = weights;
+    for offset in offsets {
+        let mut weight = first;
+        for vector in 0..VECTORS {
+            weight[vector] = S::load(weights.add(vector * S::LANES));
         }
-        let mut sums = [[first; RUN]; TILE_RUNS];
-        let mut weights = weights;
-        for offset in offsets {
-            let mut weight = first;
-            for vector in 0..VECTORS {
-                weight[vector] = S::load(weights.add(vector * S::LANES));
-            }
-            weights = weights.add(VECTORS * S::LANES);
-            S::prefetch(ahead);
-            ahead = ahead.wrapping_add(step);
-            for run in 0..TILE_RUNS {
-                let inputs = bases[run].add(*offset as usize);
-                for place in 0..RUN {
-                    let input = S::splat(*inputs.add(place));
-                    for vector in 0..VECTORS {
-                        sums[run][place][vector] = S::mul_add(weight[vector], input, sums[run][place][vector]);
-                    }
+        weights = weights.add(VECTORS * S::LANES);
+        S::prefetch(ahead);
+        ahead = ahead.wrapping_add(step);
+        for run in 0..TILE_RUNS {
+            let inputs = bases[run].add(*offset as usize);
+            for place in 0..RUN {
+                let input = S::splat(*inputs.add(place));
+                for vector in 0..VECTORS {
+                    sums[run][place][vector] = S::mul_add(weight[vector], input, sums[run][place][vector]);
                 }
             }
         }
-        sums
     }
+    sums
 }
 
-/// Each step halves the distance between what belongs side by side: rows two by two, their even places and their odd ones.
+/// Transposes a square by unzipping pairs of rows: each step halves the distance between values that belong side by
+/// side.
 #[inline(always)]
 unsafe fn transpose<S: Simd>(square: &mut [S::V; MOST_LANES]) {
     let half = S::LANES / 2;
@@ -275,8 +267,7 @@ unsafe fn transpose<S: Simd>(square: &mut [S::V; MOST_LANES]) {
     while size < S::LANES {
         let before = *square;
         for pair in 0..half {
-            // SAFETY: registers only.
-            let (even, odd) = unsafe { S::unzip(before[2 * pair], before[2 * pair + 1]) };
+            let (even, odd) = S::unzip(before[2 * pair], before[2 * pair + 1]);
             square[pair] = even;
             square[pair + half] = odd;
         }

@@ -1,23 +1,21 @@
 //! Where a convolution's outputs find their inputs, axis by axis.
 
-use crate::simd::MOST_LANES;
-
 /// One spatial axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Axis {
     pub input: usize,
     pub output: usize,
-    /// How many taps the window has.
+    /// Taps of the window.
     pub kernel: usize,
     pub stride: usize,
     /// From one tap to the next.
     pub dilation: usize,
-    /// As many zeros stand before the first input. Those after the last follow from `output`.
+    /// Zeros before the first input. Those after the last follow from `output`.
     pub before: usize,
 }
 
 impl Axis {
-    /// Which input the `output`-th output finds under a tap: outside of `0..input` it is one of the zeros.
+    /// The input that the `output`-th output finds under a tap. Outside of `0..input` it is one of the zeros.
     #[inline(always)]
     pub fn at(&self, output: usize, tap: usize) -> isize {
         (output * self.stride + tap * self.dilation) as isize - self.before as isize
@@ -32,8 +30,7 @@ pub struct Window {
 }
 
 impl Axis {
-    /// How far inputs, zeros and taps reach along it. Nothing for an axis without extent or steps, and for one that is
-    /// longer than memory.
+    /// How far inputs, zeros and taps reach. `None` where a size is 0, or the result is larger than memory.
     fn extent(&self) -> Option<usize> {
         let Axis { input, output, kernel, stride, dilation, before } = *self;
         if [input, output, kernel, stride, dilation].contains(&0) {
@@ -45,11 +42,13 @@ impl Axis {
 }
 
 impl Window {
-    /// Whether the kernels can count in it: they compute places from its numbers without looking for overflow, and their
-    /// constructors refuse every other window.
+    /// Whether no size is 0 and places within a plane can be counted with 32 bits. The constructors of kernels refuse
+    /// every other window, because kernels compute places without checks for overflow.
     pub fn is_countable(&self) -> bool {
-        let planes = || self.height.extent()?.checked_mul(self.width.extent()?);
-        planes().is_some_and(|planes| planes <= i32::MAX as usize / MOST_LANES)
+        // With a margin for what kernels round up to.
+        const MOST: usize = i32::MAX as usize / 16;
+        let plane = || self.height.extent()?.checked_mul(self.width.extent()?);
+        plane().is_some_and(|plane| plane <= MOST)
     }
 
     pub fn taps(&self) -> usize {
@@ -71,7 +70,7 @@ impl Window {
 mod tests {
     use super::*;
     use crate::{
-        convolution::{Convolution, Form, Shape},
+        convolution::{Convolution, ConvolutionForm, ConvolutionShape},
         depthwise::Depthwise,
         pool::MaxPool,
         simd::Isa,
@@ -96,9 +95,9 @@ mod tests {
             assert!(!window.is_countable(), "{width:?}");
             assert!(MaxPool::new(Isa::best(), window).is_none(), "{width:?}");
             assert!(Depthwise::new(Isa::best(), window, Vec::new(), Vec::new(), clamp).is_none(), "{width:?}");
-            let shape = Shape { channels: 1, filters: 0, groups: 1, window };
+            let shape = ConvolutionShape { channels: 1, filters: 0, groups: 1, window };
             assert!(!Convolution::suits_tiles(&window), "{width:?}");
-            let convolution = Convolution::new(Isa::best(), shape, Form::Dense, &[], Vec::new(), clamp);
+            let convolution = Convolution::new(Isa::best(), shape, ConvolutionForm::Dense, &[], Vec::new(), clamp);
             assert!(convolution.is_none(), "{width:?}");
         }
     }

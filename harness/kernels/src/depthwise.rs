@@ -1,8 +1,9 @@
-//! Depthwise convolution: every channel of the input, a plane of its own, under a small window of its own, with bias, residual and clamp in the same pass.
+//! Depthwise convolution: every channel of the input is a plane with a small window of its own. Bias, residual and
+//! clamp are applied in the same pass.
 //!
-//! The planes are read where they lie: what would be zeros around them is masked off in the loads ([`Simd::load_between`]), so nothing is padded or copied
-//! first. Work goes down a strip of [`Simd::LANES`] columns. For 3x3 each row of the input is read once and goes into the three output rows it belongs to,
-//! which makes three loads for nine multiplications: the multiplications are what it waits for.
+//! Planes are read in place. Loads mask off what would be padding ([`Simd::load_between`]), so nothing is copied first.
+//! Work goes down a strip of [`Simd::LANES`] columns. For 3x3 each row of the input is read once and used for three
+//! rows of the output: three loads for nine multiplications, so that the multipliers are the bottleneck.
 
 use std::ptr;
 
@@ -18,18 +19,18 @@ use crate::{
 pub struct Depthwise {
     isa: Isa,
     window: Window,
-    /// Rows of taps, a channel after the other.
+    /// Rows of taps, one channel after another.
     weights: Vec<f32>,
     bias: Vec<f32>,
     clamp: (f32, f32),
 }
 
 impl Depthwise {
-    /// `weights` are `channels` windows, row by row; `bias` one value a channel. `None` for a window with steps of more than two
-    /// columns, or one that is not [`Window::is_countable`].
+    /// `weights` are `channels` windows, row by row; `bias` has one value a channel. `None` for a stride of more than
+    /// two columns, or a window that is not [`Window::is_countable`].
     ///
     /// # Panics
-    /// Where the lengths do not fit each other.
+    /// Where the lengths do not match.
     pub fn new(isa: Isa, window: Window, weights: Vec<f32>, bias: Vec<f32>, clamp: (f32, f32)) -> Option<Depthwise> {
         if !window.is_countable() || window.width.stride > 2 {
             return None;
@@ -44,7 +45,7 @@ impl Depthwise {
     }
 
     /// # Panics
-    /// Where a slice is not as long as the planes of all channels.
+    /// Unless each slice has the planes of all channels.
     pub fn run(&self, threads: &Threads, input: &[f32], residual: Option<&[f32]>, output: &mut [f32]) {
         let (inputs, outputs) = (self.window.inputs(), self.window.outputs());
         assert_eq!(input.len(), self.channels() * inputs, "all of the input");
@@ -57,7 +58,7 @@ impl Depthwise {
         });
     }
 
-    /// `count` channels from `first` on; the slices are theirs alone.
+    /// Computes `count` channels from `first` on, whose planes the slices are.
     fn run_channels(&self, first: usize, count: usize, input: &[f32], residual: Option<&[f32]>, output: &mut [f32]) {
         assert!(first + count <= self.channels());
         assert!(input.len() == count * self.window.inputs() && output.len() == count * self.window.outputs());
@@ -87,42 +88,38 @@ impl Kernel for Task<'_> {
         let Depthwise { window, weights, bias, clamp, .. } = self.depthwise;
         let (width, height) = (window.width, window.height);
         let small = width.kernel == 3 && height.kernel == 3 && width.dilation == 1 && height.dilation == 1;
-        // Narrow planes leave half of a wide vector empty: two channels fit.
+        // Narrow planes leave half of a wide vector empty: it takes two channels.
         let paired = small && width.stride == 1 && height.stride == 1 && S::LANES == 16 && width.output <= S::LANES / 2;
         let pairs = if paired { self.count / 2 } else { 0 };
         for pair in 0..pairs {
-            // SAFETY: both channels have planes in every slice, as below.
-            unsafe { self.pair::<S>(2 * pair) };
+            self.pair::<S>(2 * pair);
         }
         for index in 2 * pairs..self.count {
             let channel = self.first + index;
-            // SAFETY: `run_channels` checked the lengths: each channel has a plane in every slice, and a window and a bias.
-            unsafe {
-                let plane = Plane::<S> {
-                    width,
-                    height,
-                    input: self.input.add(index * window.inputs()),
-                    residual: if self.residual.is_null() {
-                        self.residual
-                    } else {
-                        self.residual.add(index * window.outputs())
-                    },
-                    output: self.output.add(index * window.outputs()),
-                    weights: weights.as_ptr().add(channel * window.taps()),
-                    bias: S::splat(bias[channel]),
-                    low: S::splat(clamp.0),
-                    high: S::splat(clamp.1),
-                };
-                let mut column = 0;
-                while column < width.output {
-                    match (small, width.stride, height.stride) {
-                        (true, 1, 1) => plane.three_by_three(column),
-                        (true, 2, 2) => plane.three_by_three_halved(column),
-                        (_, 1, _) => plane.any::<1>(column),
-                        _ => plane.any::<2>(column),
-                    }
-                    column += S::LANES;
+            let plane = Plane::<S> {
+                width,
+                height,
+                input: self.input.add(index * window.inputs()),
+                residual: if self.residual.is_null() {
+                    self.residual
+                } else {
+                    self.residual.add(index * window.outputs())
+                },
+                output: self.output.add(index * window.outputs()),
+                weights: weights.as_ptr().add(channel * window.taps()),
+                bias: S::splat(bias[channel]),
+                low: S::splat(clamp.0),
+                high: S::splat(clamp.1),
+            };
+            let mut column = 0;
+            while column < width.output {
+                match (small, width.stride, height.stride) {
+                    (true, 1, 1) => plane.three_by_three(column),
+                    (true, 2, 2) => plane.three_by_three_halved(column),
+                    (_, 1, _) => plane.any::<1>(column),
+                    _ => plane.any::<2>(column),
                 }
+                column += S::LANES;
             }
         }
     }
@@ -135,55 +132,52 @@ impl Task<'_> {
         let Depthwise { window, weights, bias, clamp, .. } = self.depthwise;
         let (width, height, half) = (window.width, window.height, S::LANES / 2);
         let channel = self.first + index;
-        // SAFETY: `run_channels` checked the lengths; rows and lanes outside of them are left out.
-        unsafe {
-            let inputs = [0, 1].map(|second| self.input.add((index + second) * window.inputs()));
-            let outputs = [0, 1].map(|second| self.output.add((index + second) * window.outputs()));
-            let bias = S::halves(bias[channel], bias[channel + 1]);
-            let (low, high) = (S::splat(clamp.0), S::splat(clamp.1));
-            let weights = weights.as_ptr().add(channel * 9);
-            let mut taps = [bias; 9];
-            for tap in 0..9 {
-                taps[tap] = S::halves(*weights.add(tap), *weights.add(9 + tap));
-            }
-            let first = -(width.before as isize);
-            let mut inside = [(0, 0); 3];
-            for tap in 0..3 {
-                let column = first + tap as isize;
-                let end = (width.input as isize - column).clamp(0, half as isize) as usize;
-                inside[tap] = ((-column).clamp(0, end as isize) as usize, end);
-            }
-            let (mut oldest, mut middle, mut newest) = (bias, bias, bias);
-            for step in 0..height.output + 2 {
-                let row = step as isize - height.before as isize;
-                if row >= 0 && row < height.input as isize {
-                    let at = row * width.input as isize + first;
-                    for tap in 0..3 {
-                        let (begin, end) = inside[tap];
-                        let from = at + tap as isize;
-                        let value = S::load_between(inputs[0].wrapping_offset(from), begin, end);
-                        let second = inputs[1].wrapping_offset(from - half as isize);
-                        let value = S::load_onto(value, second, half + begin, half + end);
-                        oldest = S::mul_add(taps[6 + tap], value, oldest);
-                        middle = S::mul_add(taps[3 + tap], value, middle);
-                        newest = S::mul_add(taps[tap], value, newest);
-                    }
+        let inputs = [0, 1].map(|second| self.input.add((index + second) * window.inputs()));
+        let outputs = [0, 1].map(|second| self.output.add((index + second) * window.outputs()));
+        let bias = S::halves(bias[channel], bias[channel + 1]);
+        let (low, high) = (S::splat(clamp.0), S::splat(clamp.1));
+        let weights = weights.as_ptr().add(channel * 9);
+        let mut taps = [bias; 9];
+        for tap in 0..9 {
+            taps[tap] = S::halves(*weights.add(tap), *weights.add(9 + tap));
+        }
+        let first = -(width.before as isize);
+        let mut inside = [(0, 0); 3];
+        for tap in 0..3 {
+            let column = first + tap as isize;
+            let end = (width.input as isize - column).clamp(0, half as isize) as usize;
+            inside[tap] = ((-column).clamp(0, end as isize) as usize, end);
+        }
+        let (mut oldest, mut middle, mut newest) = (bias, bias, bias);
+        for step in 0..height.output + 2 {
+            let row = step as isize - height.before as isize;
+            if row >= 0 && row < height.input as isize {
+                let at = row * width.input as isize + first;
+                for tap in 0..3 {
+                    let (begin, end) = inside[tap];
+                    let from = at + tap as isize;
+                    let value = S::load_between(inputs[0].wrapping_offset(from), begin, end);
+                    let second = inputs[1].wrapping_offset(from - half as isize);
+                    let value = S::load_onto(value, second, half + begin, half + end);
+                    oldest = S::mul_add(taps[6 + tap], value, oldest);
+                    middle = S::mul_add(taps[3 + tap], value, middle);
+                    newest = S::mul_add(taps[tap], value, newest);
                 }
-                if step >= 2 {
-                    let (at, count) = ((step - 2) * width.output, width.output);
-                    let mut sum = oldest;
-                    if !self.residual.is_null() {
-                        let residual = self.residual.add(index * window.outputs() + at);
-                        let more = S::load_between(residual, 0, count);
-                        let second = residual.wrapping_add(window.outputs()).wrapping_sub(half);
-                        sum = S::add(sum, S::load_onto(more, second, half, half + count));
-                    }
-                    let sum = S::min(S::max(sum, low), high);
-                    S::store_between(outputs[0].add(at), sum, 0, count);
-                    S::store_between(outputs[1].add(at).wrapping_sub(half), sum, half, half + count);
-                }
-                (oldest, middle, newest) = (middle, newest, bias);
             }
+            if step >= 2 {
+                let (at, count) = ((step - 2) * width.output, width.output);
+                let mut sum = oldest;
+                if !self.residual.is_null() {
+                    let residual = self.residual.add(index * window.outputs() + at);
+                    let more = S::load_between(residual, 0, count);
+                    let second = residual.wrapping_add(window.outputs()).wrapping_sub(half);
+                    sum = S::add(sum, S::load_onto(more, second, half, half + count));
+                }
+                let sum = S::min(S::max(sum, low), high);
+                S::store_between(outputs[0].add(at), sum, 0, count);
+                S::store_between(outputs[1].add(at).wrapping_sub(half), sum, half, half + count);
+            }
+            (oldest, middle, newest) = (middle, newest, bias);
         }
     }
 }
@@ -208,7 +202,7 @@ struct Lanes {
 }
 
 impl<S: Simd> Plane<S> {
-    /// A vector that begins at `column` of a row, which may lie outside of it.
+    /// For a vector that begins at `column` of a row; `column` may be outside of it.
     #[inline(always)]
     fn lanes(&self, column: isize) -> Lanes {
         let end = (self.width.input as isize - column).clamp(0, S::LANES as isize) as usize;
@@ -218,25 +212,21 @@ impl<S: Simd> Plane<S> {
 
     #[inline(always)]
     unsafe fn load(&self, row: *const f32, column: isize, lanes: Lanes) -> S::V {
-        // SAFETY: only the lanes inside the row are read.
-        unsafe { S::load_between(row.wrapping_offset(column), lanes.first, lanes.end) }
+        S::load_between(row.wrapping_offset(column), lanes.first, lanes.end)
     }
 
-    /// The vector of a row for one tap: `STRIDE * x + column` for the outputs `x` of a strip.
+    /// The vector of a row for one tap: columns `STRIDE * x + column` for the outputs `x` of a strip.
     #[inline(always)]
     unsafe fn tap<const STRIDE: usize>(&self, row: *const f32, column: isize) -> S::V {
-        // SAFETY: as `load`.
-        unsafe {
-            let low = self.load(row, column, self.lanes(column));
-            if STRIDE == 1 {
-                return low;
-            }
-            let beyond = column + S::LANES as isize;
-            S::unzip(low, self.load(row, beyond, self.lanes(beyond))).0
+        let low = self.load(row, column, self.lanes(column));
+        if STRIDE == 1 {
+            return low;
         }
+        let beyond = column + S::LANES as isize;
+        S::unzip(low, self.load(row, beyond, self.lanes(beyond))).0
     }
 
-    /// The input's row, if it has such a one.
+    /// A row of the input; `None` for one of the padding.
     #[inline(always)]
     fn row(&self, row: isize) -> Option<*const f32> {
         let inside = row >= 0 && row < self.height.input as isize;
@@ -245,18 +235,15 @@ impl<S: Simd> Plane<S> {
 
     #[inline(always)]
     unsafe fn finish(&self, row: usize, column: usize, count: usize, mut sum: S::V) {
-        // SAFETY: row and column are inside the output, and `count` values from there.
-        unsafe {
-            let at = row * self.width.output + column;
-            if !self.residual.is_null() {
-                sum = S::add(sum, S::load_partial(self.residual.add(at), count));
-            }
-            let sum = S::min(S::max(sum, self.low), self.high);
-            if count == S::LANES {
-                S::store(self.output.add(at), sum);
-            } else {
-                S::store_partial(self.output.add(at), sum, count);
-            }
+        let at = row * self.width.output + column;
+        if !self.residual.is_null() {
+            sum = S::add(sum, S::load_partial(self.residual.add(at), count));
+        }
+        let sum = S::min(S::max(sum, self.low), self.high);
+        if count == S::LANES {
+            S::store(self.output.add(at), sum);
+        } else {
+            S::store_partial(self.output.add(at), sum, count);
         }
     }
 
@@ -264,77 +251,70 @@ impl<S: Simd> Plane<S> {
     unsafe fn taps_of_nine(&self) -> [S::V; 9] {
         let mut taps = [self.bias; 9];
         for (index, tap) in taps.iter_mut().enumerate() {
-            // SAFETY: there are nine weights.
-            *tap = unsafe { S::splat(*self.weights.add(index)) };
+            *tap = S::splat(*self.weights.add(index));
         }
         taps
     }
 
-    /// 3x3, stride 1: a row of the input goes into three rows of the output while it is in registers.
+    /// 3x3, stride 1: a row of the input is added to three rows of the output while it is in registers.
     #[inline(always)]
     unsafe fn three_by_three(&self, column: usize) {
-        // SAFETY: rows and lanes outside are left out.
-        unsafe {
-            let taps = self.taps_of_nine();
-            let count = S::LANES.min(self.width.output - column);
-            let first = column as isize - self.width.before as isize;
-            let lanes = [self.lanes(first), self.lanes(first + 1), self.lanes(first + 2)];
-            let (mut oldest, mut middle, mut newest) = (self.bias, self.bias, self.bias);
-            for step in 0..self.height.output + 2 {
-                if let Some(row) = self.row(step as isize - self.height.before as isize) {
-                    for tap in 0..3 {
-                        let value = self.load(row, first + tap as isize, lanes[tap]);
-                        oldest = S::mul_add(taps[6 + tap], value, oldest);
-                        middle = S::mul_add(taps[3 + tap], value, middle);
-                        newest = S::mul_add(taps[tap], value, newest);
-                    }
+        let taps = self.taps_of_nine();
+        let count = S::LANES.min(self.width.output - column);
+        let first = column as isize - self.width.before as isize;
+        let lanes = [self.lanes(first), self.lanes(first + 1), self.lanes(first + 2)];
+        let (mut oldest, mut middle, mut newest) = (self.bias, self.bias, self.bias);
+        for step in 0..self.height.output + 2 {
+            if let Some(row) = self.row(step as isize - self.height.before as isize) {
+                for tap in 0..3 {
+                    let value = self.load(row, first + tap as isize, lanes[tap]);
+                    oldest = S::mul_add(taps[6 + tap], value, oldest);
+                    middle = S::mul_add(taps[3 + tap], value, middle);
+                    newest = S::mul_add(taps[tap], value, newest);
                 }
-                if step >= 2 {
-                    self.finish(step - 2, column, count, oldest);
-                }
-                (oldest, middle, newest) = (middle, newest, self.bias);
             }
+            if step >= 2 {
+                self.finish(step - 2, column, count, oldest);
+            }
+            (oldest, middle, newest) = (middle, newest, self.bias);
         }
     }
 
-    /// 3x3, stride 2: every other row of the input goes into two rows of the output.
+    /// 3x3, stride 2: every other row of the input is added to two rows of the output.
     #[inline(always)]
     unsafe fn three_by_three_halved(&self, column: usize) {
-        // SAFETY: rows and lanes outside are left out.
-        unsafe {
-            let taps = self.taps_of_nine();
-            let count = S::LANES.min(self.width.output - column);
-            let first = 2 * column as isize - self.width.before as isize;
-            let lanes = S::LANES as isize;
-            let begins = [first, first + lanes, first + 2, first + 2 + lanes];
-            let inside = begins.map(|begin| self.lanes(begin));
-            let mut current = self.bias;
-            for step in 0..2 * self.height.output + 1 {
-                let mut next = self.bias;
-                if let Some(row) = self.row(step as isize - self.height.before as isize) {
-                    let low = self.load(row, begins[0], inside[0]);
-                    let high = self.load(row, begins[1], inside[1]);
-                    let (even, odd) = S::unzip(low, high);
-                    let low = self.load(row, begins[2], inside[2]);
-                    let high = self.load(row, begins[3], inside[3]);
-                    let values = [even, odd, S::unzip(low, high).0];
-                    if step % 2 == 1 {
-                        for tap in 0..3 {
-                            current = S::mul_add(taps[3 + tap], values[tap], current);
-                        }
-                    } else {
-                        for tap in 0..3 {
-                            current = S::mul_add(taps[6 + tap], values[tap], current);
-                            next = S::mul_add(taps[tap], values[tap], next);
-                        }
+        let taps = self.taps_of_nine();
+        let count = S::LANES.min(self.width.output - column);
+        let first = 2 * column as isize - self.width.before as isize;
+        let lanes = S::LANES as isize;
+        let begins = [first, first + lanes, first + 2, first + 2 + lanes];
+        let inside = begins.map(|begin| self.lanes(begin));
+        let mut current = self.bias;
+        for step in 0..2 * self.height.output + 1 {
+            let mut next = self.bias;
+            if let Some(row) = self.row(step as isize - self.height.before as isize) {
+                let low = self.load(row, begins[0], inside[0]);
+                let high = self.load(row, begins[1], inside[1]);
+                let (even, odd) = S::unzip(low, high);
+                let low = self.load(row, begins[2], inside[2]);
+                let high = self.load(row, begins[3], inside[3]);
+                let values = [even, odd, S::unzip(low, high).0];
+                if step % 2 == 1 {
+                    for tap in 0..3 {
+                        current = S::mul_add(taps[3 + tap], values[tap], current);
+                    }
+                } else {
+                    for tap in 0..3 {
+                        current = S::mul_add(taps[6 + tap], values[tap], current);
+                        next = S::mul_add(taps[tap], values[tap], next);
                     }
                 }
-                if step % 2 == 0 {
-                    if step > 0 {
-                        self.finish(step / 2 - 1, column, count, current);
-                    }
-                    current = next;
+            }
+            if step % 2 == 0 {
+                if step > 0 {
+                    self.finish(step / 2 - 1, column, count, current);
                 }
+                current = next;
             }
         }
     }
@@ -349,15 +329,11 @@ impl<S: Simd> Plane<S> {
             for tap_row in 0..self.height.kernel {
                 let Some(row) = self.row(self.height.at(output_row, tap_row)) else { continue };
                 for tap in 0..self.width.kernel {
-                    // SAFETY: the weight exists; lanes outside the row are left out.
-                    unsafe {
-                        let value = self.tap::<STRIDE>(row, first + (tap * self.width.dilation) as isize);
-                        sum = S::mul_add(S::splat(*self.weights.add(tap_row * self.width.kernel + tap)), value, sum);
-                    }
+                    let value = self.tap::<STRIDE>(row, first + (tap * self.width.dilation) as isize);
+                    sum = S::mul_add(S::splat(*self.weights.add(tap_row * self.width.kernel + tap)), value, sum);
                 }
             }
-            // SAFETY: the row and `count` columns are in the output.
-            unsafe { self.finish(output_row, column, count, sum) };
+            self.finish(output_row, column, count, sum);
         }
     }
 }

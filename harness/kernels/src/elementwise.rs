@@ -1,13 +1,14 @@
-//! Functions of one value each: vectors of them for other kernels, slices of them for ops. In place.
+//! Element-wise functions, in place: on vectors for other kernels, on slices for ops.
 //!
-//! Made of [`crate::activations`] and an erf of their kind; errors are some units in the last place, less than what the order of a sum changes.
+//! They are made of [`crate::activations`] and a similar erf. Errors are a few units in the last place, less than the
+//! order of a sum changes.
 
 use crate::{
     activations::{sigmoid, tanh},
     simd::{Isa, Kernel, Simd},
 };
 
-/// What follows a layer.
+/// The function after a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activation {
     #[default]
@@ -15,7 +16,7 @@ pub enum Activation {
     Relu,
     /// x Φ(x), by erf.
     Gelu,
-    /// Its approximation by tanh.
+    /// The approximation of GELU by tanh.
     GeluTanh,
     Tanh,
     Sigmoid,
@@ -24,7 +25,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// On every value.
+    /// Applies the function to every value.
     pub fn apply(self, isa: Isa, values: &mut [f32]) {
         // SAFETY: the processor has `isa`'s instructions; the pointer is to that many values.
         unsafe { isa.run(Apply { activation: self, values: values.as_mut_ptr(), count: values.len() }) }
@@ -42,7 +43,8 @@ impl Activation {
         }
     }
 
-    /// What it is, in double precision: what transforms recognise it by, and tests hold the kernels to.
+    /// The exact function, in double precision. Passes recognise activations by it, and tests compare the kernels with
+    /// it.
     pub fn exact(self, x: f64) -> f64 {
         match self {
             Activation::None => x,
@@ -59,7 +61,7 @@ impl Activation {
     }
 }
 
-/// Slow, by its series where that converges without cancelling, and by a continued fraction elsewhere.
+/// erf by its Maclaurin series where that converges without cancellation, else by a continued fraction. Slow.
 fn erf_exact(x: f64) -> f64 {
     let square = x * x;
     if x.abs() < 2.5 {
@@ -90,50 +92,46 @@ impl Kernel for Apply {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        unsafe { apply::<S>(self.activation, self.values, self.count) }
+        apply::<S>(self.activation, self.values, self.count)
     }
 }
 
 /// # Safety
-/// `values` are `count`.
+/// There are `count` values.
 #[inline(always)]
 pub(crate) unsafe fn apply<S: Simd>(activation: Activation, values: *mut f32, count: usize) {
-    unsafe {
-        match activation {
-            Activation::None => {}
-            Activation::Relu => each::<S, Relu>(values, count),
-            Activation::Gelu => each::<S, Gelu>(values, count),
-            Activation::GeluTanh => each::<S, GeluTanh>(values, count),
-            Activation::Tanh => each::<S, Tanh>(values, count),
-            Activation::Sigmoid => each::<S, Sigmoid>(values, count),
-            Activation::Silu => each::<S, Silu>(values, count),
-        }
+    match activation {
+        Activation::None => {}
+        Activation::Relu => each::<S, Relu>(values, count),
+        Activation::Gelu => each::<S, Gelu>(values, count),
+        Activation::GeluTanh => each::<S, GeluTanh>(values, count),
+        Activation::Tanh => each::<S, Tanh>(values, count),
+        Activation::Sigmoid => each::<S, Sigmoid>(values, count),
+        Activation::Silu => each::<S, Silu>(values, count),
     }
 }
 
-/// A function as a type, so that its loop is compiled for it, without closures.
+/// A function as a type, so that a loop is compiled for it without closures.
 trait Function {
     unsafe fn of<S: Simd>(x: S::V) -> S::V;
 }
 
 #[inline(always)]
 unsafe fn each<S: Simd, F: Function>(values: *mut f32, count: usize) {
-    unsafe {
-        let mut at = 0;
-        // Two at a time: their long chains of operations overlap.
-        while at + 2 * S::LANES <= count {
-            let (a, b) = (S::load(values.add(at)), S::load(values.add(at + S::LANES)));
-            let (a, b) = (F::of::<S>(a), F::of::<S>(b));
-            S::store(values.add(at), a);
-            S::store(values.add(at + S::LANES), b);
-            at += 2 * S::LANES;
-        }
-        while at < count {
-            let some = S::LANES.min(count - at);
-            let vector = S::load_partial(values.add(at), some);
-            S::store_partial(values.add(at), F::of::<S>(vector), some);
-            at += some;
-        }
+    let mut at = 0;
+    // Two vectors at a time, so that their long chains of operations overlap.
+    while at + 2 * S::LANES <= count {
+        let (a, b) = (S::load(values.add(at)), S::load(values.add(at + S::LANES)));
+        let (a, b) = (F::of::<S>(a), F::of::<S>(b));
+        S::store(values.add(at), a);
+        S::store(values.add(at + S::LANES), b);
+        at += 2 * S::LANES;
+    }
+    while at < count {
+        let some = S::LANES.min(count - at);
+        let vector = S::load_partial(values.add(at), some);
+        S::store_partial(values.add(at), F::of::<S>(vector), some);
+        at += some;
     }
 }
 
@@ -142,7 +140,7 @@ impl Function for Relu {
     #[inline(always)]
     unsafe fn of<S: Simd>(x: S::V) -> S::V {
         // In this order NaN stays NaN.
-        unsafe { S::max(S::splat(0.0), x) }
+        S::max(S::splat(0.0), x)
     }
 }
 
@@ -150,11 +148,9 @@ struct Gelu;
 impl Function for Gelu {
     #[inline(always)]
     unsafe fn of<S: Simd>(x: S::V) -> S::V {
-        unsafe {
-            let erf = erf::<S>(S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2)));
-            let half = S::mul(x, S::splat(0.5));
-            S::mul_add(half, erf, half)
-        }
+        let erf = erf::<S>(S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2)));
+        let half = S::mul(x, S::splat(0.5));
+        S::mul_add(half, erf, half)
     }
 }
 
@@ -162,12 +158,10 @@ struct GeluTanh;
 impl Function for GeluTanh {
     #[inline(always)]
     unsafe fn of<S: Simd>(x: S::V) -> S::V {
-        unsafe {
-            let cube = S::mul(S::mul(x, x), x);
-            let inner = S::mul(S::mul_add(cube, S::splat(0.044_715), x), S::splat(0.797_884_6));
-            let half = S::mul(x, S::splat(0.5));
-            S::mul_add(half, tanh::<S>(inner), half)
-        }
+        let cube = S::mul(S::mul(x, x), x);
+        let inner = S::mul(S::mul_add(cube, S::splat(0.044_715), x), S::splat(0.797_884_6));
+        let half = S::mul(x, S::splat(0.5));
+        S::mul_add(half, tanh::<S>(inner), half)
     }
 }
 
@@ -175,7 +169,7 @@ struct Tanh;
 impl Function for Tanh {
     #[inline(always)]
     unsafe fn of<S: Simd>(x: S::V) -> S::V {
-        unsafe { tanh::<S>(x) }
+        tanh::<S>(x)
     }
 }
 
@@ -183,7 +177,7 @@ struct Sigmoid;
 impl Function for Sigmoid {
     #[inline(always)]
     unsafe fn of<S: Simd>(x: S::V) -> S::V {
-        unsafe { sigmoid::<S>(x) }
+        sigmoid::<S>(x)
     }
 }
 
@@ -191,31 +185,30 @@ struct Silu;
 impl Function for Silu {
     #[inline(always)]
     unsafe fn of<S: Simd>(x: S::V) -> S::V {
-        unsafe { S::mul(x, sigmoid::<S>(x)) }
+        S::mul(x, sigmoid::<S>(x))
     }
 }
 
-/// A quotient of polynomials in x², fitted to erf(x)/x on [0, 4] for the least relative error, which is 3e-7 as it is computed. Beyond 4 it is 1.
+/// A quotient of polynomials in x², fitted to erf(x)/x on [0, 4] for the least relative error (3e-7 in f32). Beyond 4
+/// it is 1.
 ///
 /// # Safety
 /// The instruction set of `S`.
 #[inline(always)]
 pub unsafe fn erf<S: Simd>(x: S::V) -> S::V {
-    unsafe {
-        let size = S::abs(x);
-        let square = S::mul(x, x);
-        let mut above = S::splat(ERF_ABOVE[0]);
-        for coefficient in &ERF_ABOVE[1..] {
-            above = S::mul_add(above, square, S::splat(*coefficient));
-        }
-        let mut below = S::splat(ERF_BELOW[0]);
-        for coefficient in &ERF_BELOW[1..] {
-            below = S::mul_add(below, square, S::splat(*coefficient));
-        }
-        // Written so that NaN stays NaN.
-        let one = S::with_sign_of(S::splat(1.0), x);
-        S::select_less(S::splat(ERF_RANGE), size, one, S::div(S::mul(above, x), below))
+    let size = S::abs(x);
+    let square = S::mul(x, x);
+    let mut above = S::splat(ERF_ABOVE[0]);
+    for coefficient in &ERF_ABOVE[1..] {
+        above = S::mul_add(above, square, S::splat(*coefficient));
     }
+    let mut below = S::splat(ERF_BELOW[0]);
+    for coefficient in &ERF_BELOW[1..] {
+        below = S::mul_add(below, square, S::splat(*coefficient));
+    }
+    // In this order NaN stays NaN.
+    let one = S::with_sign_of(S::splat(1.0), x);
+    S::select_less(S::splat(ERF_RANGE), size, one, S::div(S::mul(above, x), below))
 }
 
 const ERF_RANGE: f32 = 4.0;
@@ -227,21 +220,19 @@ const ERF_BELOW: [f32; 6] = [3.741_993e-5, 1.185_501_2e-3, 1.520_671_1e-2, 1.153
 /// `to += from`.
 ///
 /// # Safety
-/// Both are `count` values.
+/// Both have `count` values.
 #[inline(always)]
 pub(crate) unsafe fn add<S: Simd>(to: *mut f32, from: *const f32, count: usize) {
-    unsafe {
-        let mut at = 0;
-        while at < count {
-            let some = S::LANES.min(count - at);
-            if some == S::LANES {
-                S::store(to.add(at), S::add(S::load(to.add(at)), S::load(from.add(at))));
-            } else {
-                let sum = S::add(S::load_partial(to.add(at), some), S::load_partial(from.add(at), some));
-                S::store_partial(to.add(at), sum, some);
-            }
-            at += some;
+    let mut at = 0;
+    while at < count {
+        let some = S::LANES.min(count - at);
+        if some == S::LANES {
+            S::store(to.add(at), S::add(S::load(to.add(at)), S::load(from.add(at))));
+        } else {
+            let sum = S::add(S::load_partial(to.add(at), some), S::load_partial(from.add(at), some));
+            S::store_partial(to.add(at), sum, some);
         }
+        at += some;
     }
 }
 
@@ -266,7 +257,7 @@ impl Kernel for Sum {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        unsafe { add::<S>(self.to, self.from, self.count) }
+        add::<S>(self.to, self.from, self.count)
     }
 }
 

@@ -1,12 +1,23 @@
-//! What makes pruning pay at run time: products that skip zeros, and dense ones that keep pace with them. Slices in, slices out; no engine, and no files
-//! but the one in which is kept how long kernels took ([`choices`]).
+//! Kernels that make pruning faster at run time: products that skip zeros, and dense products to compare them with.
+//! Slices in, slices out. There is no engine here, and no file but the one with measured times of kernels
+//! ([`choices`]).
 //!
-//! Written once over [`simd`], compiled for every instruction set the processor may turn out to have. Weights are packed once, at load.
+//! Kernels are written once over [`simd`] and compiled for every instruction set that the processor may have. Weights
+//! are packed once, at load.
+//!
+//! # Unsafe code
+//! A kernel is a safe function around unsafe ones. The safe function checks that every slice has the length that its
+//! sizes require; constructors of packed weights check that indices and offsets are within the matrix. The unsafe
+//! functions below it rely on these checks, on an [`Isa`] that the processor has, and on parallel tasks that write
+//! disjoint parts of the output. That is the contract of every unsafe function of this crate that states no other, and
+//! its body relies on it in nearly every line: so there are no `unsafe` blocks within unsafe functions.
 
 #![expect(
     clippy::needless_range_loop,
-    reason = "loops over registers: constant bounds and plain indices are what the compiler unrolls"
+    reason = "the compiler unrolls loops over registers with constant bounds and plain indices"
 )]
+#![expect(unsafe_op_in_unsafe_fn, reason = "one contract holds for whole bodies of kernels, see above")]
+#![warn(clippy::undocumented_unsafe_blocks)]
 
 mod aligned;
 
@@ -30,15 +41,18 @@ pub mod normalise;
 pub mod panel;
 pub mod pool;
 pub mod pool_sum;
+pub mod random;
 pub mod recurrent;
 mod share_out;
 pub mod simd;
-pub mod softmax;
+mod softmax;
+#[cfg(test)]
+mod testing;
 pub mod threads;
 
 pub use simd::Isa;
 
-/// Sizes beside packed data decide how much of it is read, so only the constructors that check them set them:
+/// Sizes beside packed data decide how much of it is read. So they are set by constructors, which check them:
 ///
 /// ```
 /// use espalier_kernels::{linear_dense::*, linear_panels::Panels, linear_skipping::*, linear_sparse::*};

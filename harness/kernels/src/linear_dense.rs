@@ -1,8 +1,9 @@
-//! The product of a dense weight with panels of tokens, and the tile of registers that attention's products are made of too.
+//! The product of a dense weight with panels of tokens, and the register tile that attention's products use as well.
 //!
-//! In: a weight packed once, six outputs beside each other, and panels ([`Panels`]). Out: panels of the outputs. A tile is six outputs by four vectors of
-//! tokens: per input four loads and six numbers broadcast for 24 multiplications, which keeps the multipliers busy. The inputs are cut where a panel of
-//! them no longer fits the second-level cache; each piece of weight is read from memory once, for all panels.
+//! In: a weight packed once, six outputs beside each other, and panels ([`Panels`]). Out: panels of the outputs. A tile
+//! is six outputs by four vectors of tokens: four loads and six broadcasts per input for 24 multiplications, which
+//! keeps the multipliers busy. Inputs are split where a panel of them would not fit the second-level cache. Each piece
+//! of the weight is read from memory once, for all panels.
 
 use std::{borrow::Cow, ops::Range, ptr};
 
@@ -17,10 +18,11 @@ use crate::{
 /// Outputs of a tile.
 const ROWS: usize = 6;
 
-/// The most inputs taken at a time: 64 tokens of them are 256 KiB.
+/// The most inputs in one pass: for 64 tokens they are 256 KiB.
 const DEPTH: usize = 1024;
 
-/// A matrix of weights wherever it lies: that of output `o` and input `i` is `values[o * output_stride + i * input_stride]`.
+/// A view of a matrix of weights: the one of output `o` and input `i` is `values[o * output_stride + i *
+/// input_stride]`.
 #[derive(Clone, Copy, Debug)]
 pub struct WeightMatrix<'a> {
     values: &'a [f32],
@@ -53,7 +55,7 @@ impl<'a> WeightMatrix<'a> {
         self
     }
 
-    /// As they lie in memory.
+    /// In the order of memory.
     pub fn values(&self) -> &'a [f32] {
         self.values
     }
@@ -90,10 +92,10 @@ pub struct DenseWeight {
     packed: Vec<f32>,
 }
 
-/// What is added to a product, and what then becomes of it: `activation(product + bias) + residual`.
+/// What is done with a product: `activation(product + bias) + residual`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
-    /// One value an output, or none at all.
+    /// One value an output, or empty.
     pub bias: &'a [f32],
     pub activation: Activation,
     /// Panels like the output's.
@@ -101,7 +103,7 @@ pub struct Epilogue<'a> {
 }
 
 impl Epilogue<'_> {
-    /// What every product of a weight of `outputs` x `inputs` with panels relies on.
+    /// Checks the lengths that kernels rely on, for a weight of `outputs` x `inputs`.
     ///
     /// # Panics
     /// Unless every length is the one its shape asks for.
@@ -150,7 +152,8 @@ impl DenseWeight {
         let target = Target::of(output);
         in_parts(threads, self.outputs.div_ceil(ROWS), &|blocks| {
             let product = Product { weight: self, isa, panels, input, epilogue, output: target.pointer() };
-            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, and blocks are written once each.
+            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, and blocks are written once
+            // each.
             unsafe { product.blocks(blocks) }
         });
     }
@@ -166,11 +169,11 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Some of the blocks of six outputs.
+    /// Computes `blocks` of six outputs.
     unsafe fn blocks(&self, blocks: Range<usize>) {
         let DenseWeight { outputs, inputs, packed } = self.weight;
         let (outputs, inputs, epilogue) = (*outputs, *inputs, &self.epilogue);
-        // Sums begin with the residual only where nothing stands between the two.
+        // Sums begin with the residual where there is no activation between the two.
         let after = epilogue.residual.filter(|_| epilogue.activation != Activation::None);
         let before = epilogue.residual.filter(|_| epilogue.activation == Activation::None);
         let pieces = inputs.div_ceil(DEPTH).max(1);
@@ -181,33 +184,30 @@ impl Product<'_> {
                 for index in 0..self.panels.count() {
                     let panel = self.panels.get(index);
                     let (width, place) = (panel.width, panel.column * outputs + row * panel.width);
-                    // SAFETY: the caller checked the lengths; outputs and columns are within them.
-                    unsafe {
-                        let to = self.output.add(place);
-                        let start = if piece > 0 {
-                            Start { bias: ptr::null(), add: to }
-                        } else {
-                            let bias = epilogue.bias.get(row..).filter(|bias| !bias.is_empty());
-                            let bias = bias.map_or(ptr::null(), <[f32]>::as_ptr);
-                            Start { bias, add: before.map_or(ptr::null(), |residual| residual.as_ptr().add(place)) }
-                        };
-                        self.isa.run(Tiles {
-                            left: packed.as_ptr().add(row * inputs + at.start * ROWS),
-                            left_row: 1,
-                            left_step: ROWS,
-                            rows,
-                            depth: at.len(),
-                            right: self.input.as_ptr().add(panel.column * inputs + at.start * width),
-                            columns: width,
-                            to,
-                            start,
-                        });
-                        if piece + 1 == pieces && epilogue.activation != Activation::None {
-                            let to = std::slice::from_raw_parts_mut(to, rows * width);
-                            epilogue.activation.apply(self.isa, to);
-                            if let Some(residual) = after {
-                                elementwise::sum(self.isa, to, &residual[place..][..rows * width]);
-                            }
+                    let to = self.output.add(place);
+                    let start = if piece > 0 {
+                        Start { bias: ptr::null(), add: to }
+                    } else {
+                        let bias = epilogue.bias.get(row..).filter(|bias| !bias.is_empty());
+                        let bias = bias.map_or(ptr::null(), <[f32]>::as_ptr);
+                        Start { bias, add: before.map_or(ptr::null(), |residual| residual.as_ptr().add(place)) }
+                    };
+                    self.isa.run(Tiles {
+                        left: packed.as_ptr().add(row * inputs + at.start * ROWS),
+                        left_row: 1,
+                        left_step: ROWS,
+                        rows,
+                        depth: at.len(),
+                        right: self.input.as_ptr().add(panel.column * inputs + at.start * width),
+                        columns: width,
+                        to,
+                        start,
+                    });
+                    if piece + 1 == pieces && epilogue.activation != Activation::None {
+                        let to = std::slice::from_raw_parts_mut(to, rows * width);
+                        epilogue.activation.apply(self.isa, to);
+                        if let Some(residual) = after {
+                            elementwise::sum(self.isa, to, &residual[place..][..rows * width]);
                         }
                     }
                 }
@@ -216,19 +216,20 @@ impl Product<'_> {
     }
 }
 
-/// What a sum begins with: a number an output, values laid out as the output is, both or (null) nothing.
+/// What a sum begins with: a number for each output, values in the output's layout, both, or nothing (null).
 #[derive(Clone, Copy)]
 pub(crate) struct Start {
     pub bias: *const f32,
     pub add: *const f32,
 }
 
-/// `to[row][column] = start + sum of left[row][k] right[k][column]`. A kernel of its own, so that its many sizes of tiles are compiled once.
+/// `to[row][column] = start + sum of left[row][k] right[k][column]`. It is a kernel of its own, so that its many sizes
+/// of tiles are compiled once.
 ///
 /// # Safety
-/// All of that is there: `right` and `to` have rows of `columns` values, a multiple of 16.
+/// The pointers are to matrices of these sizes: `right` and `to` have rows of `columns` values, a multiple of 16.
 pub(crate) struct Tiles {
-    /// Numbers to be broadcast: that of row `r` and `k` lies at `left + r * left_row + k * left_step`.
+    /// Values to broadcast: the one of row `r` and `k` is at `left + r * left_row + k * left_step`.
     pub left: *const f32,
     pub left_row: usize,
     pub left_step: usize,
@@ -261,21 +262,19 @@ impl Kernel for Tiles {
                     3 => 2,
                     some => some,
                 };
-                unsafe {
-                    match (rows, some) {
-                        (6, 4) if S::REGISTERS >= 32 => self.tile::<S, 6, 4>(row, done),
-                        (4, 4) if S::REGISTERS >= 32 => self.tile::<S, 4, 4>(row, done),
-                        (2, 4) if S::REGISTERS >= 32 => self.tile::<S, 2, 4>(row, done),
-                        (1, 4) if S::REGISTERS >= 32 => self.tile::<S, 1, 4>(row, done),
-                        (6, 2) => self.tile::<S, 6, 2>(row, done),
-                        (4, 2) => self.tile::<S, 4, 2>(row, done),
-                        (2, 2) => self.tile::<S, 2, 2>(row, done),
-                        (1, 2) => self.tile::<S, 1, 2>(row, done),
-                        (6, _) => self.tile::<S, 6, 1>(row, done),
-                        (4, _) => self.tile::<S, 4, 1>(row, done),
-                        (2, _) => self.tile::<S, 2, 1>(row, done),
-                        _ => self.tile::<S, 1, 1>(row, done),
-                    }
+                match (rows, some) {
+                    (6, 4) if S::REGISTERS >= 32 => self.tile::<S, 6, 4>(row, done),
+                    (4, 4) if S::REGISTERS >= 32 => self.tile::<S, 4, 4>(row, done),
+                    (2, 4) if S::REGISTERS >= 32 => self.tile::<S, 2, 4>(row, done),
+                    (1, 4) if S::REGISTERS >= 32 => self.tile::<S, 1, 4>(row, done),
+                    (6, 2) => self.tile::<S, 6, 2>(row, done),
+                    (4, 2) => self.tile::<S, 4, 2>(row, done),
+                    (2, 2) => self.tile::<S, 2, 2>(row, done),
+                    (1, 2) => self.tile::<S, 1, 2>(row, done),
+                    (6, _) => self.tile::<S, 6, 1>(row, done),
+                    (4, _) => self.tile::<S, 4, 1>(row, done),
+                    (2, _) => self.tile::<S, 2, 1>(row, done),
+                    _ => self.tile::<S, 1, 1>(row, done),
                 }
                 done += some;
             }
@@ -289,43 +288,41 @@ impl Tiles {
     #[inline(always)]
     unsafe fn tile<S: Simd, const R: usize, const C: usize>(&self, row: usize, vector: usize) {
         let (columns, left_row, left_step) = (self.columns, self.left_row, self.left_step);
-        unsafe {
-            let place = row * columns + vector * S::LANES;
-            let mut sums = [[S::splat(0.0); C]; R];
-            if !self.start.bias.is_null() {
-                for r in 0..R {
-                    sums[r] = [S::splat(*self.start.bias.add(row + r)); C];
-                }
+        let place = row * columns + vector * S::LANES;
+        let mut sums = [[S::splat(0.0); C]; R];
+        if !self.start.bias.is_null() {
+            for r in 0..R {
+                sums[r] = [S::splat(*self.start.bias.add(row + r)); C];
             }
-            if !self.start.add.is_null() {
-                for r in 0..R {
-                    for c in 0..C {
-                        let add = S::load(self.start.add.add(place + r * columns + c * S::LANES));
-                        sums[r][c] = S::add(sums[r][c], add);
-                    }
-                }
-            }
-            let mut left = self.left.add(row * left_row);
-            let mut right = self.right.add(vector * S::LANES);
-            for _ in 0..self.depth {
-                let mut values = [S::splat(0.0); C];
-                for c in 0..C {
-                    values[c] = S::load(right.add(c * S::LANES));
-                }
-                for r in 0..R {
-                    let weight = S::splat(*left.add(r * left_row));
-                    for c in 0..C {
-                        sums[r][c] = S::mul_add(weight, values[c], sums[r][c]);
-                    }
-                }
-                right = right.add(columns);
-                left = left.add(left_step);
-            }
-            let to = self.to.add(place);
+        }
+        if !self.start.add.is_null() {
             for r in 0..R {
                 for c in 0..C {
-                    S::store(to.add(r * columns + c * S::LANES), sums[r][c]);
+                    let add = S::load(self.start.add.add(place + r * columns + c * S::LANES));
+                    sums[r][c] = S::add(sums[r][c], add);
                 }
+            }
+        }
+        let mut left = self.left.add(row * left_row);
+        let mut right = self.right.add(vector * S::LANES);
+        for _ in 0..self.depth {
+            let mut values = [S::splat(0.0); C];
+            for c in 0..C {
+                values[c] = S::load(right.add(c * S::LANES));
+            }
+            for r in 0..R {
+                let weight = S::splat(*left.add(r * left_row));
+                for c in 0..C {
+                    sums[r][c] = S::mul_add(weight, values[c], sums[r][c]);
+                }
+            }
+            right = right.add(columns);
+            left = left.add(left_step);
+        }
+        let to = self.to.add(place);
+        for r in 0..R {
+            for c in 0..C {
+                S::store(to.add(r * columns + c * S::LANES), sums[r][c]);
             }
         }
     }

@@ -1,23 +1,24 @@
-//! Activations of linear layers with the tokens side by side: feature `f` of a panel's tokens is one row of up to 64 values.
+//! Activations of linear layers with the tokens side by side: feature `f` of a panel's tokens is one row of up to 64
+//! values.
 //!
 //! Matrix products, layer normalisation, attention and element-wise functions then work on whole vectors of tokens: a
-//! weight, a mean or a key is one number for all of them. Nothing is transposed between two layers. In: rows of features,
-//! a token a row, as in ONNX. Out: panels, and back. Each sequence begins a panel of its own, so that attention finds its
-//! tokens in whole vectors. Columns that only fill the last vector may hold any value.
+//! weight, a mean or a key is one number for all of them. Nothing is transposed between two layers. In: rows of
+//! features, a token a row, as in ONNX. Out: panels, and back. Each sequence begins a panel of its own, so that
+//! attention finds its tokens in whole vectors. Columns that only fill the last vector may hold any value.
 
 use crate::simd::{Isa, Kernel, Simd};
 
-/// The most tokens a panel has: with 768 features it takes 192 KiB, which a second-level cache holds.
+/// The most tokens of a panel: with 768 features it takes 192 KiB, which a second-level cache holds.
 pub const WIDTH: usize = 64;
 
 /// Widths are whole vectors of every instruction set.
 const VECTOR: usize = 16;
 
-/// Where tasks write, each to a part of its own.
+/// Output of several tasks, each of which writes to a part of its own.
 #[derive(Clone, Copy)]
 pub(crate) struct Target(*mut f32);
 
-// SAFETY: a pointer is only dangerous where it is written through, and tasks write to parts that do not overlap.
+// SAFETY: tasks write to parts that do not overlap.
 unsafe impl Send for Target {}
 // SAFETY: as above.
 unsafe impl Sync for Target {}
@@ -27,7 +28,7 @@ impl Target {
         Target(values.as_mut_ptr())
     }
 
-    /// A method, so that closures take all of it, not the pointer inside.
+    /// A method, so that closures capture the whole struct, not the pointer inside.
     pub fn pointer(self) -> *mut f32 {
         self.0
     }
@@ -40,11 +41,11 @@ pub struct Panels {
     tokens: usize,
 }
 
-/// Its values begin at `column * features`; those of one feature are `width` in a row.
+/// Its values begin at `column * features`. Each feature is a row of `width` values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Panel {
     pub sequence: usize,
-    /// How many columns are before it.
+    /// Columns before it.
     pub column: usize,
     pub width: usize,
     /// The first of its tokens within the sequence.
@@ -54,10 +55,10 @@ pub struct Panel {
 }
 
 impl Panels {
-    /// For `sequences` of `tokens` each.
+    /// For as many sequences of `tokens` each.
     ///
     /// # Panics
-    /// Where that is more columns than memory holds of 64 features.
+    /// Where columns of 64 features would not fit into memory.
     pub fn new(sequences: usize, tokens: usize) -> Panels {
         const MOST_COLUMNS: usize = isize::MAX as usize / (WIDTH * size_of::<f32>());
         let columns = tokens.checked_next_multiple_of(VECTOR).and_then(|each| each.checked_mul(sequences));
@@ -75,7 +76,7 @@ impl Panels {
         self.tokens
     }
 
-    /// Of one sequence, with what fills its last vector.
+    /// Of one sequence, including those that fill its last vector.
     fn columns_each(&self) -> usize {
         self.tokens.next_multiple_of(VECTOR)
     }
@@ -106,7 +107,7 @@ impl Panels {
         self.sequences * self.panels_each()
     }
 
-    /// The `index`-th panel. Those of a sequence are as wide as one another, to a vector: a narrow last one would be slow.
+    /// The `index`-th panel. Widths within a sequence differ by one vector at most: a narrow last panel would be slow.
     pub fn get(&self, index: usize) -> Panel {
         let panels = self.panels_each();
         let (sequence, index) = (index / panels, index % panels);
@@ -129,17 +130,17 @@ impl Panels {
         (sequence * each..(sequence + 1) * each).map(move |index| panels.get(index))
     }
 
-    /// Rows of features made panels. What fills the last vectors is zero.
+    /// Converts rows of features to panels. Columns that fill the last vectors become zero.
     ///
     /// # Panics
-    /// Unless `rows` has as many values as the tokens have features, and `panels` as many as the columns have.
+    /// Unless `rows` has `features` values for each token, and `panels` for each column.
     pub fn enter(&self, isa: Isa, features: usize, rows: &[f32], panels: &mut [f32]) {
         self.check_rows(features, rows, panels);
-        // SAFETY: the processor has `isa`'s instructions, and the lengths are those `Enter` counts on.
+        // SAFETY: the processor has `isa`'s instructions, and the lengths are checked.
         unsafe { isa.run(Enter { panels: *self, features, rows: rows.as_ptr(), to: panels.as_mut_ptr() }) }
     }
 
-    /// The other way; what fills the last vectors is dropped.
+    /// Converts panels to rows of features. Columns that fill the last vectors are dropped.
     ///
     /// # Panics
     /// As [`Panels::enter`].
@@ -171,14 +172,12 @@ impl Kernel for Enter {
         let features = self.features;
         for index in 0..self.panels.count() {
             let panel = self.panels.get(index);
-            unsafe {
-                let rows = self.rows.add((panel.sequence * self.panels.tokens + panel.token) * features);
-                let to = self.to.add(panel.column * features);
-                transpose::<S>(rows, features, to, panel.width, panel.tokens, features);
-                for feature in 0..features {
-                    for column in panel.tokens..panel.width {
-                        *to.add(feature * panel.width + column) = 0.0;
-                    }
+            let rows = self.rows.add((panel.sequence * self.panels.tokens + panel.token) * features);
+            let to = self.to.add(panel.column * features);
+            transpose::<S>(rows, features, to, panel.width, panel.tokens, features);
+            for feature in 0..features {
+                for column in panel.tokens..panel.width {
+                    *to.add(feature * panel.width + column) = 0.0;
                 }
             }
         }
@@ -200,11 +199,9 @@ impl Kernel for Leave {
         let features = self.features;
         for index in 0..self.panels.count() {
             let panel = self.panels.get(index);
-            unsafe {
-                let rows = self.rows.add((panel.sequence * self.panels.tokens + panel.token) * features);
-                let from = self.from.add(panel.column * features);
-                transpose::<S>(from, panel.width, rows, features, features, panel.tokens);
-            }
+            let rows = self.rows.add((panel.sequence * self.panels.tokens + panel.token) * features);
+            let from = self.from.add(panel.column * features);
+            transpose::<S>(from, panel.width, rows, features, features, panel.tokens);
         }
     }
 }
@@ -220,65 +217,31 @@ unsafe fn transpose<S: Simd>(
     columns: usize,
 ) {
     let (whole_rows, whole_columns) = (rows - rows % S::LANES, columns - columns % S::LANES);
-    unsafe {
-        // Down the rows first: their lines are fetched once and used up, those written come back within a few steps.
-        let mut column = 0;
-        while column < whole_columns {
-            let mut row = 0;
-            while row < whole_rows {
-                let from = from.add(row * from_stride + column);
-                S::transpose(from, from_stride, to.add(column * to_stride + row), to_stride);
-                row += S::LANES;
-            }
-            column += S::LANES;
+    // Down the rows first: cache lines of the source are used up at once, those of the target are written within a few
+    // steps.
+    let mut column = 0;
+    while column < whole_columns {
+        let mut row = 0;
+        while row < whole_rows {
+            let from = from.add(row * from_stride + column);
+            S::transpose(from, from_stride, to.add(column * to_stride + row), to_stride);
+            row += S::LANES;
         }
-        for row in 0..rows {
-            let first = if row < whole_rows { whole_columns } else { 0 };
-            for column in first..columns {
-                *to.add(column * to_stride + row) = *from.add(row * from_stride + column);
-            }
+        column += S::LANES;
+    }
+    for row in 0..rows {
+        let first = if row < whole_rows { whole_columns } else { 0 };
+        for column in first..columns {
+            *to.add(column * to_stride + row) = *from.add(row * from_stride + column);
         }
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Numbers between -1 and 1, the same for the same seed.
-    pub(crate) fn made_up(count: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        };
-        next();
-        (0..count).map(|_| next()).collect()
-    }
-
-    /// A weight with a share of its blocks of `height` neighbouring outputs, of one input each, zero.
-    pub(crate) fn pruned(outputs: usize, inputs: usize, height: usize, zeros: f64, by_output: bool) -> Vec<f32> {
-        let mut values = made_up(outputs * inputs, 21);
-        let removed: Vec<bool> =
-            made_up(outputs.div_ceil(height) * inputs, 22).iter().map(|x| f64::from(*x) < 2.0 * zeros - 1.0).collect();
-        for output in 0..outputs {
-            for input in 0..inputs {
-                let at = if by_output { output * inputs + input } else { input * outputs + output };
-                if removed[output / height * inputs + input] {
-                    values[at] = 0.0;
-                }
-            }
-        }
-        values
-    }
-
-    pub(crate) fn is_close(found: f32, exact: f64) -> bool {
-        (f64::from(found) - exact).abs() <= 1e-4 * exact.abs().max(0.1)
-    }
 
     /// Before the sizes were checked, columns wrapped around to 0, a buffer of none fitted, and reads went beyond it.
     #[test]

@@ -1,8 +1,9 @@
-//! The product of a dense weight with tokens most of whose activations are zero, as after a ReLU: those are skipped.
+//! The product of a dense weight with activations most of which are zero, as after a ReLU: those are skipped.
 //!
-//! In: a weight packed once, and panels. Out: rows, a token each. Every token has a list of the inputs that are not (nearly) zero; their rows of the weight
-//! are added up in registers, 64 outputs at a time, so that the part of the weight in use stays in the second-level cache from token to token. Worth it
-//! where a quarter of the activations is left, or less: a dense product makes better use of what it loads.
+//! In: a weight packed once, and panels. Out: rows, a token each. Every token has a list of the inputs that are not
+//! (nearly) zero. Their rows of the weight are added up in registers, 64 outputs at a time, so that the part of the
+//! weight in use stays in the second-level cache from token to token. This pays off where at most a quarter of the
+//! activations is left: a dense product makes better use of what it loads.
 
 use std::{ops::Range, ptr};
 
@@ -18,7 +19,7 @@ use crate::{
 /// Outputs at a time.
 const WIDTH: usize = 64;
 
-/// Features a share is guessed from: one in so many.
+/// The share is estimated from one feature in so many.
 const SAMPLED: usize = 16;
 
 #[derive(Clone, Debug)]
@@ -29,10 +30,10 @@ pub struct SkippingWeight {
     packed: Aligned,
 }
 
-/// The inputs of each token that are not skipped.
+/// Which inputs of each token are not skipped.
 pub struct Active {
     features: usize,
-    /// Of token `t` those from `starts[t]` to `starts[t] + counts[t]`.
+    /// Token `t` has those from `starts[t]` to `starts[t] + counts[t]`.
     starts: Vec<usize>,
     counts: Vec<usize>,
     inputs: Vec<u32>,
@@ -60,7 +61,7 @@ impl SkippingWeight {
         self.inputs
     }
 
-    /// `rows` gets `bias`, or nothing, plus the product.
+    /// Writes the product plus `bias` (which may be empty) to `rows`.
     ///
     /// # Panics
     /// Unless every length is the one its shape asks for.
@@ -70,15 +71,15 @@ impl SkippingWeight {
         assert_eq!(active.features, self.inputs, "activations of another layer");
         let target = Target::of(rows);
         in_parts(threads, self.outputs.div_ceil(WIDTH), &|blocks| {
-            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, blocks are written once each, and
-            // inputs are below `features`.
+            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, blocks are written once each,
+            // and inputs are below `features`.
             unsafe { isa.run(Sums { weight: self, blocks, active, bias, rows: target.pointer() }) }
         });
     }
 }
 
 impl Active {
-    /// The share of activations beyond `threshold`, guessed from some of the features.
+    /// The share of activations with a magnitude above `threshold`, estimated from some of the features.
     ///
     /// # Panics
     /// Unless `input` is panels of `features`.
@@ -101,7 +102,7 @@ impl Active {
     pub fn find(isa: Isa, panels: Panels, features: usize, input: &[f32], threshold: f32) -> Active {
         assert!(u32::try_from(features).is_ok(), "{features} features are more than 32 bits count");
         let tokens = panels.rows();
-        // One token's activations beside each other: what is kept of them is then written in one go.
+        // A row has all activations of one token, so that those kept of it are written one after another.
         let mut rows = vec![0.0; tokens * features];
         panels.leave(isa, features, input, &mut rows);
         let (mut starts, mut counts) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
@@ -115,7 +116,7 @@ impl Active {
             let (to_inputs, to_values) = (&mut inputs[end..end + features], &mut values[end..end + features]);
             let mut count = 0;
             for (feature, value) in row.iter().enumerate() {
-                // Written in any case, and kept if it counts: no branch to be guessed wrong. NaN is no small value.
+                // Written in any case, and kept if it counts: there is no branch to mispredict. NaN is not small.
                 to_inputs[count] = feature as u32;
                 to_values[count] = *value;
                 count += usize::from(value.abs() > threshold || value.is_nan());
@@ -127,7 +128,7 @@ impl Active {
         Active { features, starts, counts, inputs, values }
     }
 
-    /// How many there are in all.
+    /// Of all tokens.
     pub fn count(&self) -> usize {
         self.counts.iter().sum()
     }
@@ -149,7 +150,7 @@ impl Kernel for Sums<'_> {
     unsafe fn run<S: Simd>(self) {
         let Sums { weight: SkippingWeight { outputs, inputs, packed }, blocks, active, bias, rows } = self;
         let vectors = WIDTH / S::LANES;
-        // Two sums for each vector: they take turns, so that none waits for the one before.
+        // Two sums for each vector in turn, so that no addition waits for the one before.
         let most = if S::REGISTERS >= 32 { 4 } else { 2 };
         for block in blocks {
             let first = block * WIDTH;
@@ -158,17 +159,15 @@ impl Kernel for Sums<'_> {
                 let mut done = 0;
                 while done < vectors && first + done * S::LANES < *outputs {
                     let place = first + done * S::LANES;
-                    unsafe {
-                        let from = packed.as_ptr().add(block * inputs * WIDTH + done * S::LANES);
-                        let (inputs, values) = (active.inputs.as_ptr().add(start), active.values.as_ptr().add(start));
-                        let to = rows.add(token * outputs + place);
-                        let left = outputs - place;
-                        let bias = if bias.is_empty() { ptr::null() } else { bias.as_ptr().add(place) };
-                        if most == 4 {
-                            sums::<S, 4>(from, inputs, values, count, bias, to, left);
-                        } else {
-                            sums::<S, 2>(from, inputs, values, count, bias, to, left);
-                        }
+                    let from = packed.as_ptr().add(block * inputs * WIDTH + done * S::LANES);
+                    let (inputs, values) = (active.inputs.as_ptr().add(start), active.values.as_ptr().add(start));
+                    let to = rows.add(token * outputs + place);
+                    let left = outputs - place;
+                    let bias = if bias.is_empty() { ptr::null() } else { bias.as_ptr().add(place) };
+                    if most == 4 {
+                        sums::<S, 4>(from, inputs, values, count, bias, to, left);
+                    } else {
+                        sums::<S, 2>(from, inputs, values, count, bias, to, left);
                     }
                     done += most;
                 }
@@ -177,7 +176,7 @@ impl Kernel for Sums<'_> {
     }
 }
 
-/// `C` vectors of outputs of one token, of which `left` values are kept.
+/// `C` vectors of outputs of one token; `left` values of them are kept.
 #[inline(always)]
 unsafe fn sums<S: Simd, const C: usize>(
     from: *const f32,
@@ -188,36 +187,34 @@ unsafe fn sums<S: Simd, const C: usize>(
     to: *mut f32,
     left: usize,
 ) {
-    unsafe {
-        let (mut even, mut odd) = ([S::splat(0.0); C], [S::splat(0.0); C]);
-        let mut index = 0;
-        while index + 2 <= count {
-            let a = from.add(*inputs.add(index) as usize * WIDTH);
-            let b = from.add(*inputs.add(index + 1) as usize * WIDTH);
-            let (x, y) = (S::splat(*values.add(index)), S::splat(*values.add(index + 1)));
-            for c in 0..C {
-                even[c] = S::mul_add(x, S::load(a.add(c * S::LANES)), even[c]);
-                odd[c] = S::mul_add(y, S::load(b.add(c * S::LANES)), odd[c]);
-            }
-            index += 2;
-        }
-        if index < count {
-            let a = from.add(*inputs.add(index) as usize * WIDTH);
-            let x = S::splat(*values.add(index));
-            for c in 0..C {
-                even[c] = S::mul_add(x, S::load(a.add(c * S::LANES)), even[c]);
-            }
-        }
+    let (mut even, mut odd) = ([S::splat(0.0); C], [S::splat(0.0); C]);
+    let mut index = 0;
+    while index + 2 <= count {
+        let a = from.add(*inputs.add(index) as usize * WIDTH);
+        let b = from.add(*inputs.add(index + 1) as usize * WIDTH);
+        let (x, y) = (S::splat(*values.add(index)), S::splat(*values.add(index + 1)));
         for c in 0..C {
-            let place = c * S::LANES;
-            if place < left {
-                let some = S::LANES.min(left - place);
-                let mut sum = S::add(even[c], odd[c]);
-                if !bias.is_null() {
-                    sum = S::add(sum, S::load_partial(bias.add(place), some));
-                }
-                S::store_partial(to.add(place), sum, some);
+            even[c] = S::mul_add(x, S::load(a.add(c * S::LANES)), even[c]);
+            odd[c] = S::mul_add(y, S::load(b.add(c * S::LANES)), odd[c]);
+        }
+        index += 2;
+    }
+    if index < count {
+        let a = from.add(*inputs.add(index) as usize * WIDTH);
+        let x = S::splat(*values.add(index));
+        for c in 0..C {
+            even[c] = S::mul_add(x, S::load(a.add(c * S::LANES)), even[c]);
+        }
+    }
+    for c in 0..C {
+        let place = c * S::LANES;
+        if place < left {
+            let some = S::LANES.min(left - place);
+            let mut sum = S::add(even[c], odd[c]);
+            if !bias.is_null() {
+                sum = S::add(sum, S::load_partial(bias.add(place), some));
             }
+            S::store_partial(to.add(place), sum, some);
         }
     }
 }
@@ -227,7 +224,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::linear_panels::tests::{is_close, made_up};
+    use crate::testing::{is_close, synthetic};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
@@ -242,14 +239,14 @@ mod tests {
             biased in any::<bool>(),
         ) {
             let panels = Panels::new(sequences, tokens);
-            let values = made_up(outputs * inputs, 1);
+            let values = synthetic(outputs * inputs, 1);
             let weights = if by_output {
                 WeightMatrix::by_output(&values, outputs, inputs)
             } else {
                 WeightMatrix::by_input(&values, outputs, inputs)
             };
-            let bias = if biased { made_up(outputs, 3) } else { Vec::new() };
-            let mut x = made_up(panels.rows() * inputs, 2);
+            let bias = if biased { synthetic(outputs, 3) } else { Vec::new() };
+            let mut x = synthetic(panels.rows() * inputs, 2);
             x.iter_mut().step_by(3).for_each(|x| *x = 0.0);
             for isa in Isa::available() {
                 for threads in [1, 2] {
@@ -261,13 +258,14 @@ mod tests {
                     SkippingWeight::pack(weights).run(isa, &Threads::new(threads), &active, &bias, &mut rows);
                     for token in 0..panels.rows() {
                         for output in 0..outputs {
-                            let exact: f64 = (0..inputs)
-                                .filter(|input| x[token * inputs + input].abs() > threshold)
-                                .map(|input| f64::from(x[token * inputs + input]) * f64::from(weights.at(output, input)))
+                            let row = x[token * inputs..][..inputs].iter().enumerate();
+                            let exact: f64 = row
+                                .filter(|(_, x)| x.abs() > threshold)
+                                .map(|(input, x)| f64::from(*x) * f64::from(weights.at(output, input)))
                                 .sum();
                             let exact = exact + bias.get(output).map_or(0.0, |bias| f64::from(*bias));
                             let found = rows[token * outputs + output];
-                            prop_assert!(is_close(found, exact), "{} ({}, {}): {}, not {}", isa.name(), token, output, found, exact);
+                            prop_assert!(is_close(found, exact), "{} {output}: {found}, not {exact}", isa.name());
                         }
                     }
                 }
@@ -278,7 +276,7 @@ mod tests {
     #[test]
     fn the_share_is_about_that() {
         let panels = Panels::new(1, 50);
-        let input: Vec<f32> = made_up(panels.columns() * 320, 4).iter().map(|x| x.max(0.0)).collect();
+        let input: Vec<f32> = synthetic(panels.columns() * 320, 4).iter().map(|x| x.max(0.0)).collect();
         let share = Active::share(panels, 320, &input, 0.0);
         assert!((0.4..0.6).contains(&share), "{share}");
     }

@@ -1,8 +1,8 @@
-//! The product of a weight full of zeros with panels of tokens: single cells, or blocks of four or eight outputs that share an input.
+//! The product of a sparse weight with panels of tokens: single cells, or blocks of four or eight outputs of one input.
 //!
-//! In: a weight packed once, and panels ([`Panels`]). Out: panels of the outputs. A block is one place in a panel, loaded once for all its outputs, and
-//! four (or eight) numbers broadcast; the sums stay in registers until a block's outputs are done. A panel lies in the second-level cache, where every
-//! input is as near as any other.
+//! In: a weight packed once, and panels ([`Panels`]). Out: panels of the outputs. A block loads one input of the panel
+//! for all its outputs and broadcasts four (or eight) weights. Sums stay in registers until the outputs are done. A
+//! panel is in the second-level cache, where any input is as fast to reach as another.
 
 use std::{ops::Range, ptr};
 
@@ -16,17 +16,17 @@ use crate::{
     threads::Threads,
 };
 
-/// Up to so many bytes of panels stay in the second-level cache beside a weight that passes by.
+/// Up to this many bytes of panels stay in the second-level cache while a weight streams past them.
 const NEAR: usize = 512 << 10;
 
-/// A weight by its blocks of `height` outputs of one input: those with a cell that is not zero.
+/// The blocks of `height` outputs of one input in which at least one cell is not zero.
 #[derive(Clone, Debug)]
 pub struct SparseWeight {
     outputs: usize,
     inputs: usize,
     /// 1, 4 or 8.
     height: usize,
-    /// Where the blocks of each `height` outputs begin; one more for the end.
+    /// Where the blocks of each `height` outputs begin, and where the last of them end.
     starts: Vec<u32>,
     columns: Vec<u32>,
     values: Vec<f32>,
@@ -34,7 +34,7 @@ pub struct SparseWeight {
 
 impl SparseWeight {
     /// # Panics
-    /// Unless `height` is 1, 4 or 8, and for more weights than 32 bits count.
+    /// Unless `height` is 1, 4 or 8, and 32 bits count the weights.
     pub fn pack(weights: WeightMatrix, height: usize) -> SparseWeight {
         assert!([1, 4, 8].contains(&height), "blocks of {height} outputs");
         let (outputs, inputs) = (weights.outputs(), weights.inputs());
@@ -70,7 +70,7 @@ impl SparseWeight {
         self.height
     }
 
-    /// Cells multiplied for each token, zeros in blocks among them.
+    /// Multiplications for one token, those with zeros in blocks included.
     pub fn cells(&self) -> usize {
         self.values.len()
     }
@@ -90,8 +90,8 @@ impl SparseWeight {
         let target = Target::of(output);
         in_parts(threads, self.starts.len() - 1, &|blocks| {
             let product = Product { weight: self, blocks, panels, input, epilogue, output: target.pointer() };
-            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, blocks are written once each, and
-            // `pack` made every column one of the inputs.
+            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, blocks are written once each,
+            // and `pack` made every column one of the inputs.
             unsafe { isa.run(product) }
         });
     }
@@ -113,18 +113,16 @@ impl Kernel for Product<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let panels = self.panels.count();
-        unsafe {
-            if self.panels.columns() * self.weight.inputs * size_of::<f32>() <= NEAR {
-                for block in self.blocks.clone() {
-                    for panel in 0..panels {
-                        self.block::<S>(block, panel);
-                    }
-                }
-            } else {
+        if self.panels.columns() * self.weight.inputs * size_of::<f32>() <= NEAR {
+            for block in self.blocks.clone() {
                 for panel in 0..panels {
-                    for block in self.blocks.clone() {
-                        self.block::<S>(block, panel);
-                    }
+                    self.block::<S>(block, panel);
+                }
+            }
+        } else {
+            for panel in 0..panels {
+                for block in self.blocks.clone() {
+                    self.block::<S>(block, panel);
                 }
             }
         }
@@ -134,12 +132,10 @@ impl Kernel for Product<'_> {
 impl Product<'_> {
     #[inline(always)]
     unsafe fn block<S: Simd>(&self, block: usize, panel: usize) {
-        unsafe {
-            match self.weight.height {
-                1 => self.sized::<S, 1>(block, panel),
-                4 => self.sized::<S, 4>(block, panel),
-                _ => self.sized::<S, 8>(block, panel),
-            }
+        match self.weight.height {
+            1 => self.sized::<S, 1>(block, panel),
+            4 => self.sized::<S, 4>(block, panel),
+            _ => self.sized::<S, 8>(block, panel),
         }
     }
 
@@ -151,53 +147,51 @@ impl Product<'_> {
         let rows = H.min(outputs - row);
         let epilogue = &self.epilogue;
         let place = panel.column * outputs + row * panel.width;
-        unsafe {
-            let (first, end) = (*starts.get_unchecked(block) as usize, *starts.get_unchecked(block + 1) as usize);
-            let blocks = Blocks {
-                columns: columns.as_ptr().add(first),
-                values: values.as_ptr().add(first * H),
-                count: end - first,
-                input: self.input.as_ptr().add(panel.column * inputs),
-                stride: panel.width,
-            };
-            let to = self.output.add(place);
-            let bias = if epilogue.bias.is_empty() { ptr::null() } else { epilogue.bias.as_ptr().add(row) };
-            let residual = epilogue.residual.map_or(ptr::null(), |residual| residual.as_ptr().add(place));
-            let plain = epilogue.activation == Activation::None;
-            let add = if plain { residual } else { ptr::null() };
-            let vectors = panel.width / S::LANES;
-            // As many vectors of sums as there are registers for, beside the inputs and the weight.
-            let most = match (S::REGISTERS >= 32, H) {
-                (true, 8) | (false, 4) => 2,
-                (false, 8) => 1,
-                _ => 4,
-            };
-            let mut done = 0;
-            while done < vectors {
-                let some = most.min(vectors - done);
-                let at = done * S::LANES;
-                let add = if add.is_null() { add } else { add.add(at) };
-                let blocks = Blocks { input: blocks.input.add(at), ..blocks };
-                match some {
-                    4 if most >= 4 => sums::<S, H, 4>(blocks, rows, bias, add, to.add(at)),
-                    3 if most >= 4 => sums::<S, H, 3>(blocks, rows, bias, add, to.add(at)),
-                    2 if most >= 2 => sums::<S, H, 2>(blocks, rows, bias, add, to.add(at)),
-                    _ => sums::<S, H, 1>(blocks, rows, bias, add, to.add(at)),
-                }
-                done += some;
+        let (first, end) = (*starts.get_unchecked(block) as usize, *starts.get_unchecked(block + 1) as usize);
+        let blocks = Blocks {
+            columns: columns.as_ptr().add(first),
+            values: values.as_ptr().add(first * H),
+            count: end - first,
+            input: self.input.as_ptr().add(panel.column * inputs),
+            stride: panel.width,
+        };
+        let to = self.output.add(place);
+        let bias = if epilogue.bias.is_empty() { ptr::null() } else { epilogue.bias.as_ptr().add(row) };
+        let residual = epilogue.residual.map_or(ptr::null(), |residual| residual.as_ptr().add(place));
+        let plain = epilogue.activation == Activation::None;
+        let add = if plain { residual } else { ptr::null() };
+        let vectors = panel.width / S::LANES;
+        // As many vectors of sums as fit the registers beside the inputs and the weight.
+        let most = match (S::REGISTERS >= 32, H) {
+            (true, 8) | (false, 4) => 2,
+            (false, 8) => 1,
+            _ => 4,
+        };
+        let mut done = 0;
+        while done < vectors {
+            let some = most.min(vectors - done);
+            let at = done * S::LANES;
+            let add = if add.is_null() { add } else { add.add(at) };
+            let blocks = Blocks { input: blocks.input.add(at), ..blocks };
+            match some {
+                4 if most >= 4 => sums::<S, H, 4>(blocks, rows, bias, add, to.add(at)),
+                3 if most >= 4 => sums::<S, H, 3>(blocks, rows, bias, add, to.add(at)),
+                2 if most >= 2 => sums::<S, H, 2>(blocks, rows, bias, add, to.add(at)),
+                _ => sums::<S, H, 1>(blocks, rows, bias, add, to.add(at)),
             }
-            if !plain {
-                let count = rows * panel.width;
-                elementwise::apply::<S>(epilogue.activation, to, count);
-                if !residual.is_null() {
-                    elementwise::add::<S>(to, residual, count);
-                }
+            done += some;
+        }
+        if !plain {
+            let count = rows * panel.width;
+            elementwise::apply::<S>(epilogue.activation, to, count);
+            if !residual.is_null() {
+                elementwise::add::<S>(to, residual, count);
             }
         }
     }
 }
 
-/// The blocks of some outputs, and the panel they multiply.
+/// The blocks of `H` outputs, and the panel they multiply.
 #[derive(Clone, Copy)]
 struct Blocks {
     columns: *const u32,
@@ -217,58 +211,56 @@ unsafe fn sums<S: Simd, const H: usize, const C: usize>(
     to: *mut f32,
 ) {
     let Blocks { columns, values, count, input, stride } = blocks;
-    unsafe {
-        let mut sums = [[S::splat(0.0); C]; H];
-        for row in 0..H {
-            if row < rows {
-                if !bias.is_null() {
-                    sums[row] = [S::splat(*bias.add(row)); C];
-                }
-                if !add.is_null() {
-                    for vector in 0..C {
-                        let add = S::load(add.add(row * stride + vector * S::LANES));
-                        sums[row][vector] = S::add(sums[row][vector], add);
-                    }
+    let mut sums = [[S::splat(0.0); C]; H];
+    for row in 0..H {
+        if row < rows {
+            if !bias.is_null() {
+                sums[row] = [S::splat(*bias.add(row)); C];
+            }
+            if !add.is_null() {
+                for vector in 0..C {
+                    let add = S::load(add.add(row * stride + vector * S::LANES));
+                    sums[row][vector] = S::add(sums[row][vector], add);
                 }
             }
         }
-        let mut index = 0;
-        if H == 1 {
-            // One row has too few sums to wait for: a second set takes every other cell.
-            let mut others = [S::splat(0.0); C];
-            while index + 2 <= count {
-                let (a, b) = (*columns.add(index) as usize, *columns.add(index + 1) as usize);
-                let (a, b) = (input.add(a * stride), input.add(b * stride));
-                let (x, y) = (S::splat(*values.add(index)), S::splat(*values.add(index + 1)));
-                for vector in 0..C {
-                    sums[0][vector] = S::mul_add(x, S::load(a.add(vector * S::LANES)), sums[0][vector]);
-                    others[vector] = S::mul_add(y, S::load(b.add(vector * S::LANES)), others[vector]);
-                }
-                index += 2;
-            }
+    }
+    let mut index = 0;
+    if H == 1 {
+        // One row has too few sums to hide the latency: a second set takes every other cell.
+        let mut others = [S::splat(0.0); C];
+        while index + 2 <= count {
+            let (a, b) = (*columns.add(index) as usize, *columns.add(index + 1) as usize);
+            let (a, b) = (input.add(a * stride), input.add(b * stride));
+            let (x, y) = (S::splat(*values.add(index)), S::splat(*values.add(index + 1)));
             for vector in 0..C {
-                sums[0][vector] = S::add(sums[0][vector], others[vector]);
+                sums[0][vector] = S::mul_add(x, S::load(a.add(vector * S::LANES)), sums[0][vector]);
+                others[vector] = S::mul_add(y, S::load(b.add(vector * S::LANES)), others[vector]);
             }
+            index += 2;
         }
-        while index < count {
-            let from = input.add(*columns.add(index) as usize * stride);
-            let mut inputs = [S::splat(0.0); C];
-            for vector in 0..C {
-                inputs[vector] = S::load(from.add(vector * S::LANES));
-            }
-            for row in 0..H {
-                let value = S::splat(*values.add(index * H + row));
-                for vector in 0..C {
-                    sums[row][vector] = S::mul_add(value, inputs[vector], sums[row][vector]);
-                }
-            }
-            index += 1;
+        for vector in 0..C {
+            sums[0][vector] = S::add(sums[0][vector], others[vector]);
+        }
+    }
+    while index < count {
+        let from = input.add(*columns.add(index) as usize * stride);
+        let mut inputs = [S::splat(0.0); C];
+        for vector in 0..C {
+            inputs[vector] = S::load(from.add(vector * S::LANES));
         }
         for row in 0..H {
-            if row < rows {
-                for vector in 0..C {
-                    S::store(to.add(row * stride + vector * S::LANES), sums[row][vector]);
-                }
+            let value = S::splat(*values.add(index * H + row));
+            for vector in 0..C {
+                sums[row][vector] = S::mul_add(value, inputs[vector], sums[row][vector]);
+            }
+        }
+        index += 1;
+    }
+    for row in 0..H {
+        if row < rows {
+            for vector in 0..C {
+                S::store(to.add(row * stride + vector * S::LANES), sums[row][vector]);
             }
         }
     }
@@ -281,10 +273,10 @@ mod tests {
     use super::*;
     use crate::{
         linear_dense::DenseWeight,
-        linear_panels::tests::{is_close, made_up, pruned},
+        testing::{is_close, pruned, synthetic},
     };
 
-    /// Dense and sparse kernels against sums in double precision.
+    /// Compares dense and sparse kernels with sums in double precision.
     fn check(panels: Panels, outputs: usize, inputs: usize, block: usize, zeros: f64, by_output: bool, extras: usize) {
         let values = pruned(outputs, inputs, block, zeros, by_output);
         let weights = if by_output {
@@ -292,10 +284,10 @@ mod tests {
         } else {
             WeightMatrix::by_input(&values, outputs, inputs)
         };
-        let rows = made_up(panels.rows() * inputs, 11);
+        let rows = synthetic(panels.rows() * inputs, 11);
         let activation = [Activation::None, Activation::Gelu, Activation::Relu][extras % 3];
-        let bias = if extras & 4 == 0 { Vec::new() } else { made_up(outputs, 12) };
-        let residual_rows = made_up(panels.rows() * outputs, 13);
+        let bias = if extras & 4 == 0 { Vec::new() } else { synthetic(outputs, 12) };
+        let residual_rows = synthetic(panels.rows() * outputs, 13);
         let with_residual = extras & 8 != 0;
         let exact = |token: usize, output: usize| {
             let products =
@@ -325,7 +317,7 @@ mod tests {
                         let (found, exact) = (found[token * outputs + output], exact(token, output));
                         assert!(
                             is_close(found, exact),
-                            "{} {height}x1 ({token}, {output}): {found}, not {exact}",
+                            "{} block-{height}x1 ({token}, {output}): {found}, not {exact}",
                             isa.name()
                         );
                     }
@@ -371,7 +363,7 @@ mod tests {
         weight.run(Isa::best(), &threads, panels, &[0.0; 32], Epilogue::default(), &mut [0.0; 47]);
     }
 
-    /// Blocks of the pruner are neighbouring outputs of one input, whichever way the matrix lies.
+    /// The pruner's blocks are neighbouring outputs of one input, whichever way the matrix lies.
     #[test]
     fn blocks_are_along_the_outputs() {
         for by_output in [false, true] {

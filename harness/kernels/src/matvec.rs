@@ -1,8 +1,10 @@
-//! Matrices that multiply vectors: what a recurrent layer does at each step, and with its inputs for all steps at once.
+//! A matrix times one vector or a few: what a recurrent layer does at each step, and with its inputs for all steps at
+//! once.
 //!
-//! `out[p] += M x[p]` for as many vectors as there are, each a row of memory, as the steps of a sequence lie. The lanes of a vector register are rows of
-//! M, so that one packed form serves one vector (bound by memory) as well as many (bound by arithmetic), and no input has to be turned around. Groups of
-//! 16 rows are one after the other, within them column after column: the weights are one stream. Which form suits a matrix is measured ([`choose`]).
+//! `out[p] += M x[p]` for each vector `p`. Vectors are rows of memory, as are the steps of a sequence. The lanes of a
+//! vector register are rows of M, so that one packed form serves one vector (bound by memory) as well as many (bound by
+//! arithmetic), and no input is transposed. Groups of 16 rows follow one another, column after column within a group:
+//! the weights are one stream. The caller measures which of the [`candidates`] is the fastest for a matrix.
 
 mod blocks;
 mod csr;
@@ -13,16 +15,16 @@ use std::fmt;
 use self::{blocks::Blocks, csr::Csr, dense::Dense};
 use crate::simd::Isa;
 
-/// Rows that lie together.
+/// Rows that are packed together.
 pub(crate) const GROUP: usize = 16;
 
-/// How a matrix is kept.
+/// How a matrix is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     Dense,
-    /// Blocks of so many rows (16, 8 or 4) in one column; those with nothing in them are left out.
+    /// Blocks of 16, 8 or 4 rows in one column. Blocks of zeros are left out.
     Blocks(usize),
-    /// Single cells, row after row.
+    /// Single cells that are not zero, row after row.
     Csr,
 }
 
@@ -40,17 +42,17 @@ impl fmt::Display for Format {
     }
 }
 
-/// A matrix made ready for one instruction set.
+/// A matrix packed for one instruction set.
 #[derive(Clone, Debug)]
-pub struct Product {
+pub struct PackedMatrix {
     rows: usize,
     columns: usize,
     isa: Isa,
-    packed: Packed,
+    cells: Cells,
 }
 
 #[derive(Clone, Debug)]
-enum Packed {
+enum Cells {
     Dense(Dense),
     Blocks(Blocks),
     Csr(Csr),
@@ -64,28 +66,29 @@ pub struct Vectors<'a> {
     pub count: usize,
 }
 
-/// From which end the rows are gone through. A matrix that is used again and again, each time the other way, finds in the cache what was used last.
+/// The order in which rows are read. A matrix that is used again and again, in alternating order, finds the rows it
+/// used last in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum RowOrder {
     Down,
     Up,
 }
 
-impl Product {
+impl PackedMatrix {
     /// `values` is the matrix row after row.
     ///
     /// # Panics
     /// Unless there are `rows * columns` values.
-    pub fn new(isa: Isa, format: Format, rows: usize, columns: usize, values: &[f32]) -> Product {
+    pub fn new(isa: Isa, format: Format, rows: usize, columns: usize, values: &[f32]) -> PackedMatrix {
         assert_eq!(rows.checked_mul(columns), Some(values.len()), "{rows} x {columns} values");
-        let packed = match format {
+        let cells = match format {
             Format::Blocks(height) if fits_indices(rows, columns) => {
-                Packed::Blocks(Blocks::new(height, rows, columns, values))
+                Cells::Blocks(Blocks::new(height, rows, columns, values))
             }
-            Format::Csr if fits_indices(rows, columns) => Packed::Csr(Csr::new(rows, columns, values)),
-            _ => Packed::Dense(Dense::new(rows, columns, values)),
+            Format::Csr if fits_indices(rows, columns) => Cells::Csr(Csr::new(rows, columns, values)),
+            _ => Cells::Dense(Dense::new(rows, columns, values)),
         };
-        Product { rows, columns, isa, packed }
+        PackedMatrix { rows, columns, isa, cells }
     }
 
     pub fn rows(&self) -> usize {
@@ -101,39 +104,40 @@ impl Product {
     }
 
     pub fn format(&self) -> Format {
-        match &self.packed {
-            Packed::Dense(_) => Format::Dense,
-            Packed::Blocks(blocks) => Format::Blocks(blocks.height()),
-            Packed::Csr(_) => Format::Csr,
+        match &self.cells {
+            Cells::Dense(_) => Format::Dense,
+            Cells::Blocks(blocks) => Format::Blocks(blocks.height()),
+            Cells::Csr(_) => Format::Csr,
         }
     }
 
-    /// Whether [`Product::add_columns`] can be had.
+    /// Whether the format has columns for [`PackedMatrix::add_columns`].
     pub fn has_columns(&self) -> bool {
-        matches!(self.packed, Packed::Dense(_))
+        matches!(self.cells, Cells::Dense(_))
     }
 
-    /// Adds to `out` only some columns, each times its value: the product with a vector that is zero elsewhere.
+    /// Adds some columns, each times its value, to `out`: the product with a vector that is zero elsewhere.
     ///
     /// # Panics
-    /// Where there are not as many values as columns, a column is beyond the matrix, `out` is too short, or the format has rows but no columns.
+    /// Unless there is a value for each column, the matrix has every column, `out` is long enough, and
+    /// [`PackedMatrix::has_columns`].
     pub fn add_columns(&self, columns: &[u32], values: &[f32], out: &mut [f32]) {
         assert_eq!(columns.len(), values.len());
         assert!(columns.iter().all(|column| (*column as usize) < self.columns), "a column beyond the matrix");
         assert!(out.len() >= self.rows, "too few outputs");
-        match &self.packed {
+        match &self.cells {
             // SAFETY: checked above.
-            Packed::Dense(dense) => unsafe { dense.add_columns(self.isa, columns, values, out) },
-            Packed::Blocks(_) | Packed::Csr(_) => panic!("{} has no columns to choose from", self.format()),
+            Cells::Dense(dense) => unsafe { dense.add_columns(self.isa, columns, values, out) },
+            Cells::Blocks(_) | Cells::Csr(_) => panic!("{} has no columns to choose from", self.format()),
         }
     }
 
-    /// What one product reads of the matrix.
+    /// Bytes of the matrix that one product reads.
     pub fn bytes(&self) -> usize {
-        match &self.packed {
-            Packed::Dense(dense) => dense.bytes(),
-            Packed::Blocks(blocks) => blocks.bytes(),
-            Packed::Csr(csr) => csr.bytes(),
+        match &self.cells {
+            Cells::Dense(dense) => dense.bytes(),
+            Cells::Blocks(blocks) => blocks.bytes(),
+            Cells::Csr(csr) => csr.bytes(),
         }
     }
 
@@ -141,7 +145,7 @@ impl Product {
     ///
     /// # Panics
     /// Where `x` or `out` is shorter than that takes.
-    pub fn add(&self, x: Vectors, out: &mut [f32], out_stride: usize, way: Way) {
+    pub fn add(&self, x: Vectors, out: &mut [f32], out_stride: usize, order: RowOrder) {
         if x.count == 0 || self.rows == 0 {
             return;
         }
@@ -154,10 +158,10 @@ impl Product {
         assert!(x.count == 1 || out_stride >= self.rows, "outputs that overlap");
         // SAFETY: lengths are checked above.
         unsafe {
-            match &self.packed {
-                Packed::Dense(dense) => dense.add(self.isa, x, out, out_stride, way),
-                Packed::Blocks(blocks) => blocks.add(self.isa, x, out, out_stride, way),
-                Packed::Csr(csr) => csr.add(self.isa, x, out, out_stride),
+            match &self.cells {
+                Cells::Dense(dense) => dense.add(self.isa, x, out, out_stride, order),
+                Cells::Blocks(blocks) => blocks.add(self.isa, x, out, out_stride, order),
+                Cells::Csr(csr) => csr.add(self.isa, x, out, out_stride),
             }
         }
     }
@@ -168,14 +172,15 @@ fn fits_indices(rows: usize, columns: usize) -> bool {
     columns <= 1 << 16 && rows.checked_mul(columns).is_some_and(|cells| u32::try_from(cells).is_ok())
 }
 
-/// Formats worth trying for a matrix: one that stores no more than another and is as simple to go through leaves that one out.
+/// Formats worth trying for a matrix: a format with more instructions per value has to store clearly fewer values than
+/// the ones before it.
 pub fn candidates(rows: usize, columns: usize, values: &[f32]) -> Vec<Format> {
     if !fits_indices(rows, columns) || rows == 0 || columns == 0 {
         return vec![Format::Dense];
     }
     let cells = rows * columns;
     let filled = values.iter().filter(|value| **value != 0.0).count();
-    // Nothing pays off with less than a quarter of zeros.
+    // With fewer than a quarter of zeros, nothing is faster than dense.
     if filled * 4 > cells * 3 {
         return vec![Format::Dense];
     }
@@ -183,7 +188,8 @@ pub fn candidates(rows: usize, columns: usize, values: &[f32]) -> Vec<Format> {
     let mut stored = cells;
     for height in [16, 8, 4] {
         let blocks = blocks::count(height, rows, columns, values) * height;
-        // A smaller block costs more instructions a value: it has to leave out a good part of what the larger one keeps.
+        // A smaller block costs more instructions per value: it has to leave out an eighth of what the larger one
+        // stores.
         if blocks * 8 < stored * 7 {
             formats.push(Format::Blocks(height));
             stored = blocks;
@@ -195,23 +201,23 @@ pub fn candidates(rows: usize, columns: usize, values: &[f32]) -> Vec<Format> {
     formats
 }
 
-impl Way {
-    pub fn other(self) -> Way {
+impl RowOrder {
+    pub fn other(self) -> RowOrder {
         match self {
-            Way::Down => Way::Up,
-            Way::Up => Way::Down,
+            RowOrder::Down => RowOrder::Up,
+            RowOrder::Up => RowOrder::Down,
         }
     }
 
-    /// The `step`-th of `count` things.
+    /// The `step`-th of `count` items in this order.
     #[inline(always)]
     fn at(self, step: usize, count: usize) -> usize {
         match self {
-            Way::Down => step,
-            Way::Up => count - 1 - step,
+            RowOrder::Down => step,
+            RowOrder::Up => count - 1 - step,
         }
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

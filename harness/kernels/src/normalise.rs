@@ -1,7 +1,8 @@
-//! Layer normalisation of panels: each token's features less their mean, by their standard deviation, times a scale, plus a shift.
+//! Layer normalisation of panels: (x - mean) / sqrt(variance + epsilon) * scale + shift, over the features of each
+//! token.
 //!
-//! Tokens lie side by side, so sums go down whole vectors. The variance is that of the differences from the mean, in a pass of its own: the mean of squares
-//! less the square of the mean loses all digits where the mean is large.
+//! Tokens lie side by side, so sums are of whole vectors. The variance is computed from the differences to the mean, in
+//! a pass of its own: the mean of squares less the square of the mean loses all digits where the mean is large.
 
 use std::ops::Range;
 
@@ -30,7 +31,8 @@ impl LayerNorm {
         assert_eq!(output.len(), input.len(), "an output for each input");
         let target = Target::of(output);
         in_parts(threads, panels.count(), &|part| {
-            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, and panels are written once each.
+            // SAFETY: the processor has `isa`'s instructions; the lengths were checked, and panels are written once
+            // each.
             unsafe { isa.run(Normalise { norm: self, panels, part, input, output: target.pointer() }) }
         });
     }
@@ -39,7 +41,7 @@ impl LayerNorm {
 struct Normalise<'a> {
     norm: &'a LayerNorm,
     panels: Panels,
-    /// Which of them.
+    /// The panels to normalise.
     part: Range<usize>,
     input: &'a [f32],
     output: *mut f32,
@@ -55,57 +57,53 @@ impl Kernel for Normalise<'_> {
             let panel = self.panels.get(index);
             let mut done = 0;
             while done < panel.width {
-                unsafe {
-                    let at = panel.column * features + done;
-                    let (input, output) = (self.input.as_ptr().add(at), self.output.add(at));
-                    if panel.width - done >= 4 * S::LANES {
-                        columns::<S, 4>(self.norm, input, output, panel.width);
-                        done += 4 * S::LANES;
-                    } else {
-                        columns::<S, 1>(self.norm, input, output, panel.width);
-                        done += S::LANES;
-                    }
+                let at = panel.column * features + done;
+                let (input, output) = (self.input.as_ptr().add(at), self.output.add(at));
+                if panel.width - done >= 4 * S::LANES {
+                    columns::<S, 4>(self.norm, input, output, panel.width);
+                    done += 4 * S::LANES;
+                } else {
+                    columns::<S, 1>(self.norm, input, output, panel.width);
+                    done += S::LANES;
                 }
             }
         }
     }
 }
 
-/// `C` vectors of tokens.
+/// Normalises `C` vectors of tokens.
 #[inline(always)]
 unsafe fn columns<S: Simd, const C: usize>(norm: &LayerNorm, input: *const f32, output: *mut f32, stride: usize) {
     let features = norm.scale.len();
-    unsafe {
-        let part = S::splat(1.0 / features as f32);
-        let mut mean = [S::splat(0.0); C];
-        for feature in 0..features {
-            for vector in 0..C {
-                mean[vector] = S::add(mean[vector], S::load(input.add(feature * stride + vector * S::LANES)));
-            }
-        }
-        let mut variance = [S::splat(0.0); C];
+    let part = S::splat(1.0 / features as f32);
+    let mut mean = [S::splat(0.0); C];
+    for feature in 0..features {
         for vector in 0..C {
-            mean[vector] = S::mul(mean[vector], part);
+            mean[vector] = S::add(mean[vector], S::load(input.add(feature * stride + vector * S::LANES)));
         }
-        for feature in 0..features {
-            for vector in 0..C {
-                let away = S::sub(S::load(input.add(feature * stride + vector * S::LANES)), mean[vector]);
-                variance[vector] = S::mul_add(away, away, variance[vector]);
-            }
-        }
-        let mut factor = [S::splat(0.0); C];
+    }
+    let mut variance = [S::splat(0.0); C];
+    for vector in 0..C {
+        mean[vector] = S::mul(mean[vector], part);
+    }
+    for feature in 0..features {
         for vector in 0..C {
-            let variance = S::mul_add(variance[vector], part, S::splat(norm.epsilon));
-            factor[vector] = S::div(S::splat(1.0), S::sqrt(variance));
+            let away = S::sub(S::load(input.add(feature * stride + vector * S::LANES)), mean[vector]);
+            variance[vector] = S::mul_add(away, away, variance[vector]);
         }
-        for feature in 0..features {
-            let scale = S::splat(*norm.scale.as_ptr().add(feature));
-            let shift = S::splat(*norm.shift.as_ptr().add(feature));
-            for vector in 0..C {
-                let place = feature * stride + vector * S::LANES;
-                let away = S::sub(S::load(input.add(place)), mean[vector]);
-                S::store(output.add(place), S::mul_add(S::mul(away, factor[vector]), scale, shift));
-            }
+    }
+    let mut factor = [S::splat(0.0); C];
+    for vector in 0..C {
+        let variance = S::mul_add(variance[vector], part, S::splat(norm.epsilon));
+        factor[vector] = S::div(S::splat(1.0), S::sqrt(variance));
+    }
+    for feature in 0..features {
+        let scale = S::splat(*norm.scale.as_ptr().add(feature));
+        let shift = S::splat(*norm.shift.as_ptr().add(feature));
+        for vector in 0..C {
+            let place = feature * stride + vector * S::LANES;
+            let away = S::sub(S::load(input.add(place)), mean[vector]);
+            S::store(output.add(place), S::mul_add(S::mul(away, factor[vector]), scale, shift));
         }
     }
 }
@@ -115,14 +113,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::linear_panels::tests::made_up;
+    use crate::testing::synthetic;
 
     proptest! {
         #[test]
-        fn rows_are_normalised(sequences in 1usize..3, tokens in 1usize..150, features in 2usize..70, mean in -20.0f32..20.0) {
+        fn rows_are_normalised(
+            sequences in 1usize..3, tokens in 1usize..150, features in 2usize..70, mean in -20.0f32..20.0,
+        ) {
             let panels = Panels::new(sequences, tokens);
-            let rows: Vec<f32> = made_up(panels.rows() * features, 1).iter().map(|value| value + mean).collect();
-            let norm = LayerNorm { scale: made_up(features, 2), shift: made_up(features, 3), epsilon: 1e-5 };
+            let rows: Vec<f32> = synthetic(panels.rows() * features, 1).iter().map(|value| value + mean).collect();
+            let norm = LayerNorm { scale: synthetic(features, 2), shift: synthetic(features, 3), epsilon: 1e-5 };
             for isa in Isa::available() {
                 for threads in [1, 2] {
                     let mut input = vec![0.0; panels.columns() * features];
@@ -132,14 +132,17 @@ mod tests {
                     let mut found = vec![f32::NAN; rows.len()];
                     panels.leave(isa, features, &output, &mut found);
                     for (row, found) in rows.chunks(features).zip(found.chunks(features)) {
-                        let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / features as f64;
-                        let variance = row.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / features as f64;
+                        let count = features as f64;
+                        let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
+                        let variance = row.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / count;
+                        let deviation = (variance + 1e-5).sqrt();
                         for (feature, (x, found)) in row.iter().zip(found).enumerate() {
-                            let unit = (f64::from(*x) - mean) / (variance + 1e-5).sqrt();
+                            let unit = (f64::from(*x) - mean) / deviation;
                             let exact = unit * f64::from(norm.scale[feature]) + f64::from(norm.shift[feature]);
-                            // What rounding of the mean, and of the differences from it, comes to.
-                            let rounded = f64::from(f32::EPSILON) * (mean.abs() + variance.sqrt()) / (variance + 1e-5).sqrt();
-                            prop_assert!((exact - f64::from(*found)).abs() <= 1e-5 + 4.0 * rounded, "{} {}: {found}, not {exact}", isa.name(), feature);
+                            // The rounding of the mean and of the differences to it.
+                            let rounded = f64::from(f32::EPSILON) * (mean.abs() + variance.sqrt()) / deviation;
+                            let (error, isa) = ((exact - f64::from(*found)).abs(), isa.name());
+                            prop_assert!(error <= 1e-5 + 4.0 * rounded, "{isa} {feature}: {found}, not {exact}");
                         }
                     }
                 }

@@ -1,11 +1,12 @@
-//! One product for convolutions and matrices, dense or sparse: rows of weights times vectors found by offsets into one input.
+//! The product of convolutions and matrices, dense or sparse: rows of weights times vectors at offsets into one input.
 //!
 //! ```text
 //! output[row][p] = bias[row] + Σ weights[row][entry] · input[offsets[entry] + p]        for positions p
 //! ```
-//! A matrix has one offset a column, a convolution one for each channel and place in its window (over an input that was padded first, so that all
-//! positions of an output row by row are neighbours). Weights that are zero have no entry. Rows are packed in blocks of 1, 4 or 8 that share their
-//! entries: a vector of inputs is loaded once for the whole block, and a block's results stay in registers until they are complete.
+//! A matrix has one offset for each column. A convolution has one for each channel and place in its window; its input
+//! is padded first, so that all positions of a map are neighbours. Weights that are zero have no entry. Rows are packed
+//! in blocks of 1, 4 or 8 that share their entries: a vector of inputs is loaded once for the block, and the block's
+//! results stay in registers until they are complete.
 
 use std::ops::Range;
 
@@ -30,7 +31,7 @@ impl Height {
         }
     }
 
-    /// The tallest whose results fit the registers beside the inputs: what dense weights are packed in.
+    /// The tallest block whose results fit the registers beside the inputs. Dense weights are packed in it.
     pub fn dense(isa: Isa) -> Height {
         if isa.registers() >= 32 { Height::Eight } else { Height::Four }
     }
@@ -38,29 +39,29 @@ impl Height {
 
 /// Weights by blocks of rows.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Packed {
+pub struct PackedRows {
     rows: usize,
     columns: usize,
     height: Height,
     entries: Entries,
-    /// Of each entry, one value a row of the block; zeros below the last row.
+    /// For each entry one value for each row of the block; zeros below the last row.
     values: Vec<f32>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Entries {
-    /// Every block has all columns.
+    /// Every block has all columns as entries.
     All,
     /// Block `b` has the columns from `starts[b]` to `starts[b + 1]`.
     Some { starts: Vec<u32>, columns: Vec<u32> },
 }
 
-impl Packed {
-    /// All of a matrix, row after row.
+impl PackedRows {
+    /// All values of a matrix, row after row.
     ///
     /// # Panics
     /// Unless there are `rows * columns` values.
-    pub fn dense(rows: usize, columns: usize, matrix: &[f32], height: Height) -> Packed {
+    pub fn dense(rows: usize, columns: usize, matrix: &[f32], height: Height) -> PackedRows {
         assert_eq!(Some(matrix.len()), rows.checked_mul(columns), "{rows} x {columns} weights");
         let tall = height.rows();
         let mut values = vec![0.0; rows.div_ceil(tall) * columns * tall];
@@ -71,14 +72,15 @@ impl Packed {
                 }
             }
         }
-        Packed { rows, columns, height, entries: Entries::All, values }
+        PackedRows { rows, columns, height, entries: Entries::All, values }
     }
 
-    /// What is not zero of a matrix, row after row: a column is an entry of a block if one of its rows has it.
+    /// The values of a matrix, row after row, that are not zero. A column is an entry of a block if it is not zero in
+    /// one of the block's rows.
     ///
     /// # Panics
-    /// Unless there are `rows * columns` values, at most `u32::MAX`.
-    pub fn sparse(rows: usize, columns: usize, matrix: &[f32], height: Height) -> Packed {
+    /// Unless there are `rows * columns` values, and 32 bits count them.
+    pub fn sparse(rows: usize, columns: usize, matrix: &[f32], height: Height) -> PackedRows {
         assert_eq!(Some(matrix.len()), rows.checked_mul(columns), "{rows} x {columns} weights");
         check_counts(rows, columns);
         let tall = height.rows();
@@ -95,20 +97,20 @@ impl Packed {
             }
             starts.push(kept.len() as u32);
         }
-        Packed { rows, columns, height, entries: Entries::Some { starts, columns: kept }, values }
+        PackedRows { rows, columns, height, entries: Entries::Some { starts, columns: kept }, values }
     }
 
-    /// As [`Packed::sparse`] of the same matrix with each row times its factor, without its being written out.
+    /// As [`PackedRows::sparse`] of the same matrix with each row times its factor, without a dense copy of it.
     ///
     /// # Panics
-    /// Without a factor for each row, or with more cells than 32 bits count.
-    pub fn of_cells(matrix: &Sparse, factors: &[f32], height: Height) -> Packed {
+    /// Unless there is a factor for each row, and 32 bits count the cells.
+    pub fn of_cells(matrix: &Sparse, factors: &[f32], height: Height) -> PackedRows {
         let (rows, columns, tall) = (matrix.rows, matrix.columns, height.rows());
         assert_eq!(factors.len(), rows, "a factor for each row");
         check_counts(rows, columns);
-        // Cells are many, and divisions slow.
+        // There are many cells, and divisions are slow.
         let block_of = |row: usize| row >> tall.trailing_zeros();
-        // One bit for each block in which there is anything.
+        // A bit for each column of a block that is not all zero.
         let words = columns.div_ceil(64);
         let mut filled = vec![0u64; rows.div_ceil(tall) * words];
         matrix.index.for_each(rows, columns, |place, row, column| {
@@ -116,7 +118,7 @@ impl Packed {
                 filled[block_of(row) * words + column / 64] |= 1 << (column % 64);
             }
         });
-        // Entries before each word.
+        // The number of entries before each word of bits.
         let mut before = Vec::with_capacity(filled.len());
         let (mut starts, mut kept) = (vec![0], Vec::new());
         for block in 0..rows.div_ceil(tall) {
@@ -139,7 +141,7 @@ impl Packed {
                 values[entry * tall + (row & (tall - 1))] = value * factors[row];
             }
         });
-        Packed { rows, columns, height, entries: Entries::Some { starts, columns: kept }, values }
+        PackedRows { rows, columns, height, entries: Entries::Some { starts, columns: kept }, values }
     }
 
     pub fn rows(&self) -> usize {
@@ -158,12 +160,12 @@ impl Packed {
         self.rows.div_ceil(self.height.rows())
     }
 
-    /// Values stored, padding included.
+    /// Stored values, including padding.
     pub fn stored(&self) -> usize {
         self.values.len()
     }
 
-    /// The offset of each entry, from that of its column: computed once for a layer whose input has a fixed shape.
+    /// The offset of each entry, which is that of its column. Computed once for a layer whose input has a fixed shape.
     pub fn offsets(&self, of_column: impl Fn(usize) -> usize) -> Offsets {
         let offset = |column: usize| u32::try_from(of_column(column)).expect("an input has fewer than 2^32 values");
         let offsets: Vec<u32> = match &self.entries {
@@ -173,7 +175,7 @@ impl Packed {
         Offsets { furthest: offsets.iter().copied().max().unwrap_or(0) as usize, offsets }
     }
 
-    /// First entry's offset, number of entries, first value.
+    /// Index of the first entry, number of entries, index of the first value.
     fn block(&self, block: usize) -> (usize, usize, usize) {
         let tall = self.height.rows();
         match &self.entries {
@@ -193,49 +195,50 @@ pub(crate) fn check_counts(rows: usize, columns: usize) {
     assert!(fits, "{rows} x {columns} weights are more than 32 bits count");
 }
 
-/// Where each entry of a [`Packed`] finds its inputs.
+/// Where each entry of [`PackedRows`] finds its inputs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offsets {
     offsets: Vec<u32>,
     furthest: usize,
 }
 
-/// What is done with a sum before it is stored, in this order.
+/// What is applied to a sum before it is stored, in this order.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
-    /// One a row.
+    /// One value for each row.
     pub bias: Option<&'a [f32]>,
-    /// Added; as the output lies, whose stride it has.
+    /// Added. It has the layout and the stride of the output.
     pub residual: Option<&'a [f32]>,
-    /// Lower and upper limit.
+    /// Lower and upper bound.
     pub clamp: Option<(f32, f32)>,
 }
 
-/// Part of a product: some blocks of rows, some positions.
+/// A portion of a product: some blocks of rows, some positions.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct Portion {
     pub blocks: Range<usize>,
     pub positions: Range<usize>,
-    /// So many positions are done for all blocks before the next ones: their inputs stay in the cache meanwhile. Weights come once for each such chunk.
+    /// Positions that are computed for all blocks before the next ones. Their inputs stay in the cache meanwhile;
+    /// weights are read once for each such chunk.
     pub chunk: usize,
 }
 
-/// Which positions of a map are kept, where its lines are longer than what is stored of them.
+/// Which positions of a map are stored, where the lines that are computed are longer than those of the output.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Lines {
+pub struct MapLines {
     pitch: usize,
     width: usize,
-    /// Of each vector of positions the lanes that are kept, a bit each, and where in the row they are stored.
+    /// For each vector of positions the lanes that are stored, a bit each, and their place in the row.
     vectors: Vec<(u32, u32)>,
     lanes: usize,
 }
 
-impl Lines {
-    /// For vectors of that instruction set: of every `pitch` positions the first `width` are kept, up to `positions`.
+impl MapLines {
+    /// For vectors of this instruction set: of every `pitch` positions the first `width` are stored, up to `positions`.
     ///
     /// # Panics
-    /// Where a line is empty or shorter than what is kept of it.
-    pub fn new(isa: Isa, pitch: usize, width: usize, positions: usize) -> Lines {
+    /// Unless `0 < width <= pitch`, and 32 bits count the values.
+    pub fn new(isa: Isa, pitch: usize, width: usize, positions: usize) -> MapLines {
         assert!(0 < width && width <= pitch, "{width} of {pitch} positions");
         let lanes = isa.lanes();
         let vector = |vector: usize| {
@@ -244,36 +247,37 @@ impl Lines {
             let kept = (0..lanes).filter(is_kept).fold(0, |kept, lane| kept | 1 << lane);
             (kept, u32::try_from(values(first, pitch, width)).expect("a map has fewer than 2^32 values"))
         };
-        Lines { pitch, width, vectors: (0..positions.div_ceil(lanes)).map(vector).collect(), lanes }
+        MapLines { pitch, width, vectors: (0..positions.div_ceil(lanes)).map(vector).collect(), lanes }
     }
 }
 
-/// As many values of a row as the positions before `end` write.
+/// The number of values that the positions before `end` write.
 fn values(end: usize, pitch: usize, width: usize) -> usize {
     end / pitch * width + (end % pitch).min(width)
 }
 
-/// Output that parts of a product are written to, by several threads if need be: they write different rows or positions.
+/// Output of a product. Several threads may write different rows or positions of it.
 #[derive(Clone, Copy)]
 pub struct Output<'a> {
     values: *mut f32,
     len: usize,
     stride: usize,
-    lines: Option<&'a Lines>,
+    lines: Option<&'a MapLines>,
 }
 
-// SAFETY: `multiply` says which values it writes; its callers on several threads give it different ones.
+// SAFETY: callers of `multiply` on several threads give it portions that do not overlap.
 unsafe impl Send for Output<'_> {}
+// SAFETY: as above.
 unsafe impl Sync for Output<'_> {}
 
 impl<'a> Output<'a> {
-    /// `stride`: from one row to the next.
+    /// `stride` is the distance from one row to the next.
     pub fn new(values: &mut [f32], stride: usize) -> Output<'a> {
         Output { values: values.as_mut_ptr(), len: values.len(), stride, lines: None }
     }
 
-    /// Each row a map, of which the lines are stored one after the other. The residual lies as the output does.
-    pub fn maps(values: &mut [f32], stride: usize, lines: &'a Lines) -> Output<'a> {
+    /// Each row is a map, whose lines are stored one after another. The residual has the layout of the output.
+    pub fn maps(values: &mut [f32], stride: usize, lines: &'a MapLines) -> Output<'a> {
         Output { values: values.as_mut_ptr(), len: values.len(), stride, lines: Some(lines) }
     }
 
@@ -282,24 +286,23 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Carries out `part` of a product.
+/// Computes `portion` of a product.
 ///
 /// # Safety
-/// The slice `output` was made from is still there, and nobody else reads or writes the rows and positions of `part` meanwhile. `isa` is one the
-/// processor has.
+/// The slice of `output` is still borrowed, and no other thread reads or writes the rows and positions of `portion`.
 ///
 /// # Panics
-/// Where rows, positions, offsets, bias or residual do not fit each other.
+/// Where rows, positions, offsets, bias or residual do not match.
 pub unsafe fn multiply(
     isa: Isa,
-    weights: &Packed,
+    weights: &PackedRows,
     offsets: &Offsets,
     input: &[f32],
     epilogue: Epilogue,
     output: Output,
-    part: Part,
+    portion: Portion,
 ) {
-    if part.blocks.is_empty() || part.positions.is_empty() {
+    if portion.blocks.is_empty() || portion.positions.is_empty() {
         return;
     }
     let expected = match &weights.entries {
@@ -307,17 +310,17 @@ pub unsafe fn multiply(
         Entries::Some { columns, .. } => columns.len(),
     };
     assert_eq!(offsets.offsets.len(), expected, "the offsets are another matrix's");
-    assert!(part.blocks.end <= weights.blocks());
+    assert!(portion.blocks.end <= weights.blocks());
     if expected > 0 {
-        let end = offsets.furthest.checked_add(part.positions.end);
+        let end = offsets.furthest.checked_add(portion.positions.end);
         assert!(end.is_some_and(|end| end <= input.len()), "an offset leads beyond the input");
     }
-    let last_row = weights.rows.min(part.blocks.end * weights.height.rows()) - 1;
-    let values = output.values(part.positions.end);
+    let last_row = weights.rows.min(portion.blocks.end * weights.height.rows()) - 1;
+    let values = output.values(portion.positions.end);
     if let Some(lines) = output.lines {
-        let whole = lines.lanes == isa.lanes() && part.positions.start.is_multiple_of(lines.lanes);
+        let whole = lines.lanes == isa.lanes() && portion.positions.start.is_multiple_of(lines.lanes);
         assert!(
-            whole && part.positions.end <= lines.vectors.len() * lines.lanes,
+            whole && portion.positions.end <= lines.vectors.len() * lines.lanes,
             "vectors that the lines are not made for"
         );
     }
@@ -326,18 +329,16 @@ pub unsafe fn multiply(
     assert!(last_row == 0 || values <= output.stride, "rows overlap");
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == weights.rows));
     assert!(epilogue.residual.is_none_or(|residual| residual.len() >= reach));
-    // SAFETY: checked above: every block's entries lie within offsets and values by construction of `Packed`, every offset plus every position within
-    // the input, every row and position within output and residual.
-    unsafe { isa.run(Multiply { weights, offsets, input, epilogue, output, part }) }
+    isa.run(Multiply { weights, offsets, input, epilogue, output, portion })
 }
 
 struct Multiply<'a> {
-    weights: &'a Packed,
+    weights: &'a PackedRows,
     offsets: &'a Offsets,
     input: &'a [f32],
     epilogue: Epilogue<'a>,
     output: Output<'a>,
-    part: Part,
+    portion: Portion,
 }
 
 impl Kernel for Multiply<'_> {
@@ -345,31 +346,29 @@ impl Kernel for Multiply<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        unsafe {
-            match (self.weights.height, S::REGISTERS) {
-                (Height::One, 32..) => walk::<S, 1, 8>(&self),
-                (Height::One, 16..) => walk::<S, 1, 6>(&self),
-                (Height::One, _) => walk::<S, 1, 4>(&self),
-                (Height::Four, 32..) => walk::<S, 4, 4>(&self),
-                (Height::Four, 16..) => walk::<S, 4, 2>(&self),
-                (Height::Four, _) => walk::<S, 4, 1>(&self),
-                (Height::Eight, 32..) => walk::<S, 8, 2>(&self),
-                (Height::Eight, _) => walk::<S, 8, 1>(&self),
-            }
+        match (self.weights.height, S::REGISTERS) {
+            (Height::One, 32..) => walk::<S, 1, 8>(&self),
+            (Height::One, 16..) => walk::<S, 1, 6>(&self),
+            (Height::One, _) => walk::<S, 1, 4>(&self),
+            (Height::Four, 32..) => walk::<S, 4, 4>(&self),
+            (Height::Four, 16..) => walk::<S, 4, 2>(&self),
+            (Height::Four, _) => walk::<S, 4, 1>(&self),
+            (Height::Eight, 32..) => walk::<S, 8, 2>(&self),
+            (Height::Eight, _) => walk::<S, 8, 1>(&self),
         }
     }
 }
 
 impl Multiply<'_> {
-    /// Asks for a part of the next chunk's inputs while one block is computed. Each row of the input is its own stream, and they are more than a processor
-    /// keeps track of.
+    /// Prefetches inputs of the next chunk while one block is computed. Each row of the input is a stream of its own,
+    /// and there are more of them than a processor keeps track of.
     #[inline(always)]
     fn fetch<S: Simd>(&self, block: usize, first: usize, end: usize) {
         if first >= end || !matches!(self.weights.entries, Entries::All) {
             return;
         }
-        let (blocks, columns) = (self.part.blocks.len(), self.weights.columns);
-        let index = block - self.part.blocks.start;
+        let (blocks, columns) = (self.portion.blocks.len(), self.weights.columns);
+        let index = block - self.portion.blocks.start;
         for offset in &self.offsets.offsets[columns * index / blocks..columns * (index + 1) / blocks] {
             let mut position = first;
             while position < end {
@@ -381,11 +380,11 @@ impl Multiply<'_> {
     }
 }
 
-/// Values in a line of the cache.
+/// Values in a cache line.
 const LINE: usize = 64 / size_of::<f32>();
 
-/// Positions of one panel: as many vectors as leave registers for the inputs, and some for what the compiler thinks up. With all of them in use sums get
-/// spilled, and that halves the speed.
+/// Positions of one panel: as many vectors as leave registers for the inputs and for temporaries of the compiler. With
+/// all registers in use, sums are spilled to memory, which halves the speed.
 pub fn panel(isa: Isa, height: Height) -> usize {
     let vectors = match (height, isa.registers()) {
         (Height::One, 32..) => 8,
@@ -397,58 +396,56 @@ pub fn panel(isa: Isa, height: Height) -> usize {
     vectors * isa.lanes()
 }
 
-/// Panels of at most `WIDEST` vectors, all about equally wide: one of a single vector would use a weight once only.
+/// Computes panels of at most `WIDEST` vectors, all of about the same width: a panel of a single vector would use a
+/// weight only once.
 #[inline(always)]
 unsafe fn walk<S: Simd, const H: usize, const WIDEST: usize>(call: &Multiply) {
-    let Range { start, end } = call.part.positions;
+    let Range { start, end } = call.portion.positions;
     let vectors = (end - start).div_ceil(S::LANES);
     let panels = vectors.div_ceil(WIDEST);
-    let together = (call.part.chunk / (WIDEST * S::LANES)).max(1);
+    let together = (call.portion.chunk / (WIDEST * S::LANES)).max(1);
     let mut first = 0;
     while first < panels {
         let last = panels.min(first + together);
-        for block in call.part.blocks.clone() {
+        for block in call.portion.blocks.clone() {
             let ahead = start + (vectors * last / panels) * S::LANES;
             call.fetch::<S>(block, ahead, end.min(ahead + together * WIDEST * S::LANES));
             for panel in first..last {
-                // SAFETY: the caller's.
-                unsafe { one_panel::<S, H>(call, block, vectors * panel / panels, vectors * (panel + 1) / panels) };
+                one_panel::<S, H>(call, block, vectors * panel / panels, vectors * (panel + 1) / panels);
             }
         }
         first = last;
     }
 }
 
-/// From the `first` vector of positions to before the `end`-th.
+/// Computes the vectors `first..end` of positions.
 #[inline(always)]
 unsafe fn one_panel<S: Simd, const H: usize>(call: &Multiply, block: usize, first: usize, end: usize) {
-    let position = call.part.positions.start + first * S::LANES;
-    let left = call.part.positions.end - position;
+    let position = call.portion.positions.start + first * S::LANES;
+    let left = call.portion.positions.end - position;
     let whole = left >= (end - first) * S::LANES;
-    unsafe {
-        match (end - first, whole) {
-            (1, true) => tile::<S, H, 1, false>(call, block, position, left),
-            (2, true) => tile::<S, H, 2, false>(call, block, position, left),
-            (3, true) => tile::<S, H, 3, false>(call, block, position, left),
-            (4, true) if H <= 4 => tile::<S, H, 4, false>(call, block, position, left),
-            (5, true) if H <= 4 => tile::<S, H, 5, false>(call, block, position, left),
-            (6, true) if H <= 4 => tile::<S, H, 6, false>(call, block, position, left),
-            (7, true) if H == 1 => tile::<S, H, 7, false>(call, block, position, left),
-            (8, true) if H == 1 => tile::<S, H, 8, false>(call, block, position, left),
-            (1, false) => tile::<S, H, 1, true>(call, block, position, left),
-            (2, false) => tile::<S, H, 2, true>(call, block, position, left),
-            (3, false) => tile::<S, H, 3, true>(call, block, position, left),
-            (4, false) if H <= 4 => tile::<S, H, 4, true>(call, block, position, left),
-            (5, false) if H <= 4 => tile::<S, H, 5, true>(call, block, position, left),
-            (6, false) if H <= 4 => tile::<S, H, 6, true>(call, block, position, left),
-            (7, false) if H == 1 => tile::<S, H, 7, true>(call, block, position, left),
-            (8, false) if H == 1 => tile::<S, H, 8, true>(call, block, position, left),
-            _ => unreachable!("panels are as wide as `run` says"),
-        }
+    match (end - first, whole) {
+        (1, true) => tile::<S, H, 1, false>(call, block, position, left),
+        (2, true) => tile::<S, H, 2, false>(call, block, position, left),
+        (3, true) => tile::<S, H, 3, false>(call, block, position, left),
+        (4, true) if H <= 4 => tile::<S, H, 4, false>(call, block, position, left),
+        (5, true) if H <= 4 => tile::<S, H, 5, false>(call, block, position, left),
+        (6, true) if H <= 4 => tile::<S, H, 6, false>(call, block, position, left),
+        (7, true) if H == 1 => tile::<S, H, 7, false>(call, block, position, left),
+        (8, true) if H == 1 => tile::<S, H, 8, false>(call, block, position, left),
+        (1, false) => tile::<S, H, 1, true>(call, block, position, left),
+        (2, false) => tile::<S, H, 2, true>(call, block, position, left),
+        (3, false) => tile::<S, H, 3, true>(call, block, position, left),
+        (4, false) if H <= 4 => tile::<S, H, 4, true>(call, block, position, left),
+        (5, false) if H <= 4 => tile::<S, H, 5, true>(call, block, position, left),
+        (6, false) if H <= 4 => tile::<S, H, 6, true>(call, block, position, left),
+        (7, false) if H == 1 => tile::<S, H, 7, true>(call, block, position, left),
+        (8, false) if H == 1 => tile::<S, H, 8, true>(call, block, position, left),
+        _ => unreachable!("panels are as wide as `run` says"),
     }
 }
 
-/// `H` rows of `NV` vectors. With `TAIL` the last vector ends early, with the last of the `left` positions.
+/// Computes `H` rows of `NV` vectors. With `TAIL` the last vector ends early, with the last of the `left` positions.
 #[inline(always)]
 unsafe fn tile<S: Simd, const H: usize, const NV: usize, const TAIL: bool>(
     call: &Multiply,
@@ -460,47 +457,45 @@ unsafe fn tile<S: Simd, const H: usize, const NV: usize, const TAIL: bool>(
     let (first_offset, entries, first_value) = weights.block(block);
     let rows = (weights.rows - block * H).min(H);
     let last = if TAIL { left - (NV - 1) * S::LANES } else { S::LANES };
-    unsafe {
-        let mut sums = [[S::splat(0.0); NV]; H];
-        if let Some(bias) = call.epilogue.bias {
-            for row in 0..H {
-                let start = S::splat(if row < rows { *bias.get_unchecked(block * H + row) } else { 0.0 });
-                sums[row] = [start; NV];
-            }
+    let mut sums = [[S::splat(0.0); NV]; H];
+    if let Some(bias) = call.epilogue.bias {
+        for row in 0..H {
+            let start = S::splat(if row < rows { *bias.get_unchecked(block * H + row) } else { 0.0 });
+            sums[row] = [start; NV];
         }
-        let mut offset = call.offsets.offsets.as_ptr().add(first_offset);
-        let mut value = weights.values.as_ptr().add(first_value);
-        let input = call.input.as_ptr().add(position);
-        for _ in 0..entries {
-            let from = input.add(*offset as usize);
-            let mut inputs = [S::splat(0.0); NV];
-            for vector in 0..NV {
-                let from = from.add(vector * S::LANES);
-                inputs[vector] = if TAIL && vector == NV - 1 { S::load_partial(from, last) } else { S::load(from) };
-            }
-            for row in 0..H {
-                let weight = S::splat(*value.add(row));
-                for vector in 0..NV {
-                    sums[row][vector] = S::mul_add(weight, inputs[vector], sums[row][vector]);
-                }
-            }
-            offset = offset.add(1);
-            value = value.add(H);
-        }
-        // With a loop over `rows`, which is not constant, the sums would have to live in memory.
-        if let Some(lines) = call.output.lines {
-            let vectors = &lines.vectors[position / S::LANES..][..NV];
-            for row in 0..H {
-                if row < rows {
-                    finish_lines::<S, NV>(call, block * H + row, vectors, last, sums[row]);
-                }
-            }
-            return;
+    }
+    let mut offset = call.offsets.offsets.as_ptr().add(first_offset);
+    let mut value = weights.values.as_ptr().add(first_value);
+    let input = call.input.as_ptr().add(position);
+    for _ in 0..entries {
+        let from = input.add(*offset as usize);
+        let mut inputs = [S::splat(0.0); NV];
+        for vector in 0..NV {
+            let from = from.add(vector * S::LANES);
+            inputs[vector] = if TAIL && vector == NV - 1 { S::load_partial(from, last) } else { S::load(from) };
         }
         for row in 0..H {
-            if row < rows {
-                finish::<S, NV, TAIL>(call, block * H + row, position, last, sums[row]);
+            let weight = S::splat(*value.add(row));
+            for vector in 0..NV {
+                sums[row][vector] = S::mul_add(weight, inputs[vector], sums[row][vector]);
             }
+        }
+        offset = offset.add(1);
+        value = value.add(H);
+    }
+    // The bound is constant: a loop over `rows` would force the sums into memory.
+    if let Some(lines) = call.output.lines {
+        let vectors = &lines.vectors[position / S::LANES..][..NV];
+        for row in 0..H {
+            if row < rows {
+                finish_lines::<S, NV>(call, block * H + row, vectors, last, sums[row]);
+            }
+        }
+        return;
+    }
+    for row in 0..H {
+        if row < rows {
+            finish::<S, NV, TAIL>(call, block * H + row, position, last, sums[row]);
         }
     }
 }
@@ -514,27 +509,25 @@ unsafe fn finish<S: Simd, const NV: usize, const TAIL: bool>(
     mut sums: [S::V; NV],
 ) {
     let at = row * call.output.stride + position;
-    unsafe {
-        if let Some(residual) = call.epilogue.residual {
-            for vector in 0..NV {
-                let from = residual.as_ptr().add(at + vector * S::LANES);
-                let more = if TAIL && vector == NV - 1 { S::load_partial(from, last) } else { S::load(from) };
-                sums[vector] = S::add(sums[vector], more);
-            }
-        }
-        if let Some((low, high)) = call.epilogue.clamp {
-            for vector in 0..NV {
-                sums[vector] = S::min(S::max(sums[vector], S::splat(low)), S::splat(high));
-            }
-        }
+    if let Some(residual) = call.epilogue.residual {
         for vector in 0..NV {
-            let to = call.output.values.add(at + vector * S::LANES);
-            if TAIL && vector == NV - 1 { S::store_partial(to, sums[vector], last) } else { S::store(to, sums[vector]) }
+            let from = residual.as_ptr().add(at + vector * S::LANES);
+            let more = if TAIL && vector == NV - 1 { S::load_partial(from, last) } else { S::load(from) };
+            sums[vector] = S::add(sums[vector], more);
         }
+    }
+    if let Some((low, high)) = call.epilogue.clamp {
+        for vector in 0..NV {
+            sums[vector] = S::min(S::max(sums[vector], S::splat(low)), S::splat(high));
+        }
+    }
+    for vector in 0..NV {
+        let to = call.output.values.add(at + vector * S::LANES);
+        if TAIL && vector == NV - 1 { S::store_partial(to, sums[vector], last) } else { S::store(to, sums[vector]) }
     }
 }
 
-/// As [`finish`], for the lanes that are kept.
+/// As [`finish`], for outputs that store some of the lanes.
 #[inline(always)]
 unsafe fn finish_lines<S: Simd, const NV: usize>(
     call: &Multiply,
@@ -544,21 +537,19 @@ unsafe fn finish_lines<S: Simd, const NV: usize>(
     sums: [S::V; NV],
 ) {
     let (low, high) = call.epilogue.clamp.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-    unsafe {
-        for vector in 0..NV {
-            let (mut kept, place) = *vectors.get_unchecked(vector);
-            if vector == NV - 1 {
-                kept &= (1 << last) - 1;
-            }
-            let at = row * call.output.stride + place as usize;
-            let count = kept.count_ones() as usize;
-            let mut sum = S::compact(sums[vector], kept);
-            if let Some(residual) = call.epilogue.residual {
-                sum = S::add(sum, S::load_partial(residual.as_ptr().add(at), count));
-            }
-            let sum = S::min(S::max(sum, S::splat(low)), S::splat(high));
-            S::store_partial(call.output.values.add(at), sum, count);
+    for vector in 0..NV {
+        let (mut kept, place) = *vectors.get_unchecked(vector);
+        if vector == NV - 1 {
+            kept &= (1 << last) - 1;
         }
+        let at = row * call.output.stride + place as usize;
+        let count = kept.count_ones() as usize;
+        let mut sum = S::compact(sums[vector], kept);
+        if let Some(residual) = call.epilogue.residual {
+            sum = S::add(sum, S::load_partial(residual.as_ptr().add(at), count));
+        }
+        let sum = S::min(S::max(sum, S::splat(low)), S::splat(high));
+        S::store_partial(call.output.values.add(at), sum, count);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Largest value under a window, plane by plane: first down the columns, into one row with room for what lies outside, then along it.
+//! Largest value under a window, plane by plane: first down the columns into one padded row, then along that row.
 
 use crate::{
     convolution_window::Window,
@@ -13,13 +13,13 @@ pub struct MaxPool {
 }
 
 impl MaxPool {
-    /// `None` for a window with steps of more than two columns, or one that is not [`Window::is_countable`].
+    /// `None` for a stride of more than two columns, or a window that is not [`Window::is_countable`].
     pub fn new(isa: Isa, window: Window) -> Option<MaxPool> {
         (window.is_countable() && window.width.stride <= 2).then_some(MaxPool { isa, window })
     }
 
     /// # Panics
-    /// Where the slices are not the planes of as many channels.
+    /// Unless the slices are the planes of as many channels.
     pub fn run(&self, input: &[f32], output: &mut [f32]) {
         let channels = output.len() / self.window.outputs();
         assert_eq!(output.len(), channels * self.window.outputs(), "whole planes");
@@ -57,12 +57,9 @@ impl Kernel for Task<'_> {
                         let mut column = 0;
                         while column < width.input {
                             let count = S::LANES.min(width.input - column);
-                            // SAFETY: `count` values in both rows.
-                            unsafe {
-                                let to = below.as_mut_ptr().add(column);
-                                let value = S::load_partial(above.as_ptr().add(column), count);
-                                S::store_partial(to, S::max(S::load_partial(to, count), value), count);
-                            }
+                            let to = below.as_mut_ptr().add(column);
+                            let value = S::load_partial(above.as_ptr().add(column), count);
+                            S::store_partial(to, S::max(S::load_partial(to, count), value), count);
                             column += count;
                         }
                     }
@@ -70,16 +67,13 @@ impl Kernel for Task<'_> {
                 let mut column = 0;
                 while column < width.output {
                     let count = S::LANES.min(width.output - column);
-                    // SAFETY: the row reaches two vectors and all taps beyond the last output, and `count` outputs are left.
-                    unsafe {
-                        let mut largest = S::splat(f32::NEG_INFINITY);
-                        for tap in 0..width.kernel {
-                            let from = row.as_ptr().add(column * width.stride + tap * width.dilation);
-                            let value = if width.stride == 1 { S::load(from) } else { S::deinterleave(from).0 };
-                            largest = S::max(largest, value);
-                        }
-                        S::store_partial(output.as_mut_ptr().add(column), largest, count);
+                    let mut largest = S::splat(f32::NEG_INFINITY);
+                    for tap in 0..width.kernel {
+                        let from = row.as_ptr().add(column * width.stride + tap * width.dilation);
+                        let value = if width.stride == 1 { S::load(from) } else { S::deinterleave(from).0 };
+                        largest = S::max(largest, value);
                     }
+                    S::store_partial(output.as_mut_ptr().add(column), largest, count);
                     column += count;
                 }
             }

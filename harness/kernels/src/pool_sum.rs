@@ -1,11 +1,11 @@
-//! Sums of rows that lie one after the other: what a global average pool is made of.
+//! Sums of rows, for global average pools.
 
 use crate::simd::{Isa, Kernel, Simd};
 
-/// The sum of each of as many rows as `sums` has places. Those of a long row are added in another order than one after the other.
+/// Writes the sum of each row. Values of a row are not added in their order.
 ///
 /// # Panics
-/// Where the input is not so many rows of one length.
+/// Unless the input is as many rows of one length as `sums` has places.
 pub fn sums(isa: Isa, input: &[f32], sums: &mut [f32]) {
     let length = input.len() / sums.len().max(1);
     assert_eq!(input.len(), length * sums.len(), "rows of one length");
@@ -26,17 +26,14 @@ impl Kernel for Sums<'_> {
     unsafe fn run<S: Simd>(self) {
         for (index, sum) in self.sums.iter_mut().enumerate() {
             let row = &self.input[index * self.length..][..self.length];
-            // SAFETY: within the row.
-            unsafe {
-                let mut total = S::splat(0.0);
-                let mut at = 0;
-                while at + S::LANES <= row.len() {
-                    total = S::add(total, S::load(row.as_ptr().add(at)));
-                    at += S::LANES;
-                }
-                total = S::add(total, S::load_partial(row.as_ptr().add(at), row.len() - at));
-                *sum = S::sum(total);
+            let mut total = S::splat(0.0);
+            let mut at = 0;
+            while at + S::LANES <= row.len() {
+                total = S::add(total, S::load(row.as_ptr().add(at)));
+                at += S::LANES;
             }
+            total = S::add(total, S::load_partial(row.as_ptr().add(at), row.len() - at));
+            *sum = S::sum(total);
         }
     }
 }

@@ -1,40 +1,42 @@
 //! LSTM and GRU over whole sequences.
 //!
-//! Weights once, sequence in, states out, as ONNX has them. What the inputs contribute is one product for some dozens of steps (its results stay in the
-//! cache until they are used); each step then adds the product with the state and goes through the gates. Where that is asked for, units whose state
-//! hardly changed are left out of the product ([`changes`]). Nothing is allocated for a step. The
-//! recurrent weights are gone through downwards and upwards in turn, so that the part of them that fits the second cache is found there.
+//! Weights are packed once; a sequence goes in and states come out, as ONNX defines them. The contribution of the
+//! inputs is one product for a few dozen steps, whose results stay in the cache until they are used. Each step then
+//! adds the product with the state and applies the gates. On request, units whose state hardly changed are left out of
+//! that product (`changes`). No step allocates memory. The recurrent weights are read downwards and upwards in turn, so
+//! that the part of them that fits the second-level cache is found there.
 
 mod changes;
 mod gates;
 
 use self::changes::Changes;
-use crate::matvec::{Product, Vectors, Way};
+use crate::matvec::{PackedMatrix, RowOrder, Vectors};
 
-/// Steps whose input products are made together, about: results for more would leave the cache before they are used.
+/// About so many steps times samples have their input products computed together: the results of more would leave the
+/// cache before they are used.
 const ROWS_AT_ONCE: usize = 48;
 
 /// A sequence in memory: step `t` of sample `b` begins at `t * step_stride + b * batch_stride`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct SequenceShape {
     pub steps: usize,
     pub batch: usize,
     pub step_stride: usize,
     pub batch_stride: usize,
 }
 
-impl Shape {
+impl SequenceShape {
     /// `[steps, batch, width]`.
-    pub fn steps_first(steps: usize, batch: usize, width: usize) -> Shape {
-        Shape { steps, batch, step_stride: batch * width, batch_stride: width }
+    pub fn steps_first(steps: usize, batch: usize, width: usize) -> SequenceShape {
+        SequenceShape { steps, batch, step_stride: batch * width, batch_stride: width }
     }
 
     /// `[batch, steps, width]`.
-    pub fn batch_first(steps: usize, batch: usize, width: usize) -> Shape {
-        Shape { steps, batch, step_stride: width, batch_stride: steps * width }
+    pub fn batch_first(steps: usize, batch: usize, width: usize) -> SequenceShape {
+        SequenceShape { steps, batch, step_stride: width, batch_stride: steps * width }
     }
 
-    /// How many values there are up to the end of the last vector.
+    /// Values up to the end of the last vector.
     fn reach(&self, width: usize) -> usize {
         if self.steps == 0 || self.batch == 0 {
             return 0;
@@ -43,23 +45,23 @@ impl Shape {
     }
 }
 
-/// What goes in and comes out of one direction of a layer.
+/// Inputs and outputs of one direction of a layer.
 pub struct Sequence<'a> {
     pub x: &'a [f32],
-    pub x_shape: Shape,
-    /// The last step comes first.
+    pub x_shape: SequenceShape,
+    /// From the last step to the first.
     pub backwards: bool,
-    /// The state after every step, at the place of the step it belongs to.
-    pub y: Option<(&'a mut [f32], Shape)>,
+    /// Receives the state after every step, at the place of that step.
+    pub y: Option<(&'a mut [f32], SequenceShape)>,
 }
 
 /// Gates in ONNX's order: input, output, forget, cell.
 #[derive(Clone, Debug)]
 pub struct Lstm {
     hidden: usize,
-    inputs: Product,
-    recurrence: Product,
-    /// Both of ONNX's biases in one, or nothing.
+    inputs: PackedMatrix,
+    recurrence: PackedMatrix,
+    /// The sum of ONNX's two biases, or empty.
     bias: Vec<f32>,
     skip_below: f32,
 }
@@ -68,24 +70,25 @@ pub struct Lstm {
 #[derive(Clone, Debug)]
 pub struct Gru {
     hidden: usize,
-    inputs: Product,
+    inputs: PackedMatrix,
     recurrence: GruProducts,
-    /// What is added to the input products: of the inputs, and of the state where that makes no difference.
+    /// Added to the input products: the inputs' bias, and the state's where the reset gate does not apply to it.
     bias: Vec<f32>,
-    /// What the reset gate is applied to beside the product, or nothing.
+    /// The state's bias that the reset gate applies to, or empty.
     bias_before_reset: Vec<f32>,
 }
 
 /// The recurrent weights of a [`Gru`].
 #[derive(Clone, Debug)]
 pub enum GruProducts {
-    /// The reset gate is applied to the state, before the product: weights of update and reset gates, and those of the hidden gate.
-    ResetFirst { gates: Product, hidden: Product },
-    /// `linear_before_reset`: all three, and the reset gate is applied to what comes out for the hidden one.
-    ResetLast(Product),
+    /// The reset gate is applied to the state, before the product. Weights of the update and reset gates, and of the
+    /// hidden gate.
+    ResetFirst { gates: PackedMatrix, hidden: PackedMatrix },
+    /// `linear_before_reset`: the reset gate is applied to the product of the hidden gate. Weights of all three gates.
+    ResetLast(PackedMatrix),
 }
 
-/// Room for what is only needed within a run; keeps its size.
+/// Buffers of a run. They keep their size from one run to the next.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
     products: Vec<f32>,
@@ -97,21 +100,21 @@ impl Lstm {
     /// `biases` is ONNX's: 4 of the inputs, 4 of the state.
     ///
     /// # Panics
-    /// Where sizes do not belong together.
-    pub fn new(inputs: Product, recurrence: Product, biases: Option<&[f32]>) -> Lstm {
+    /// Where sizes do not match.
+    pub fn new(inputs: PackedMatrix, recurrence: PackedMatrix, biases: Option<&[f32]>) -> Lstm {
         let hidden = recurrence.columns();
         assert!(hidden > 0, "no state");
         assert_eq!((inputs.rows(), recurrence.rows()), (4 * hidden, 4 * hidden));
         Lstm { hidden, inputs, recurrence, bias: sum_of_halves(biases, 4 * hidden), skip_below: 0.0 }
     }
 
-    /// Leaves out of a step's product the units whose state has changed by at most `below` since they were last part of one, where the format of the
-    /// recurrent weights allows it.
+    /// Leaves units out of a step's product whose state changed by at most `below` since they were last part of one,
+    /// where the format of the recurrent weights allows it.
     pub fn skipping(self, below: f32) -> Lstm {
         Lstm { skip_below: below, ..self }
     }
 
-    pub fn products(&self) -> Vec<&Product> {
+    pub fn products(&self) -> Vec<&PackedMatrix> {
         vec![&self.inputs, &self.recurrence]
     }
 
@@ -121,7 +124,7 @@ impl Lstm {
     /// Where a slice is too short for its shape.
     pub fn run(&self, mut sequence: Sequence, h: &mut [f32], c: &mut [f32], scratch: &mut Scratch) {
         let hidden = self.hidden;
-        let Shape { steps, batch, .. } = sequence.x_shape;
+        let SequenceShape { steps, batch, .. } = sequence.x_shape;
         sequence.check(self.inputs.columns(), hidden);
         assert!(h.len() == batch * hidden && c.len() == batch * hidden, "states of another size");
         let isa = self.recurrence.isa();
@@ -130,7 +133,7 @@ impl Lstm {
         if skips {
             changes.begin(batch, hidden, 4 * hidden);
         }
-        let mut way = Way::Down;
+        let mut order = RowOrder::Down;
         let at_once = (ROWS_AT_ONCE / batch.max(1)).max(1);
         for first in (0..steps).step_by(at_once) {
             let count = at_once.min(steps - first);
@@ -141,8 +144,8 @@ impl Lstm {
                     changes.add(&self.recurrence, self.skip_below, h, products);
                 } else {
                     let state = Vectors { values: h, stride: hidden, count: batch };
-                    self.recurrence.add(state, products, 4 * hidden, way);
-                    way = way.other();
+                    self.recurrence.add(state, products, 4 * hidden, order);
+                    order = order.other();
                 }
                 gates::lstm(isa, hidden, products, c, h);
                 sequence.keep(first + step, h, hidden);
@@ -156,8 +159,8 @@ impl Gru {
     /// `biases` is ONNX's: 3 of the inputs, 3 of the state.
     ///
     /// # Panics
-    /// Where sizes do not belong together.
-    pub fn new(inputs: Product, recurrence: GruProducts, biases: Option<&[f32]>) -> Gru {
+    /// Where sizes do not match.
+    pub fn new(inputs: PackedMatrix, recurrence: GruProducts, biases: Option<&[f32]>) -> Gru {
         let hidden = match &recurrence {
             GruProducts::ResetFirst { gates, hidden } => {
                 assert_eq!((gates.rows(), gates.columns()), (2 * hidden.rows(), hidden.columns()));
@@ -180,7 +183,7 @@ impl Gru {
         Gru { hidden, inputs, recurrence, bias, bias_before_reset }
     }
 
-    pub fn products(&self) -> Vec<&Product> {
+    pub fn products(&self) -> Vec<&PackedMatrix> {
         match &self.recurrence {
             GruProducts::ResetFirst { gates, hidden } => vec![&self.inputs, gates, hidden],
             GruProducts::ResetLast(all) => vec![&self.inputs, all],
@@ -193,13 +196,13 @@ impl Gru {
     /// Where a slice is too short for its shape.
     pub fn run(&self, mut sequence: Sequence, h: &mut [f32], scratch: &mut Scratch) {
         let hidden = self.hidden;
-        let Shape { steps, batch, .. } = sequence.x_shape;
+        let SequenceShape { steps, batch, .. } = sequence.x_shape;
         sequence.check(self.inputs.columns(), hidden);
         assert_eq!(h.len(), batch * hidden, "a state of another size");
         let isa = self.inputs.isa();
         let mut of_state = std::mem::take(&mut scratch.of_state);
         of_state.resize(batch * 3 * hidden, 0.0);
-        let mut way = Way::Down;
+        let mut order = RowOrder::Down;
         let at_once = (ROWS_AT_ONCE / batch.max(1)).max(1);
         for first in (0..steps).step_by(at_once) {
             let count = at_once.min(steps - first);
@@ -209,11 +212,11 @@ impl Gru {
                 let state = Vectors { values: h, stride: hidden, count: batch };
                 match &self.recurrence {
                     GruProducts::ResetFirst { gates, hidden: last } => {
-                        gates.add(state, products, 3 * hidden, way);
+                        gates.add(state, products, 3 * hidden, order);
                         let reset = &mut of_state[..batch * hidden];
                         gates::reset(isa, hidden, products, h, reset);
                         let state = Vectors { values: reset, stride: hidden, count: batch };
-                        last.add(state, &mut products[2 * hidden..], 3 * hidden, way);
+                        last.add(state, &mut products[2 * hidden..], 3 * hidden, order);
                         gates::gru(isa, hidden, products, None, h);
                     }
                     GruProducts::ResetLast(all) => {
@@ -223,11 +226,11 @@ impl Gru {
                                 row[2 * hidden..].copy_from_slice(&self.bias_before_reset);
                             }
                         }
-                        all.add(state, &mut of_state, 3 * hidden, way);
+                        all.add(state, &mut of_state, 3 * hidden, order);
                         gates::gru(isa, hidden, products, Some(&of_state), h);
                     }
                 }
-                way = way.other();
+                order = order.other();
                 sequence.keep(first + step, h, hidden);
             }
         }
@@ -235,7 +238,7 @@ impl Gru {
     }
 }
 
-/// ONNX has the biases of the inputs and those of the state one after the other.
+/// ONNX has the biases of the inputs and then those of the state.
 fn sum_of_halves(biases: Option<&[f32]>, length: usize) -> Vec<f32> {
     let Some(biases) = biases else { return Vec::new() };
     assert_eq!(biases.len(), 2 * length, "biases of another size");
@@ -251,7 +254,7 @@ impl Sequence<'_> {
         }
     }
 
-    /// Stores the state after the `step`-th step that was taken.
+    /// Stores the state after the `step`-th step in the order of computation.
     fn keep(&mut self, step: usize, h: &[f32], hidden: usize) {
         let step = if self.backwards { self.x_shape.steps - 1 - step } else { step };
         if let Some((y, shape)) = &mut self.y {
@@ -263,8 +266,9 @@ impl Sequence<'_> {
 }
 
 impl Scratch {
-    /// Bias and input products, `[count, batch, rows]`, of the `count` steps that are taken after the first `taken`, in the order they have in memory.
-    fn input_products(&mut self, inputs: &Product, bias: &[f32], sequence: &Sequence, taken: usize, count: usize) {
+    /// Computes bias plus input products, `[count, batch, rows]`, of `count` steps after the first `taken`, in the
+    /// order of memory.
+    fn input_products(&mut self, inputs: &PackedMatrix, bias: &[f32], sequence: &Sequence, taken: usize, count: usize) {
         let rows = inputs.rows();
         let shape = sequence.x_shape;
         self.products.resize(count * shape.batch * rows, 0.0);
@@ -279,11 +283,11 @@ impl Scratch {
         for sample in 0..shape.batch {
             let values = &sequence.x[first * shape.step_stride + sample * shape.batch_stride..];
             let x = Vectors { values, stride: shape.step_stride, count };
-            inputs.add(x, &mut self.products[sample * rows..], shape.batch * rows, Way::Down);
+            inputs.add(x, &mut self.products[sample * rows..], shape.batch * rows, RowOrder::Down);
         }
     }
 
-    /// Those of the `step`-th of them to be taken, `[batch, rows]`.
+    /// The products of the `step`-th of these steps in the order of computation, `[batch, rows]`.
     fn products_of(&mut self, sequence: &Sequence, step: usize, count: usize, rows: usize) -> &mut [f32] {
         let step = if sequence.backwards { count - 1 - step } else { step };
         let length = sequence.x_shape.batch * rows;

@@ -12,15 +12,15 @@ pub(crate) fn part(count: usize, index: usize, parts: usize) -> Range<usize> {
     count * index / parts..count * (index + 1) / parts
 }
 
-/// Calls `work` with ranges that together are `0..count`: one range for one thread, else some more ranges than threads, so
-/// that no thread waits long for another.
+/// Calls `work` with ranges that together are `0..count`: one range for one thread, else some more ranges than threads,
+/// so that no thread waits long for another.
 pub(crate) fn in_parts(threads: &Threads, count: usize, work: &(dyn Fn(Range<usize>) + Sync)) {
     let tasks = if threads.count() == 1 { 1 } else { count.clamp(1, 4 * threads.count()) };
     threads.run(tasks, &|task| work(part(count, task, tasks)));
 }
 
-/// As [`in_parts`], with the units of `unit` values that `output` consists of (the last may be shorter): `work` also gets
-/// the part of the output that belongs to its range.
+/// As [`in_parts`], with the units of `unit` values that `output` consists of (the last may be shorter): `work` also
+/// gets the part of the output that belongs to its range.
 pub(crate) fn share_out(
     threads: &Threads,
     output: &mut [f32],

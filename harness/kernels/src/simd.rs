@@ -1,8 +1,8 @@
-//! Vectors of f32 as each processor has them, behind one trait, so that a kernel is written once.
+//! Vectors of f32 of each instruction set behind one trait, so that a kernel is written once.
 //!
-//! A kernel is a value with [`Kernel::run`], generic over [`Simd`]; [`Isa::run`] calls it inside a function compiled for that instruction set. Everything
-//! on the way is `#[inline(always)]`: what is not inlined there is compiled without those instructions, and slow or split into calls. So kernels hold no
-//! closures in their loops.
+//! A kernel is a value with [`Kernel::run`], generic over [`Simd`]. [`Isa::run`] calls it inside a function that is
+//! compiled for the instruction set. Everything on the way is `#[inline(always)]`: a function that is not inlined there
+//! is compiled without those instructions. So kernels have no closures in their loops.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -27,56 +27,56 @@ pub use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub use quarter::{Quarter, run_quarter};
 
-/// As many as any vector has.
+/// The most lanes of any instruction set.
 pub const MOST_LANES: usize = 16;
 
-/// `LANES` values of f32 and what can be done with them.
+/// `LANES` values of f32 and operations on them.
 ///
 /// # Safety
-/// Every method needs the instruction set of its implementor; [`Isa::run`] sees to that. Pointers are to `LANES` values (or `count` for the partial ones)
-/// and need no alignment but that of one value.
+/// Every method needs the instruction set of its implementor, which [`Isa::run`] guarantees. Pointers are to `LANES`
+/// values (`count` for the partial methods) and need the alignment of one value.
 #[expect(clippy::missing_safety_doc, reason = "one section for all methods, above")]
 pub trait Simd: Copy + 'static {
     const LANES: usize;
-    /// How many vectors it has registers for.
+    /// Vector registers.
     const REGISTERS: usize;
     type V: Copy;
 
     unsafe fn splat(value: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;
     unsafe fn store(to: *mut f32, vector: Self::V);
-    /// The first `count` values, at most [`Simd::LANES`]; the rest is zero. What lies beyond is not touched.
+    /// Loads the first `count` values, at most [`Simd::LANES`]; the other lanes are zero. Memory beyond is not touched.
     unsafe fn load_partial(from: *const f32, count: usize) -> Self::V;
     unsafe fn store_partial(to: *mut f32, vector: Self::V, count: usize);
-    /// The lanes from `first` to before `end`; the rest is zero. What lies before and beyond is not touched, and need not be there.
+    /// Loads the lanes `first..end`; the others are zero. Memory of other lanes is not touched and need not exist.
     #[inline(always)]
     unsafe fn load_between(from: *const f32, first: usize, end: usize) -> Self::V {
         if first == 0 && end == Self::LANES {
-            return unsafe { Self::load(from) };
+            return Self::load(from);
         }
         let mut lanes = [0.0; MOST_LANES];
         for lane in first..end {
-            lanes[lane] = unsafe { *from.wrapping_add(lane) };
+            lanes[lane] = *from.wrapping_add(lane);
         }
-        unsafe { Self::load(lanes.as_ptr()) }
+        Self::load(lanes.as_ptr())
     }
-    /// As [`Simd::load_between`]; the other lanes are those of `others`.
+    /// As [`Simd::load_between`], with the other lanes of `others`.
     #[inline(always)]
     unsafe fn load_onto(others: Self::V, from: *const f32, first: usize, end: usize) -> Self::V {
         let mut lanes = [0.0; MOST_LANES];
-        unsafe { Self::store(lanes.as_mut_ptr(), others) };
+        Self::store(lanes.as_mut_ptr(), others);
         for lane in first..end {
-            lanes[lane] = unsafe { *from.wrapping_add(lane) };
+            lanes[lane] = *from.wrapping_add(lane);
         }
-        unsafe { Self::load(lanes.as_ptr()) }
+        Self::load(lanes.as_ptr())
     }
-    /// The lanes from `first` to before `end`; what lies before and beyond is not touched, and need not be there.
+    /// Stores the lanes `first..end`. Memory of other lanes is not touched and need not exist.
     #[inline(always)]
     unsafe fn store_between(to: *mut f32, vector: Self::V, first: usize, end: usize) {
         let mut lanes = [0.0; MOST_LANES];
-        unsafe { Self::store(lanes.as_mut_ptr(), vector) };
+        Self::store(lanes.as_mut_ptr(), vector);
         for lane in first..end {
-            unsafe { *to.wrapping_add(lane) = lanes[lane] };
+            *to.wrapping_add(lane) = lanes[lane];
         }
     }
     /// One value in the first half of the lanes, another in the second.
@@ -84,66 +84,64 @@ pub trait Simd: Copy + 'static {
     unsafe fn halves(first: f32, second: f32) -> Self::V {
         let mut lanes = [first; MOST_LANES];
         lanes[Self::LANES / 2..].fill(second);
-        unsafe { Self::load(lanes.as_ptr()) }
+        Self::load(lanes.as_ptr())
     }
-    /// The lanes whose bit is set in `kept`, moved together to the front; what the rest is does not matter.
+    /// Moves the lanes whose bit is set in `kept` to the front. The other lanes are unspecified.
     #[inline(always)]
     unsafe fn compact(vector: Self::V, kept: u32) -> Self::V {
         let mut lanes = [0.0; MOST_LANES];
-        unsafe { Self::store(lanes.as_mut_ptr(), vector) };
+        Self::store(lanes.as_mut_ptr(), vector);
         let (mut rest, mut count) = (kept, 0);
         while rest != 0 {
             lanes[count] = lanes[rest.trailing_zeros() as usize];
             (rest, count) = (rest & (rest - 1), count + 1);
         }
-        unsafe { Self::load(lanes.as_ptr()) }
+        Self::load(lanes.as_ptr())
     }
-    /// `a * b + c`; rounded once where the processor can.
+    /// `a * b + c`, rounded once where the processor can do that.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
-    /// `b` where one of the two is NaN, as x86 has it.
+    /// `b` where one of the two is NaN, as on x86.
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sqrt(a: Self::V) -> Self::V;
     unsafe fn abs(a: Self::V) -> Self::V;
-    /// To the nearest whole number, ties to even; for magnitudes below 2^22.
+    /// Rounds to the nearest integer, ties to even, for magnitudes below 2^22.
     unsafe fn round(a: Self::V) -> Self::V;
-    /// `2^n` for whole `n` from -126 to 127.
+    /// `2^n` for integers `n` from -126 to 127.
     unsafe fn exp2_whole(n: Self::V) -> Self::V;
     /// `magnitude` with the sign of `sign`; `magnitude` is not negative.
     unsafe fn with_sign_of(magnitude: Self::V, sign: Self::V) -> Self::V;
     /// `yes` where `a < b`, else `no`.
     unsafe fn select_less(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     unsafe fn sum(a: Self::V) -> f32;
-    /// Even and odd places of 2 x LANES values in a row: what stride 2 needs.
+    /// Even and odd places of `2 * LANES` values, for stride 2.
     unsafe fn deinterleave(from: *const f32) -> (Self::V, Self::V);
-    /// The same of two vectors.
+    /// Even and odd lanes of two vectors.
     #[inline(always)]
     unsafe fn unzip(a: Self::V, b: Self::V) -> (Self::V, Self::V) {
         let mut lanes = [0.0f32; 2 * MOST_LANES];
-        unsafe {
-            Self::store(lanes.as_mut_ptr(), a);
-            Self::store(lanes.as_mut_ptr().add(Self::LANES), b);
-            Self::deinterleave(lanes.as_ptr())
-        }
+        Self::store(lanes.as_mut_ptr(), a);
+        Self::store(lanes.as_mut_ptr().add(Self::LANES), b);
+        Self::deinterleave(lanes.as_ptr())
     }
-    /// A square of [`Simd::LANES`] rows and columns, transposed: `to[c * to_stride + r] = from[r * from_stride + c]`.
+    /// Transposes a square of [`Simd::LANES`] rows and columns: `to[c * to_stride + r] = from[r * from_stride + c]`.
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         for row in 0..Self::LANES {
             for column in 0..Self::LANES {
-                unsafe { *to.add(column * to_stride + row) = *from.add(row * from_stride + column) };
+                *to.add(column * to_stride + row) = *from.add(row * from_stride + column);
             }
         }
     }
-    /// Tells the processor that what lies there is wanted soon. Any address will do.
+    /// Asks the processor to load a cache line early. The address need not be valid.
     unsafe fn prefetch(from: *const f32);
 }
 
-/// Work that is compiled for each instruction set.
+/// A computation that is compiled for each instruction set.
 pub trait Kernel {
     type Output;
 
@@ -152,18 +150,18 @@ pub trait Kernel {
     unsafe fn run<S: Simd>(self) -> Self::Output;
 }
 
-/// An instruction set this processor has: there is no other way to one than [`Isa::best`] and [`Isa::available`].
+/// An instruction set that this processor has. [`Isa::best`] and [`Isa::available`] are the only ways to get one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Isa(pub(crate) Set);
 
-/// One that this architecture knows; the processor may lack it.
+/// An instruction set of this architecture. The processor may lack it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Set {
-    /// What the compiler makes of arrays.
+    /// Arrays, vectorised by the compiler.
     Portable,
     #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
     Neon,
-    /// With FMA.
+    /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
@@ -171,12 +169,12 @@ pub(crate) enum Set {
 }
 
 impl Isa {
-    /// The widest this processor has.
+    /// The widest one of this processor.
     pub fn best() -> Isa {
         *Isa::available().last().expect("the portable one is always there")
     }
 
-    /// All this processor has, narrowest first.
+    /// All instruction sets of this processor, narrowest first.
     pub fn available() -> Vec<Isa> {
         #[allow(unused_mut, reason = "some architectures have the portable one alone")]
         let mut available = vec![Isa(Set::Portable)];
@@ -239,20 +237,17 @@ impl Isa {
     /// Runs `kernel` with this instruction set's vectors.
     ///
     /// # Safety
-    /// What `kernel` itself asks for holds.
+    /// The preconditions of `kernel` hold.
     #[inline]
     pub unsafe fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: the processor has these instructions; the rest is passed on.
-        unsafe {
-            match self.0 {
-                Set::Portable => kernel.run::<Portable>(),
-                #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
-                Set::Neon => neon::run(kernel),
-                #[cfg(target_arch = "x86_64")]
-                Set::Avx2 => avx2::run(kernel),
-                #[cfg(target_arch = "x86_64")]
-                Set::Avx512 => avx512::run(kernel),
-            }
+        match self.0 {
+            Set::Portable => kernel.run::<Portable>(),
+            #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
+            Set::Neon => neon::run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => avx2::run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => avx512::run(kernel),
         }
     }
 }

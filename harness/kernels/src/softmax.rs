@@ -1,11 +1,12 @@
-//! Softmax down the rows of a table, a column for itself: keys are rows and queries columns, so that no sum crosses the lanes of a vector.
+//! Softmax down the columns of a table. Keys are rows and queries are columns, so that no sum crosses the lanes of a
+//! vector.
 
 use crate::{
     activations::exp,
     simd::{Kernel, Simd},
 };
 
-/// What is added to scores before they are compared: `values[row * row_stride + column * column_stride]`.
+/// Added to scores before the softmax: `values[row * row_stride + column * column_stride]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Added {
     pub values: *const f32,
@@ -14,7 +15,8 @@ pub(crate) struct Added {
     pub column_stride: usize,
 }
 
-/// In place: e^(scale x + added - the column's largest). `sums` gets what the columns are to be divided by.
+/// Replaces each score `x` by e^(scale x + added - the column's largest), and writes the sum of each column, which it
+/// still has to be divided by, to `sums`.
 ///
 /// # Safety
 /// `table` has `rows` of `columns` values, `sums` `columns`; `columns` is a multiple of 16.
@@ -35,17 +37,15 @@ impl Kernel for Exponents {
         let Exponents { table, rows, columns, scale, added, sums } = self;
         let mut done = 0;
         while done < columns {
-            unsafe {
-                // A closure, but of an address alone.
-                let added = added.map(|added| Added { values: added.values.add(done * added.column_stride), ..added });
-                let (table, sums) = (table.add(done), sums.add(done));
-                if columns - done >= 4 * S::LANES {
-                    some::<S, 4>(table, rows, columns, scale, added, sums);
-                    done += 4 * S::LANES;
-                } else {
-                    some::<S, 1>(table, rows, columns, scale, added, sums);
-                    done += S::LANES;
-                }
+            // A closure, but it only computes an address.
+            let added = added.map(|added| Added { values: added.values.add(done * added.column_stride), ..added });
+            let (table, sums) = (table.add(done), sums.add(done));
+            if columns - done >= 4 * S::LANES {
+                some::<S, 4>(table, rows, columns, scale, added, sums);
+                done += 4 * S::LANES;
+            } else {
+                some::<S, 1>(table, rows, columns, scale, added, sums);
+                done += S::LANES;
             }
         }
     }
@@ -60,37 +60,35 @@ unsafe fn some<S: Simd, const C: usize>(
     added: Option<Added>,
     sums: *mut f32,
 ) {
-    unsafe {
-        let scale = S::splat(scale);
-        let mut largest = [S::splat(f32::NEG_INFINITY); C];
-        for row in 0..rows {
-            for vector in 0..C {
-                let at = table.add(row * stride + vector * S::LANES);
-                let score = match added {
-                    None => S::mul(S::load(at), scale),
-                    Some(Added { values, row_stride, column_stride: 0 }) => {
-                        S::mul_add(S::load(at), scale, S::splat(*values.add(row * row_stride)))
-                    }
-                    Some(Added { values, row_stride, .. }) => {
-                        S::mul_add(S::load(at), scale, S::load(values.add(row * row_stride + vector * S::LANES)))
-                    }
-                };
-                S::store(at, score);
-                largest[vector] = S::max(largest[vector], score);
-            }
-        }
-        let mut total = [S::splat(0.0); C];
-        for row in 0..rows {
-            for vector in 0..C {
-                let at = table.add(row * stride + vector * S::LANES);
-                let value = exp::<S>(S::sub(S::load(at), largest[vector]));
-                S::store(at, value);
-                total[vector] = S::add(total[vector], value);
-            }
-        }
+    let scale = S::splat(scale);
+    let mut largest = [S::splat(f32::NEG_INFINITY); C];
+    for row in 0..rows {
         for vector in 0..C {
-            S::store(sums.add(vector * S::LANES), total[vector]);
+            let at = table.add(row * stride + vector * S::LANES);
+            let score = match added {
+                None => S::mul(S::load(at), scale),
+                Some(Added { values, row_stride, column_stride: 0 }) => {
+                    S::mul_add(S::load(at), scale, S::splat(*values.add(row * row_stride)))
+                }
+                Some(Added { values, row_stride, .. }) => {
+                    S::mul_add(S::load(at), scale, S::load(values.add(row * row_stride + vector * S::LANES)))
+                }
+            };
+            S::store(at, score);
+            largest[vector] = S::max(largest[vector], score);
         }
+    }
+    let mut total = [S::splat(0.0); C];
+    for row in 0..rows {
+        for vector in 0..C {
+            let at = table.add(row * stride + vector * S::LANES);
+            let value = exp::<S>(S::sub(S::load(at), largest[vector]));
+            S::store(at, value);
+            total[vector] = S::add(total[vector], value);
+        }
+    }
+    for vector in 0..C {
+        S::store(sums.add(vector * S::LANES), total[vector]);
     }
 }
 
@@ -99,7 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{linear_panels::tests::made_up, simd::Isa};
+    use crate::{simd::Isa, testing::synthetic};
 
     fn exact(scores: &[f64]) -> Vec<f64> {
         let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -114,12 +112,12 @@ mod tests {
             rows in 1usize..40,
             vectors in 1usize..5,
             scale in 0.1f32..60.0,
-            // Nothing is added, a value a row, or a value a cell.
+            // Adds nothing, a value a row, or a value a cell.
             adds in 0usize..3,
         ) {
             let columns = 16 * vectors;
-            let scores = made_up(rows * columns, 5);
-            let values = made_up(rows * columns, 6);
+            let scores = synthetic(rows * columns, 5);
+            let values = synthetic(rows * columns, 6);
             let (row_stride, column_stride) = if adds == 2 { (columns, 1) } else { (1, 0) };
             let added = (adds > 0).then_some(Added { values: values.as_ptr(), row_stride, column_stride });
             for isa in Isa::available() {

@@ -1,7 +1,8 @@
-//! A small pool of threads for one inference: work cut into tasks, the caller among those who carry them out.
+//! A small thread pool for one inference. A job is divided into tasks, and the caller runs tasks as well.
 //!
-//! A layer takes tens of microseconds, so a pool must start and end in a few: workers look for work a little while before they sleep, tasks are claimed
-//! by one atomic step, and nobody waits for a worker that wakes up too late to find any. With one thread nothing of this happens.
+//! A layer takes tens of microseconds, so a job has to start and end within a few. Workers spin for a while before they
+//! sleep, a task is claimed by one atomic operation, and nobody waits for a worker that wakes up after the last task
+//! was claimed. With one thread there is no pool.
 
 use std::{
     any::Any,
@@ -14,12 +15,12 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// How often a worker looks for work before it sleeps: some tens of microseconds, the gap between two layers.
+/// How often a worker looks for work before it sleeps: tens of microseconds, the time between two layers.
 const LOOKS: u32 = 4000;
-/// How often somebody looks before the processor is offered to others, who may be the ones waited for.
+/// How often a thread looks before it yields the processor, perhaps to the thread it waits for.
 const LOOKS_BEFORE_YIELD: u32 = 200;
 
-/// No task is left, or none is there yet.
+/// No task is left, or there is none yet.
 const NONE_LEFT: u32 = u32::MAX;
 
 pub struct Threads {
@@ -28,14 +29,15 @@ pub struct Threads {
 }
 
 struct Shared {
-    /// In the upper half which job it is, counted from 0; in the lower its next task, or [`NONE_LEFT`].
+    /// The number of the job in the upper half, its next task or [`NONE_LEFT`] in the lower half.
     claim: AtomicU64,
-    /// Of the current job. Written only while `claim` says [`NONE_LEFT`] under the new number, so that whoever claims a task has read what belongs to it.
+    /// Of the current job. Written only while `claim` has [`NONE_LEFT`] with the new number, so that a thread that
+    /// claims a task has read the values of the same job.
     tasks: AtomicU32,
     job: AtomicPtr<Job<'static>>,
-    /// Tasks of the current job that are done.
+    /// Tasks of the current job that have ended.
     done: AtomicU32,
-    /// A job is under way.
+    /// A job is running.
     busy: AtomicBool,
     quit: AtomicBool,
     asleep: Vec<AtomicBool>,
@@ -47,7 +49,7 @@ struct Job<'a> {
 }
 
 impl Threads {
-    /// A pool of `count` threads, the caller counted. Where the system refuses threads there are fewer.
+    /// A pool of `count` threads including the caller. It has fewer where the system refuses to start threads.
     pub fn new(count: usize) -> Threads {
         let helpers = count.saturating_sub(1);
         let shared = Arc::new(Shared {
@@ -67,13 +69,14 @@ impl Threads {
         Threads { shared, workers }
     }
 
-    /// How many carry out tasks at once.
+    /// Threads that run tasks, including the caller.
     pub fn count(&self) -> usize {
         1 + self.workers.len()
     }
 
-    /// Calls `task` with 0 to `tasks - 1`, in any order and some at the same time, and returns when all are done. A panic of a task becomes the caller's,
-    /// after the others have ended. A job started within a job is carried out by its caller alone.
+    /// Calls `task` with 0 to `tasks - 1`, in any order and in parallel, and returns when all calls have ended. If a
+    /// task panics, this panics after the others have ended. A job that is started within a job runs on its caller
+    /// alone.
     pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         let alone = self.workers.is_empty() || tasks < 2 || tasks >= NONE_LEFT as usize;
         if alone || self.shared.busy.swap(true, Ordering::Acquire) {
@@ -86,7 +89,7 @@ impl Threads {
         shared.claim.swap(number | u64::from(NONE_LEFT), Ordering::SeqCst);
         shared.done.store(0, Ordering::Release);
         shared.tasks.store(tasks as u32, Ordering::Release);
-        // The job lives on this stack: nobody looks at it but who claimed a task, and all of those are waited for below.
+        // The job is on this stack. Only threads that claimed a task use it, and their tasks are waited for below.
         shared.job.store(ptr::from_ref(&job).cast::<Job<'static>>().cast_mut(), Ordering::Release);
         shared.claim.store(number, Ordering::SeqCst);
         for (worker, asleep) in self.workers.iter().zip(&shared.asleep).take(tasks - 1) {
@@ -95,7 +98,7 @@ impl Threads {
             }
         }
 
-        while shared.carry_out_one() {}
+        while shared.run_one() {}
         let mut looks = 0;
         while shared.done.load(Ordering::Acquire) < tasks as u32 {
             look_again(&mut looks);
@@ -112,7 +115,7 @@ impl Drop for Threads {
         self.shared.quit.store(true, Ordering::SeqCst);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
-            // A worker does not panic: tasks' panics are caught.
+            // Workers do not panic: panics of tasks are caught.
             let _ = worker.join();
         }
     }
@@ -128,7 +131,7 @@ impl Shared {
     fn work(&self, index: usize) {
         let mut looks = 0;
         while !self.quit.load(Ordering::SeqCst) {
-            if self.carry_out_one() {
+            if self.run_one() {
                 looks = 0;
             } else if looks < LOOKS {
                 look_again(&mut looks);
@@ -141,7 +144,7 @@ impl Shared {
 
     fn sleep(&self, index: usize) {
         self.asleep[index].store(true, Ordering::SeqCst);
-        // Whoever put work there or wants us to quit before this did not see us asleep.
+        // A thread that added work or set `quit` before the store above did not see this worker asleep.
         let claim = self.claim.load(Ordering::SeqCst);
         if (claim as u32) < self.tasks.load(Ordering::SeqCst) || self.quit.load(Ordering::SeqCst) {
             self.asleep[index].store(false, Ordering::SeqCst);
@@ -152,8 +155,8 @@ impl Shared {
         }
     }
 
-    /// Whether there was a task.
-    fn carry_out_one(&self) -> bool {
+    /// Returns whether there was a task.
+    fn run_one(&self) -> bool {
         let mut claim = self.claim.load(Ordering::Acquire);
         loop {
             let (tasks, job) = (self.tasks.load(Ordering::Acquire), self.job.load(Ordering::Acquire));
@@ -161,10 +164,11 @@ impl Shared {
             if index >= tasks {
                 return false;
             }
-            // Were `tasks` or `job` those of a later job, `claim` would have been changed before them, and this would fail.
+            // If `tasks` or `job` were of a later job, `claim` would have changed before them, and this would fail.
             match self.claim.compare_exchange_weak(claim, claim + 1, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
-                    // SAFETY: a task was claimed of the job this points to, and `Threads::run` keeps it until all its tasks are done.
+                    // SAFETY: a task of this job was claimed, and `Threads::run` keeps the job until all tasks have
+                    // ended.
                     let job = unsafe { &*job };
                     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (job.task)(index as usize))) {
                         job.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
@@ -194,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_task_is_carried_out_once() {
+    fn every_task_is_run_once() {
         for count in [0, 1, 2, 3, 8] {
             let threads = Threads::new(count);
             assert_eq!(threads.count(), count.max(1));
@@ -206,7 +210,7 @@ mod tests {
                 });
                 assert!(times.iter().all(|times| times.load(Ordering::Relaxed) == 1), "{count} threads, {tasks} tasks");
                 if round % 100 == 0 {
-                    // Long enough for all to fall asleep.
+                    // Long enough for all workers to fall asleep.
                     thread::sleep(Duration::from_millis(20));
                 }
             }
@@ -219,7 +223,7 @@ mod tests {
         let ids = Mutex::new(Vec::new());
         threads.run(2, &|_| {
             ids.lock().unwrap().push(thread::current().id());
-            // The first waits for the second, which somebody else has to carry out.
+            // The first task waits for the second, which another thread has to run.
             while ids.lock().unwrap().len() < 2 {
                 thread::yield_now();
             }

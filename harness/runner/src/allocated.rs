@@ -1,5 +1,5 @@
-//! Counts the bytes the program has allocated, exactly. Off unless a memory job switches it on: then a load of one flag is all it costs. And what the
-//! C library's allocator does with what is freed.
+//! Counts the bytes that the program has allocated, exactly. Only memory jobs switch it on; otherwise it costs the load
+//! of one flag. It also controls what the C library's allocator does with freed memory.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -12,7 +12,8 @@ static ON: AtomicBool = AtomicBool::new(false);
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts from here on. What was allocated before and is freed later would make the count negative, so this comes first in a memory job.
+/// Starts counting. Memory that was allocated before and is freed later would make the count negative, so a memory job
+/// calls this first.
 pub fn start_counting() {
     ON.store(true, Relaxed);
 }
@@ -22,21 +23,22 @@ pub fn now() -> u64 {
     NOW.load(Relaxed) as u64
 }
 
-/// The most there ever was at once.
+/// The highest value of [`now`] so far.
 pub fn peak() -> u64 {
     PEAK.load(Relaxed) as u64
 }
 
-/// While a model is loaded, weights come and go that are not wanted again in that size: whatever is large goes back to the system at once. While it runs,
-/// activations of the same sizes come again and again: nothing goes back, since every page that comes anew costs a fault. The C library adapts to the
-/// largest it has seen, which while loading leaves holes as large as weights.
+/// While a model is loaded, weights are allocated and freed whose sizes do not recur: large blocks go back to the
+/// system at once. While it runs, activations of the same sizes recur: nothing goes back, because every new page costs
+/// a page fault. Left to itself the C library adapts to the largest block it has seen, which leaves holes as large as
+/// weights.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn is_loading(loading: bool) {
     const LARGE: i32 = 256 << 10;
-    // As large as the library allows.
+    // The largest value that the library allows.
     const NEVER: i32 = 32 << 20;
     let (mapped, kept) = if loading { (LARGE, LARGE) } else { (NEVER, i32::MAX) };
-    // SAFETY: both only change settings of the allocator, and what it refuses stays as it was.
+    // SAFETY: these calls only change settings of the allocator, or free unused memory.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, mapped);
         libc::mallopt(libc::M_TRIM_THRESHOLD, kept);
@@ -46,7 +48,7 @@ pub fn is_loading(loading: bool) {
     }
 }
 
-/// Other C libraries give back what is large anyway.
+/// Other C libraries return large blocks to the system anyway.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn is_loading(_: bool) {}
 
@@ -56,14 +58,14 @@ fn add(bytes: usize) {
 }
 
 fn remove(bytes: usize) {
-    // Saturating: a block from before counting began may be freed now.
+    // Saturating, because the block may be older than the count.
     let _ = NOW.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(bytes)));
 }
 
-// SAFETY: every call goes to the system's allocator unchanged; only counters are kept beside it.
+// SAFETY: every call goes to the system's allocator unchanged; only counters are added.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller keeps the contract.
         let block = unsafe { System.alloc(layout) };
         if ON.load(Relaxed) && !block.is_null() {
             add(layout.size());
@@ -72,7 +74,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises are passed on. Not `alloc` and a fill: that would touch pages and change the peak.
+        // SAFETY: the caller keeps the contract. Not `alloc` and a fill: that would touch pages and change the peak.
         let block = unsafe { System.alloc_zeroed(layout) };
         if ON.load(Relaxed) && !block.is_null() {
             add(layout.size());
@@ -81,7 +83,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller keeps the contract.
         let moved = unsafe { System.realloc(block, layout, size) };
         if ON.load(Relaxed) && !moved.is_null() {
             remove(layout.size());
@@ -91,7 +93,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller keeps the contract.
         unsafe { System.dealloc(block, layout) };
         if ON.load(Relaxed) {
             remove(layout.size());

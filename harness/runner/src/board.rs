@@ -1,11 +1,12 @@
-//! The state of the board as its kernel tells it. Everything is optional: containers, emulators and old kernels leave files out.
+//! The state of the board as its kernel reports it. Everything is optional: containers, emulators and old kernels lack
+//! files.
 
 use std::{fs, path::Path};
 
 use anyhow::{Result, bail};
 use espalier_protocol::BoardState;
 
-/// Reads `proc` and `sys` below `root` (`/`, or a made-up tree in tests); frequencies of CPU `cpu`.
+/// Reads `proc` and `sys` below `root` (`/`, or a synthetic tree in tests). Frequencies are those of CPU `cpu`.
 pub fn state(root: &Path, cpu: u32) -> BoardState {
     let text = |path: &str| -> Option<String> {
         let content = fs::read_to_string(root.join(path)).ok()?;
@@ -35,14 +36,14 @@ pub fn state(root: &Path, cpu: u32) -> BoardState {
     }
 }
 
-/// The processor's name, and nothing else of the board.
+/// The name of the processor.
 pub fn cpu() -> Option<String> {
     fs::read_to_string("/proc/cpuinfo").ok().and_then(|info| cpu_name(&info))
 }
 
 /// Keeps this process on these CPUs.
 pub fn pin(cpus: &[u32]) -> Result<()> {
-    // SAFETY: an all-zero set is a valid empty set; CPU_SET is given numbers inside it; the set outlives the call.
+    // SAFETY: an all-zero set is a valid empty set; CPU_SET gets numbers inside it; the set outlives the call.
     let done = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         for cpu in cpus {
@@ -59,7 +60,7 @@ pub fn pin(cpus: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// Features found at run time that choose between the engine's kernels.
+/// Features, detected at run time, by which the engine chooses its kernels.
 #[cfg(target_arch = "x86_64")]
 pub fn cpu_features() -> Vec<String> {
     let found = [
@@ -73,7 +74,7 @@ pub fn cpu_features() -> Vec<String> {
     found.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// Features of the processor as the kernel tells them; the standard library detects few of them on stable Rust.
+/// Features of the processor as the kernel reports them. The standard library detects few of them on stable Rust.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn cpu_features() -> Vec<String> {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -81,7 +82,7 @@ pub fn cpu_features() -> Vec<String> {
     words.split_whitespace().map(str::to_owned).collect()
 }
 
-/// The value behind `key` in lines of `key: value` or `key value`.
+/// The value after `key` in lines of `key: value` or `key value`.
 fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| {
         let rest = line.strip_prefix(key)?;
@@ -94,14 +95,16 @@ fn cpu_name(info: &str) -> Option<String> {
     ["model name", "Model", "Hardware", "uarch", "isa"].iter().find_map(|key| field(info, key)).map(str::to_owned)
 }
 
-/// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal; guests are in user already (proc_stat(5)).
+/// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal. User includes guests
+/// (proc_stat(5)).
 fn busy_ticks(stat: &str) -> Option<u64> {
     let times: Vec<u64> = field(stat.lines().next()?, "cpu")?.split(' ').map_while(|time| time.parse().ok()).collect();
     let [user, nice, system, _idle, _iowait, irq, softirq, steal] = *times.first_chunk()?;
     Some(user + nice + system + irq + softirq + steal)
 }
 
-/// utime and stime of `/proc/self/stat`, the 14th and 15th field (proc_pid_stat(5)). The second, the program's name, may hold spaces and brackets.
+/// utime and stime of `/proc/self/stat`, the 14th and 15th field (proc_pid_stat(5)). The second field, the program's
+/// name, may contain spaces and brackets.
 fn own_ticks(stat: &str) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(") ")?;
     let mut times = behind_name.split(' ').skip(11).map_while(|time| time.parse::<u64>().ok());
@@ -109,12 +112,12 @@ fn own_ticks(stat: &str) -> Option<u64> {
 }
 
 fn milliseconds(ticks: u64) -> Option<u64> {
-    // SAFETY: sysconf only looks a number up.
+    // SAFETY: sysconf only reads a setting.
     let a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     ticks.checked_mul(1000)?.checked_div(u64::try_from(a_second).ok()?)
 }
 
-/// `0-3,5` is five.
+/// The number of CPUs in a list: 5 for `0-3,5`.
 fn count_cpus(list: &str) -> Option<u32> {
     list.split(',').try_fold(0, |sum, range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -123,7 +126,7 @@ fn count_cpus(list: &str) -> Option<u32> {
     })
 }
 
-/// The files `name` of the folders below `class` that begin with `prefix`, with their folders.
+/// The content of the file `name` in each folder below `class` that begins with `prefix`, with the folder.
 fn each(root: &Path, class: &str, prefix: &str, name: &str) -> Vec<(std::path::PathBuf, String)> {
     let Ok(entries) = fs::read_dir(root.join(class)) else { return Vec::new() };
     entries
@@ -138,8 +141,8 @@ fn hottest(root: &Path) -> Option<i64> {
     zones.iter().filter_map(|(_, temperature)| temperature.parse().ok()).max()
 }
 
-/// The Raspberry Pi's firmware says it outright (bits 0-3: under-voltage, capped, throttled, soft limit); elsewhere a processor's cooling device in use
-/// means the same.
+/// The Raspberry Pi's firmware reports this (bits 0-3: under-voltage, capped, throttled, soft limit). Elsewhere the
+/// processor is throttled if one of its cooling devices is active.
 fn throttled(root: &Path) -> Option<bool> {
     let firmware = fs::read_to_string(root.join("sys/devices/platform/soc/soc:firmware/get_throttled"));
     if let Some(bits) =
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_board_that_tells_nothing_has_no_numbers() {
+    fn a_board_without_files_has_no_numbers() {
         assert_eq!(state(Path::new("/nonexistent"), 0), BoardState::default());
     }
 
@@ -210,7 +213,7 @@ mod tests {
             memory_total: Some(3_884_332 * 1024),
             memory_available: Some(3_400_000 * 1024),
             swap_ins: Some(17),
-            // A tick is 10 ms on every Linux there is a runner for.
+            // A tick is 10 ms on every Linux that runners are built for.
             busy_ms: Some((1000 + 200 + 30 + 4 + 5 + 6) * 10),
             own_cpu_ms: Some((123 + 45) * 10),
         };

@@ -1,22 +1,23 @@
-//! Keeps inferences within a time by taking another ratio of the pack: whichever is the densest that keeps within it.
+//! Keeps inferences within a time by switching between the ratios of a pack, to the densest one that is fast enough.
 //!
-//! What a ratio takes is known from when it last ran, and how the board has changed since from the one that is running. It goes to a sparser one as soon
-//! as a few inferences in a row were too slow, and back to a denser one only after many that left room for it, so that it does not swing.
+//! The time of a ratio is known from its last inferences; the change of the board since then is known from the ratio
+//! that runs now. After a few slow inferences in a row a sparser ratio is used. A denser one is used again only after
+//! many inferences that left room for it, so that the ratio does not oscillate.
 
-/// Inferences over the budget in a row after which a sparser ratio is taken: one alone is an accident.
+/// Slow inferences in a row before a sparser ratio is used: a single one is an outlier.
 const TOO_SLOW: u32 = 3;
-/// Inferences in a row that must leave room for the denser ratio.
+/// Inferences in a row that have to leave room for the denser ratio.
 const ROOM: u32 = 20;
-/// How much of the budget the denser ratio may be expected to take at most.
+/// The share of the budget that the denser ratio is expected to take at most.
 const EXPECTED: f64 = 0.95;
-/// How much of a new time goes into what is known.
+/// The weight of a new time in the moving average.
 const WEIGHT: f64 = 0.2;
 
 pub struct Budget {
     ns: f64,
-    /// What each ratio takes, the densest first.
+    /// The time of each ratio in nanoseconds, the densest first.
     known: Vec<f64>,
-    /// What each took when the one running now began to run.
+    /// The same when the current ratio began to run.
     before: Vec<f64>,
     current: usize,
     too_slow: u32,
@@ -24,20 +25,20 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// `known` is what each ratio took when it was tried, in nanoseconds, the densest first; there is at least one.
+    /// `known` has the time of each ratio in nanoseconds, the densest first; there is at least one.
     pub fn new(budget_ms: f64, known: Vec<f64>) -> Budget {
         let ns = budget_ms * 1e6;
         let current = known.iter().position(|known| *known <= ns).unwrap_or(known.len() - 1);
         Budget { ns, before: known.clone(), known, current, too_slow: 0, room: 0 }
     }
 
-    /// The ratio to run, as a place in the list.
+    /// The index of the ratio to run.
     pub fn current(&self) -> usize {
         self.current
     }
 
-    /// Hears what the last inference took. Whether another ratio is to be run from now on.
-    pub fn hear(&mut self, ns: f64) -> bool {
+    /// Takes the time of the last inference in nanoseconds. Returns whether the ratio to run has changed.
+    pub fn record(&mut self, ns: f64) -> bool {
         let known = &mut self.known[self.current];
         *known += WEIGHT * (ns - *known);
         self.too_slow = if ns > self.ns { self.too_slow + 1 } else { 0 };
@@ -49,7 +50,7 @@ impl Budget {
         } else {
             return false;
         };
-        // A board that got slower did so for the one we go to as well.
+        // A board that became slower did so for the next ratio as well.
         let drift = self.known[self.current] / self.before[self.current].max(1.0);
         self.known[next] *= drift;
         self.before = self.known.clone();
@@ -70,11 +71,12 @@ mod tests {
 
     const MS: f64 = 1e6;
 
-    /// What is run, inference by inference, on a board where ratio `i` takes `times[i]` milliseconds times what `slower` says of the inference.
+    /// The ratios that run, inference by inference, on a board where ratio `i` takes `times[i]` milliseconds times
+    /// `slower(inference)`.
     fn run(budget: &mut Budget, times: &[f64], inferences: usize, slower: impl Fn(usize) -> f64) -> Vec<usize> {
         let one = |inference: usize| {
             let ran = budget.current();
-            budget.hear(times[ran] * slower(inference) * MS);
+            budget.record(times[ran] * slower(inference) * MS);
             ran
         };
         (0..inferences).map(one).collect()
@@ -113,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_edge_it_does_not_swing() {
+    fn at_the_edge_it_does_not_oscillate() {
         let mut budget = budget(5.0, &TIMES);
         let ran = run(&mut budget, &TIMES, 2000, |inference| 1.02 + 0.01 * (inference % 3) as f64);
         let switches = ran.windows(2).filter(|pair| pair[0] != pair[1]).count();

@@ -1,6 +1,7 @@
-//! What a model is run on: the samples of a prepared tensor file, or inputs made up here, the same every time.
+//! The inputs of a model: the samples of a prepared tensor file, or synthetic ones, the same every time.
 
 use anyhow::{Context, Result, bail, ensure};
+use espalier_kernels::random::XorShift;
 use espalier_protocol::{
     Job,
     tensor::{self, DType},
@@ -11,7 +12,7 @@ use tract_onnx::prelude::*;
 pub struct Samples {
     inputs: Vec<Tensor>,
     pub count: usize,
-    /// Samples that go into the model at once: 1, unless the model fixes its batch and the inputs are made up here.
+    /// Samples of one inference: 1, unless the model fixes its batch and the inputs are synthetic.
     pub batch: usize,
 }
 
@@ -19,7 +20,7 @@ pub struct Samples {
 pub struct Declared {
     pub name: String,
     pub dtype: DatumType,
-    /// `None`: the model leaves it open.
+    /// `None` for an open dimension.
     pub shape: Vec<Option<usize>>,
 }
 
@@ -32,11 +33,11 @@ impl Samples {
                     .map_err(|error| anyhow::anyhow!("the inputs `{path}` are damaged: {error}"))?;
                 from_file(tensors, declared)
             }
-            None => made_up(job, declared),
+            None => synthetic(job, declared),
         }
     }
 
-    /// The shapes that go into the model at once.
+    /// The shapes of one inference.
     pub fn shapes(&self) -> Vec<Vec<usize>> {
         self.inputs.iter().map(|input| [&[self.batch], &input.shape()[1..]].concat()).collect()
     }
@@ -45,7 +46,7 @@ impl Samples {
         self.inputs.iter().map(Tensor::datum_type).collect()
     }
 
-    /// The `index`-th run's inputs; goes round when there are no more.
+    /// The inputs of the `index`-th run. After the last sample comes the first one again.
     pub fn get(&self, index: usize) -> Result<TVec<TValue>> {
         let start = (index * self.batch) % self.count;
         self.inputs.iter().map(|input| Ok(input.slice(0, start, start + self.batch)?.into_tvalue())).collect()
@@ -58,7 +59,7 @@ fn from_file(mut tensors: Vec<tensor::Tensor>, declared: &[Declared]) -> Result<
         let position = tensors
             .iter()
             .position(|tensor| tensor.header.name == input.name || (index == 0 && tensor.header.name == "x"))
-            .with_context(|| format!("the inputs have no `{}`, which the model wants", input.name))?;
+            .with_context(|| format!("the inputs have no `{}`, which the model needs", input.name))?;
         inputs.push(to_tract(tensors.swap_remove(position), input)?);
     }
     if let Some(extra) = tensors.first() {
@@ -79,7 +80,8 @@ fn to_tract(tensor: tensor::Tensor, input: &Declared) -> Result<Tensor> {
     if let Some(Some(batch)) = input.shape.first() {
         ensure!(
             *batch == 1,
-            "input `{}` takes {}: a fixed batch of {batch}; samples go in one by one, so export the model with a free or single batch",
+            "input `{}` takes {}: a fixed batch of {batch}; samples go in one by one, so export the model with a free \
+             or single batch",
             input.name,
             takes()
         );
@@ -88,17 +90,18 @@ fn to_tract(tensor: tensor::Tensor, input: &Declared) -> Result<Tensor> {
         DType::F32 => DatumType::F32,
         DType::I64 => DatumType::I64,
     };
-    // SAFETY: both types are plain numbers, for which any bytes are values; the length was checked against the shape by `tensor::decode`.
+    // SAFETY: both types are plain numbers, for which all bytes are valid; `tensor::decode` checked the length against
+    // the shape.
     let raw = unsafe { Tensor::from_raw_dt(dtype, &shape, &tensor.bytes)? };
     let cast =
         raw.cast_to_dt(input.dtype).with_context(|| format!("input `{}` takes {:?}", input.name, input.dtype))?;
     Ok(cast.into_owned())
 }
 
-fn made_up(job: &Job, declared: &[Declared]) -> Result<Samples> {
+fn synthetic(job: &Job, declared: &[Declared]) -> Result<Samples> {
     let mut given = job.shapes.iter().map(|text| parse_shape(text)).collect::<Result<Vec<_>>>()?;
     let mut inputs = Vec::new();
-    let mut random = XorShift(0x9e37_79b9_7f4a_7c15);
+    let mut random = XorShift::new(1);
     for input in declared {
         let shape = match given.iter().position(|(name, _)| *name == input.name) {
             Some(position) => given.swap_remove(position).1,
@@ -106,10 +109,10 @@ fn made_up(job: &Job, declared: &[Declared]) -> Result<Samples> {
         };
         let count = shape.iter().try_fold(1usize, |product, axis| product.checked_mul(*axis));
         let count = count.filter(|count| *count <= 1 << 30).context("that many inputs do not fit into memory")?;
-        // Real numbers in [0, 1); whole numbers 0 or 1, which are tokens of any vocabulary and truth values of any mask.
+        // Real numbers are in [0, 1). Integers are 0 or 1, which are tokens of any vocabulary and values of any mask.
         let values: Vec<f32> = (0..count)
             .map(|_| {
-                let value = random.next();
+                let value = random.unit();
                 if input.dtype.is_float() { value } else { value.round() }
             })
             .collect();
@@ -123,7 +126,7 @@ fn made_up(job: &Job, declared: &[Declared]) -> Result<Samples> {
     Ok(Samples { inputs, count: batch, batch })
 }
 
-/// The declared shape with an open first axis taken as a batch of one.
+/// The declared shape, with a batch of one for an open first axis.
 fn closed(input: &Declared) -> Result<Vec<usize>> {
     let close = |(index, axis): (usize, &Option<usize>)| {
         axis.or((index == 0).then_some(1)).with_context(|| {
@@ -151,19 +154,6 @@ fn parse_shape(text: &str) -> Result<(String, Vec<usize>)> {
 fn describe(shape: &[Option<usize>]) -> String {
     let axes: Vec<String> = shape.iter().map(|axis| axis.map_or("?".into(), |axis| axis.to_string())).collect();
     format!("[{}]", axes.join(", "))
-}
-
-/// Marsaglia's xorshift64: enough for inputs nobody looks at, and the same on every board.
-struct XorShift(u64);
-
-impl XorShift {
-    /// In [0, 1), a multiple of 2^-24.
-    fn next(&mut self) -> f32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 40) as f32 / (1u64 << 24) as f32
-    }
 }
 
 #[cfg(test)]
@@ -195,15 +185,15 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_told_with_both_shapes() {
+    fn an_error_has_both_shapes() {
         let error = from_file(file("x", &[3, 3, 2, 2]), &[image()]).err().unwrap().to_string();
         assert_eq!(error, "input `input` takes [?, 1, 2, 2], the samples have the shape [3, 3, 2, 2]");
         let error = from_file(file("y", &[3, 1, 2, 2]), &[image()]).err().unwrap().to_string();
-        assert_eq!(error, "the inputs have no `input`, which the model wants");
+        assert_eq!(error, "the inputs have no `input`, which the model needs");
     }
 
     #[test]
-    fn open_dimensions_must_be_said() {
+    fn open_dimensions_must_be_given() {
         let ids = || Declared { name: "ids".into(), dtype: DatumType::I64, shape: vec![None, None] };
         let job = |shapes: &[&str]| {
             let args = ["time", "--model", "m.onnx"].map(str::to_owned).to_vec();
@@ -211,10 +201,10 @@ mod tests {
             job.shapes = shapes.iter().map(|shape| (*shape).to_owned()).collect();
             job
         };
-        let error = made_up(&job(&[]), &[ids()]).err().unwrap().to_string();
+        let error = synthetic(&job(&[]), &[ids()]).err().unwrap().to_string();
         assert_eq!(error, "input `ids` takes [?, ?]: say what the open dimensions are, e.g. `--shape ids=1x1`");
-        assert_eq!(made_up(&job(&["ids=1x16"]), &[ids()]).unwrap().shapes(), vec![vec![1, 16]]);
-        let error = made_up(&job(&["ids=1x16", "mask=1x16"]), &[ids()]).err().unwrap().to_string();
+        assert_eq!(synthetic(&job(&["ids=1x16"]), &[ids()]).unwrap().shapes(), vec![vec![1, 16]]);
+        let error = synthetic(&job(&["ids=1x16", "mask=1x16"]), &[ids()]).err().unwrap().to_string();
         assert_eq!(error, "there is no input `mask` to give a shape");
     }
 }

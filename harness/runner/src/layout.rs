@@ -1,30 +1,34 @@
-//! Moves the program's code to other addresses, on request at compile time: a build with `ESPALIER_LAYOUT=n` has padding before its code, a size for each n.
+//! Moves the program's code to other addresses, on request at compile time: a build with `ESPALIER_LAYOUT=n` has
+//! padding of a different size before its code for each n.
 //!
-//! Where code lies decides which of it shares cache lines, pages and entries of the branch predictor. That can be worth some percent of time and is nobody's
-//! merit: a regression should still be there in a program that was linked another way. Without the variable, and with 0, nothing is added, not even a
-//! function: `main` itself refers to the padding (or the linker would drop it); nobody reads it.
+//! The addresses of code decide what shares cache lines, pages and entries of the branch predictor. That can change
+//! times by some percent by chance, so a real regression is still there in a program that was linked another way.
+//! Without the variable, and with 0, nothing is added, not even a function. `main` refers to the padding, or the linker
+//! would drop it; no code reads it.
 
-/// Of [`PADDING`], in bytes.
+/// The size of [`PADDING`] in bytes.
 pub const SIZE: usize = padding(number(option_env!("ESPALIER_LAYOUT")));
 
-// Before the engine's code: the runner's own objects are linked first, and GNU ld puts sections of this name before all others.
+// Before the engine's code: the runner's own objects are linked first, and GNU ld puts sections of this name first.
 #[unsafe(link_section = ".text.unlikely.espalier_layout")]
 pub static PADDING: [u8; SIZE] = [0; SIZE];
 
 /// A cache line.
 const LINE: usize = 64;
-/// Whole lines of padding at most: with the rest, rounded up to a line, still less than a page.
+/// The most whole lines of padding. With the remainder, rounded up to a line, that is less than a page.
 const LINES: usize = 62;
 
-/// 80 to 4000 bytes. Each of 124 numbers in a row has its own, and neighbours are far apart.
+/// The size of the padding in bytes: 80 to 4000. It is different for each of 124 consecutive numbers, and neighbours
+/// differ much.
 ///
-/// A quarter or half of a line is left over: functions are aligned to at most 16 bytes, and whatever the linker adds for that and for the reference in
-/// `main` (16 at most), their place in a line changes. What is aligned to whole lines keeps that and moves within its page.
+/// The remainder is a quarter or half of a line. Functions are aligned to at most 16 bytes, so their place within a
+/// line changes, whatever the linker adds for alignment and for the reference in `main` (at most 16 bytes). Code that
+/// is aligned to whole lines stays so and moves within its page.
 const fn padding(layout: u32) -> usize {
     if layout == 0 {
         return 0;
     }
-    // Coprime to 124, and near its golden section.
+    // 77 is coprime to 124 and near 124 divided by the golden ratio.
     let place = layout as usize % (2 * LINES) * 77 % (2 * LINES);
     (1 + place / 2) * LINE + (1 + place % 2) * 16
 }

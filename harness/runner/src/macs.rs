@@ -1,5 +1,6 @@
-//! Multiply-accumulates of one inference, by tract's own cost of each op: what a dense engine executes, and how many of them have a weight that is not
-//! zero. Without that second number a masked model looks as costly as the dense one, and with only that one as if engines skipped zeros.
+//! Multiply-accumulates of one inference, by tract's cost of each op: all that a dense engine executes, and those with
+//! a weight that is not zero. Without the second number a masked model looks as costly as the dense one; with the
+//! second alone it looks as if every engine skipped zeros.
 
 use anyhow::Result;
 use espalier_protocol::Macs;
@@ -15,19 +16,19 @@ pub fn count(model: &TypedModel) -> Result<Macs> {
         let inputs: TVec<&TypedFact> = model.node_input_facts(node.id)?;
         if let Some(scan) = node.op_as::<Scan>() {
             let inner = count(&scan.body)?;
-            let times = scan.iteration_count(&inputs).and_then(|times| whole(&times)).unwrap_or(1);
+            let times = scan.iteration_count(&inputs).and_then(|times| integer(&times)).unwrap_or(1);
             macs.executed += inner.executed * times;
             macs.nonzero += inner.nonzero * times;
             continue;
         }
-        // Elementwise products have their own kind of cost in tract; only sums of products are counted here.
+        // Only sums of products are counted here. tract has another cost for element-wise products.
         let sums_products = ["Conv", "EinSum", "DeconvSum", "Deconv", "MatMul"];
         if !sums_products.iter().any(|name| node.op().name().starts_with(name)) {
             continue;
         }
         for (cost, times) in node.op.cost(&inputs)? {
             if let Cost::FMA(_) = cost {
-                let times = whole(&times).unwrap_or(0);
+                let times = integer(&times).unwrap_or(0);
                 macs.executed += times;
                 macs.nonzero += (times as f64 * density(&inputs)).round() as u64;
             }
@@ -36,11 +37,12 @@ pub fn count(model: &TypedModel) -> Result<Macs> {
     Ok(macs)
 }
 
-fn whole(number: &TDim) -> Option<u64> {
+fn integer(number: &TDim) -> Option<u64> {
     u64::try_from(number.to_i64().ok()?).ok()
 }
 
-/// Share of the weights that are not zero. The weight is the largest constant among the inputs; a product of two activations has none.
+/// The share of weights that are not zero. The weight is the largest constant among the inputs; a product of two
+/// activations has none.
 fn density(inputs: &[&TypedFact]) -> f64 {
     let weight = inputs.iter().filter_map(|fact| fact.konst.as_ref()).max_by_key(|tensor| tensor.len());
     let Some(values) = weight.and_then(|tensor| tensor.cast_to::<f32>().ok()) else { return 1.0 };

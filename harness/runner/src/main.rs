@@ -1,7 +1,11 @@
-//! The program on the board: loads one ONNX file, warms up, times, measures memory or scores, and says so in JSON lines on stdout.
+//! The program on the board: it loads one ONNX file, warms up, and times, measures memory or scores. It reports in JSON
+//! lines on stdout.
 //!
-//! One invocation is one fresh process that does one [`Job`]. It reads nothing but the model, the prepared inputs and what the kernel tells about the
-//! board, and writes nothing but lines. The first line is `hello`, the last `finished`, also when the job failed or tract panicked.
+//! One invocation is one fresh process that does one [`Job`]. It reads only the model, the prepared inputs and what the
+//! kernel reports about the board, and writes only lines (and the file of kernel choices). The first line is `hello`,
+//! the last is `finished`, also when the job failed or tract panicked.
+
+#![warn(clippy::undocumented_unsafe_blocks)]
 
 mod allocated;
 mod board;
@@ -28,7 +32,7 @@ use crate::report::Reporter;
 #[global_allocator]
 static ALLOCATOR: allocated::Counting = allocated::Counting;
 
-/// `tract-onnx` is pinned to exactly this version in the workspace; it does not tell its version itself.
+/// tract does not report its version. A test of `xtask` compares this with Cargo.lock.
 const TRACT: &str = "tract 0.23.9";
 
 fn main() -> ExitCode {
@@ -44,7 +48,7 @@ fn main() -> ExitCode {
     let job = Job::from_args(&args);
     let reporter = Reporter::start();
     report_panics(Arc::clone(&reporter));
-    reporter.say(&Line::Hello(Hello {
+    reporter.emit(&Line::Hello(Hello {
         protocol: espalier_protocol::VERSION,
         runner: env!("CARGO_PKG_VERSION").into(),
         arch: std::env::consts::ARCH.into(),
@@ -52,11 +56,11 @@ fn main() -> ExitCode {
         engine: engine(job.as_ref().map_or(Engine::default(), |job| job.engine)),
         cpu_features: board::cpu_features(),
     }));
-    let done = job.map_err(anyhow::Error::msg).and_then(|job| work(&reporter, &job));
+    let done = job.map_err(anyhow::Error::msg).and_then(|job| run(&reporter, &job));
     if let Err(error) = &done {
-        reporter.say(&Line::Failed { stage: reporter.stage(), message: format!("{error:#}") });
+        reporter.emit(&Line::Failed { stage: reporter.stage(), message: format!("{error:#}") });
     }
-    reporter.say(&Line::Finished);
+    reporter.emit(&Line::Finished);
     if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -67,12 +71,12 @@ fn engine(engine: Engine) -> String {
     }
 }
 
-fn work(reporter: &Reporter, job: &Job) -> Result<()> {
+fn run(reporter: &Reporter, job: &Job) -> Result<()> {
     if !job.cpus.is_empty() {
         board::pin(&job.cpus)?;
     }
     let state = || board::state(Path::new("/"), job.cpus.first().copied().unwrap_or(0));
-    reporter.say(&Line::State(state()));
+    reporter.emit(&Line::State(state()));
     let after = match job.mode {
         Mode::Time => measure::time(reporter, job, &state)?,
         Mode::Memory => {
@@ -89,11 +93,11 @@ fn work(reporter: &Reporter, job: &Job) -> Result<()> {
         }
     };
     reporter.enter(Stage::Start, 0);
-    reporter.say(&Line::State(after));
+    reporter.emit(&Line::State(after));
     Ok(())
 }
 
-/// The runner goes when the SSH session that started it goes: a board is not left computing for nobody.
+/// Ends the runner when the SSH session that started it ends, so that no board keeps computing without a host.
 fn end_with_parent() {
     // SAFETY: prctl with PR_SET_PDEATHSIG only changes a flag of this process.
     unsafe {
@@ -101,12 +105,12 @@ fn end_with_parent() {
     }
 }
 
-/// A panic inside tract (it unwraps on some graphs) is the job's failure and is told like any other.
+/// A panic inside tract (it unwraps on some graphs) is reported like any other failure of the job.
 fn report_panics(reporter: Arc<Reporter>) {
     std::panic::set_hook(Box::new(move |panic| {
         let message = format!("the engine panicked: {panic}").replace('\n', " ");
-        reporter.say(&Line::Failed { stage: reporter.stage(), message });
-        reporter.say(&Line::Finished);
+        reporter.emit(&Line::Failed { stage: reporter.stage(), message });
+        reporter.emit(&Line::Finished);
         std::process::exit(1);
     }));
 }

@@ -1,7 +1,8 @@
 //! `time` and `score` jobs.
 //!
-//! A slow-down is a drill: the host asks for it to see its own gate raise the alarm. It is spun away inside each timed inference, so that the processor
-//! stays as busy and as warm as with a slower program; without it the timing loop has one branch more, outside of what is timed.
+//! A slow-down is a drill: the host requests it to see its gate report a regression. It is a busy loop inside each
+//! timed inference, so that the processor is as busy and as warm as with a slower program. Without a slow-down the
+//! timing loop has one more branch, outside of what is timed.
 
 use std::{
     hint::black_box,
@@ -14,15 +15,15 @@ use tract_onnx::prelude::*;
 
 use crate::{model, report::Reporter, turns::Turns};
 
-/// Inputs made ready before the clock starts; more samples than this bring no more variety.
+/// The most inputs that are prepared before timing begins. More samples would add no variety.
 const PREPARED: usize = 64;
-/// Times a line.
+/// Times per line.
 const CHUNK: usize = 512;
-/// Samples a line of predictions.
+/// Samples per line of predictions.
 const SAMPLES: usize = 16;
 
-/// Gives the board's state once the last inference is timed. Saying the times takes the host's work as well as ours, which would pass for that of
-/// other programs if the state was read afterwards.
+/// Returns the board's state right after the last timed inference. Reporting the times costs CPU time on this board and
+/// on the host; if the state were read afterwards, that would look like the work of other programs.
 pub fn time(reporter: &Reporter, job: &Job, state: &dyn Fn() -> BoardState) -> Result<BoardState> {
     let mut ready = model::load(reporter, job, false)?;
     let prepared: Vec<TVec<TValue>> =
@@ -36,14 +37,14 @@ pub fn time(reporter: &Reporter, job: &Job, state: &dyn Fn() -> BoardState) -> R
     let start = Instant::now();
     let outputs = black_box(ready.run_on(first)?);
     let first = start.elapsed();
-    reporter.say(&Line::First { ns: nanoseconds(first), digest: digest(&outputs) });
+    reporter.emit(&Line::First { ns: nanoseconds(first), digest: digest(&outputs) });
     drop(outputs);
 
     reporter.enter(Stage::WarmUp, u64::from(job.warmup));
     let mut turns = Turns::warmed_up(reporter, job, &mut ready, &mut next)?;
 
     reporter.enter(Stage::Time, u64::from(job.iterations));
-    // A beat between two inferences is enough unless one takes longer than the host waits.
+    // A heartbeat between two inferences is enough, unless an inference takes longer than the host waits.
     reporter.set_quiet(first.mul_f64(slower.unwrap_or(1.0)) < Duration::from_secs(HEARTBEAT_SECONDS));
     let mut times = Vec::with_capacity(job.iterations as usize);
     let mut spent = Duration::ZERO;
@@ -63,9 +64,9 @@ pub fn time(reporter: &Reporter, job: &Job, state: &dyn Fn() -> BoardState) -> R
     }
     let after = state();
     reporter.set_quiet(false);
-    turns.switched.into_iter().for_each(|switched| reporter.say(&Line::Switched(switched)));
+    turns.switched.into_iter().for_each(|switched| reporter.emit(&Line::Switched(switched)));
     for chunk in times.chunks(CHUNK) {
-        reporter.say(&Line::Timed { ns: chunk.to_vec() });
+        reporter.emit(&Line::Timed { ns: chunk.to_vec() });
     }
     Ok(after)
 }
@@ -80,33 +81,33 @@ pub fn score(reporter: &Reporter, job: &Job) -> Result<()> {
         let output = outputs.first().context("the model has no output")?.cast_to::<f32>()?;
         let view = output.to_plain_array_view::<f32>()?;
         let values: Vec<f32> = view.iter().copied().collect();
-        // A fixed batch only occurs with inputs made up here: then the whole output counts as one sample.
-        line.classes.push(largest(&values));
+        // A fixed batch occurs only with synthetic inputs. Then the whole output counts as one sample.
+        line.classes.push(argmax(&values));
         line.values.push(if values.len() <= Predictions::MAX_VALUES { values } else { Vec::new() });
         reporter.step();
         if line.classes.len() == SAMPLES || index + 1 == runs {
             let start = line.start + line.classes.len() as u64;
             let full = std::mem::replace(&mut line, Predictions { start, classes: Vec::new(), values: Vec::new() });
-            reporter.say(&Line::Predictions(full));
+            reporter.emit(&Line::Predictions(full));
         }
     }
     Ok(())
 }
 
-/// Keeps the processor busy until `whole` has passed since `start`; what really passed.
-fn spin(start: Instant, whole: Duration) -> Duration {
+/// Keeps the processor busy until `duration` has passed since `start`. Returns the time that has passed.
+fn spin(start: Instant, duration: Duration) -> Duration {
     loop {
         let passed = start.elapsed();
-        if passed >= whole {
+        if passed >= duration {
             return passed;
         }
         std::hint::spin_loop();
     }
 }
 
-/// Nothing where an output is more than plain numbers.
+/// The digest of the outputs; `None` where an output is not plain numbers.
 fn digest(outputs: &[TValue]) -> Option<String> {
-    // Bytes of strings are addresses.
+    // The bytes of a string's tensor are addresses.
     let plain = |output: &TValue| output.datum_type().is_copy();
     if !outputs.iter().all(plain) {
         return None;
@@ -115,8 +116,8 @@ fn digest(outputs: &[TValue]) -> Option<String> {
     Some(line::digest(views.iter().map(|view| view.as_bytes())))
 }
 
-/// The first of the largest values; a NaN never is.
-fn largest(values: &[f32]) -> u32 {
+/// The index of the largest value, the first of equal ones. NaN is never the largest.
+fn argmax(values: &[f32]) -> u32 {
     let mut best = 0;
     for (index, value) in values.iter().enumerate() {
         if *value > values[best] || values[best].is_nan() {
@@ -135,26 +136,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_of_the_largest() {
-        assert_eq!(largest(&[1.0, 3.0, 3.0, 2.0]), 1);
-        assert_eq!(largest(&[f32::NAN, -1.0, f32::NAN, -0.5]), 3);
-        assert_eq!(largest(&[f32::NAN]), 0);
-        assert_eq!(largest(&[]), 0);
+    fn argmax_is_the_first_of_the_largest() {
+        assert_eq!(argmax(&[1.0, 3.0, 3.0, 2.0]), 1);
+        assert_eq!(argmax(&[f32::NAN, -1.0, f32::NAN, -0.5]), 3);
+        assert_eq!(argmax(&[f32::NAN]), 0);
+        assert_eq!(argmax(&[]), 0);
     }
 
     #[test]
-    fn spun_for_as_long_as_asked() {
+    fn a_spin_takes_its_time() {
         let start = Instant::now();
         let whole = Duration::from_millis(3);
-        let told = spin(start, whole);
-        assert!(told >= whole && told <= start.elapsed());
+        let passed = spin(start, whole);
+        assert!(passed >= whole && passed <= start.elapsed());
     }
 
     #[test]
-    fn outputs_are_told_apart() {
-        let told = |values: &[f32]| digest(&[tensor1(values).into(), tensor1(&[1i64]).into()]);
-        assert_eq!(told(&[1.0, 2.0]), told(&[1.0, 2.0]));
-        assert_ne!(told(&[1.0, 2.0]), told(&[1.0, 2.0 + f32::EPSILON * 2.0]));
+    fn digests_of_outputs_differ() {
+        let of = |values: &[f32]| digest(&[tensor1(values).into(), tensor1(&[1i64]).into()]);
+        assert_eq!(of(&[1.0, 2.0]), of(&[1.0, 2.0]));
+        assert_ne!(of(&[1.0, 2.0]), of(&[1.0, 2.0 + f32::EPSILON * 2.0]));
         assert_eq!(digest(&[tensor1(&["word".to_owned()]).into()]), None);
     }
 }

@@ -1,4 +1,4 @@
-//! `memory` jobs: the kernel's high-water mark of resident memory (`VmHWM`) by phase, and the program's own count beside it.
+//! `memory` jobs: the kernel's high-water mark of resident memory (`VmHWM`) by phase, and the program's own count.
 
 use std::{fs, hint::black_box};
 
@@ -7,7 +7,7 @@ use espalier_protocol::{Job, Line, Memory, MemoryPhase, Stage};
 
 use crate::{allocated, model, report::Reporter};
 
-/// Inferences after which memory does not grow any more in anything tract does.
+/// Inferences per job. Memory does not grow after these with tract.
 const INFERENCES: usize = 3;
 
 pub fn measure(reporter: &Reporter, job: &Job) -> Result<()> {
@@ -24,9 +24,10 @@ pub fn measure(reporter: &Reporter, job: &Job) -> Result<()> {
     }
     phases.push(phase("infer", reset)?);
     let mut memory = summary(phases);
-    // Writing the line may itself touch new pages: what was said is then said again, until it is what the kernel says afterwards.
+    // Writing the line may touch new pages. The line is then repeated until the kernel reports the same value
+    // afterwards.
     for _ in 0..4 {
-        reporter.say(&Line::Memory(memory.clone()));
+        reporter.emit(&Line::Memory(memory.clone()));
         let after = high_water()?;
         let last = memory.phases.last_mut().expect("three phases");
         if after == last.peak_rss {
@@ -36,7 +37,7 @@ pub fn measure(reporter: &Reporter, job: &Job) -> Result<()> {
         memory = summary(memory.phases);
     }
     if std::env::var_os("ESPALIER_HOLD").is_some() {
-        // For a test that reads `/proc/PID/status` of this very process: wait until told to go.
+        // For a test that reads `/proc/PID/status` of this process: waits for a line on stdin.
         let _ = std::io::stdin().read_line(&mut String::new());
     }
     Ok(())
@@ -56,10 +57,11 @@ fn high_water() -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status").context("cannot read `/proc/self/status`")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    Ok(kib.context("`/proc/self/status` tells no `VmHWM`")? * 1024)
+    Ok(kib.context("`/proc/self/status` has no `VmHWM`")? * 1024)
 }
 
-/// Sets the mark back to what is resident now: `5` into `clear_refs` (Linux 4.0 and later, where the kernel has `CONFIG_PROC_PAGE_MONITOR`).
+/// Resets the mark to what is resident now, by `5` in `clear_refs` (Linux 4.0 and later with
+/// `CONFIG_PROC_PAGE_MONITOR`).
 fn reset_high_water() -> bool {
     fs::write("/proc/self/clear_refs", "5").is_ok()
 }

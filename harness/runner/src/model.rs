@@ -1,9 +1,9 @@
-//! From an ONNX file, packed or not, to something that runs, with the time each step took. Unpacking is part of parsing.
+//! Loads an ONNX file, packed or not, and reports the time of each step. Unpacking is part of parsing.
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use espalier_accelerate::{Chosen, Options, Weights, accelerate};
+use espalier_accelerate::{LayerChoice, Measured, Options, Weights, accelerate};
 use espalier_kernels::threads::Threads;
 use espalier_protocol::{
     CandidateTime, Engine, Job, LayerKernel, Line, Loaded, Macs, Mode, OutputFact, RatioFact, Stage,
@@ -27,10 +27,10 @@ use crate::{
     stored::{self, InCommon},
 };
 
-/// tract spells it with its plan's parameters.
+/// tract's name has the parameters of the plan.
 pub type TypedSimpleState = SimpleState<TypedFact, Box<dyn TypedOp>>;
 
-const DO_NOT_WORK_OUT: &str = "the model's shapes and types do not work out";
+const INCONSISTENT: &str = "the model's shapes and types do not work out";
 
 pub struct Ready {
     /// The densest first, where there are several.
@@ -41,24 +41,25 @@ pub struct Ready {
 
 /// The model at one ratio, ready to run.
 struct Plan {
-    /// Nothing where the file does not say.
+    /// `None` for a file with one ratio, which does not name it.
     ratio: Option<f64>,
     state: TypedSimpleState,
 }
 
-/// Every open dimension is made concrete first: tract plans worse around symbols (6-9 times slower on MobileNetV2) and panics on some.
+/// Loads the model of a job and reports what was loaded. Open dimensions become concrete first: with symbols tract's
+/// plans are slower (6-9 times on MobileNetV2), and it panics on some.
 ///
-/// With `count_macs` the multiply-accumulates are told too; that costs memory and time.
+/// With `count_macs` the multiply-accumulates are reported too, which costs memory and time.
 pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
     reporter.enter(Stage::Load, 0);
     let unreadable = || format!("`{}` is not a model this runner can read", job.model);
     let start = Instant::now();
     let pack = stored::pack(&job.model).with_context(unreadable)?;
-    let wanted = wanted(job, pack.as_ref().map(Pack::ratios).unwrap_or_default())?;
+    let ratios = ratios_to_load(job, pack.as_ref().map(Pack::ratios).unwrap_or_default())?;
     let mut parse_ns = nanoseconds(start);
     let mut loaded =
         Loaded { parse_ns: 0, optimise_ns: 0, inputs: Vec::new(), outputs: Vec::new(), macs: None, ratios: Vec::new() };
-    // Plain tract is left as it is.
+    // Plain tract keeps the settings of the C library.
     let ours = job.engine == Engine::Espalier;
     if ours {
         allocated::is_loading(true);
@@ -66,7 +67,7 @@ pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
     let threads = Arc::new(Threads::new(job.threads as usize));
     let in_common = InCommon::default();
     let (mut plans, mut samples) = (Vec::new(), None);
-    for (index, ratio) in wanted {
+    for (index, ratio) in ratios {
         let before = allocated::now();
         let start = Instant::now();
         let mut stored =
@@ -83,7 +84,7 @@ pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
         for (index, (shape, dtype)) in samples.shapes().into_iter().zip(samples.dtypes()).enumerate() {
             model.set_input_fact(index, InferenceFact::dt_shape(dtype, shape))?;
         }
-        // Declared output shapes would hold the open dimensions fast.
+        // Declared output shapes would keep the dimensions open.
         for index in 0..model.outputs.len() {
             model.set_output_fact(index, InferenceFact::default())?;
         }
@@ -91,7 +92,7 @@ pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
         reporter.enter(Stage::Load, 0);
         let start = Instant::now();
         let count_macs = count_macs && plans.is_empty();
-        let (decluttered, macs, kernels) = optimised(job, stored, &threads, count_macs).context(DO_NOT_WORK_OUT)?;
+        let (decluttered, macs, kernels) = optimised(job, stored, &threads, count_macs).context(INCONSISTENT)?;
         if plans.is_empty() {
             (loaded.inputs, loaded.outputs) = (facts(&decluttered, true)?, facts(&decluttered, false)?);
             loaded.macs = macs;
@@ -104,44 +105,44 @@ pub fn load(reporter: &Reporter, job: &Job, count_macs: bool) -> Result<Ready> {
             loaded.ratios.push(RatioFact { ratio, bytes });
         }
         let kernels: Vec<LayerKernel> = kernels.into_iter().map(|chosen| layer_kernel(chosen, ratio)).collect();
-        Line::kernels(&kernels).for_each(|line| reporter.say(&line));
+        Line::kernels(&kernels).for_each(|line| reporter.emit(&line));
     }
     if ours {
         allocated::is_loading(false);
     }
     loaded.parse_ns = parse_ns;
-    reporter.say(&Line::Loaded(loaded));
+    reporter.emit(&Line::Loaded(loaded));
     Ok(Ready { plans, current: 0, samples: samples.context("there is nothing to run")? })
 }
 
-/// Which of the file's ratios are to be loaded, the densest first: place and ratio.
-fn wanted(job: &Job, known: Vec<f64>) -> Result<Vec<(usize, Option<f64>)>> {
-    let asked = !job.ratios.is_empty() || job.budget_ms.is_some();
+/// The indices of the file's ratios to load, with the ratio, the densest first.
+fn ratios_to_load(job: &Job, known: Vec<f64>) -> Result<Vec<(usize, Option<f64>)>> {
+    let chosen = !job.ratios.is_empty() || job.budget_ms.is_some();
     if known.is_empty() {
         ensure!(
-            !asked,
-            "the model holds one ratio and does not say which: `--ratio` and `--budget-ms` want a pack of several"
+            !chosen,
+            "the model holds one ratio and does not say which: `--ratio` and `--budget-ms` need a pack of several"
         );
         return Ok(vec![(0, None)]);
     }
     if let Some(missing) = job.ratios.iter().find(|ratio| !known.contains(ratio)) {
         bail!("the pack holds the ratios {known:?}, not {missing}");
     }
-    let is_wanted = |(index, ratio): &(usize, f64)| match &*job.ratios {
+    let is_loaded = |(index, ratio): &(usize, f64)| match &*job.ratios {
         [] => *index == 0 || job.budget_ms.is_some(),
         ratios => ratios.contains(ratio),
     };
-    let wanted = known.into_iter().enumerate().filter(is_wanted);
-    Ok(wanted.map(|(index, ratio)| (index, Some(ratio))).collect())
+    let loaded = known.into_iter().enumerate().filter(is_loaded);
+    Ok(loaded.map(|(index, ratio)| (index, Some(ratio))).collect())
 }
 
-/// The decluttered model, what it multiplies if that is to be counted, and what was chosen.
+/// The decluttered model, its multiply-accumulates if `count_macs`, and the choices of kernels.
 fn optimised(
     job: &Job,
     stored: stored::Model,
     threads: &Arc<Threads>,
     count_macs: bool,
-) -> Result<(TypedModel, Option<Macs>, Vec<Chosen>)> {
+) -> Result<(TypedModel, Option<Macs>, Vec<LayerChoice>)> {
     let (mut typed, weights) = stored.into_typed()?;
     forget_between_runs(&mut typed);
     match job.engine {
@@ -151,7 +152,7 @@ fn optimised(
             Ok((decluttered, macs, Vec::new()))
         }
         Engine::Espalier => {
-            // Of the layers as they are in the file: what our kernels leave out is what the second number is for.
+            // Counted on the layers of the file: the second number includes what our kernels skip.
             let count = || {
                 let mut typed = typed.clone();
                 weights.fill(&mut typed)?;
@@ -166,7 +167,7 @@ fn optimised(
 }
 
 impl Ready {
-    /// Runs on the `index`-th inputs.
+    /// Runs the model on the `index`-th inputs.
     pub fn run(&mut self, index: usize) -> Result<TVec<TValue>> {
         let inputs = self.samples.get(index)?;
         self.run_on(inputs)
@@ -180,12 +181,12 @@ impl Ready {
         &mut self.plans[self.current].state
     }
 
-    /// The ratios that can be run, the densest first; one that is nothing where the file does not say.
+    /// The loaded ratios, the densest first. One `None` for a file that does not name its ratio.
     pub fn ratios(&self) -> Vec<Option<f64>> {
         self.plans.iter().map(|plan| plan.ratio).collect()
     }
 
-    /// From the next inference on another one of [`Ready::ratios`] is run. All are in memory: nothing is loaded.
+    /// Uses another one of [`Ready::ratios`] from the next inference on. All of them are in memory.
     pub fn switch(&mut self, index: usize) {
         self.current = index;
     }
@@ -205,17 +206,16 @@ fn options(job: &Job, threads: Arc<Threads>, weights: Weights) -> Options {
     }
 }
 
-/// Where choices are kept unless the job says: beside the folder of files by content that the runner itself lies in, which is the board's working folder
-/// or the host's cache. A runner started from elsewhere keeps nothing.
+/// The default folder for choices of kernels: beside the folder `blobs` that the runner is in, in the board's working
+/// folder or the host's cache. A runner in any other folder stores no choices.
 fn beside_runner() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     let blobs = program.parent().filter(|folder| folder.ends_with("blobs"))?;
     Some(blobs.parent()?.join("kernels"))
 }
 
-fn layer_kernel(chosen: Chosen, ratio: Option<f64>) -> LayerKernel {
-    let time =
-        |measured: espalier_accelerate::Measured| Some(CandidateTime { kernel: measured.kernel, ns: measured.ns? });
+fn layer_kernel(chosen: LayerChoice, ratio: Option<f64>) -> LayerKernel {
+    let time = |measured: Measured| Some(CandidateTime { kernel: measured.kernel, ns: measured.ns? });
     LayerKernel {
         name: ratio.map_or_else(|| chosen.name.clone(), |ratio| format!("{} @ {ratio}", chosen.name)),
         op: chosen.op,
@@ -226,20 +226,20 @@ fn layer_kernel(chosen: Chosen, ratio: Option<f64>) -> LayerKernel {
     }
 }
 
-/// With tract alone everything as tract does it.
+/// Reads the model. Plain tract gets it as tract itself reads it.
 fn read(job: &Job, pack: Option<Pack<'static>>, in_common: &InCommon) -> Result<stored::Model> {
     match (job.engine, pack) {
         (Engine::Espalier, Some(pack)) => stored::unpacked(pack, in_common),
         (Engine::Espalier, None) => stored::file(&job.model),
         (Engine::Tract, Some(pack)) => {
-            Ok(stored::Model::of_whole(stored::onnx().model_for_read(&mut Unpacking::of(&pack)?)?))
+            Ok(stored::Model::of_graph(stored::onnx().model_for_read(&mut Unpacking::of(&pack)?)?))
         }
-        (Engine::Tract, None) => stored::whole(&job.model),
+        (Engine::Tract, None) => stored::by_tract(&job.model),
     }
 }
 
-/// tract keeps the state of recurrent layers from one run to the next, as a stream wants it. Here every sample stands for itself: without this
-/// a recurrent layer begins each sample where it ended the one before, and is right about the first only.
+/// tract keeps the state of recurrent layers from one run to the next, for streams. Here samples are independent:
+/// without this a recurrent layer would begin each sample with the state after the one before.
 fn forget_between_runs(model: &mut TypedModel) {
     for node in &mut model.nodes {
         if let Some(scan) = node.op_as_mut::<Scan>() {

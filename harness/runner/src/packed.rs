@@ -1,15 +1,15 @@
-//! Packed models for tract alone: unpacked while it reads, so that the whole file is in memory once.
+//! Packed models for plain tract. They are unpacked while tract reads, so that the file is in memory only once.
 
 use std::io::{self, Read};
 
 use anyhow::Result;
 use espalier_weights::pack::{Pack, Pieces};
 
-/// The ONNX file in a pack, as something to read from.
+/// A reader of the ONNX file in a pack.
 pub struct Unpacking<'a> {
     pieces: Pieces<'a>,
     piece: Vec<u8>,
-    /// How much of it was read.
+    /// Bytes of the piece that were read.
     at: usize,
 }
 

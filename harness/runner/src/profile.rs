@@ -1,7 +1,7 @@
-//! `profile` jobs: where the time of an inference goes, layer by layer, with the kernel of each.
+//! `profile` jobs: the time of each layer in an inference, with its kernel.
 //!
-//! tract's plan is carried out node by node as always, with a look at the clock around each. What a node takes in one inference is the sum of its calls;
-//! the median of those sums over the inferences is what is told. The body of a scan counts as its node's.
+//! tract's plan runs node by node as usual, and each node is timed. The time of a node in one inference is the sum of
+//! its calls; the median of these sums over the inferences is reported. The body of a scan counts as the scan.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use tract_onnx::tract_core::plan;
 
 use crate::{model, report::Reporter};
 
-/// Inferences after which more teach nothing about a median.
+/// The most inferences. More would not change a median.
 const MOST: usize = 10_000;
 
 pub fn profile(reporter: &Reporter, job: &Job) -> Result<()> {
@@ -46,7 +46,7 @@ pub fn profile(reporter: &Reporter, job: &Job) -> Result<()> {
         reporter.step();
     }
     let model = ready.state().model();
-    let told = layers.order.iter().map(|id| {
+    let times = layers.order.iter().map(|id| {
         let node = model.node(*id);
         let layer = &layers.by_node[id];
         LayerTime {
@@ -57,14 +57,14 @@ pub fn profile(reporter: &Reporter, job: &Job) -> Result<()> {
             median_ns: median(&layer.sums),
         }
     });
-    Line::profile(&told.collect::<Vec<_>>()).for_each(|line| reporter.say(&line));
+    Line::profile(&times.collect::<Vec<_>>()).for_each(|line| reporter.emit(&line));
     Ok(())
 }
 
 #[derive(Default)]
 struct Layers {
     by_node: HashMap<usize, Layer>,
-    /// In which they were first carried out.
+    /// The order in which nodes first ran.
     order: Vec<usize>,
 }
 
@@ -72,7 +72,7 @@ struct Layers {
 struct Layer {
     calls: u64,
     now: Duration,
-    /// Of each inference.
+    /// One for each inference.
     sums: Vec<Duration>,
 }
 

@@ -1,7 +1,8 @@
-//! Lines to the host, and heartbeats while nothing else is said.
+//! Lines to the host, and heartbeats while there are no other lines.
 //!
-//! A thread beats during loading and other long work. While inferences are timed it sleeps for good (a wake-up is a disturbance) and the timing loop
-//! beats between two inferences instead, unless one inference alone takes seconds.
+//! A thread sends heartbeats during loading and other long work. While inferences are timed it sleeps, because a
+//! wake-up is a disturbance, and the timing loop sends heartbeats between two inferences, unless a single inference
+//! takes seconds.
 
 use std::{
     io::Write,
@@ -35,7 +36,7 @@ impl Reporter {
         reporter
     }
 
-    pub fn say(&self, line: &Line) {
+    pub fn emit(&self, line: &Line) {
         self.write(&mut self.lock(), line);
     }
 
@@ -43,19 +44,19 @@ impl Reporter {
         self.lock().stage
     }
 
-    /// What is done from now on; `total` steps, 0 where unknown.
+    /// Begins a stage of `total` steps, 0 where unknown.
     pub fn enter(&self, stage: Stage, total: u64) {
         let mut state = self.lock();
         (state.stage, state.done, state.total) = (stage, 0, total);
     }
 
-    /// From now on only [`Reporter::step`] beats.
+    /// While quiet, only [`Reporter::step`] sends heartbeats.
     pub fn set_quiet(&self, quiet: bool) {
         self.lock().quiet = quiet;
         self.wake.notify_all();
     }
 
-    /// One more step is done; beats if that is due.
+    /// Counts a step, and sends a heartbeat if one is due.
     pub fn step(&self) {
         let mut state = self.lock();
         state.done += 1;
@@ -90,7 +91,7 @@ impl Reporter {
         let mut text = serde_json::to_string(line).expect("lines always encode");
         text.push('\n');
         let mut out = std::io::stdout().lock();
-        // Nobody listens any more: there is nothing left to do for this process.
+        // The host does not read any more, so this process has nothing left to do.
         if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
             std::process::exit(1);
         }

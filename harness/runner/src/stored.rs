@@ -1,8 +1,8 @@
-//! Models whose weights stay where they are, in an ONNX file or a pack, until a layer takes them.
+//! Models whose weights stay in their ONNX file or pack until a layer uses them.
 //!
-//! The engine gets the graph alone, a few hundred kilobytes; in it weights are inputs, by their names. So a weight is in memory once, in the form its
-//! kernel wants, and a packed one is never dense unless tract itself is to work on it. Operators that look at the values of their constants get them
-//! in the graph.
+//! The engine gets only the graph, a few hundred kilobytes, in which weights are inputs with their names. So a weight
+//! is in memory once, in the form of its kernel, and a packed one only becomes dense where tract itself uses it.
+//! Operators that need the values of their constants get them in the graph.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use espalier_accelerate::{Stored, Weight, Weights};
+use espalier_accelerate::{ReadWeight, Weight, Weights};
 use espalier_weights::{
     Form, Index,
     pack::{MAGIC, Pack, is_pack},
@@ -22,23 +22,23 @@ use espalier_weights::{
 };
 use tract_onnx::{pb, prelude::*, tract_hir::ops::konst::Const};
 
-/// Smaller ones go along in the graph.
+/// Smaller weights (in bytes) stay in the graph.
 const WORTH_LEAVING: u64 = 4096;
 
 pub struct Model {
     pub graph: InferenceModel,
-    /// Empty where the graph has its weights itself.
+    /// Weights that are not in the graph.
     pub weights: Weights,
     names: Vec<String>,
 }
 
-/// A pack in its file; nothing for any other file.
+/// Opens a pack; `None` for any other file.
 ///
 /// # Errors
 /// A pack that is damaged.
 pub fn pack(path: &str) -> Result<Option<Pack<'static>>> {
     let mut start = [0; MAGIC.len()];
-    // A folder, or no file at all, is for the engine to report.
+    // The engine reports a folder, or a missing file.
     let Ok(file) = File::open(path) else { return Ok(None) };
     if file.read_at(0, &mut start).is_err() || !is_pack(&start) {
         return Ok(None);
@@ -46,32 +46,32 @@ pub fn pack(path: &str) -> Result<Option<Pack<'static>>> {
     Ok(Some(Pack::read(Arc::new(file))?))
 }
 
-/// An ONNX file.
+/// Reads an ONNX file and leaves its large weights in it.
 ///
 /// # Errors
 /// A file that cannot be read, or is no model.
 pub fn file(path: &str) -> Result<Model> {
-    // Whatever is wrong with it, tract reads the file as it always did, and says so in its own words.
+    // On any error tract reads the whole file, and reports the error itself.
     let left_out = File::open(path).map_err(anyhow::Error::from).and_then(|file| of_onnx(Arc::new(file), path));
-    left_out.or_else(|_| whole(path))
+    left_out.or_else(|_| by_tract(path))
 }
 
-/// The model with its weights in the graph, as tract reads it.
-pub fn whole(path: &str) -> Result<Model> {
-    Ok(Model::of_whole(onnx().model_for_path(path)?))
+/// Reads an ONNX file with tract, with its weights in the graph.
+pub fn by_tract(path: &str) -> Result<Model> {
+    Ok(Model::of_graph(onnx().model_for_path(path)?))
 }
 
-/// What a file says of the shapes inside it has the open dimensions too, and would contradict the concrete ones.
+/// Without the file's value infos: they have open dimensions, which would contradict the concrete ones.
 pub fn onnx() -> tract_onnx::Onnx {
     tract_onnx::onnx().with_ignore_value_info(true)
 }
 
 impl Model {
-    pub fn of_whole(graph: InferenceModel) -> Model {
+    pub fn of_graph(graph: InferenceModel) -> Model {
         Model { graph, weights: Weights::default(), names: Vec::new() }
     }
 
-    /// With types and shapes worked out, and the weights that are still not in it.
+    /// The typed model, and the weights that are still not in it.
     ///
     /// # Errors
     /// Those of tract, and a weight that cannot be read.
@@ -98,13 +98,13 @@ impl Model {
     }
 }
 
-/// Dense tensors of a pack that more than one of its ratios has, while any has them.
+/// Dense tensors of a pack that several of its ratios share, while any of them uses them.
 pub type InCommon = Arc<Mutex<HashMap<u64, Weak<Tensor>>>>;
 
-/// One ratio of a pack.
+/// Reads one ratio of a pack and leaves its weights packed.
 ///
 /// # Errors
-/// A pack that holds something else than a model.
+/// A pack of a file that is no model.
 pub fn unpacked(pack: Pack<'static>, in_common: &InCommon) -> Result<Model> {
     let graph = pack.without_tensors()?;
     let pack = Arc::new(pack);
@@ -112,7 +112,7 @@ pub fn unpacked(pack: Pack<'static>, in_common: &InCommon) -> Result<Model> {
         let shape: Vec<usize> = tensor.shape.iter().map(|axis| *axis as usize).collect();
         let (pack, of_weight, in_common) = (Arc::clone(&pack), shape.clone(), Arc::clone(in_common));
         let read = move || packed_weight(&pack, index, &of_weight, &in_common);
-        (tensor.name.clone(), (shape, Box::new(read) as Stored))
+        (tensor.name.clone(), (shape, Box::new(read) as ReadWeight))
     });
     parse(&graph, None, stored.collect())
 }
@@ -127,9 +127,9 @@ fn packed_weight(pack: &Pack, index: usize, shape: &[usize], in_common: &InCommo
         return Ok(Weight::Dense(tensor));
     }
     let tensor = if pack.tensors()[index].form == Form::DENSE {
-        // SAFETY: any bytes are numbers, and all of them are overwritten below, or this fails and they are dropped.
+        // SAFETY: all bytes are valid numbers. They are overwritten below, or this fails and they are dropped.
         let mut tensor = unsafe { Tensor::uninitialized::<f32>(shape)? };
-        ensure!(pack.dense_tensor(index, tensor.as_bytes_mut())?, "its size is not that of its shape");
+        ensure!(pack.dense_tensor(index, tensor.as_bytes_mut())?, "its size does not match its shape");
         tensor.into_arc_tensor()
     } else {
         let matrix = pack.tensor(index)?;
@@ -151,12 +151,12 @@ fn of_onnx(file: Arc<File>, path: &str) -> Result<Model> {
     let stored = tensors.into_iter().map(|LargeTensor { name, shape, bytes }| {
         let (file, of_weight) = (Arc::clone(&file), shape.clone());
         let read = move || -> TractResult<Weight> {
-            // SAFETY: any bytes are numbers, and all of them are overwritten below, or this fails and they are dropped.
+            // SAFETY: all bytes are valid numbers. They are overwritten below, or this fails and they are dropped.
             let mut tensor = unsafe { Tensor::uninitialized::<f32>(&of_weight)? };
             file.read_at(bytes.start, tensor.as_bytes_mut())?;
             Ok(Weight::Dense(tensor.into_arc_tensor()))
         };
-        (name, (shape, Box::new(read) as Stored))
+        (name, (shape, Box::new(read) as ReadWeight))
     });
     let folder = Path::new(path).parent().and_then(Path::to_str);
     parse(&graph, folder, stored.collect())
@@ -168,7 +168,8 @@ struct LargeTensor {
     bytes: Range<u64>,
 }
 
-/// Constants of the graph that are worth leaving in the file: of f32, as raw bytes, with more than one axis. In the order of the file.
+/// The constants of the graph that can stay in the file, in the order of the file: f32 as raw bytes with more than one
+/// axis.
 fn large_tensors(file: &dyn Source) -> Result<Vec<LargeTensor>, String> {
     const GRAPH: u64 = 7;
     const INITIALIZER: u64 = 5;
@@ -183,12 +184,12 @@ fn large_tensors(file: &dyn Source) -> Result<Vec<LargeTensor>, String> {
 
 fn large_tensor(file: &dyn Source, message: Range<u64>) -> Result<Option<LargeTensor>, String> {
     const FLOAT: u64 = 1;
-    let (mut name, mut shape, mut raw, mut dtype, mut whole) = (None, Vec::new(), None, 0, true);
+    let (mut name, mut shape, mut raw, mut dtype, mut complete) = (None, Vec::new(), None, 0, true);
     for field in fields(file, message)? {
         match (field.number, field.value) {
             (1, Value::Number(axis)) => shape.push(axis),
             (1, Value::Bytes(axes)) => {
-                // Packed: one number after the other. More than a few are no shape.
+                // Packed: one number after another. A shape has only a few.
                 if axes.end - axes.start > 256 {
                     return Ok(None);
                 }
@@ -206,13 +207,13 @@ fn large_tensor(file: &dyn Source, message: Range<u64>) -> Result<Option<LargeTe
                 name = String::from_utf8(bytes).ok();
             }
             (9, Value::Bytes(bytes)) => raw = Some(bytes),
-            (3 | 13, _) => whole = false,
+            (3 | 13, _) => complete = false,
             _ => {}
         }
     }
     let (Some(name), Some(bytes)) = (name, raw) else { return Ok(None) };
     let count = shape.iter().try_fold(4u64, |product, axis| product.checked_mul(*axis));
-    let fits = whole && dtype == FLOAT && shape.len() > 1 && count == Some(bytes.end - bytes.start);
+    let fits = complete && dtype == FLOAT && shape.len() > 1 && count == Some(bytes.end - bytes.start);
     let is_large = fits && bytes.end - bytes.start >= WORTH_LEAVING;
     let shape = shape.into_iter().map(|axis| axis as usize).collect();
     Ok(is_large.then_some(LargeTensor { name, shape, bytes }))
@@ -237,13 +238,14 @@ fn messages(file: &dyn Source, message: Range<u64>, number: u64) -> Result<Vec<R
     Ok(of_number.filter_map(bytes).collect())
 }
 
-/// The graph, in which the values of `stored` are missing: of some of them for good.
-fn parse(file: &[u8], folder: Option<&str>, mut stored: HashMap<String, (Vec<usize>, Stored)>) -> Result<Model> {
+/// Parses the graph in `file`, which lacks the values of the weights in `stored`. Some of them stay out of the graph,
+/// the others are put into it.
+fn parse(file: &[u8], folder: Option<&str>, mut stored: HashMap<String, (Vec<usize>, ReadWeight)>) -> Result<Model> {
     let mut proto = onnx().proto_model_for_read(&mut &*file)?;
     let graph = proto.graph.as_mut().context("it holds no graph")?;
     let left_out = can_be_left_out(graph, &stored);
     let mut found = 0;
-    // Whether the tensor stays in the graph, then with its values.
+    // Whether the tensor stays in the graph; then it gets its values.
     let mut keep = |name: &str, tensor: &mut pb::TensorProto| -> Result<bool> {
         let Some((_, read)) = stored.get(name) else { return Ok(true) };
         found += 1;
@@ -275,14 +277,14 @@ fn parse(file: &[u8], folder: Option<&str>, mut stored: HashMap<String, (Vec<usi
     graph.node = nodes;
     ensure!(found == stored.len(), "it has {} weights, of which the graph has {found}", stored.len());
     stored.retain(|name, _| left_out.contains(name));
-    // An older form lists constants among the inputs too.
+    // Older files list constants among the inputs as well.
     graph.input.retain(|input| !stored.contains_key(&input.name));
     let parsed = onnx().parse(&proto, folder)?;
     drop(proto);
     let mut model = parsed.model;
     let mut names = Vec::new();
     for name in parsed.unresolved_inputs {
-        let Some((shape, _)) = stored.get(&name) else { bail!("`{name}` is used and comes from nowhere") };
+        let Some((shape, _)) = stored.get(&name) else { bail!("`{name}` is used but defined nowhere") };
         let outlet = parsed.outlets_by_name[&name];
         model.set_outlet_fact(outlet, InferenceFact::dt_shape(DatumType::F32, shape))?;
         model.inputs.retain(|input| *input != outlet);
@@ -292,10 +294,11 @@ fn parse(file: &[u8], folder: Option<&str>, mut stored: HashMap<String, (Vec<usi
     Ok(Model { graph: model, weights, names })
 }
 
-/// Those large ones of which nobody wants to know more than type and shape before a layer takes them: weights of convolutions and products, maybe
-/// transposed, and tables that are looked up in. What else has constants may want their values to work out types, or is better planned with them.
-fn can_be_left_out(graph: &pb::GraphProto, stored: &HashMap<String, (Vec<usize>, Stored)>) -> HashSet<String> {
-    // What is used within another graph is not seen here.
+/// The names of large weights of which only type and shape are needed before a layer is replaced: weights of
+/// convolutions and products, perhaps transposed, and lookup tables. Other operators may need the values of constants
+/// to infer types.
+fn can_be_left_out(graph: &pb::GraphProto, stored: &HashMap<String, (Vec<usize>, ReadWeight)>) -> HashSet<String> {
+    // Uses within subgraphs are not found here.
     if graph.node.iter().flat_map(|node| &node.attribute).any(|attribute| attribute.g.is_some()) {
         return HashSet::new();
     }

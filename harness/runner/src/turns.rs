@@ -1,4 +1,4 @@
-//! Which ratio of a pack runs next in a `time` job: always the same, several in turns, or whichever keeps within a budget.
+//! Which ratio of a pack runs next in a `time` job: always the same one, several in turn, or the one for a time budget.
 
 use std::{
     hint::black_box,
@@ -11,23 +11,23 @@ use tract_onnx::prelude::*;
 
 use crate::{budget::Budget, model::Ready, report::Reporter};
 
-/// Inferences of each ratio at least, by the shortest of which a budget knows what it takes.
+/// The fewest warm-up inferences of each ratio with a budget, which needs a first time of each.
 const TRIED: u32 = 4;
 
 pub struct Turns {
-    way: Way,
-    /// To be told at the end: writing lines between timed inferences would disturb them.
+    policy: Policy,
+    /// Reported at the end: writing lines between timed inferences would disturb them.
     pub switched: Vec<Switched>,
 }
 
-enum Way {
+enum Policy {
     One,
-    InTurns,
+    InTurn,
     Within(Budget),
 }
 
 impl Turns {
-    /// Runs the job's untimed inferences, of all ratios that will be run, and takes the first of them.
+    /// Runs the job's untimed inferences with each of its ratios, and switches to the ratio that is timed first.
     ///
     /// # Errors
     /// Those of the model.
@@ -53,29 +53,29 @@ impl Turns {
             }
             known.push(shortest.as_nanos() as f64);
         }
-        let way = match job.budget_ms {
-            Some(budget_ms) => Way::Within(Budget::new(budget_ms, known)),
-            None if ratios.len() > 1 => Way::InTurns,
-            None => Way::One,
+        let policy = match job.budget_ms {
+            Some(budget_ms) => Policy::Within(Budget::new(budget_ms, known)),
+            None if ratios.len() > 1 => Policy::InTurn,
+            None => Policy::One,
         };
-        let mut turns = Turns { way, switched: Vec::new() };
-        let first = if let Way::Within(budget) = &turns.way { budget.current() } else { 0 };
+        let mut turns = Turns { policy, switched: Vec::new() };
+        let first = if let Policy::Within(budget) = &turns.policy { budget.current() } else { 0 };
         if ratios.len() > 1 {
             turns.switch(0, first, ready);
         }
         Ok(turns)
     }
 
-    /// Hears what the last timed inference took, and takes the ratio for the next.
+    /// Chooses the ratio of the next inference after one that took `took`.
     pub fn after(&mut self, inferences: u64, took: Duration, ready: &mut Ready) {
-        match &mut self.way {
-            Way::One => {}
-            Way::InTurns => {
+        match &mut self.policy {
+            Policy::One => {}
+            Policy::InTurn => {
                 let next = (inferences % ready.ratios().len() as u64) as usize;
                 self.switch(inferences, next, ready);
             }
-            Way::Within(budget) => {
-                if budget.hear(took.as_nanos() as f64) {
+            Policy::Within(budget) => {
+                if budget.record(took.as_nanos() as f64) {
                     let next = budget.current();
                     self.switch(inferences, next, ready);
                 }

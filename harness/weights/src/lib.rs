@@ -7,6 +7,8 @@
 //! Pure: bytes in, bytes out. This crate knows nothing of ONNX but that it is a protocol buffer: its caller says where in a file the weights lie, and
 //! unpacking puts them back in the same place, or leaves them out for who takes them as they are stored. Decoding takes bytes from strangers: it never panics, and what it allocates is bounded by sizes that were checked beforehand.
 
+#![warn(clippy::undocumented_unsafe_blocks)]
+
 mod bytes;
 mod error;
 mod form;

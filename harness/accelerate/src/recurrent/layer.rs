@@ -1,7 +1,7 @@
-//! A recurrent layer in the graph: which node it is, what flows into it, its weights.
+//! A recurrent layer in the graph: its node, its inputs, its weights.
 //!
-//! tract's importer makes a `Scan` whose body it wires by itself. The same wiring is carried out here once more, and a body that is equal node by node is
-//! that layer and no other: there is no pattern to keep in step with tract by hand.
+//! tract's importer makes a `Scan` and wires its body. The same wiring is repeated here, and a body that is equal node
+//! by node is that layer. So there is no pattern that would have to follow changes of tract.
 
 use tract_onnx::{
     ops::rec::{common::WireBody, gru::GRU, lstm::LSTM},
@@ -19,80 +19,80 @@ use tract_onnx::{
 
 use crate::{Context, region::Region};
 
-/// Nodes between a constant in the file and a layer's weight, at most.
+/// The most nodes between a constant of the file and a layer's weight.
 const MOST_BETWEEN: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum CellKind {
     Lstm,
     Gru,
     /// `linear_before_reset`.
     GruLinear,
 }
 
-impl Kind {
+impl CellKind {
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Lstm => "lstm",
-            Kind::Gru => "gru",
-            Kind::GruLinear => "gru linear-before-reset",
+            CellKind::Lstm => "lstm",
+            CellKind::Gru => "gru",
+            CellKind::GruLinear => "gru linear-before-reset",
         }
     }
 }
 
-/// What the op of ours gives.
+/// An output of the new op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Output {
+pub enum RecurrentOutput {
     /// The state after every step, `[steps, batch, hidden]` or `[batch, steps, hidden]`.
     Y {
         steps_first: bool,
     },
-    /// After the last one, `[batch, 1, hidden]`.
+    /// The state after the last step, `[batch, 1, hidden]`.
     H,
     C,
 }
 
 /// One direction of a layer.
 pub struct RecurrentLayer {
-    pub kind: Kind,
+    pub kind: CellKind,
     pub input: usize,
     pub hidden: usize,
     pub backwards: bool,
-    /// The input is `[steps, batch, input]`, else `[batch, steps, input]`.
+    /// The input is `[steps, batch, input]`, not `[batch, steps, input]`.
     pub steps_first: bool,
-    /// Whether states before the first step flow in, after the input; those that do not are zero.
+    /// Whether the initial states are inputs of the op, after the sequence. Without them they are zero.
     pub initial_h: bool,
     pub initial_c: bool,
-    pub outputs: Vec<Output>,
+    pub outputs: Vec<RecurrentOutput>,
     pub w: Vec<f32>,
     pub r: Vec<f32>,
     pub b: Option<Vec<f32>>,
     pub region: Region,
 }
 
-/// As the op of tract's has its inputs and outputs.
-struct Place {
-    kind: Kind,
+/// The inputs and outputs of tract's op.
+struct NodeLayout {
+    kind: CellKind,
     backwards: bool,
     b: Option<OutletId>,
     h: OutletId,
     c: Option<OutletId>,
-    outputs: Vec<(usize, Output)>,
+    outputs: Vec<(usize, RecurrentOutput)>,
 }
 
 impl RecurrentLayer {
     pub fn gates(&self) -> usize {
-        if self.kind == Kind::Lstm { 4 } else { 3 }
+        if self.kind == CellKind::Lstm { 4 } else { 3 }
     }
 
-    /// The layer that `node` is, if it is one and its weights are constant.
+    /// The recurrent layer at `node`, if there is one and its weights are constant.
     ///
     /// # Errors
     /// A weight that cannot be read.
     pub fn at(context: &Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<RecurrentLayer>> {
         let place = match node.op_as::<Scan>() {
-            Some(scan) => Place::of_scan(node, scan)?,
-            None => node.op_as::<GruSeq>().and_then(|gru| Place::of_gru(node, gru)),
+            Some(scan) => NodeLayout::of_scan(node, scan)?,
+            None => node.op_as::<GruSeq>().and_then(|gru| NodeLayout::of_gru(node, gru)),
         };
         let Some(place) = place else { return Ok(None) };
         let (x, w, r) = (node.inputs[0], node.inputs[1], node.inputs[2]);
@@ -112,14 +112,14 @@ impl RecurrentLayer {
             },
             None => None,
         };
-        let gates = if place.kind == Kind::Lstm { 4 } else { 3 };
+        let gates = if place.kind == CellKind::Lstm { 4 } else { 3 };
         let rows = gates * hidden;
         let fit = w.len() == rows * input && r.len() == rows * hidden;
         if !fit || b.as_ref().is_some_and(|b| b.len() != 2 * rows) {
             return Ok(None);
         }
 
-        // The importer turns sequences around, ours need not be.
+        // The importer transposes sequences; our op accepts both layouts.
         let turned = model.node(x.node);
         let steps_first = turned.op_as::<AxisOp>().is_some_and(|op| *op == AxisOp::Move(1, 0));
         let mut inputs = tvec![if steps_first { turned.inputs[0] } else { x }];
@@ -140,14 +140,14 @@ impl RecurrentLayer {
             if !used {
                 continue;
             }
-            let turned = (output == Output::Y { steps_first: false }).then(|| back(model, outlet)).flatten();
+            let turned = (output == RecurrentOutput::Y { steps_first: false }).then(|| back(model, outlet)).flatten();
             region.outputs.push(turned.unwrap_or(outlet));
-            outputs.push(if turned.is_some() { Output::Y { steps_first: true } } else { output });
+            outputs.push(if turned.is_some() { RecurrentOutput::Y { steps_first: true } } else { output });
         }
         if outputs.is_empty() {
             return Ok(None);
         }
-        let Place { kind, backwards, .. } = place;
+        let NodeLayout { kind, backwards, .. } = place;
         Ok(Some(RecurrentLayer {
             kind,
             input,
@@ -165,7 +165,7 @@ impl RecurrentLayer {
     }
 }
 
-/// Where a sequence is turned back to `[steps, batch, hidden]`, and nothing else is done with it.
+/// The outlet of a transpose to `[steps, batch, hidden]` that is the only user of `outlet`.
 fn back(model: &TypedModel, outlet: OutletId) -> Option<OutletId> {
     let [successor] = &*model.node(outlet.node).outputs[outlet.slot].successors else { return None };
     let turns = model.node(successor.node).op_as::<AxisOp>().is_some_and(|op| *op == AxisOp::Move(1, 0));
@@ -176,17 +176,17 @@ fn shape<const RANK: usize>(fact: &TypedFact) -> Option<[usize; RANK]> {
     fact.shape.as_concrete()?.try_into().ok()
 }
 
-impl Place {
-    fn of_gru(node: &TypedNode, gru: &GruSeq) -> Option<Place> {
+impl NodeLayout {
+    fn of_gru(node: &TypedNode, gru: &GruSeq) -> Option<NodeLayout> {
         if gru.projected || !gru.reset_every_turn || node.inputs.len() != 4 + usize::from(gru.has_bias) {
             return None;
         }
-        let mut outputs = vec![(1, Output::H)];
+        let mut outputs = vec![(1, RecurrentOutput::H)];
         if gru.emit_y {
-            outputs.insert(0, (0, Output::Y { steps_first: false }));
+            outputs.insert(0, (0, RecurrentOutput::Y { steps_first: false }));
         }
-        Some(Place {
-            kind: Kind::GruLinear,
+        Some(NodeLayout {
+            kind: CellKind::GruLinear,
             backwards: gru.chunk < 0,
             b: gru.has_bias.then(|| node.inputs[3]),
             h: *node.inputs.last()?,
@@ -195,7 +195,7 @@ impl Place {
         })
     }
 
-    fn of_scan(node: &TypedNode, scan: &Scan) -> TractResult<Option<Place>> {
+    fn of_scan(node: &TypedNode, scan: &Scan) -> TractResult<Option<NodeLayout>> {
         if scan.skip != 0 || !scan.reset_every_turn {
             return Ok(None);
         }
@@ -223,18 +223,18 @@ impl Place {
             return Ok(None);
         }
         let mut outputs = Vec::new();
-        for (mapping, last) in scan.output_mapping.iter().zip([Output::H, Output::C]) {
+        for (mapping, last) in scan.output_mapping.iter().zip([RecurrentOutput::H, RecurrentOutput::C]) {
             if let Some((slot, info)) = mapping.scan {
-                if last != Output::H || info.axis != 1 || info.chunk != chunk {
+                if last != RecurrentOutput::H || info.axis != 1 || info.chunk != chunk {
                     return Ok(None);
                 }
-                outputs.push((slot, Output::Y { steps_first: false }));
+                outputs.push((slot, RecurrentOutput::Y { steps_first: false }));
             }
             outputs.extend(mapping.last_value_slot.map(|slot| (slot, last)));
         }
         outputs.sort_by_key(|(slot, _)| *slot);
         let first_state = node.inputs.len() - states;
-        Ok(Some(Place {
+        Ok(Some(NodeLayout {
             kind,
             backwards: chunk < 0,
             b: has_bias.then(|| node.inputs[3]),
@@ -245,14 +245,14 @@ impl Place {
     }
 }
 
-/// Which layer has just this body.
-fn kind(node: &TypedNode, scan: &Scan, has_cell: bool) -> TractResult<Option<Kind>> {
+/// The layer with exactly this body.
+fn kind(node: &TypedNode, scan: &Scan, has_cell: bool) -> TractResult<Option<CellKind>> {
     let gru = |linear_before_reset| GRU { f: Box::new(sigmoid()), g: Box::new(tanh()), linear_before_reset };
-    let known: Vec<(Kind, Box<dyn WireBody>)> = if has_cell {
+    let known: Vec<(CellKind, Box<dyn WireBody>)> = if has_cell {
         let lstm = LSTM { f: Box::new(sigmoid()), g: Box::new(tanh()), h: Box::new(tanh()) };
-        vec![(Kind::Lstm, Box::new(lstm))]
+        vec![(CellKind::Lstm, Box::new(lstm))]
     } else {
-        vec![(Kind::Gru, Box::new(gru(false))), (Kind::GruLinear, Box::new(gru(true)))]
+        vec![(CellKind::Gru, Box::new(gru(false))), (CellKind::GruLinear, Box::new(gru(true)))]
     };
     for (kind, cell) in known {
         let body = body(&node.name, scan, &*cell).context("wiring a recurrent cell")?;
@@ -266,7 +266,7 @@ fn kind(node: &TypedNode, scan: &Scan, has_cell: bool) -> TractResult<Option<Kin
     Ok(None)
 }
 
-/// What the importer makes of `cell` between the sources of the scan's body.
+/// The body that the importer makes of `cell` with the sources of the scan's body.
 fn body(prefix: &str, scan: &Scan, cell: &dyn WireBody) -> TractResult<TypedModel> {
     let mut body = TypedModel { symbols: scan.body.symbols.clone(), ..TypedModel::default() };
     for source in &scan.body.inputs {
@@ -284,7 +284,7 @@ fn body(prefix: &str, scan: &Scan, cell: &dyn WireBody) -> TractResult<TypedMode
     Ok(body)
 }
 
-/// The values of an outlet that depends on nothing but constants and weights.
+/// The values of an outlet that depends on constants and weights only.
 fn values(context: &Context, model: &TypedModel, outlet: OutletId) -> TractResult<Option<Vec<f32>>> {
     let Some(tensor) = evaluated(context, model, outlet, MOST_BETWEEN)? else { return Ok(None) };
     if tensor.datum_type() != DatumType::F32 {

@@ -1,11 +1,11 @@
-//! The op: a sequence in, states out.
+//! The op for a whole sequence.
 
 use std::sync::Mutex;
 
-use espalier_kernels::recurrent::{Gru, Lstm, Scratch, Sequence, Shape};
+use espalier_kernels::recurrent::{Gru, Lstm, Scratch, Sequence, SequenceShape};
 use tract_onnx::{prelude::*, tract_core::internal::*};
 
-use super::layer::{Output, RecurrentLayer};
+use super::layer::{RecurrentLayer, RecurrentOutput};
 use crate::op::{Layer, Shared};
 
 #[derive(Debug)]
@@ -22,9 +22,9 @@ pub struct Recurrent {
     steps_first: bool,
     initial_h: bool,
     initial_c: bool,
-    outputs: Vec<Output>,
+    outputs: Vec<RecurrentOutput>,
     cell: Shared<Cell>,
-    /// Kept from one inference to the next; whoever finds it taken makes a new one.
+    /// Kept from one inference to the next. An inference that finds it in use makes a new one.
     scratch: Shared<Mutex<Scratch>>,
 }
 
@@ -43,7 +43,7 @@ impl Recurrent {
         }
     }
 
-    /// Of `[steps, batch, width]` or `[batch, steps, width]`: steps, batch, width.
+    /// Steps, batch and width of `[steps, batch, width]` or `[batch, steps, width]`.
     fn sizes<T: Copy>(&self, shape: &[T]) -> TractResult<[T; 3]> {
         let [first, second, width] = *shape else { bail!("an input with {} axes, not 3", shape.len()) };
         Ok(if self.steps_first { [first, second, width] } else { [second, first, width] })
@@ -68,10 +68,10 @@ impl Layer for Recurrent {
         let shape =
             inputs.first().context("no input")?.shape.as_concrete().context("an input with an open dimension")?;
         let [steps, batch, _] = self.sizes(shape)?;
-        let fact = |output: &Output| match output {
-            Output::Y { steps_first: true } => f32::fact([steps, batch, self.hidden]),
-            Output::Y { steps_first: false } => f32::fact([batch, steps, self.hidden]),
-            Output::H | Output::C => f32::fact([batch, 1, self.hidden]),
+        let fact = |output: &RecurrentOutput| match output {
+            RecurrentOutput::Y { steps_first: true } => f32::fact([steps, batch, self.hidden]),
+            RecurrentOutput::Y { steps_first: false } => f32::fact([batch, steps, self.hidden]),
+            RecurrentOutput::H | RecurrentOutput::C => f32::fact([batch, 1, self.hidden]),
         };
         Ok(self.outputs.iter().map(fact).collect())
     }
@@ -80,7 +80,8 @@ impl Layer for Recurrent {
         let hidden = self.hidden;
         let [steps, batch, width] = self.sizes(inputs[0].shape())?;
         let x = inputs[0].try_as_plain_ram()?;
-        let x_shape = if self.steps_first { Shape::steps_first } else { Shape::batch_first }(steps, batch, width);
+        let x_shape =
+            if self.steps_first { SequenceShape::steps_first } else { SequenceShape::batch_first }(steps, batch, width);
 
         let mut states = inputs[1..].iter();
         let mut state = |given: bool| -> TractResult<Tensor> {
@@ -95,7 +96,7 @@ impl Layer for Recurrent {
 
         let mut y = None;
         for output in &self.outputs {
-            if let Output::Y { steps_first } = output {
+            if let RecurrentOutput::Y { steps_first } = output {
                 let shape = if *steps_first { [steps, batch, hidden] } else { [batch, steps, hidden] };
                 y = Some((Tensor::zero::<f32>(&shape)?, *steps_first));
             }
@@ -103,10 +104,10 @@ impl Layer for Recurrent {
         {
             let mut y_plain = y.as_mut().map(|(y, _)| y.try_as_plain_ram_mut()).transpose()?;
             let y_shape = match &self.outputs[..] {
-                outputs if outputs.contains(&Output::Y { steps_first: true }) => {
-                    Shape::steps_first(steps, batch, hidden)
+                outputs if outputs.contains(&RecurrentOutput::Y { steps_first: true }) => {
+                    SequenceShape::steps_first(steps, batch, hidden)
                 }
-                _ => Shape::batch_first(steps, batch, hidden),
+                _ => SequenceShape::batch_first(steps, batch, hidden),
             };
             let y_values = y_plain.as_mut().map(|y| y.as_slice_mut::<f32>()).transpose()?;
             let sequence = Sequence {
@@ -125,10 +126,10 @@ impl Layer for Recurrent {
             }
         }
         let (mut y, mut h, mut c) = (y.map(|(y, _)| y), Some(h), Some(c));
-        let give = |output: &Output| match output {
-            Output::Y { .. } => y.take(),
-            Output::H => h.take(),
-            Output::C => c.take(),
+        let give = |output: &RecurrentOutput| match output {
+            RecurrentOutput::Y { .. } => y.take(),
+            RecurrentOutput::H => h.take(),
+            RecurrentOutput::C => c.take(),
         };
         let outputs = self.outputs.iter().map(give).map(|output| output.map(Tensor::into_tvalue));
         outputs.collect::<Option<TVec<TValue>>>().context("an output is asked for twice")

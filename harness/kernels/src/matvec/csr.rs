@@ -1,5 +1,5 @@
-//! Single cells, row after row. One vector is a sum of products a row, several rows side by side so that no addition waits for another; with many vectors
-//! these are turned around first, so that a cell meets a whole register of them.
+//! Single cells, row after row. With one vector, a row is a sum of products, in several sums so that no addition waits
+//! for the one before. Many vectors are transposed first, so that a cell multiplies a whole register of them.
 
 use super::{GROUP, Vectors};
 use crate::{
@@ -16,13 +16,13 @@ pub(super) struct Csr {
     values: Vec<f32>,
 }
 
-/// With so many vectors it pays off to turn them around.
+/// From this many vectors on it pays off to transpose them.
 const MANY: usize = 8;
-/// Vectors turned around at a time.
+/// Vectors that are transposed at a time.
 const TILE: usize = 64;
 
 impl Csr {
-    /// `columns` is at most 2^16.
+    /// `columns` is at most 2^16, and 32 bits count the cells.
     pub fn new(rows: usize, columns: usize, cells: &[f32]) -> Csr {
         let mut starts = vec![0];
         let (mut places, mut values) = (Vec::new(), Vec::new());
@@ -43,19 +43,18 @@ impl Csr {
     }
 
     /// # Safety
-    /// The processor has `isa`; `x` and `out` are as long as the matrix and their strides ask.
+    /// `x` and `out` are as long as the matrix and the strides require.
     pub unsafe fn add(&self, isa: Isa, x: Vectors, out: &mut [f32], out_stride: usize) {
         if x.count < MANY {
             for position in 0..x.count {
-                // SAFETY: passed on.
-                unsafe { self.one(&x.values[position * x.stride..], &mut out[position * out_stride..]) }
+                self.one(&x.values[position * x.stride..], &mut out[position * out_stride..])
             }
             return;
         }
-        let mut turned = Aligned::zeros(TILE * self.width);
+        let mut transposed = Aligned::zeros(TILE * self.width);
         for first in (0..x.count).step_by(TILE) {
             let count = TILE.min(x.count - first);
-            let to = turned.as_mut_slice();
+            let to = transposed.as_mut_slice();
             for position in 0..count {
                 let from = &x.values[(first + position) * x.stride..][..self.width];
                 for (column, value) in from.iter().enumerate() {
@@ -63,8 +62,7 @@ impl Csr {
                 }
             }
             let out = out[first * out_stride..].as_mut_ptr();
-            // SAFETY: passed on.
-            unsafe { isa.run(Tile { csr: self, turned: &turned, out, out_stride, count }) }
+            isa.run(Tile { csr: self, transposed: &transposed, out, out_stride, count })
         }
     }
 
@@ -75,8 +73,7 @@ impl Csr {
         for (row, out) in out[..self.rows].iter_mut().enumerate() {
             let (start, end) = (self.starts[row] as usize, self.starts[row + 1] as usize);
             let (columns, values) = (&self.columns[start..end], &self.values[start..end]);
-            // SAFETY: columns are below the matrix's width.
-            let product = |column: u16, value: f32| unsafe { value * x.get_unchecked(usize::from(column)) };
+            let product = |column: u16, value: f32| value * x.get_unchecked(usize::from(column));
             let mut sums = [0.0f32; SUMS];
             let (columns, last_columns) = columns.as_chunks::<SUMS>();
             let (values, last_values) = values.as_chunks::<SUMS>();
@@ -93,10 +90,10 @@ impl Csr {
     }
 }
 
-/// `turned` has TILE values a column, the first `count` of which count.
+/// `transposed` has TILE values a column; the first `count` of them are used.
 struct Tile<'a> {
     csr: &'a Csr,
-    turned: &'a [f32],
+    transposed: &'a [f32],
     out: *mut f32,
     out_stride: usize,
     count: usize,
@@ -107,31 +104,28 @@ impl Kernel for Tile<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // Sums of 16 rows wait here to be written a cache line at a time.
+        // The sums of 16 rows, which are then written a cache line at a time.
         let mut sums = [0.0f32; GROUP * TILE];
         let rows = self.csr.rows;
-        // SAFETY: the caller's lengths.
-        unsafe {
-            for group in (0..rows).step_by(GROUP) {
-                let height = GROUP.min(rows - group);
-                for row in 0..height {
-                    let to = sums.as_mut_ptr().add(row * TILE);
-                    let mut position = 0;
-                    while position < self.count {
-                        if S::LANES * 4 <= TILE && position + S::LANES < self.count {
-                            self.row::<S, 4>(group + row, position, to);
-                            position += S::LANES * 4;
-                        } else {
-                            self.row::<S, 1>(group + row, position, to);
-                            position += S::LANES;
-                        }
+        for group in (0..rows).step_by(GROUP) {
+            let height = GROUP.min(rows - group);
+            for row in 0..height {
+                let to = sums.as_mut_ptr().add(row * TILE);
+                let mut position = 0;
+                while position < self.count {
+                    if S::LANES * 4 <= TILE && position + S::LANES < self.count {
+                        self.row::<S, 4>(group + row, position, to);
+                        position += S::LANES * 4;
+                    } else {
+                        self.row::<S, 1>(group + row, position, to);
+                        position += S::LANES;
                     }
                 }
-                for position in 0..self.count {
-                    let out = self.out.add(position * self.out_stride + group);
-                    for row in 0..height {
-                        *out.add(row) += sums[row * TILE + position];
-                    }
+            }
+            for position in 0..self.count {
+                let out = self.out.add(position * self.out_stride + group);
+                for row in 0..height {
+                    *out.add(row) += sums[row * TILE + position];
                 }
             }
         }
@@ -139,23 +133,21 @@ impl Kernel for Tile<'_> {
 }
 
 impl Tile<'_> {
-    /// One row and VECTORS vectors of positions from `position` on; those beyond `count` are whatever was there.
+    /// One row times VECTORS vectors of positions from `position` on. Results beyond `count` are meaningless.
     #[inline(always)]
     unsafe fn row<S: Simd, const VECTORS: usize>(&self, row: usize, position: usize, to: *mut f32) {
-        unsafe {
-            let (start, end) = (self.csr.starts[row] as usize, self.csr.starts[row + 1] as usize);
-            let x = self.turned.as_ptr().add(position);
-            let mut totals = [S::splat(0.0); VECTORS];
-            for cell in start..end {
-                let x = x.add(usize::from(*self.csr.columns.as_ptr().add(cell)) * TILE);
-                let value = S::splat(*self.csr.values.as_ptr().add(cell));
-                for (vector, total) in totals.iter_mut().enumerate() {
-                    *total = S::mul_add(S::load(x.add(vector * S::LANES)), value, *total);
-                }
+        let (start, end) = (self.csr.starts[row] as usize, self.csr.starts[row + 1] as usize);
+        let x = self.transposed.as_ptr().add(position);
+        let mut totals = [S::splat(0.0); VECTORS];
+        for cell in start..end {
+            let x = x.add(usize::from(*self.csr.columns.as_ptr().add(cell)) * TILE);
+            let value = S::splat(*self.csr.values.as_ptr().add(cell));
+            for (vector, total) in totals.iter_mut().enumerate() {
+                *total = S::mul_add(S::load(x.add(vector * S::LANES)), value, *total);
             }
-            for (vector, total) in totals.into_iter().enumerate() {
-                S::store(to.add(position + vector * S::LANES), total);
-            }
+        }
+        for (vector, total) in totals.into_iter().enumerate() {
+            S::store(to.add(position + vector * S::LANES), total);
         }
     }
 }

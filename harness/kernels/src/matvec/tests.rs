@@ -1,35 +1,9 @@
-//! Every format on every instruction set against sums in f64, at sizes that leave something over everywhere.
+//! Compares every format on every instruction set with sums in f64, at sizes that no vector or tile divides.
 
 use proptest::prelude::*;
 
 use super::*;
-
-/// The same numbers on every run, between -1 and 1.
-pub(crate) struct Numbers(pub u64);
-
-impl Numbers {
-    pub fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-
-    pub fn some(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| self.next()).collect()
-    }
-
-    /// A matrix of which `kept` of 16 blocks of `height` rows are not zero.
-    pub fn matrix(&mut self, rows: usize, columns: usize, height: usize, kept: u32) -> Vec<f32> {
-        let mut values = self.some(rows * columns);
-        for band in 0..rows.div_ceil(height) {
-            for column in 0..columns {
-                if (self.next() + 1.0) * 8.0 >= kept as f32 {
-                    (band * height..rows.min((band + 1) * height)).for_each(|row| values[row * columns + column] = 0.0);
-                }
-            }
-        }
-        values
-    }
-}
+use crate::testing::Numbers;
 
 /// `out[p] += M x[p]` in f64, and the sum of magnitudes that says how exact an f32 can be.
 fn exact(columns: usize, matrix: &[f32], x: &[f32], before: f32, row: usize) -> (f64, f64) {
@@ -41,19 +15,19 @@ fn exact(columns: usize, matrix: &[f32], x: &[f32], before: f32, row: usize) -> 
 
 #[track_caller]
 fn check(rows: usize, columns: usize, positions: usize, height: usize, kept: u32, seed: u64) {
-    let mut numbers = Numbers(seed);
+    let mut numbers = Numbers::new(seed);
     let matrix = numbers.matrix(rows, columns, height, kept);
-    // Gaps between vectors and behind outputs have to be left alone.
+    // Gaps between vectors and after outputs must not be written.
     let (stride, out_stride) = (columns + 3, rows + 5);
     let x = numbers.some(positions * stride);
     let before = numbers.some(positions * out_stride);
     for isa in Isa::available() {
         for format in Format::ALL {
-            let product = Product::new(isa, format, rows, columns, &matrix);
+            let product = PackedMatrix::new(isa, format, rows, columns, &matrix);
             assert_eq!((product.format(), product.rows(), product.columns()), (format, rows, columns));
-            for way in [Way::Down, Way::Up] {
+            for order in [RowOrder::Down, RowOrder::Up] {
                 let mut out = before.clone();
-                product.add(Vectors { values: &x, stride, count: positions }, &mut out, out_stride, way);
+                product.add(Vectors { values: &x, stride, count: positions }, &mut out, out_stride, order);
                 for position in 0..positions {
                     let (x, first) = (&x[position * stride..], position * out_stride);
                     for row in 0..rows {
@@ -93,7 +67,8 @@ proptest! {
 
     #[test]
     fn every_format_is_the_matrix(
-        rows in 1usize..90, columns in 1usize..70, positions in 1usize..27, height in 0usize..4, kept in 0u32..17, seed: u64,
+        rows in 1usize..90, columns in 1usize..70, positions in 1usize..27,
+        height in 0usize..4, kept in 0u32..17, seed: u64,
     ) {
         check(rows, columns, positions, [1, 4, 8, 16][height], kept, seed);
     }
@@ -101,7 +76,7 @@ proptest! {
 
 #[test]
 fn what_is_worth_trying() {
-    let mut numbers = Numbers(8);
+    let mut numbers = Numbers::new(8);
     let mut tried = |height: usize, kept: u32| {
         let matrix = numbers.matrix(64, 64, height, kept);
         candidates(64, 64, &matrix).iter().map(Format::to_string).collect::<Vec<_>>().join(" ")
@@ -113,38 +88,38 @@ fn what_is_worth_trying() {
     assert_eq!(tried(1, 15), "dense");
     // Column numbers of a sparse form have 16 bits.
     assert_eq!(candidates(1, 70_000, &vec![0.0; 70_000]), [Format::Dense]);
-    let wide = Product::new(Isa::best(), Format::Csr, 1, 70_000, &vec![0.0; 70_000]);
+    let wide = PackedMatrix::new(Isa::best(), Format::Csr, 1, 70_000, &vec![0.0; 70_000]);
     assert_eq!(wide.format(), Format::Dense);
 }
 
 #[test]
 #[should_panic(expected = "too few inputs")]
 fn short_inputs_are_refused() {
-    let product = Product::new(Isa::best(), Format::Dense, 2, 3, &[1.0; 6]);
-    product.add(Vectors { values: &[1.0; 5], stride: 3, count: 2 }, &mut [0.0; 4], 2, Way::Down);
+    let product = PackedMatrix::new(Isa::best(), Format::Dense, 2, 3, &[1.0; 6]);
+    product.add(Vectors { values: &[1.0; 5], stride: 3, count: 2 }, &mut [0.0; 4], 2, RowOrder::Down);
 }
 
 #[test]
 #[should_panic(expected = "too few outputs")]
 fn short_outputs_are_refused() {
-    let product = Product::new(Isa::best(), Format::Dense, 2, 3, &[1.0; 6]);
-    product.add(Vectors { values: &[1.0; 6], stride: 3, count: 2 }, &mut [0.0; 3], 2, Way::Down);
+    let product = PackedMatrix::new(Isa::best(), Format::Dense, 2, 3, &[1.0; 6]);
+    product.add(Vectors { values: &[1.0; 6], stride: 3, count: 2 }, &mut [0.0; 3], 2, RowOrder::Down);
 }
 
 #[test]
 fn some_columns_are_a_vector_with_zeros() {
     for (rows, columns) in [(70, 41), (16, 5), (64, 1)] {
-        let mut numbers = Numbers(10);
+        let mut numbers = Numbers::new(10);
         let matrix = numbers.some(rows * columns);
         let chosen: Vec<u32> = (0..columns as u32).filter(|column| column % 3 == 0).collect();
         let values = numbers.some(chosen.len());
         let mut x = vec![0.0; columns];
         chosen.iter().zip(&values).for_each(|(column, value)| x[*column as usize] = *value);
         for isa in Isa::available() {
-            let product = Product::new(isa, Format::Dense, rows, columns, &matrix);
+            let product = PackedMatrix::new(isa, Format::Dense, rows, columns, &matrix);
             let (mut some, mut all) = (vec![1.0; rows], vec![1.0; rows]);
             product.add_columns(&chosen, &values, &mut some);
-            product.add(Vectors { values: &x, stride: columns, count: 1 }, &mut all, rows, Way::Down);
+            product.add(Vectors { values: &x, stride: columns, count: 1 }, &mut all, rows, RowOrder::Down);
             assert!(some.iter().zip(&all).all(|(some, all)| (some - all).abs() < 1e-5), "{some:?} {all:?}");
         }
     }

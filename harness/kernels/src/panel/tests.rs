@@ -1,11 +1,12 @@
-//! Every form of a product against the plain one.
+//! Compares every form of a product with the plain one.
 
 use espalier_weights::{Channels, Layout, Matrix};
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::synthetic;
 
-/// In f64, one after another.
+/// The products in f64, one after another.
 fn reference(
     (rows, columns): (usize, usize),
     matrix: &[f32],
@@ -31,37 +32,29 @@ fn reference(
     expected
 }
 
-fn values(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn every_form_is_the_plain_product(
-        (rows, columns) in (1usize..20, 0usize..40), start in 0usize..5, count in 1usize..150, apart in 0usize..30, zeros in 0u32..11,
-        seed: u64, biased: bool, more: bool, clamped: bool, chunk in 1usize..200,
+        (rows, columns) in (1usize..20, 0usize..40), start in 0usize..5, count in 1usize..150,
+        apart in 0usize..30, zeros in 0u32..11, seed: u64,
+        biased: bool, more: bool, clamped: bool, chunk in 1usize..200,
     ) {
         let end = start + count;
-        let mut matrix = values(seed, rows * columns);
-        let keep = values(seed ^ 1, matrix.len());
+        let mut matrix = synthetic(rows * columns, seed);
+        let keep = synthetic(matrix.len(), seed ^ 1);
         for (value, keep) in matrix.iter_mut().zip(keep) {
             if (keep + 1.0) * 5.0 < zeros as f32 {
                 *value = 0.0;
             }
         }
-        // Columns that overlap, as those of a convolution do.
+        // Columns overlap, as in a convolution.
         let offset = |column: usize| column * apart;
-        let input = values(seed ^ 2, offset(columns) + end);
-        let bias = values(seed ^ 3, rows);
+        let input = synthetic(offset(columns) + end, seed ^ 2);
+        let bias = synthetic(rows, seed ^ 3);
         let stride = end + apart;
-        let residual = values(seed ^ 4, rows * stride);
+        let residual = synthetic(rows * stride, seed ^ 4);
         let epilogue = Epilogue {
             bias: biased.then_some(&bias),
             residual: more.then_some(&residual),
@@ -70,18 +63,24 @@ proptest! {
         let expected = reference((rows, columns), &matrix, offset, &input, epilogue, (stride, start..end));
         for isa in Isa::available() {
             for height in [Height::One, Height::Four, Height::Eight] {
-                for packed in [Packed::dense(rows, columns, &matrix, height), Packed::sparse(rows, columns, &matrix, height)] {
+                for pack in [PackedRows::dense, PackedRows::sparse] {
+                    let packed = pack(rows, columns, &matrix, height);
                     let mut output = vec![f32::NAN; rows * stride];
                     let offsets = packed.offsets(offset);
-                    let part = Part { blocks: 0..packed.blocks(), positions: start..end, chunk };
-                    // SAFETY: nobody else has the output.
-                    unsafe { multiply(isa, &packed, &offsets, &input, epilogue, Output::new(&mut output, stride), part) };
+                    let portion = Portion { blocks: 0..packed.blocks(), positions: start..end, chunk };
+                    // SAFETY: no other thread has the output.
+                    unsafe {
+                        let output = Output::new(&mut output, stride);
+                        multiply(isa, &packed, &offsets, &input, epilogue, output, portion);
+                    }
                     for (at, expected) in &expected {
                         let found = output[*at];
-                        prop_assert!((f64::from(found) - expected).abs() < 1e-4, "{} {height:?}: {found}, not {expected}", isa.name());
+                        let error = (f64::from(found) - expected).abs();
+                        prop_assert!(error < 1e-4, "{} {height:?}: {found}, not {expected}", isa.name());
                         output[*at] = f32::NAN;
                     }
-                    prop_assert!(output.iter().all(|value| value.is_nan()), "{} {height:?} writes elsewhere", isa.name());
+                    let untouched = output.iter().all(|value| value.is_nan());
+                    prop_assert!(untouched, "{} {height:?} writes elsewhere", isa.name());
                 }
             }
         }
@@ -91,10 +90,10 @@ proptest! {
 #[test]
 fn zeros_have_no_entry() {
     let matrix = [0.0, 1.0, 0.0, 0.0, 2.0, 3.0];
-    assert_eq!(Packed::sparse(2, 3, &matrix, Height::One).stored(), 3);
+    assert_eq!(PackedRows::sparse(2, 3, &matrix, Height::One).stored(), 3);
     // Two columns, padded to four rows.
-    assert_eq!(Packed::sparse(2, 3, &matrix, Height::Four).stored(), 8);
-    assert_eq!(Packed::dense(2, 3, &matrix, Height::Four).stored(), 12);
+    assert_eq!(PackedRows::sparse(2, 3, &matrix, Height::Four).stored(), 8);
+    assert_eq!(PackedRows::dense(2, 3, &matrix, Height::Four).stored(), 12);
 }
 
 /// Indices have 32 bits: a larger weight was packed with places that had wrapped around.
@@ -109,23 +108,24 @@ fn more_weights_than_indices_count_are_refused() {
 #[test]
 #[should_panic(expected = "an offset leads beyond the input")]
 fn inputs_end_where_they_end() {
-    let packed = Packed::dense(1, 2, &[1.0, 1.0], Height::One);
+    let packed = PackedRows::dense(1, 2, &[1.0, 1.0], Height::One);
     let offsets = packed.offsets(|column| column * 4);
     let mut output = [0.0; 4];
-    let part = Part { blocks: 0..1, positions: 0..4, chunk: 4 };
-    // SAFETY: nobody else has the output.
+    let portion = Portion { blocks: 0..1, positions: 0..4, chunk: 4 };
+    // SAFETY: no other thread has the output.
     unsafe {
-        multiply(Isa::best(), &packed, &offsets, &[0.0; 7], Epilogue::default(), Output::new(&mut output, 4), part)
+        multiply(Isa::best(), &packed, &offsets, &[0.0; 7], Epilogue::default(), Output::new(&mut output, 4), portion)
     };
 }
 
 proptest! {
     #[test]
     fn cells_are_packed_as_the_matrix_they_are_of(
-        (rows, columns) in (1usize..20, 0usize..150), (height, width) in (1usize..6, 1usize..4), zeros in 0u32..11, layout in 0usize..4, seed: u64,
+        (rows, columns) in (1usize..20, 0usize..150), (height, width) in (1usize..6, 1usize..4),
+        zeros in 0u32..11, layout in 0usize..4, seed: u64,
     ) {
-        let mut matrix = values(seed, rows * columns);
-        let keep = values(seed ^ 1, matrix.len());
+        let mut matrix = synthetic(rows * columns, seed);
+        let keep = synthetic(matrix.len(), seed ^ 1);
         for (value, keep) in matrix.iter_mut().zip(keep) {
             if (keep + 1.0) * 5.0 < zeros as f32 {
                 *value = 0.0;
@@ -134,11 +134,12 @@ proptest! {
         let blocks = Layout::BlockCsr { rows: height as u16, columns: width as u16 };
         let layout = [Layout::Dense, Layout::Csr, Layout::Bitmap, blocks][layout];
         let cells = Sparse::new(layout, &Matrix::new(rows, columns, Channels::Rows, &matrix).unwrap()).unwrap();
-        let factors = values(seed ^ 2, rows);
+        let factors = synthetic(rows, seed ^ 2);
         let scaled: Vec<f32> =
             matrix.iter().enumerate().map(|(at, value)| value * factors[at / columns.max(1)]).collect();
         for height in [Height::One, Height::Four, Height::Eight] {
-            prop_assert_eq!(Packed::of_cells(&cells, &factors, height), Packed::sparse(rows, columns, &scaled, height));
+            let expected = PackedRows::sparse(rows, columns, &scaled, height);
+            prop_assert_eq!(PackedRows::of_cells(&cells, &factors, height), expected);
         }
     }
 }

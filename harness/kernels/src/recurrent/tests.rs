@@ -1,15 +1,12 @@
-//! Layers against the formulas in ONNX's own words, in f64.
+//! Compares layers with the formulas of ONNX's specification, in f64.
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    Isa,
-    matvec::{Format, tests::Numbers},
-};
+use crate::{Isa, matvec::Format, testing::Numbers};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+enum CellKind {
     Lstm,
     GruResetFirst,
     GruResetLast,
@@ -17,7 +14,7 @@ enum Kind {
 
 #[derive(Clone, Debug)]
 struct Case {
-    kind: Kind,
+    kind: CellKind,
     steps: usize,
     batch: usize,
     input: usize,
@@ -41,11 +38,11 @@ struct Values {
 
 impl Case {
     fn gates(&self) -> usize {
-        if self.kind == Kind::Lstm { 4 } else { 3 }
+        if self.kind == CellKind::Lstm { 4 } else { 3 }
     }
 
     fn values(&self) -> Values {
-        let mut numbers = Numbers(self.seed);
+        let mut numbers = Numbers::new(self.seed);
         let height = if let Format::Blocks(height) = self.format { height } else { 1 };
         let rows = self.gates() * self.hidden;
         Values {
@@ -58,11 +55,11 @@ impl Case {
         }
     }
 
-    fn shape(&self, width: usize) -> Shape {
+    fn shape(&self, width: usize) -> SequenceShape {
         if self.batch_first {
-            Shape::batch_first(self.steps, self.batch, width)
+            SequenceShape::batch_first(self.steps, self.batch, width)
         } else {
-            Shape::steps_first(self.steps, self.batch, width)
+            SequenceShape::steps_first(self.steps, self.batch, width)
         }
     }
 
@@ -70,7 +67,7 @@ impl Case {
     fn found(&self, isa: Isa, values: &Values) -> [Vec<f32>; 3] {
         let (gates, hidden) = (self.gates(), self.hidden);
         let product =
-            |rows: usize, columns: usize, values: &[f32]| Product::new(isa, self.format, rows, columns, values);
+            |rows: usize, columns: usize, values: &[f32]| PackedMatrix::new(isa, self.format, rows, columns, values);
         let inputs = product(gates * hidden, self.input, &values.w);
         let (mut h, mut c) = (values.h.clone(), values.c.clone());
         let mut y = vec![9.0; self.steps * self.batch * hidden];
@@ -83,11 +80,11 @@ impl Case {
         let biases = values.b.as_deref();
         let mut scratch = Scratch::default();
         match self.kind {
-            Kind::Lstm => {
+            CellKind::Lstm => {
                 let layer = Lstm::new(inputs, product(4 * hidden, hidden, &values.r), biases).skipping(self.skip_below);
                 layer.run(sequence, &mut h, &mut c, &mut scratch);
             }
-            Kind::GruResetFirst => {
+            CellKind::GruResetFirst => {
                 let (gates, last) = values.r.split_at(2 * hidden * hidden);
                 let recurrence = GruProducts::ResetFirst {
                     gates: product(2 * hidden, hidden, gates),
@@ -95,7 +92,7 @@ impl Case {
                 };
                 Gru::new(inputs, recurrence, biases).run(sequence, &mut h, &mut scratch);
             }
-            Kind::GruResetLast => {
+            CellKind::GruResetLast => {
                 let recurrence = GruProducts::ResetLast(product(3 * hidden, hidden, &values.r));
                 Gru::new(inputs, recurrence, biases).run(sequence, &mut h, &mut scratch);
             }
@@ -132,11 +129,11 @@ impl Case {
                 let reset_state: Vec<f64> = state.iter().zip(&reset).map(|(state, reset)| state * reset).collect();
                 for unit in 0..hidden {
                     let place = sample * hidden + unit;
-                    h[place] = if self.kind == Kind::Lstm {
+                    h[place] = if self.kind == CellKind::Lstm {
                         c[place] = sigmoid(both(2, unit)) * c[place] + sigmoid(both(0, unit)) * both(3, unit).tanh();
                         sigmoid(both(1, unit)) * c[place].tanh()
                     } else {
-                        let candidate = if self.kind == Kind::GruResetFirst {
+                        let candidate = if self.kind == CellKind::GruResetFirst {
                             of_x(2, unit) + of_h(2, unit, &reset_state)
                         } else {
                             of_x(2, unit) + reset[unit] * of_h(2, unit, &state)
@@ -171,11 +168,11 @@ impl Case {
     }
 }
 
-/// Longer than what is multiplied at once, with a batch and without.
+/// More steps than are multiplied at once, with a batch and without.
 #[test]
 fn long_sequences() {
     let case = Case {
-        kind: Kind::Lstm,
+        kind: CellKind::Lstm,
         steps: 117,
         batch: 1,
         input: 12,
@@ -188,19 +185,19 @@ fn long_sequences() {
         seed: 1,
     };
     case.check();
-    for kind in [Kind::Lstm, Kind::GruResetFirst, Kind::GruResetLast] {
+    for kind in [CellKind::Lstm, CellKind::GruResetFirst, CellKind::GruResetLast] {
         for backwards in [false, true] {
             Case { kind, backwards, batch: 3, batch_first: true, format: Format::Blocks(8), ..case.clone() }.check();
         }
     }
 }
 
-/// With a threshold next to nothing the result is the same; with a small one it is nearly.
+/// With a tiny threshold the result is the same, with a small one nearly.
 #[test]
 fn small_changes_may_be_left_out() {
     for (batch, skip_below) in [(1, 1e-7), (2, 1e-7), (1, 2e-2)] {
         Case {
-            kind: Kind::Lstm,
+            kind: CellKind::Lstm,
             steps: 30,
             batch,
             input: 5,
@@ -217,7 +214,7 @@ fn small_changes_may_be_left_out() {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let kinds = prop_oneof![Just(Kind::Lstm), Just(Kind::GruResetFirst), Just(Kind::GruResetLast)];
+    let kinds = prop_oneof![Just(CellKind::Lstm), Just(CellKind::GruResetFirst), Just(CellKind::GruResetLast)];
     let formats = proptest::sample::select(Format::ALL.to_vec());
     let sizes = (1usize..8, 1usize..4, 1usize..20, 1usize..40);
     (kinds, sizes, any::<[bool; 3]>(), formats, any::<u64>()).prop_map(|(kind, sizes, switches, format, seed)| {

@@ -8,11 +8,10 @@ use super::{Kernel, Simd};
 pub struct Neon;
 
 /// # Safety
-/// None of its own; what `kernel` asks for.
+/// The preconditions of `kernel` hold.
 #[target_feature(enable = "neon")]
 pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
-    // SAFETY: passed on.
-    unsafe { kernel.run::<Neon>() }
+    kernel.run::<Neon>()
 }
 
 impl Simd for Neon {
@@ -22,119 +21,111 @@ impl Simd for Neon {
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> float32x4_t {
-        unsafe { vdupq_n_f32(value) }
+        vdupq_n_f32(value)
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> float32x4_t {
-        unsafe { vld1q_f32(from) }
+        vld1q_f32(from)
     }
     #[inline(always)]
     unsafe fn store(to: *mut f32, vector: float32x4_t) {
-        unsafe { vst1q_f32(to, vector) }
+        vst1q_f32(to, vector)
     }
     #[inline(always)]
     unsafe fn load_partial(from: *const f32, count: usize) -> float32x4_t {
         let mut lanes = [0.0f32; 4];
-        unsafe {
-            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
-            vld1q_f32(lanes.as_ptr())
-        }
+        std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
+        vld1q_f32(lanes.as_ptr())
     }
     #[inline(always)]
     unsafe fn store_partial(to: *mut f32, vector: float32x4_t, count: usize) {
         let mut lanes = [0.0f32; 4];
-        unsafe {
-            vst1q_f32(lanes.as_mut_ptr(), vector);
-            std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count);
-        }
+        vst1q_f32(lanes.as_mut_ptr(), vector);
+        std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count);
     }
     #[inline(always)]
     unsafe fn mul_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
-        unsafe { vfmaq_f32(c, a, b) }
+        vfmaq_f32(c, a, b)
     }
     #[inline(always)]
     unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vaddq_f32(a, b) }
+        vaddq_f32(a, b)
     }
     #[inline(always)]
     unsafe fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vsubq_f32(a, b) }
+        vsubq_f32(a, b)
     }
     #[inline(always)]
     unsafe fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vmulq_f32(a, b) }
+        vmulq_f32(a, b)
     }
     #[inline(always)]
     unsafe fn div(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vdivq_f32(a, b) }
+        vdivq_f32(a, b)
     }
     #[inline(always)]
     unsafe fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
+        vbslq_f32(vcltq_f32(a, b), a, b)
     }
     #[inline(always)]
     unsafe fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
+        vbslq_f32(vcgtq_f32(a, b), a, b)
     }
     #[inline(always)]
     unsafe fn sqrt(a: float32x4_t) -> float32x4_t {
-        unsafe { vsqrtq_f32(a) }
+        vsqrtq_f32(a)
     }
     #[inline(always)]
     unsafe fn abs(a: float32x4_t) -> float32x4_t {
-        unsafe { vabsq_f32(a) }
+        vabsq_f32(a)
     }
     #[inline(always)]
     unsafe fn round(a: float32x4_t) -> float32x4_t {
-        unsafe { vrndnq_f32(a) }
+        vrndnq_f32(a)
     }
     #[inline(always)]
     unsafe fn exp2_whole(n: float32x4_t) -> float32x4_t {
-        unsafe {
-            let biased = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
-            vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
-        }
+        let biased = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
+        vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
     }
     #[inline(always)]
     unsafe fn with_sign_of(magnitude: float32x4_t, sign: float32x4_t) -> float32x4_t {
-        unsafe { vbslq_f32(vdupq_n_u32(1 << 31), sign, magnitude) }
+        vbslq_f32(vdupq_n_u32(1 << 31), sign, magnitude)
     }
     #[inline(always)]
     unsafe fn select_less(a: float32x4_t, b: float32x4_t, yes: float32x4_t, no: float32x4_t) -> float32x4_t {
-        unsafe { vbslq_f32(vcltq_f32(a, b), yes, no) }
+        vbslq_f32(vcltq_f32(a, b), yes, no)
     }
     #[inline(always)]
     unsafe fn sum(a: float32x4_t) -> f32 {
-        unsafe { vaddvq_f32(a) }
+        vaddvq_f32(a)
     }
     #[inline(always)]
     unsafe fn deinterleave(from: *const f32) -> (float32x4_t, float32x4_t) {
-        let float32x4x2_t(even, odd) = unsafe { vld2q_f32(from) };
+        let float32x4x2_t(even, odd) = vld2q_f32(from);
         (even, odd)
     }
     #[inline(always)]
     unsafe fn unzip(a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
-        unsafe { (vuzp1q_f32(a, b), vuzp2q_f32(a, b)) }
+        (vuzp1q_f32(a, b), vuzp2q_f32(a, b))
     }
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
-        unsafe {
-            let (a, b) = (vld1q_f32(from), vld1q_f32(from.add(from_stride)));
-            let (c, d) = (vld1q_f32(from.add(2 * from_stride)), vld1q_f32(from.add(3 * from_stride)));
-            // Pairs of rows: of their columns 0 and 2, and 1 and 3.
-            let (even, odd) = (vtrn1q_f32(a, b), vtrn2q_f32(a, b));
-            let (even_below, odd_below) = (vtrn1q_f32(c, d), vtrn2q_f32(c, d));
-            let (a, b) = (vreinterpretq_f64_f32(even), vreinterpretq_f64_f32(odd));
-            let (c, d) = (vreinterpretq_f64_f32(even_below), vreinterpretq_f64_f32(odd_below));
-            vst1q_f32(to, vreinterpretq_f32_f64(vtrn1q_f64(a, c)));
-            vst1q_f32(to.add(to_stride), vreinterpretq_f32_f64(vtrn1q_f64(b, d)));
-            vst1q_f32(to.add(2 * to_stride), vreinterpretq_f32_f64(vtrn2q_f64(a, c)));
-            vst1q_f32(to.add(3 * to_stride), vreinterpretq_f32_f64(vtrn2q_f64(b, d)));
-        }
+        let (a, b) = (vld1q_f32(from), vld1q_f32(from.add(from_stride)));
+        let (c, d) = (vld1q_f32(from.add(2 * from_stride)), vld1q_f32(from.add(3 * from_stride)));
+        // Pairs of rows: of their columns 0 and 2, and 1 and 3.
+        let (even, odd) = (vtrn1q_f32(a, b), vtrn2q_f32(a, b));
+        let (even_below, odd_below) = (vtrn1q_f32(c, d), vtrn2q_f32(c, d));
+        let (a, b) = (vreinterpretq_f64_f32(even), vreinterpretq_f64_f32(odd));
+        let (c, d) = (vreinterpretq_f64_f32(even_below), vreinterpretq_f64_f32(odd_below));
+        vst1q_f32(to, vreinterpretq_f32_f64(vtrn1q_f64(a, c)));
+        vst1q_f32(to.add(to_stride), vreinterpretq_f32_f64(vtrn1q_f64(b, d)));
+        vst1q_f32(to.add(2 * to_stride), vreinterpretq_f32_f64(vtrn2q_f64(a, c)));
+        vst1q_f32(to.add(3 * to_stride), vreinterpretq_f32_f64(vtrn2q_f64(b, d)));
     }
     #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
         // The intrinsic is not stable.
-        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) from, options(nostack, preserves_flags, readonly)) }
+        asm!("prfm pldl1keep, [{}]", in(reg) from, options(nostack, preserves_flags, readonly))
     }
 }

@@ -1,7 +1,8 @@
-//! 4 lanes as two registers of two, for 32-bit ARM processors with NEON; whether this one has it is asked at run time.
+//! 4 lanes as two registers of two, for 32-bit ARM processors with NEON, which is detected at run time.
 //!
-//! Rust's intrinsics for it are not stable, inline assembly is. A pair of f32 travels as an f64, the only type the compiler lets into a `d` register
-//! there, and no arithmetic is ever done with it as such. `.fpu neon` is for the assembler: the target promises less.
+//! Rust's NEON intrinsics are not stable for this target; inline assembly is. A pair of f32 is passed as an f64, the
+//! only type that the compiler allows in a `d` register here; there is no arithmetic on that f64. `.fpu neon` is for
+//! the assembler, because the target does not guarantee NEON.
 
 use std::{arch::asm, ffi::c_ulong};
 
@@ -12,7 +13,7 @@ pub struct Neon;
 
 pub type V = [f64; 2];
 
-/// What the kernel says of the processor.
+/// Whether the kernel reports NEON for this processor.
 pub fn is_there() -> bool {
     unsafe extern "C" {
         fn getauxval(kind: c_ulong) -> c_ulong;
@@ -24,13 +25,12 @@ pub fn is_there() -> bool {
 }
 
 /// # Safety
-/// The processor has NEON, and what `kernel` asks for holds.
+/// The processor has NEON, and the preconditions of `kernel` hold.
 pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
-    // SAFETY: passed on.
-    unsafe { kernel.run::<Neon>() }
+    kernel.run::<Neon>()
 }
 
-/// Two operands, one result, each half on its own.
+/// An instruction with two operands and one result, on each half.
 macro_rules! two {
     ($instruction:literal, $a:expr, $b:expr) => {{
         let ([a0, a1], [b0, b1]): (V, V) = ($a, $b);
@@ -47,7 +47,7 @@ macro_rules! two {
     }};
 }
 
-/// One operand, and perhaps something the instruction has in itself.
+/// An instruction with one operand and perhaps an immediate, on each half.
 macro_rules! one {
     ($instruction:literal, $a:expr $(, $literal:literal)?) => {{
         let [a0, a1]: V = $a;
@@ -63,7 +63,7 @@ macro_rules! one {
     }};
 }
 
-/// The second and third operand go into the first, which is the result.
+/// An instruction whose first operand is also the result, on each half.
 macro_rules! into {
     ($instruction:literal, $c:expr, $a:expr, $b:expr) => {{
         let ([mut c0, mut c1], [a0, a1], [b0, b1]): (V, V, V) = ($c, $a, $b);
@@ -81,89 +81,83 @@ macro_rules! into {
 
 #[inline(always)]
 fn lanes(vector: V) -> [f32; 4] {
-    // SAFETY: both are 16 bytes, and any bits will do.
+    // SAFETY: both are 16 bytes, and all bit patterns are valid.
     unsafe { std::mem::transmute(vector) }
 }
 
 #[inline(always)]
 fn vector(lanes: [f32; 4]) -> V {
-    // SAFETY: both are 16 bytes, and any bits will do.
+    // SAFETY: both are 16 bytes, and all bit patterns are valid.
     unsafe { std::mem::transmute(lanes) }
 }
 
 #[inline(always)]
 unsafe fn splat_bits(bits: u32) -> V {
     let half: f64;
-    unsafe {
-        asm!(
-            ".fpu neon", "vdup.32 {half}, {bits}",
-            half = lateout(dreg_low16) half, bits = in(reg) bits,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
+    asm!(
+        ".fpu neon", "vdup.32 {half}, {bits}",
+        half = lateout(dreg_low16) half, bits = in(reg) bits,
+        options(pure, nomem, nostack, preserves_flags),
+    );
     [half, half]
 }
 
 impl Simd for Neon {
     const LANES: usize = 4;
-    // Of the 32 halves the target promises 16.
+    // The target guarantees 16 of the 32 halves.
     const REGISTERS: usize = 8;
     type V = V;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> V {
-        unsafe { splat_bits(value.to_bits()) }
+        splat_bits(value.to_bits())
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> V {
         let (low, high): (f64, f64);
-        unsafe {
-            asm!(
-                ".fpu neon", "vld1.32 {{{low}}}, [{from}]!", "vld1.32 {{{high}}}, [{from}]",
-                from = inout(reg) from => _, low = out(dreg_low16) low, high = lateout(dreg_low16) high,
-                options(pure, readonly, nostack, preserves_flags),
-            );
-        }
+        asm!(
+            ".fpu neon", "vld1.32 {{{low}}}, [{from}]!", "vld1.32 {{{high}}}, [{from}]",
+            from = inout(reg) from => _, low = out(dreg_low16) low, high = lateout(dreg_low16) high,
+            options(pure, readonly, nostack, preserves_flags),
+        );
         [low, high]
     }
     #[inline(always)]
     unsafe fn store(to: *mut f32, [low, high]: V) {
-        unsafe {
-            asm!(
-                ".fpu neon", "vst1.32 {{{low}}}, [{to}]!", "vst1.32 {{{high}}}, [{to}]",
-                to = inout(reg) to => _, low = in(dreg_low16) low, high = in(dreg_low16) high,
-                options(nostack, preserves_flags),
-            );
-        }
+        asm!(
+            ".fpu neon", "vst1.32 {{{low}}}, [{to}]!", "vst1.32 {{{high}}}, [{to}]",
+            to = inout(reg) to => _, low = in(dreg_low16) low, high = in(dreg_low16) high,
+            options(nostack, preserves_flags),
+        );
     }
     #[inline(always)]
     unsafe fn load_partial(from: *const f32, count: usize) -> V {
         let mut lanes = [0.0; 4];
-        unsafe { std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count) }
+        std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
         vector(lanes)
     }
     #[inline(always)]
     unsafe fn store_partial(to: *mut f32, vector: V, count: usize) {
-        unsafe { std::ptr::copy_nonoverlapping(lanes(vector).as_ptr(), to, count) }
+        std::ptr::copy_nonoverlapping(lanes(vector).as_ptr(), to, count)
     }
-    /// Rounded twice: the fused one came with later processors.
+    /// Rounds twice: the fused instruction came with later processors.
     #[inline(always)]
     unsafe fn mul_add(a: V, b: V, c: V) -> V {
-        unsafe { into!("vmla.f32", c, a, b) }
+        into!("vmla.f32", c, a, b)
     }
     #[inline(always)]
     unsafe fn add(a: V, b: V) -> V {
-        unsafe { two!("vadd.f32", a, b) }
+        two!("vadd.f32", a, b)
     }
     #[inline(always)]
     unsafe fn sub(a: V, b: V) -> V {
-        unsafe { two!("vsub.f32", a, b) }
+        two!("vsub.f32", a, b)
     }
     #[inline(always)]
     unsafe fn mul(a: V, b: V) -> V {
-        unsafe { two!("vmul.f32", a, b) }
+        two!("vmul.f32", a, b)
     }
-    /// NEON has estimates only.
+    /// NEON only has estimates of quotients.
     #[inline(always)]
     unsafe fn div(a: V, b: V) -> V {
         let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (lanes(a), lanes(b));
@@ -171,11 +165,11 @@ impl Simd for Neon {
     }
     #[inline(always)]
     unsafe fn min(a: V, b: V) -> V {
-        unsafe { Self::select_less(a, b, a, b) }
+        Self::select_less(a, b, a, b)
     }
     #[inline(always)]
     unsafe fn max(a: V, b: V) -> V {
-        unsafe { Self::select_less(b, a, a, b) }
+        Self::select_less(b, a, a, b)
     }
     #[inline(always)]
     unsafe fn sqrt(a: V) -> V {
@@ -184,34 +178,28 @@ impl Simd for Neon {
     }
     #[inline(always)]
     unsafe fn abs(a: V) -> V {
-        unsafe { one!("vabs.f32", a) }
+        one!("vabs.f32", a)
     }
-    /// Adding 1.5 * 2^23 leaves no room for a fraction.
+    /// 1.5 * 2^23 plus a value has no bits for a fraction.
     #[inline(always)]
     unsafe fn round(a: V) -> V {
-        unsafe {
-            let shift = Self::splat(12_582_912.0);
-            Self::sub(Self::add(a, shift), shift)
-        }
+        let shift = Self::splat(12_582_912.0);
+        Self::sub(Self::add(a, shift), shift)
     }
     #[inline(always)]
     unsafe fn exp2_whole(n: V) -> V {
-        unsafe {
-            let biased = two!("vadd.i32", one!("vcvt.s32.f32", n), splat_bits(127));
-            one!("vshl.i32", biased, ", #23")
-        }
+        let biased = two!("vadd.i32", one!("vcvt.s32.f32", n), splat_bits(127));
+        one!("vshl.i32", biased, ", #23")
     }
     #[inline(always)]
     unsafe fn with_sign_of(magnitude: V, sign: V) -> V {
-        // The bits of the second where the third has ones.
-        unsafe { into!("vbit", magnitude, sign, splat_bits(1 << 31)) }
+        // Takes the bits of the second operand where the third has ones.
+        into!("vbit", magnitude, sign, splat_bits(1 << 31))
     }
     #[inline(always)]
     unsafe fn select_less(a: V, b: V, yes: V, no: V) -> V {
-        unsafe {
-            let is_less = two!("vcgt.f32", b, a);
-            into!("vbsl", is_less, yes, no)
-        }
+        let is_less = two!("vcgt.f32", b, a);
+        into!("vbsl", is_less, yes, no)
     }
     #[inline(always)]
     unsafe fn sum(a: V) -> f32 {
@@ -221,19 +209,17 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn deinterleave(from: *const f32) -> (V, V) {
         let (even_low, odd_low, even_high, odd_high): (f64, f64, f64, f64);
-        unsafe {
-            // Registers that follow one another have to be named.
-            asm!(
-                ".fpu neon", "vld2.32 {{d0, d1}}, [{from}]!", "vld2.32 {{d2, d3}}, [{from}]",
-                from = inout(reg) from => _,
-                out("d0") even_low, out("d1") odd_low, out("d2") even_high, out("d3") odd_high,
-                options(pure, readonly, nostack, preserves_flags),
-            );
-        }
+        // Consecutive registers have to be named.
+        asm!(
+            ".fpu neon", "vld2.32 {{d0, d1}}, [{from}]!", "vld2.32 {{d2, d3}}, [{from}]",
+            from = inout(reg) from => _,
+            out("d0") even_low, out("d1") odd_low, out("d2") even_high, out("d3") odd_high,
+            options(pure, readonly, nostack, preserves_flags),
+        );
         ([even_low, even_high], [odd_low, odd_high])
     }
     #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
-        unsafe { asm!("pld [{}]", in(reg) from, options(nostack, preserves_flags, readonly)) }
+        asm!("pld [{}]", in(reg) from, options(nostack, preserves_flags, readonly))
     }
 }

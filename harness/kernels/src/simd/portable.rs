@@ -1,4 +1,4 @@
-//! Arrays of four values, in loops the compiler can turn into vectors where the target it builds for has any.
+//! Arrays of four values, in loops that the compiler can vectorise where its target has vectors.
 
 use super::Simd;
 
@@ -25,7 +25,7 @@ fn map(a: V, f: impl Fn(f32) -> f32) -> V {
 
 impl Simd for Portable {
     const LANES: usize = LANES;
-    // Of 32 single values, which is what a processor without vectors has; with more in use everything goes through memory.
+    // A processor without vectors has registers for 32 single values. More would be spilled to memory.
     const REGISTERS: usize = 8;
     type V = V;
 
@@ -35,23 +35,23 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> V {
-        unsafe { from.cast::<V>().read() }
+        from.cast::<V>().read()
     }
     #[inline(always)]
     unsafe fn store(to: *mut f32, vector: V) {
-        unsafe { to.cast::<V>().write(vector) }
+        to.cast::<V>().write(vector)
     }
     #[inline(always)]
     unsafe fn load_partial(from: *const f32, count: usize) -> V {
         let mut out = [0.0; LANES];
-        unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), count) }
+        std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), count);
         out
     }
     #[inline(always)]
     unsafe fn store_partial(to: *mut f32, vector: V, count: usize) {
-        unsafe { std::ptr::copy_nonoverlapping(vector.as_ptr(), to, count) }
+        std::ptr::copy_nonoverlapping(vector.as_ptr(), to, count)
     }
-    /// `f32::mul_add` is a call into a library where there is no such instruction.
+    /// Without a fused instruction `f32::mul_add` is a library call.
     #[inline(always)]
     unsafe fn mul_add(a: V, b: V, c: V) -> V {
         let mut out = [0.0; LANES];
@@ -93,7 +93,7 @@ impl Simd for Portable {
     unsafe fn abs(a: V) -> V {
         map(a, f32::abs)
     }
-    /// Adding 1.5 * 2^23 leaves no room for a fraction.
+    /// 1.5 * 2^23 plus a value has no bits for a fraction.
     #[inline(always)]
     unsafe fn round(a: V) -> V {
         const SHIFT: f32 = 12_582_912.0;
@@ -123,10 +123,8 @@ impl Simd for Portable {
     unsafe fn deinterleave(from: *const f32) -> (V, V) {
         let (mut even, mut odd) = ([0.0; LANES], [0.0; LANES]);
         for lane in 0..LANES {
-            unsafe {
-                even[lane] = *from.add(2 * lane);
-                odd[lane] = *from.add(2 * lane + 1);
-            }
+            even[lane] = *from.add(2 * lane);
+            odd[lane] = *from.add(2 * lane + 1);
         }
         (even, odd)
     }

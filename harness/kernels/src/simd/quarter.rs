@@ -1,4 +1,4 @@
-//! 4 lanes on x86-64, with FMA: for blocks of four rows, which fill no wider register.
+//! 4 lanes on x86-64, with FMA, for blocks of four rows, which do not fill a wider register.
 
 use std::arch::x86_64::*;
 
@@ -10,20 +10,19 @@ pub struct Quarter;
 /// Runs `kernel` with vectors of four.
 ///
 /// # Safety
-/// The processor has AVX2 and FMA, and what `kernel` asks for holds.
+/// The processor has AVX2 and FMA, and the preconditions of `kernel` hold.
 #[target_feature(enable = "avx2,fma")]
 pub unsafe fn run_quarter<K: Kernel>(kernel: K) -> K::Output {
-    // SAFETY: passed on.
-    unsafe { kernel.run::<Quarter>() }
+    kernel.run::<Quarter>()
 }
 
-/// A sliding window over it is the mask of any count.
+/// A window into it is the mask for any count.
 static ONES_THEN_ZEROS: [i32; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
 #[inline(always)]
 unsafe fn mask(count: usize) -> __m128i {
     debug_assert!(count <= 4);
-    unsafe { _mm_loadu_si128(ONES_THEN_ZEROS.as_ptr().add(4 - count).cast()) }
+    _mm_loadu_si128(ONES_THEN_ZEROS.as_ptr().add(4 - count).cast())
 }
 
 impl Simd for Quarter {
@@ -33,95 +32,89 @@ impl Simd for Quarter {
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> __m128 {
-        unsafe { _mm_set1_ps(value) }
+        _mm_set1_ps(value)
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> __m128 {
-        unsafe { _mm_loadu_ps(from) }
+        _mm_loadu_ps(from)
     }
     #[inline(always)]
     unsafe fn store(to: *mut f32, vector: __m128) {
-        unsafe { _mm_storeu_ps(to, vector) }
+        _mm_storeu_ps(to, vector)
     }
     #[inline(always)]
     unsafe fn load_partial(from: *const f32, count: usize) -> __m128 {
-        unsafe { _mm_maskload_ps(from, mask(count)) }
+        _mm_maskload_ps(from, mask(count))
     }
     #[inline(always)]
     unsafe fn store_partial(to: *mut f32, vector: __m128, count: usize) {
-        unsafe { _mm_maskstore_ps(to, mask(count), vector) }
+        _mm_maskstore_ps(to, mask(count), vector)
     }
     #[inline(always)]
     unsafe fn mul_add(a: __m128, b: __m128, c: __m128) -> __m128 {
-        unsafe { _mm_fmadd_ps(a, b, c) }
+        _mm_fmadd_ps(a, b, c)
     }
     #[inline(always)]
     unsafe fn add(a: __m128, b: __m128) -> __m128 {
-        unsafe { _mm_add_ps(a, b) }
+        _mm_add_ps(a, b)
     }
     #[inline(always)]
     unsafe fn sub(a: __m128, b: __m128) -> __m128 {
-        unsafe { _mm_sub_ps(a, b) }
+        _mm_sub_ps(a, b)
     }
     #[inline(always)]
     unsafe fn mul(a: __m128, b: __m128) -> __m128 {
-        unsafe { _mm_mul_ps(a, b) }
+        _mm_mul_ps(a, b)
     }
     #[inline(always)]
     unsafe fn div(a: __m128, b: __m128) -> __m128 {
-        unsafe { _mm_div_ps(a, b) }
+        _mm_div_ps(a, b)
     }
     #[inline(always)]
     unsafe fn min(a: __m128, b: __m128) -> __m128 {
-        unsafe { _mm_min_ps(a, b) }
+        _mm_min_ps(a, b)
     }
     #[inline(always)]
     unsafe fn max(a: __m128, b: __m128) -> __m128 {
-        unsafe { _mm_max_ps(a, b) }
+        _mm_max_ps(a, b)
     }
     #[inline(always)]
     unsafe fn sqrt(a: __m128) -> __m128 {
-        unsafe { _mm_sqrt_ps(a) }
+        _mm_sqrt_ps(a)
     }
     #[inline(always)]
     unsafe fn abs(a: __m128) -> __m128 {
-        unsafe { _mm_andnot_ps(_mm_set1_ps(-0.0), a) }
+        _mm_andnot_ps(_mm_set1_ps(-0.0), a)
     }
     #[inline(always)]
     unsafe fn round(a: __m128) -> __m128 {
-        unsafe { _mm_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+        _mm_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
     }
     #[inline(always)]
     unsafe fn exp2_whole(n: __m128) -> __m128 {
-        unsafe {
-            let biased = _mm_add_epi32(_mm_cvtps_epi32(n), _mm_set1_epi32(127));
-            _mm_castsi128_ps(_mm_slli_epi32::<23>(biased))
-        }
+        let biased = _mm_add_epi32(_mm_cvtps_epi32(n), _mm_set1_epi32(127));
+        _mm_castsi128_ps(_mm_slli_epi32::<23>(biased))
     }
     #[inline(always)]
     unsafe fn with_sign_of(magnitude: __m128, sign: __m128) -> __m128 {
-        unsafe { _mm_or_ps(magnitude, _mm_and_ps(sign, _mm_set1_ps(-0.0))) }
+        _mm_or_ps(magnitude, _mm_and_ps(sign, _mm_set1_ps(-0.0)))
     }
     #[inline(always)]
     unsafe fn select_less(a: __m128, b: __m128, yes: __m128, no: __m128) -> __m128 {
-        unsafe { _mm_blendv_ps(no, yes, _mm_cmplt_ps(a, b)) }
+        _mm_blendv_ps(no, yes, _mm_cmplt_ps(a, b))
     }
     #[inline(always)]
     unsafe fn sum(a: __m128) -> f32 {
-        unsafe {
-            let half = _mm_add_ps(a, _mm_movehl_ps(a, a));
-            _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)))
-        }
+        let half = _mm_add_ps(a, _mm_movehl_ps(a, a));
+        _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)))
     }
     #[inline(always)]
     unsafe fn deinterleave(from: *const f32) -> (__m128, __m128) {
-        unsafe {
-            let (a, b) = (_mm_loadu_ps(from), _mm_loadu_ps(from.add(4)));
-            (_mm_shuffle_ps::<0b10_00_10_00>(a, b), _mm_shuffle_ps::<0b11_01_11_01>(a, b))
-        }
+        let (a, b) = (_mm_loadu_ps(from), _mm_loadu_ps(from.add(4)));
+        (_mm_shuffle_ps::<0b10_00_10_00>(a, b), _mm_shuffle_ps::<0b11_01_11_01>(a, b))
     }
     #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        _mm_prefetch::<_MM_HINT_T0>(from.cast())
     }
 }

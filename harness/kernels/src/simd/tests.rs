@@ -1,8 +1,8 @@
-//! Every method of every instruction set this processor has, against plain arithmetic.
+//! Compares every method of every instruction set of this processor with plain arithmetic.
 
 use super::*;
 
-/// One method a line: what it gives for these two vectors.
+/// The results of all methods for two vectors.
 struct Methods<'a> {
     a: &'a [f32; 32],
     b: &'a [f32; 32],
@@ -14,62 +14,60 @@ impl Kernel for Methods<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) -> Self::Output {
         let mut results = Vec::new();
-        unsafe {
-            let (a, b) = (S::load(self.a.as_ptr()), S::load(self.b.as_ptr()));
-            let c = S::splat(0.75);
-            let mut keep = |name, vector| {
-                let mut lanes = vec![0.0; S::LANES];
-                S::store(lanes.as_mut_ptr(), vector);
-                results.push((name, lanes));
-            };
-            keep("splat", c);
-            keep("mul_add", S::mul_add(a, b, c));
-            keep("add", S::add(a, b));
-            keep("sub", S::sub(a, b));
-            keep("mul", S::mul(a, b));
-            keep("div", S::div(a, b));
-            keep("min", S::min(a, b));
-            keep("max", S::max(a, b));
-            keep("sqrt", S::sqrt(S::abs(a)));
-            keep("abs", S::abs(a));
-            keep("round", S::round(a));
-            keep("exp2_whole", S::exp2_whole(S::round(a)));
-            keep("with_sign_of", S::with_sign_of(S::abs(a), b));
-            keep("select_less", S::select_less(a, b, c, a));
-            let (even, odd) = S::unzip(a, b);
-            keep("halves", S::halves(1.5, -2.0));
-            keep("unzip even", even);
-            keep("unzip odd", odd);
-            for first in 0..=S::LANES {
-                for end in first..=S::LANES {
-                    keep("load_between", S::load_between(self.a.as_ptr(), first, end));
-                    keep("load_onto", S::load_onto(b, self.a.as_ptr(), first, end));
-                    let mut to = vec![9.0; S::LANES];
-                    S::store_between(to.as_mut_ptr(), a, first, end);
-                    keep("store_between", S::load(to.as_ptr()));
-                }
-            }
-            for kept in [0, 1, 0b1010, 0b1001, 0b0111_0111, 0b1_0110_1111_0010_1101] {
-                let kept = kept & ((1 << S::LANES) - 1);
-                // Only the front counts.
+        let (a, b) = (S::load(self.a.as_ptr()), S::load(self.b.as_ptr()));
+        let c = S::splat(0.75);
+        let mut keep = |name, vector| {
+            let mut lanes = vec![0.0; S::LANES];
+            S::store(lanes.as_mut_ptr(), vector);
+            results.push((name, lanes));
+        };
+        keep("splat", c);
+        keep("mul_add", S::mul_add(a, b, c));
+        keep("add", S::add(a, b));
+        keep("sub", S::sub(a, b));
+        keep("mul", S::mul(a, b));
+        keep("div", S::div(a, b));
+        keep("min", S::min(a, b));
+        keep("max", S::max(a, b));
+        keep("sqrt", S::sqrt(S::abs(a)));
+        keep("abs", S::abs(a));
+        keep("round", S::round(a));
+        keep("exp2_whole", S::exp2_whole(S::round(a)));
+        keep("with_sign_of", S::with_sign_of(S::abs(a), b));
+        keep("select_less", S::select_less(a, b, c, a));
+        let (even, odd) = S::unzip(a, b);
+        keep("halves", S::halves(1.5, -2.0));
+        keep("unzip even", even);
+        keep("unzip odd", odd);
+        for first in 0..=S::LANES {
+            for end in first..=S::LANES {
+                keep("load_between", S::load_between(self.a.as_ptr(), first, end));
+                keep("load_onto", S::load_onto(b, self.a.as_ptr(), first, end));
                 let mut to = vec![9.0; S::LANES];
-                S::store_partial(to.as_mut_ptr(), S::compact(a, kept), kept.count_ones() as usize);
-                keep("compact", S::load(to.as_ptr()));
+                S::store_between(to.as_mut_ptr(), a, first, end);
+                keep("store_between", S::load(to.as_ptr()));
             }
-            if 2 * S::LANES <= 32 {
-                let (even, odd) = S::deinterleave(self.a.as_ptr());
-                keep("even", even);
-                keep("odd", odd);
-            }
-            for count in 0..=S::LANES {
-                keep("load_partial", S::load_partial(self.a.as_ptr(), count));
-                let mut to = vec![9.0; S::LANES];
-                S::store_partial(to.as_mut_ptr(), a, count);
-                keep("store_partial", S::load(to.as_ptr()));
-            }
-            results.push(("sum", vec![S::sum(a)]));
-            S::prefetch(self.a.as_ptr());
         }
+        for kept in [0, 1, 0b1010, 0b1001, 0b0111_0111, 0b1_0110_1111_0010_1101] {
+            let kept = kept & ((1 << S::LANES) - 1);
+            // Only the front is specified.
+            let mut to = vec![9.0; S::LANES];
+            S::store_partial(to.as_mut_ptr(), S::compact(a, kept), kept.count_ones() as usize);
+            keep("compact", S::load(to.as_ptr()));
+        }
+        if 2 * S::LANES <= 32 {
+            let (even, odd) = S::deinterleave(self.a.as_ptr());
+            keep("even", even);
+            keep("odd", odd);
+        }
+        for count in 0..=S::LANES {
+            keep("load_partial", S::load_partial(self.a.as_ptr(), count));
+            let mut to = vec![9.0; S::LANES];
+            S::store_partial(to.as_mut_ptr(), a, count);
+            keep("store_partial", S::load(to.as_ptr()));
+        }
+        results.push(("sum", vec![S::sum(a)]));
+        S::prefetch(self.a.as_ptr());
         results
     }
 }
@@ -152,7 +150,7 @@ impl Kernel for Transpose<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        unsafe { S::transpose(self.from.as_ptr(), 19, self.to.as_mut_ptr(), 23) }
+        S::transpose(self.from.as_ptr(), 19, self.to.as_mut_ptr(), 23)
     }
 }
 
