@@ -30,6 +30,11 @@ impl<T: Clone> Array<T> {
         Array::new([], vec![value])
     }
 
+    /// With one axis.
+    pub fn list(values: &[T]) -> Array<T> {
+        Array::new([values.len()], values.to_vec())
+    }
+
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }

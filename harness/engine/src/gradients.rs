@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 
-use crate::{Array, EngineError, Network, Run, Tensor, ValueId, ops::Backward};
+use crate::{
+    Array, EngineError, Network, Run, Tensor, ValueId,
+    ops::{Backward, BackwardError},
+};
 
-/// Gradients of the values that were asked for. A value the outputs do not depend on has none.
+/// Gradients by value. A value that the seeds do not depend on has none.
 #[derive(Clone, Debug, Default)]
 pub struct Gradients(HashMap<ValueId, Array<f32>>);
 
@@ -19,8 +22,8 @@ impl Gradients {
 }
 
 impl Network {
-    /// The gradient of `sum over seeds of <seed, value>` with respect to each of `wanted`: reverse mode. `run` must have been kept whole
-    /// ([`Keep::All`](crate::Keep::All)); a seed has the shape of its value.
+    /// The gradient of `sum over seeds of <seed, value>` with respect to each of `wanted`: reverse mode. `run` must have
+    /// kept all values ([`Keep::All`](crate::Keep::All)); a seed has the shape of its value.
     ///
     /// # Errors
     /// [`EngineError::NoGradient`] where the way back leads through an operator that has none.
@@ -38,7 +41,7 @@ impl Network {
         let mut is_wanted = vec![false; self.values()];
         wanted.iter().for_each(|value| is_wanted[*value] = true);
         for (index, node) in self.nodes.iter().enumerate().rev() {
-            // Integers have no gradient, also where they come from floats: a shape, cast back to a float to scale attention by its root.
+            // Integers have no gradient, not even where they become floats again: a length whose root scales attention.
             let is_float = |input: ValueId| matches!(run.values[input], Some(Tensor::F32(_)));
             let wanted_of = |input: &Option<ValueId>| input.is_some_and(|input| needed[input] && is_float(input));
             let wants: Vec<bool> = node.inputs.iter().map(wanted_of).collect();
@@ -61,24 +64,20 @@ impl Network {
                 gradients: outputs,
                 wants,
             };
-            let found = match node.operator.backward(&backward) {
-                None => {
-                    return Err(EngineError::NoGradient { node: node.name.clone(), op: node.op_type.clone() });
+            let (name, op) = (|| node.name.clone(), || node.op_type.clone());
+            let by_input = node.operator.backward(&backward).map_err(|error| match error {
+                BackwardError::NoGradient => EngineError::NoGradient { node: name(), op: op() },
+                BackwardError::Failed(why) => {
+                    EngineError::Node { node: name(), op: op(), why: format!("its gradient: {why}") }
                 }
-                Some(found) => found.map_err(|why| EngineError::Node {
-                    node: node.name.clone(),
-                    op: node.op_type.clone(),
-                    why: format!("its gradient: {why}"),
-                })?,
-            };
-            for ((input, wants), gradient) in node.inputs.iter().zip(&backward.wants).zip(found) {
+            })?;
+            for ((input, wants), gradient) in node.inputs.iter().zip(&backward.wants).zip(by_input) {
                 if let (Some(input), true, Some(gradient)) = (input, wants, gradient) {
                     add(&mut gradients[*input], gradient);
                 }
             }
         }
-        let found = wanted.iter().filter_map(|value| Some((*value, gradients[*value].take()?)));
-        Ok(Gradients(found.collect()))
+        Ok(Gradients(wanted.iter().filter_map(|value| Some((*value, gradients[*value].take()?))).collect()))
     }
 
     /// Which values depend on one of `roots`, or are one.

@@ -1,10 +1,11 @@
 //! Runs ONNX graphs on the host, and differentiates them: reverse mode over the graph's own nodes, in f32.
 //!
 //! ```text
-//! Model ─► Network (values numbered, nodes in order) ─► run ─► Run (values) ─► backward ─► Gradients
+//! Model ─► Network (values numbered, nodes sorted) ─► run ─► Run (values) ─► backward ─► Gradients
 //! ```
-//! It is for importance, fine-tuning and shapes, not for speed records: inference is measured with the runner. Every operator is one type
-//! in [`ops`] with its forward and its vector-Jacobian product side by side, and each is held against finite differences.
+//! It serves importance, fine-tuning and shapes. It is not built for speed: inference is measured with the runner. Every
+//! operator is one type in [`ops`] with its forward pass and its vector-Jacobian product side by side, and each gradient
+//! is checked against finite differences.
 
 pub mod array;
 pub mod ops;

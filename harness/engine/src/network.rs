@@ -1,11 +1,11 @@
-//! A graph made ready to be run: values numbered, nodes parsed and in an order that can be carried out.
+//! A graph made ready to run: values numbered, nodes parsed and sorted.
 //!
-//! Constants are values like others: initialisers and `Constant` nodes hold theirs from the beginning and may be replaced, which is how a
-//! trainer moves weights. An initialiser that is also listed as an input counts as a constant.
+//! Constants are values like others: initialisers and `Constant` nodes hold theirs from the beginning and may be
+//! replaced, which is how a trainer moves weights. An initialiser that is also listed as an input counts as a constant.
 
 use std::collections::HashMap;
 
-use espalier_onnx::{Model, NodeProto, OnnxError};
+use espalier_onnx::{Model, OnnxError};
 
 use crate::{
     EngineError, Tensor,
@@ -28,7 +28,7 @@ pub struct Network {
 
 #[derive(Debug)]
 pub struct Node {
-    /// Its name, or the first thing it computes where it has none.
+    /// Its name, or that of its first output where it has none.
     pub name: String,
     pub op_type: String,
     /// Its place in the graph's list of nodes.
@@ -41,7 +41,7 @@ pub struct Node {
 
 impl Network {
     /// # Errors
-    /// Operators the engine does not know, all at once; values nobody computes; constants that are broken.
+    /// Operators the engine does not know, all at once; values that nothing computes; broken constants.
     pub fn new(model: &Model) -> Result<Network, EngineError> {
         let graph = model.graph();
         let mut network = Network {
@@ -64,24 +64,26 @@ impl Network {
                 network.inputs.push(id);
             }
         }
-        let opset = opset(model);
+        for proto in graph.node.iter().filter(|proto| proto.op() == "Constant") {
+            let name = proto.output.first().map_or("", String::as_str);
+            let value = ops::constant(name, proto)?;
+            if let Some(tensor) = proto.attribute.iter().find_map(|attribute| attribute.t.as_ref()) {
+                types.insert(name.to_owned(), tensor.data_type());
+            }
+            let id = network.id(name);
+            network.constants[id] = Some(value);
+        }
+        let (opset, order) = (model.opset(), graph.node_order());
         let mut unknown = Vec::new();
-        for (position, proto) in graph.node.iter().enumerate() {
-            if is_standard(proto) && proto.op_type() == "Constant" {
-                let name = proto.output.first().map_or("", String::as_str);
-                let value = ops::constant(name, proto)?;
-                if let Some(tensor) = proto.attribute.iter().find_map(|attribute| attribute.t.as_ref()) {
-                    types.insert(name.to_owned(), tensor.data_type());
-                }
-                let id = network.id(name);
-                network.constants[id] = Some(value);
+        // Unknown operators are named before nodes that cannot be sorted.
+        let positions = order.clone().unwrap_or_else(|_| (0..graph.node.len()).collect());
+        for (position, proto) in positions.into_iter().map(|position| (position, &graph.node[position])) {
+            if proto.op() == "Constant" {
                 continue;
             }
-            let label = label(proto);
-            let parsed =
-                if is_standard(proto) { ops::parse(&Attributes { proto, opset, types: &types }) } else { None };
-            match parsed {
-                None => unknown.push(format!("`{}` (node `{label}`)", qualified(proto))),
+            let label = proto.label();
+            match ops::parse(&Attributes { proto, opset, types: &types }) {
+                None => unknown.push(format!("`{}` (node `{label}`)", proto.qualified_op())),
                 Some(Err(why)) => {
                     return Err(EngineError::Node { node: label, op: proto.op_type().to_owned(), why });
                 }
@@ -98,9 +100,24 @@ impl Network {
         if !unknown.is_empty() {
             return Err(EngineError::UnknownOps { ops: unknown });
         }
+        order?;
         network.outputs = graph.output.iter().map(|output| network.id(output.name())).collect();
-        network.sort()?;
-        Ok(network)
+        let mut known: Vec<bool> = network.constants.iter().map(Option::is_some).collect();
+        let computed = network.nodes.iter().flat_map(|node| node.outputs.iter().flatten());
+        network.inputs.iter().chain(computed).for_each(|value| known[*value] = true);
+        match network.outputs.iter().find(|output| !known[**output]) {
+            Some(output) => {
+                let why = format!("nothing computes the output `{}`", network.names[*output]);
+                Err(OnnxError::Malformed { why }.into())
+            }
+            None => Ok(network),
+        }
+    }
+
+    /// The names of all operators of the standard domain that the engine runs. `Constant`, which is no operator of the
+    /// engine but a value, is not among them.
+    pub fn operators() -> impl Iterator<Item = &'static str> {
+        ops::names()
     }
 
     pub fn name(&self, value: ValueId) -> &str {
@@ -138,57 +155,4 @@ impl Network {
         self.ids.insert(name.to_owned(), id);
         id
     }
-
-    /// Nodes so that each comes after what it uses; among those that could come next, the order of the file.
-    fn sort(&mut self) -> Result<(), EngineError> {
-        let mut known: Vec<bool> = self.constants.iter().map(Option::is_some).collect();
-        self.inputs.iter().for_each(|input| known[*input] = true);
-        let mut waiting = std::mem::take(&mut self.nodes);
-        while !waiting.is_empty() {
-            let before = waiting.len();
-            let mut later = Vec::new();
-            for node in waiting {
-                if node.inputs.iter().flatten().all(|input| known[*input]) {
-                    node.outputs.iter().flatten().for_each(|output| known[*output] = true);
-                    self.nodes.push(node);
-                } else {
-                    later.push(node);
-                }
-            }
-            if later.len() == before {
-                let node = &later[0];
-                let missing = node.inputs.iter().flatten().find(|input| !known[**input]).expect("it waits for one");
-                let why =
-                    format!("node `{}` uses `{}`, which nothing computes before it", node.name, self.names[*missing]);
-                return Err(OnnxError::Malformed { why }.into());
-            }
-            waiting = later;
-        }
-        match self.outputs.iter().find(|output| !known[**output]) {
-            Some(output) => {
-                Err(OnnxError::Malformed { why: format!("nothing computes the output `{}`", self.names[*output]) }
-                    .into())
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-/// Version of the standard operator set.
-fn opset(model: &Model) -> i64 {
-    let standard = model.proto.opset_import.iter().find(|set| matches!(set.domain(), "" | "ai.onnx"));
-    standard.map_or(1, |set| set.version())
-}
-
-fn is_standard(node: &NodeProto) -> bool {
-    matches!(node.domain(), "" | "ai.onnx")
-}
-
-fn qualified(node: &NodeProto) -> String {
-    if is_standard(node) { node.op_type().to_owned() } else { format!("{}.{}", node.domain(), node.op_type()) }
-}
-
-fn label(node: &NodeProto) -> String {
-    let output = node.output.first().map_or("", String::as_str);
-    if node.name().is_empty() { output.to_owned() } else { node.name().to_owned() }
 }

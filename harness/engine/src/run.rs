@@ -1,16 +1,16 @@
-//! Carries out a network, node by node.
+//! Runs a network, node by node.
 
 use crate::{EngineError, Network, Tensor, ValueId, network::Node, ops::Saved};
 
-/// Is shown each node after it was carried out: what went in, what came out.
+/// Called with each node after it ran: the node, its inputs, its outputs.
 pub type Observe<'a> = dyn FnMut(&Node, &[Option<&Tensor>], &[Tensor]) + 'a;
 
-/// What of a run is kept when it is over.
+/// Which values of a run are kept when it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// The network's outputs; everything else goes as soon as nobody needs it any more.
+    /// The network's outputs; every other value is dropped after its last use.
     Outputs,
-    /// All values, as going backwards needs them.
+    /// All values, as gradients need them.
     All,
 }
 
@@ -19,7 +19,7 @@ pub enum Keep {
 pub struct Run {
     /// By [`ValueId`]; `None` for what was not kept.
     pub values: Vec<Option<Tensor>>,
-    /// By node: what an operator keeps for its gradient beside its inputs and outputs.
+    /// By node: what its operator saved for its gradient.
     pub(crate) saved: Vec<Option<Saved>>,
 }
 
@@ -33,12 +33,12 @@ impl Network {
     /// Runs on `feeds`, one for each of [`Network::inputs`] in that order.
     ///
     /// # Errors
-    /// Feeds that do not fit, and whatever an operator refuses.
+    /// Another number of feeds than inputs, and whatever an operator refuses.
     pub fn run(&self, feeds: &[Tensor], keep: Keep) -> Result<Run, EngineError> {
         self.run_observed(feeds, keep, &mut |_, _, _| ())
     }
 
-    /// As [`Network::run`]; `observe` is called after each node with what went in and what came out.
+    /// As [`Network::run`]; `observe` is called after each node.
     ///
     /// # Errors
     /// As [`Network::run`].

@@ -43,6 +43,12 @@ impl Model {
         self.proto.graph.as_mut().expect("`decode` refuses a file without a graph")
     }
 
+    /// Version of the standard operator set.
+    pub fn opset(&self) -> i64 {
+        let standard = self.proto.opset_import.iter().find(|set| matches!(set.domain(), "" | "ai.onnx"));
+        standard.map_or(1, |set| set.version())
+    }
+
     /// The bytes it was decoded from.
     pub fn source(&self) -> &Bytes {
         &self.source

@@ -4,38 +4,34 @@
 //! would have wrapped before is not seen. Of equal values `Min` and `Max` pass the gradient to the first.
 
 use super::{
-    Attributes, Backward, Forward, InputGradients, Operator,
+    Backward, Family, Forward, InputGradients, Operator, boxed,
     strided::{View, broadcast_shape, walk},
     support::*,
 };
 use crate::{Array, Tensor};
 
-pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    let operator: Box<dyn Operator> = match node.proto.op_type() {
-        "Add" => Box::new(Arithmetic::Add),
-        "Sub" => Box::new(Arithmetic::Sub),
-        "Mul" => Box::new(Arithmetic::Mul),
-        "Div" => Box::new(Arithmetic::Div),
-        "Pow" => Box::new(Arithmetic::Pow),
-        "PRelu" => Box::new(Arithmetic::PRelu),
-        "Mod" => Box::new(Arithmetic::Mod { like_c: node.int("fmod", 0) != 0 }),
-        "Min" => Box::new(Extreme::Min),
-        "Max" => Box::new(Extreme::Max),
-        "Sum" => Box::new(Sum { mean: false }),
-        "Mean" => Box::new(Sum { mean: true }),
-        "Where" => Box::new(Where),
-        "Equal" => Box::new(Comparison::Equal),
-        "Greater" => Box::new(Comparison::Greater),
-        "GreaterOrEqual" => Box::new(Comparison::GreaterOrEqual),
-        "Less" => Box::new(Comparison::Less),
-        "LessOrEqual" => Box::new(Comparison::LessOrEqual),
-        "And" => Box::new(Comparison::And),
-        "Or" => Box::new(Comparison::Or),
-        "Xor" => Box::new(Comparison::Xor),
-        _ => return None,
-    };
-    Some(Ok(operator))
-}
+pub const FAMILY: &Family = &[
+    ("Add", |_| boxed(Arithmetic::Add)),
+    ("Sub", |_| boxed(Arithmetic::Sub)),
+    ("Mul", |_| boxed(Arithmetic::Mul)),
+    ("Div", |_| boxed(Arithmetic::Div)),
+    ("Pow", |_| boxed(Arithmetic::Pow)),
+    ("PRelu", |_| boxed(Arithmetic::PRelu)),
+    ("Mod", |node| boxed(Arithmetic::Mod { like_c: node.is_set("fmod") })),
+    ("Min", |_| boxed(Extreme::Min)),
+    ("Max", |_| boxed(Extreme::Max)),
+    ("Sum", |_| boxed(Sum { mean: false })),
+    ("Mean", |_| boxed(Sum { mean: true })),
+    ("Where", |_| boxed(Where)),
+    ("Equal", |_| boxed(Comparison::Equal)),
+    ("Greater", |_| boxed(Comparison::Greater)),
+    ("GreaterOrEqual", |_| boxed(Comparison::GreaterOrEqual)),
+    ("Less", |_| boxed(Comparison::Less)),
+    ("LessOrEqual", |_| boxed(Comparison::LessOrEqual)),
+    ("And", |_| boxed(Comparison::And)),
+    ("Or", |_| boxed(Comparison::Or)),
+    ("Xor", |_| boxed(Comparison::Xor)),
+];
 
 /// `f` of each pair of elements, broadcast.
 pub(super) fn pairs<A: Copy, B: Copy, C: Clone>(
@@ -148,25 +144,25 @@ impl Operator for Arithmetic {
         }))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        Some(self.gradients(pass))
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        self.gradients(pass)
     }
 }
 
 impl Arithmetic {
     fn gradients(&self, pass: &Backward) -> InputGradients {
-        let a = input(&pass.inputs, 0)?.f32()?;
+        let a = pass.input(0)?.f32()?;
         // An exponent may be of integers.
         let widened;
-        let b = match input(&pass.inputs, 1)? {
+        let b = match pass.input(1)? {
             Tensor::I64(b) => {
                 widened = b.map(|b| *b as f32);
                 &widened
             }
             b => b.f32()?,
         };
-        let y = input(&pass.outputs, 0)?.f32()?;
-        let g = output_gradient(&pass.gradients, 0, y.shape());
+        let y = pass.output(0)?.f32()?;
+        let g = pass.gradient(0, y.shape());
         let by_a = || match self {
             Arithmetic::Add | Arithmetic::Sub | Arithmetic::Mod { .. } => Ok(g.clone()),
             Arithmetic::Mul => pairs(&g, b, |g, b| g * b),
@@ -237,21 +233,18 @@ impl Operator for Extreme {
         Ok(Forward::one(extreme))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradients = || -> InputGradients {
-            let y = input(&pass.outputs, 0)?.f32()?;
-            let mut rest = output_gradient(&pass.gradients, 0, y.shape());
-            let mut gradients = Vec::with_capacity(pass.inputs.len());
-            for (index, wanted) in pass.wants.iter().enumerate() {
-                let x = input(&pass.inputs, index)?.f32()?;
-                let chosen = pairs(y, x, |y, x| x == y)?;
-                let taken = pairs(&rest, &chosen, |g, chosen| if chosen { g } else { 0.0 })?;
-                rest = pairs(&rest, &chosen, |g, chosen| if chosen { 0.0 } else { g })?;
-                gradients.push(if *wanted { Some(summed_to(taken, x.shape())?) } else { None });
-            }
-            Ok(gradients)
-        };
-        Some(gradients())
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let y = pass.output(0)?.f32()?;
+        let mut rest = pass.gradient(0, y.shape());
+        let mut gradients = Vec::with_capacity(pass.inputs.len());
+        for (index, wanted) in pass.wants.iter().enumerate() {
+            let x = pass.input(index)?.f32()?;
+            let chosen = pairs(y, x, |y, x| x == y)?;
+            let taken = pairs(&rest, &chosen, |g, chosen| if chosen { g } else { 0.0 })?;
+            rest = pairs(&rest, &chosen, |g, chosen| if chosen { 0.0 } else { g })?;
+            gradients.push(if *wanted { Some(summed_to(taken, x.shape())?) } else { None });
+        }
+        Ok(gradients)
     }
 }
 
@@ -271,18 +264,15 @@ impl Operator for Sum {
         Ok(Forward::floats(if self.mean { sum.map(|sum| sum / count) } else { sum }))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
+    fn backward(&self, pass: &Backward) -> InputGradients {
         let count = pass.inputs.len() as f32;
-        let gradients = || -> InputGradients {
-            let g = output_gradient(&pass.gradients, 0, input(&pass.outputs, 0)?.shape());
-            let g = if self.mean { g.map(|g| g / count) } else { g };
-            let each = (0..pass.inputs.len()).map(|index| {
-                let shape = input(&pass.inputs, index)?.shape();
-                if pass.wants[index] { summed_to(g.clone(), shape).map(Some) } else { Ok(None) }
-            });
-            each.collect()
-        };
-        Some(gradients())
+        let g = pass.gradient(0, pass.output(0)?.shape());
+        let g = if self.mean { g.map(|g| g / count) } else { g };
+        let each = (0..pass.inputs.len()).map(|index| {
+            let shape = pass.input(index)?.shape();
+            if pass.wants[index] { summed_to(g.clone(), shape).map(Some) } else { Ok(None) }
+        });
+        Ok(each.collect::<Result<_, String>>()?)
     }
 }
 
@@ -314,20 +304,17 @@ impl Operator for Where {
         }))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradients = || -> InputGradients {
-            let condition = input(&pass.inputs, 0)?.bool()?;
-            let g = output_gradient(&pass.gradients, 0, input(&pass.outputs, 0)?.shape());
-            let part = |index: usize, side: bool| {
-                if !pass.wants[index] {
-                    return Ok(None);
-                }
-                let passed = pairs(&g, condition, |g, chosen| if chosen == side { g } else { 0.0 })?;
-                summed_to(passed, input(&pass.inputs, index)?.shape()).map(Some)
-            };
-            Ok(vec![None, part(1, true)?, part(2, false)?])
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let condition = pass.input(0)?.bool()?;
+        let g = pass.gradient(0, pass.output(0)?.shape());
+        let part = |index: usize, side: bool| {
+            if !pass.wants[index] {
+                return Ok(None);
+            }
+            let passed = pairs(&g, condition, |g, chosen| if chosen == side { g } else { 0.0 })?;
+            summed_to(passed, pass.input(index)?.shape()).map(Some)
         };
-        Some(gradients())
+        Ok(vec![None, part(1, true)?, part(2, false)?])
     }
 }
 

@@ -6,59 +6,57 @@
 use espalier_onnx::tensor_proto::DataType;
 
 use super::{
-    Attributes, Backward, Forward, InputGradients, Operator,
+    Attributes, Backward, Family, Forward, InputGradients, Operator, boxed,
     strided::{View, broadcast_shape},
     support::*,
 };
 use crate::{Array, Tensor};
 
-pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    Some(match node.proto.op_type() {
-        "Cast" => kind(node.int("to", 0)).map(|to| -> Box<dyn Operator> { Box::new(Cast { to: Some(to) }) }),
-        "CastLike" => Ok(Box::new(Cast { to: None })),
-        "DequantizeLinear" => blockless(node).map(|axis| -> Box<dyn Operator> { Box::new(Dequantize { axis }) }),
-        "QuantizeLinear" => (|| {
-            let declared = node.int("output_dtype", 0);
-            let declared = (declared != 0).then_some(declared as i32).or_else(|| node.element_type(2));
-            // uint8 where nothing says otherwise.
-            let (least, most) = range(declared.unwrap_or(DataType::Uint8 as i32))?;
-            let axis = blockless(node)?;
-            Ok(Box::new(Quantize { axis, least, most }) as Box<dyn Operator>)
-        })(),
-        "MatMulInteger" => Ok(Box::new(MatMulInteger)),
-        "DynamicQuantizeLinear" => Ok(Box::new(DynamicQuantize)),
-        _ => return None,
-    })
-}
+pub const FAMILY: &Family = &[
+    ("Cast", |node| boxed(Cast { to: Some(element_kind(node.int("to", 0))?) })),
+    ("CastLike", |_| boxed(Cast { to: None })),
+    ("DequantizeLinear", |node| boxed(Dequantize { axis: axis_without_blocks(node)? })),
+    ("QuantizeLinear", |node| {
+        let declared = node.optional_int("output_dtype").filter(|declared| *declared != 0);
+        let declared = declared.map(|declared| declared as i32).or_else(|| node.element_type(2));
+        // uint8 where nothing says otherwise.
+        let (least, most) = range(declared.unwrap_or(DataType::Uint8 as i32))?;
+        boxed(Quantize { axis: axis_without_blocks(node)?, least, most })
+    }),
+    ("MatMulInteger", |_| boxed(MatMulInteger)),
+    ("DynamicQuantizeLinear", |_| boxed(DynamicQuantize)),
+];
 
 /// What the engine tells apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum ElementKind {
     Float,
     Int,
     Bool,
 }
 
-impl Kind {
-    pub fn of(tensor: &Tensor) -> Kind {
+impl ElementKind {
+    pub fn of(tensor: &Tensor) -> ElementKind {
         match tensor {
-            Tensor::F32(_) => Kind::Float,
-            Tensor::I64(_) => Kind::Int,
-            Tensor::Bool(_) => Kind::Bool,
+            Tensor::F32(_) => ElementKind::Float,
+            Tensor::I64(_) => ElementKind::Int,
+            Tensor::Bool(_) => ElementKind::Bool,
         }
     }
 }
 
 /// What an ONNX element type is held as.
-pub(super) fn kind(element_type: i64) -> Result<(Kind, DataType), String> {
+pub(super) fn element_kind(element_type: i64) -> Result<(ElementKind, DataType), String> {
     use DataType as D;
     let known = i32::try_from(element_type).ok().and_then(|number| D::try_from(number).ok());
     let unknown = || format!("the engine does not compute with element type {element_type}");
     let known = known.ok_or_else(unknown)?;
     Ok(match known {
-        D::Float | D::Double | D::Float16 | D::Bfloat16 => (Kind::Float, known),
-        D::Int64 | D::Int32 | D::Int16 | D::Int8 | D::Uint8 | D::Uint16 | D::Uint32 | D::Uint64 => (Kind::Int, known),
-        D::Bool => (Kind::Bool, known),
+        D::Float | D::Double | D::Float16 | D::Bfloat16 => (ElementKind::Float, known),
+        D::Int64 | D::Int32 | D::Int16 | D::Int8 | D::Uint8 | D::Uint16 | D::Uint32 | D::Uint64 => {
+            (ElementKind::Int, known)
+        }
+        D::Bool => (ElementKind::Bool, known),
         _ => return Err(unknown()),
     })
 }
@@ -75,7 +73,7 @@ fn range(element_type: i32) -> Result<(f32, f32), String> {
     })
 }
 
-fn blockless(node: &Attributes) -> Result<i64, String> {
+fn axis_without_blocks(node: &Attributes) -> Result<i64, String> {
     match node.int("block_size", 0) {
         0 => Ok(node.int("axis", 1)),
         size => Err(format!("scales for blocks (`block_size` = {size}) are not known here")),
@@ -85,7 +83,7 @@ fn blockless(node: &Attributes) -> Result<i64, String> {
 #[derive(Debug)]
 struct Cast {
     /// `None`: as the second input.
-    to: Option<(Kind, DataType)>,
+    to: Option<(ElementKind, DataType)>,
 }
 
 fn wrapped(value: i64, to: DataType) -> i64 {
@@ -104,26 +102,26 @@ impl Operator for Cast {
     fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
         let (kind, width) = match self.to {
             Some(to) => to,
-            None => (Kind::of(input(inputs, 1)?), DataType::Int64),
+            None => (ElementKind::of(input(inputs, 1)?), DataType::Int64),
         };
         Ok(Forward::one(match (kind, input(inputs, 0)?) {
-            (Kind::Float, Tensor::F32(x)) => Tensor::F32(x.clone()),
-            (Kind::Float, Tensor::I64(x)) => Tensor::F32(x.map(|x| *x as f32)),
-            (Kind::Float, Tensor::Bool(x)) => Tensor::F32(x.map(|x| f32::from(u8::from(*x)))),
+            (ElementKind::Float, Tensor::F32(x)) => Tensor::F32(x.clone()),
+            (ElementKind::Float, Tensor::I64(x)) => Tensor::F32(x.map(|x| *x as f32)),
+            (ElementKind::Float, Tensor::Bool(x)) => Tensor::F32(x.map(|x| f32::from(u8::from(*x)))),
             // Towards zero.
-            (Kind::Int, Tensor::F32(x)) => Tensor::I64(x.map(|x| wrapped(*x as i64, width))),
-            (Kind::Int, Tensor::I64(x)) => Tensor::I64(x.map(|x| wrapped(*x, width))),
-            (Kind::Int, Tensor::Bool(x)) => Tensor::I64(x.map(|x| i64::from(*x))),
-            (Kind::Bool, Tensor::F32(x)) => Tensor::Bool(x.map(|x| *x != 0.0)),
-            (Kind::Bool, Tensor::I64(x)) => Tensor::Bool(x.map(|x| *x != 0)),
-            (Kind::Bool, Tensor::Bool(x)) => Tensor::Bool(x.clone()),
+            (ElementKind::Int, Tensor::F32(x)) => Tensor::I64(x.map(|x| wrapped(*x as i64, width))),
+            (ElementKind::Int, Tensor::I64(x)) => Tensor::I64(x.map(|x| wrapped(*x, width))),
+            (ElementKind::Int, Tensor::Bool(x)) => Tensor::I64(x.map(|x| i64::from(*x))),
+            (ElementKind::Bool, Tensor::F32(x)) => Tensor::Bool(x.map(|x| *x != 0.0)),
+            (ElementKind::Bool, Tensor::I64(x)) => Tensor::Bool(x.map(|x| *x != 0)),
+            (ElementKind::Bool, Tensor::Bool(x)) => Tensor::Bool(x.clone()),
         }))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
+    fn backward(&self, pass: &Backward) -> InputGradients {
         let mut gradients = vec![None; pass.inputs.len()];
         gradients[0] = pass.gradients[0].clone();
-        Some(Ok(gradients))
+        Ok(gradients)
     }
 }
 

@@ -1,13 +1,14 @@
-//! Holds an operator's gradient against finite differences. For tests only.
+//! Checks an operator's gradient against finite differences. For tests only.
 //!
-//! Each output gets a random seed `s`, each input a direction `d`, and `<s, f(x + hd) - f(x - hd)>` must be `<gradient, 2hd>` within a
-//! thousandth. Directions have the signs of the gradient, so that their product does not cancel to noise; small inputs are gone through
-//! element by element besides, which finds what a direction may miss. Differences are taken at two steps and extrapolated (Richardson), which
-//! allows steps large enough for f32. Inputs have to stay away from kinks: see [`apart`].
+//! Each output gets a random seed `s`, each input a direction `d`, and `<s, f(x + hd) - f(x - hd)>` must be
+//! `<gradient, 2hd>` within a thousandth. Directions have the signs of the gradient, so that their product does not
+//! cancel to noise. Small inputs are also checked element by element, which finds what a direction may miss. Differences
+//! are taken at two steps and extrapolated (Richardson), which allows steps large enough for f32. Inputs have to stay
+//! away from kinks: see [`apart`].
 
 use std::collections::HashMap;
 
-use espalier_onnx::{AttributeProto, NodeProto};
+use espalier_onnx::{AttributeProto, NodeProto, random::SplitMix64};
 
 use super::{Attributes, Backward, Forward, Operator};
 use crate::{Array, Tensor};
@@ -18,39 +19,13 @@ const STEP: f32 = 0.03;
 /// Inputs with more elements than this are only checked along directions.
 const SMALL: usize = 300;
 
-/// splitmix64: the same numbers every time.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1))
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ bits >> 31
-    }
-
-    /// In `[from, to)`.
-    pub fn between(&mut self, from: f32, to: f32) -> f32 {
-        from + (to - from) * ((self.next() >> 40) as f32 / (1u64 << 24) as f32)
-    }
-
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    fn sign(&mut self) -> f32 {
-        if self.next() >> 63 == 0 { 1.0 } else { -1.0 }
-    }
+fn sign(random: &mut SplitMix64) -> f32 {
+    if random.next() >> 63 == 0 { 1.0 } else { -1.0 }
 }
 
 /// Values in `[from, to)`.
 pub fn between(seed: u64, shape: &[usize], from: f32, to: f32) -> Tensor {
-    let mut random = Random::new(seed);
+    let mut random = SplitMix64::new(seed);
     Tensor::F32(Array::new(shape, (0..shape.iter().product()).map(|_| random.between(from, to)).collect()))
 }
 
@@ -61,11 +36,9 @@ pub fn random(seed: u64, shape: &[usize]) -> Tensor {
 
 /// Values of both signs, at least 0.1 from each other and from zero, in random order.
 pub fn apart(seed: u64, shape: &[usize]) -> Tensor {
-    let mut random = Random::new(seed);
     let len: usize = shape.iter().product();
-    let mut values: Vec<f32> = (0..len).map(|index| (index as f32 - (len / 2) as f32 + 0.5) * 0.1 * 2.0).collect();
-    (1..len).rev().for_each(|last| values.swap(last, random.below(last + 1)));
-    Tensor::F32(Array::new(shape, values))
+    let value = |index: usize| (index as f32 - (len / 2) as f32 + 0.5) * 0.1 * 2.0;
+    Tensor::F32(Array::new(shape, SplitMix64::new(seed).order(len).into_iter().map(value).collect()))
 }
 
 pub fn ints(shape: &[usize], values: &[i64]) -> Tensor {
@@ -98,7 +71,7 @@ pub fn string(name: &str, value: &str) -> AttributeProto {
 pub fn try_operator(op_type: &str, opset: i64, attribute: Vec<AttributeProto>) -> Result<Box<dyn Operator>, String> {
     let proto = NodeProto { op_type: Some(op_type.to_owned()), attribute, ..NodeProto::default() };
     super::parse(&Attributes { proto: &proto, opset, types: &HashMap::new() })
-        .unwrap_or_else(|| Err(format!("nobody knows {op_type}")))
+        .unwrap_or_else(|| Err(format!("the engine does not know {op_type}")))
 }
 
 #[track_caller]
@@ -128,7 +101,7 @@ pub fn check(operator: &dyn Operator, inputs: &[Tensor], outputs: usize, differe
 #[track_caller]
 pub fn check_optional(operator: &dyn Operator, inputs: &[Option<Tensor>], outputs: usize, differentiable: &[usize]) {
     for round in 0..3 {
-        let mut random = Random::new(1000 + round);
+        let mut random = SplitMix64::new(1000 + round);
         let references: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
         let forward = run(operator, &references, outputs);
         let seeds: Vec<Option<Array<f32>>> = forward.outputs[..outputs]
@@ -136,7 +109,7 @@ pub fn check_optional(operator: &dyn Operator, inputs: &[Option<Tensor>], output
             .map(|output| {
                 let shape = output.f32().ok()?.shape().to_vec();
                 let len = shape.iter().product();
-                Some(Array::new(shape, (0..len).map(|_| random.sign() * random.between(0.5, 1.0)).collect()))
+                Some(Array::new(shape, (0..len).map(|_| sign(&mut random) * random.between(0.5, 1.0)).collect()))
             })
             .collect();
         let wants: Vec<bool> = (0..inputs.len()).map(|input| differentiable.contains(&input)).collect();
@@ -159,7 +132,7 @@ pub fn check_optional(operator: &dyn Operator, inputs: &[Option<Tensor>], output
             let direction: Vec<f32> = gradient
                 .data()
                 .iter()
-                .map(|g| random.between(0.5, 1.0) * if *g == 0.0 { random.sign() } else { g.signum() })
+                .map(|g| random.between(0.5, 1.0) * if *g == 0.0 { sign(&mut random) } else { g.signum() })
                 .collect();
             let (found, by_gradient) = moved(&direction);
             let ratio = if found == by_gradient { 1.0 } else { by_gradient / found };
@@ -243,8 +216,7 @@ fn backward(
         gradients: seeds.to_vec(),
         wants,
     };
-    let gradients =
-        operator.backward(&pass).expect("it has a gradient").unwrap_or_else(|why| panic!("backward: {why}"));
+    let gradients = operator.backward(&pass).unwrap_or_else(|why| panic!("backward: {why:?}"));
     assert_eq!(gradients.len(), inputs.len(), "one gradient for each input");
     gradients
 }
@@ -263,12 +235,11 @@ impl Operator for Wrong {
         Ok(Forward::floats(inputs[0].expect("given").f32()?.map(|x| x * x)))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<super::InputGradients> {
-        let x = pass.inputs[0]?.f32().ok()?;
-        let seed = pass.gradients[0].as_ref()?;
+    fn backward(&self, pass: &Backward) -> super::InputGradients {
+        let (x, seed) = (pass.input(0)?.f32()?, pass.seed()?);
         let off = |index: usize| if index % 10 == 3 { 1.0 + self.0 } else { 1.0 };
         let gradient = (0..x.len()).map(|index| 2.0 * x.data()[index] * seed.data()[index] * off(index)).collect();
-        Some(Ok(vec![Some(Array::new(x.shape(), gradient))]))
+        pass.only_first(Array::new(x.shape(), gradient))
     }
 }
 

@@ -1,4 +1,4 @@
-//! `Conv` over one or two axes: as a product of the weights with the windows laid out as columns, tile by tile so that a tile stays in the
+//! `Conv` and `ConvTranspose` over one or two axes: as a product of the weights with the windows laid out as columns, tile by tile so that a tile stays in the
 //! cache. A tile is part of an image or, where images are small, several whole ones. What has one channel a group goes to [`depthwise`].
 
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    Attributes, Backward, Forward, InputGradients, Operator, depthwise,
+    Attributes, Backward, Family, Forward, InputGradients, Operator, boxed, depthwise,
     product::{Into, Matrix, Threads, multiply},
     support,
     vector::sum,
@@ -14,15 +14,21 @@ use super::{
 };
 use crate::{Array, Tensor};
 
-pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    if node.proto.op_type() != "Conv" {
-        return None;
-    }
+pub const FAMILY: &Family = &[
+    ("Conv", |node| boxed(Conv { window: Window::parse(node)?, groups: groups(node)? })),
+    ("ConvTranspose", |node| {
+        boxed(ConvTranspose {
+            window: Window::parse(node)?,
+            groups: groups(node)?,
+            output_padding: node.list("output_padding"),
+            output_shape: node.list("output_shape"),
+        })
+    }),
+];
+
+fn groups(node: &Attributes) -> Result<usize, String> {
     let groups = usize::try_from(node.int("group", 1)).ok().filter(|groups| *groups > 0);
-    Some((|| {
-        let groups = groups.ok_or("`group` must be at least 1")?;
-        Ok(Box::new(Conv { window: Window::parse(node)?, groups }) as Box<dyn Operator>)
-    })())
+    groups.ok_or_else(|| "`group` must be at least 1".into())
 }
 
 #[derive(Debug)]
@@ -129,52 +135,105 @@ impl Conv {
     }
 }
 
+/// The bias, where there is one, of as many values as channels.
+fn bias<'a>(inputs: &[Option<&'a Tensor>], channels: usize) -> Result<Option<&'a [f32]>, String> {
+    let Some(bias) = support::optional(inputs, 2) else { return Ok(None) };
+    let bias = bias.f32()?;
+    if bias.shape() != [channels] {
+        return Err(format!("a bias of shape {:?} for {channels} channels", bias.shape()));
+    }
+    Ok(Some(bias.data()))
+}
+
 impl Operator for Conv {
     fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
         let (x, weights) = (support::input(inputs, 0)?.f32()?, support::input(inputs, 1)?.f32()?);
         let layout = self.layout(x, weights)?;
         let channels = layout.groups * layout.outputs;
-        let bias = inputs.get(2).copied().flatten().map(Tensor::f32).transpose()?;
-        if let Some(bias) = bias.filter(|bias| bias.shape() != [channels]) {
-            return Err(format!("a bias of shape {:?} for {channels} channels", bias.shape()));
-        }
-        let bias = bias.map(Array::data);
-        let output = if depthwise::suits(&layout) {
-            depthwise::forward(&layout, x.data(), weights.data(), bias)
-        } else {
-            forward(&layout, x.data(), weights.data(), bias)
-        };
+        let output = forward(&layout, x.data(), weights.data(), bias(inputs, channels)?);
         let shape = layout.windows.output_shape(layout.batch, channels, x.rank() - 2);
         Ok(Forward::floats(Array::new(shape, output)))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let seed = pass.gradients[0].as_ref()?;
-        Some((|| {
-            let (x, weights) = (support::input(&pass.inputs, 0)?.f32()?, support::input(&pass.inputs, 1)?.f32()?);
-            let layout = self.layout(x, weights)?;
-            let wants = (pass.wants[0], pass.wants[1]);
-            let (x_gradient, weight_gradient) = match wants {
-                (false, false) => (None, None),
-                _ if depthwise::suits(&layout) => {
-                    depthwise::backward(&layout, x.data(), weights.data(), seed.data(), wants)
-                }
-                _ => backward(&layout, x.data(), weights.data(), seed.data(), wants),
-            };
-            let mut gradients = vec![
-                x_gradient.map(|gradient| Array::new(x.shape(), gradient)),
-                weight_gradient.map(|gradient| Array::new(weights.shape(), gradient)),
-            ];
-            if let Some(bias) = pass.wants.get(2) {
-                gradients.push((*bias).then(|| sums_of_channels(&layout, seed.data())));
-            }
-            Ok(gradients)
-        })())
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let (x, weights, seed) = (pass.input(0)?.f32()?, pass.input(1)?.f32()?, pass.seed()?);
+        let layout = self.layout(x, weights)?;
+        let wants = (pass.wants[0], pass.wants[1]);
+        let (x_gradient, weight_gradient) = backward(&layout, x.data(), weights.data(), seed.data(), wants);
+        let mut gradients = vec![
+            x_gradient.map(|gradient| Array::new(x.shape(), gradient)),
+            weight_gradient.map(|gradient| Array::new(weights.shape(), gradient)),
+        ];
+        if let Some(bias) = pass.wants.get(2) {
+            let (channels, plane) = (layout.groups * layout.outputs, layout.windows.output());
+            gradients.push((*bias).then(|| sums_of_channels(seed.data(), channels, plane)));
+        }
+        Ok(gradients)
     }
 }
 
-fn sums_of_channels(layout: &Layout, seed: &[f32]) -> Array<f32> {
-    let (channels, plane) = (layout.groups * layout.outputs, layout.windows.output());
+/// The gradient of a convolution with respect to its input, as an operator: what is input there is output here.
+#[derive(Debug)]
+struct ConvTranspose {
+    window: Window,
+    groups: usize,
+    output_padding: Option<Vec<i64>>,
+    output_shape: Option<Vec<i64>>,
+}
+
+impl ConvTranspose {
+    /// The layout of that convolution, and the shape of its input.
+    fn layout(&self, x: &Array<f32>, weights: &Array<f32>) -> Result<(Layout, Vec<usize>), String> {
+        let (groups, shape) = (self.groups, weights.shape());
+        let [outputs, inputs, kernel @ ..] = shape else {
+            return Err(format!("weights of shape {shape:?} are no kernels"));
+        };
+        let extra = (self.output_padding.as_deref(), self.output_shape.as_deref());
+        let windows = self.window.place_transposed(x.shape(), kernel, extra)?;
+        if *outputs != x.shape()[1] || outputs % groups != 0 {
+            let x = x.shape();
+            return Err(format!("weights of shape {shape:?} in {groups} groups do not fit an input of shape {x:?}"));
+        }
+        let layout = Layout { batch: x.shape()[0], groups, inputs: *inputs, outputs: outputs / groups, windows };
+        let shape = windows.input_shape(layout.batch, support::elements(&[groups, *inputs])?, kernel.len());
+        support::elements(&shape)?;
+        Ok((layout, shape))
+    }
+}
+
+impl Operator for ConvTranspose {
+    fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
+        let (x, weights) = (support::input(inputs, 0)?.f32()?, support::input(inputs, 1)?.f32()?);
+        let (layout, shape) = self.layout(x, weights)?;
+        let bias = bias(inputs, shape[1])?;
+        let zeros = vec![0.0; shape.iter().product()];
+        let (y, _) = backward(&layout, &zeros, weights.data(), x.data(), (true, false));
+        let mut y = y.unwrap_or(zeros);
+        if let Some(bias) = bias {
+            let planes = y.chunks_mut(layout.windows.input().max(1)).zip(bias.iter().cycle());
+            planes.for_each(|(plane, bias)| plane.iter_mut().for_each(|y| *y += bias));
+        }
+        Ok(Forward::floats(Array::new(shape, y)))
+    }
+
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let (x, weights, seed) = (pass.input(0)?.f32()?, pass.input(1)?.f32()?, pass.seed()?);
+        let (layout, shape) = self.layout(x, weights)?;
+        let by_x = || Array::new(x.shape(), forward(&layout, seed.data(), weights.data(), None));
+        let (_, by_weights) = match pass.wants[1] {
+            true => backward(&layout, seed.data(), weights.data(), x.data(), (false, true)),
+            false => (None, None),
+        };
+        let by_weights = by_weights.map(|gradient| Array::new(weights.shape(), gradient));
+        let mut gradients = vec![pass.wants[0].then(by_x), by_weights];
+        if let Some(bias) = pass.wants.get(2) {
+            gradients.push((*bias).then(|| sums_of_channels(seed.data(), shape[1], layout.windows.input())));
+        }
+        Ok(gradients)
+    }
+}
+
+fn sums_of_channels(seed: &[f32], channels: usize, plane: usize) -> Array<f32> {
     let mut sums = vec![0.0; channels];
     for (index, plane) in seed.chunks(plane.max(1)).enumerate() {
         sums[index % channels] += sum(plane);
@@ -189,6 +248,9 @@ fn channels(image: usize, group: usize, groups: usize, length: usize) -> Range<u
 }
 
 fn forward(layout: &Layout, x: &[f32], weights: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    if depthwise::suits(layout) {
+        return depthwise::forward(layout, x, weights, bias);
+    }
     let mut y = vec![0.0f32; layout.batch * layout.output_image()];
     if y.is_empty() {
         return y;
@@ -274,6 +336,12 @@ fn backward(
     seed: &[f32],
     wants: (bool, bool),
 ) -> (Option<Vec<f32>>, Option<Vec<f32>>) {
+    if wants == (false, false) {
+        return (None, None);
+    }
+    if depthwise::suits(layout) {
+        return depthwise::backward(layout, x, weights, seed, wants);
+    }
     let mut x_gradient = wants.0.then(|| vec![0.0f32; x.len()]);
     let mut weight_gradient = wants.1.then(|| vec![0.0f32; weights.len()]);
     if seed.is_empty() || weights.is_empty() || x.is_empty() {
@@ -460,7 +528,7 @@ fn for_each_run(layout: &Layout, range: &Range<usize>, mut f: impl FnMut(usize, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check::{check, int, int_list, operator, output, random, string};
+    use crate::ops::check::{check, floats, int, int_list, operator, output, random, string};
 
     /// The definition, with none of the shortcuts.
     fn slowly(layout: &Layout, x: &[f32], weights: &[f32], bias: &[f32]) -> Vec<f32> {
@@ -543,6 +611,37 @@ mod tests {
             right(&[2, 2, 7, 6], &[3, 2, 4, 3], 1, vec![string("auto_pad", same), int_list("strides", &[2, 2])]);
             right(&[1, 3, 7, 6], &[3, 1, 2, 3], 3, vec![string("auto_pad", same), int_list("strides", &[2, 1])]);
         }
+    }
+
+    #[test]
+    fn transposed_convolutions_have_gradients() {
+        let pads = |pads: &[i64]| int_list("pads", pads);
+        let strides = |strides: &[i64]| int_list("strides", strides);
+        let forms: [(&[usize], &[usize], i64, Vec<_>); 9] = [
+            (&[2, 3, 4, 5], &[3, 4, 3, 3], 1, vec![]),
+            (&[2, 3, 4, 5], &[3, 4, 3, 2], 1, vec![pads(&[1, 0, 2, 1]), strides(&[2, 3])]),
+            (&[1, 4, 3, 3], &[4, 2, 2, 2], 2, vec![strides(&[2, 2]), int_list("output_padding", &[1, 0])]),
+            (&[2, 3, 4, 4], &[3, 1, 3, 3], 3, vec![pads(&[1, 1, 1, 1]), strides(&[2, 2])]),
+            (&[2, 3, 6], &[3, 2, 3], 1, vec![int_list("dilations", &[2]), pads(&[1, 2])]),
+            (&[2, 3, 4], &[3, 2, 1], 1, vec![]),
+            (&[1, 2, 4, 4], &[2, 3, 3, 3], 1, vec![string("auto_pad", "SAME_UPPER"), strides(&[2, 2])]),
+            (&[1, 2, 4, 4], &[2, 3, 3, 3], 1, vec![string("auto_pad", "SAME_LOWER"), strides(&[2, 1])]),
+            (&[1, 2, 4, 4], &[2, 3, 3, 3], 1, vec![int_list("output_shape", &[9, 8]), strides(&[2, 2])]),
+        ];
+        for (x, weights, groups, attributes) in forms {
+            let conv = operator("ConvTranspose", 11, [attributes, vec![int("group", groups)]].concat());
+            let bias = random(3, &[weights[1] * groups as usize]);
+            check(&*conv, &[random(1, x), random(2, weights), bias], 1, &[0, 1, 2]);
+            check(&*conv, &[random(1, x), random(2, weights)], 1, &[0, 1]);
+        }
+    }
+
+    /// `[1, 2]` spread by a stride of 2 under the kernel `[1, 10, 100]`.
+    #[test]
+    fn a_transposed_convolution_by_hand() {
+        let conv = operator("ConvTranspose", 11, vec![int_list("strides", &[2])]);
+        let inputs = [floats(&[1, 1, 2], &[1.0, 2.0]), floats(&[1, 1, 3], &[1.0, 10.0, 100.0])];
+        assert_eq!(output(&*conv, &inputs).data(), [1.0, 10.0, 102.0, 20.0, 200.0]);
     }
 
     #[test]

@@ -4,62 +4,63 @@
 
 use libm::erff;
 
-use super::{Attributes, Backward, Forward, InputGradients, Operator, support::*};
+use super::{Backward, Family, Forward, InputGradients, Operator, boxed, support::*};
 use crate::{Array, Tensor};
+use Function as F;
 
-pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    use Function as F;
-    let alpha = |default| node.float("alpha", default);
-    let function = match node.proto.op_type() {
-        "Relu" => F::Relu,
-        "LeakyRelu" => F::LeakyRelu { alpha: alpha(0.01) },
-        "ThresholdedRelu" => F::ThresholdedRelu { alpha: alpha(1.0) },
-        "Elu" => F::Elu { alpha: alpha(1.0) },
-        "Celu" => F::Celu { alpha: alpha(1.0) },
-        "Selu" => F::Selu { alpha: alpha(1.673_263_2), gamma: node.float("gamma", 1.050_701) },
-        "HardSigmoid" => F::HardSigmoid { alpha: alpha(0.2), beta: node.float("beta", 0.5) },
-        "HardSwish" => F::HardSwish,
-        "Tanh" => F::Tanh,
-        "Sigmoid" => F::Sigmoid,
-        "Swish" => F::Swish { alpha: alpha(1.0) },
-        "Mish" => F::Mish,
-        "Erf" => F::Erf,
-        "Gelu" => match node.string("approximate").unwrap_or("none") {
-            "none" => F::Gelu,
-            "tanh" => F::GeluTanh,
-            other => return Some(Err(format!("there is no approximation `{other}`"))),
-        },
-        "Sqrt" => F::Sqrt,
-        "Exp" => F::Exp,
-        "Log" => F::Log,
-        "Neg" => F::Neg,
-        "Abs" => F::Abs,
-        "Reciprocal" => F::Reciprocal,
-        "Softplus" => F::Softplus,
-        "Softsign" => F::Softsign,
-        "Sin" => F::Sin,
-        "Cos" => F::Cos,
-        "Floor" => F::Floor,
-        "Ceil" => F::Ceil,
-        "Round" => F::Round,
-        "Sign" => F::Sign,
-        "Not" => return Some(Ok(Box::new(Test::Not))),
-        "IsNaN" => return Some(Ok(Box::new(Test::IsNan))),
-        "IsInf" => {
-            let wanted = |name| node.int(name, 1) != 0;
-            return Some(Ok(Box::new(Test::IsInf {
-                negative: wanted("detect_negative"),
-                positive: wanted("detect_positive"),
-            })));
-        }
-        "Clip" => {
-            let bound = |name| node.get(name).and_then(|attribute| attribute.f);
-            return Some(Ok(Box::new(Clip { least: bound("min"), most: bound("max") })));
-        }
-        _ => return None,
-    };
-    Some(Ok(Box::new(function)))
-}
+pub const FAMILY: &Family = &[
+    ("Relu", |_| boxed(F::Relu)),
+    ("LeakyRelu", |node| boxed(F::LeakyRelu { alpha: node.float("alpha", 0.01) })),
+    ("ThresholdedRelu", |node| boxed(F::ThresholdedRelu { alpha: node.float("alpha", 1.0) })),
+    ("Elu", |node| boxed(F::Elu { alpha: node.float("alpha", 1.0) })),
+    ("Celu", |node| boxed(F::Celu { alpha: node.float("alpha", 1.0) })),
+    ("Selu", |node| boxed(F::Selu { alpha: node.float("alpha", 1.673_263_2), gamma: node.float("gamma", 1.050_701) })),
+    ("HardSigmoid", |node| boxed(F::HardSigmoid { alpha: node.float("alpha", 0.2), beta: node.float("beta", 0.5) })),
+    ("HardSwish", |_| boxed(F::HardSwish)),
+    ("Tanh", |_| boxed(F::Tanh)),
+    ("Sigmoid", |_| boxed(F::Sigmoid)),
+    ("Swish", |node| boxed(F::Swish { alpha: node.float("alpha", 1.0) })),
+    ("Mish", |_| boxed(F::Mish)),
+    ("Erf", |_| boxed(F::Erf)),
+    ("Gelu", |node| match node.text("approximate").unwrap_or("none") {
+        "none" => boxed(F::Gelu),
+        "tanh" => boxed(F::GeluTanh),
+        other => Err(format!("there is no approximation `{other}`")),
+    }),
+    ("Shrink", |node| boxed(F::Shrink { bias: node.float("bias", 0.0), lambda: node.float("lambd", 0.5) })),
+    ("Sqrt", |_| boxed(F::Sqrt)),
+    ("Exp", |_| boxed(F::Exp)),
+    ("Log", |_| boxed(F::Log)),
+    ("Neg", |_| boxed(F::Neg)),
+    ("Abs", |_| boxed(F::Abs)),
+    ("Reciprocal", |_| boxed(F::Reciprocal)),
+    ("Softplus", |_| boxed(F::Softplus)),
+    ("Softsign", |_| boxed(F::Softsign)),
+    ("Sin", |_| boxed(F::Sin)),
+    ("Cos", |_| boxed(F::Cos)),
+    ("Tan", |_| boxed(F::Tan)),
+    ("Asin", |_| boxed(F::Asin)),
+    ("Acos", |_| boxed(F::Acos)),
+    ("Atan", |_| boxed(F::Atan)),
+    ("Sinh", |_| boxed(F::Sinh)),
+    ("Cosh", |_| boxed(F::Cosh)),
+    ("Asinh", |_| boxed(F::Asinh)),
+    ("Acosh", |_| boxed(F::Acosh)),
+    ("Atanh", |_| boxed(F::Atanh)),
+    ("Floor", |_| boxed(F::Floor)),
+    ("Ceil", |_| boxed(F::Ceil)),
+    ("Round", |_| boxed(F::Round)),
+    ("Sign", |_| boxed(F::Sign)),
+    ("Not", |_| boxed(Test::Not)),
+    ("IsNaN", |_| boxed(Test::IsNan)),
+    ("IsInf", |node| {
+        boxed(Test::IsInf {
+            negative: node.int("detect_negative", 1) != 0,
+            positive: node.int("detect_positive", 1) != 0,
+        })
+    }),
+    ("Clip", |node| boxed(Clip { least: node.optional_float("min"), most: node.optional_float("max") })),
+];
 
 #[derive(Clone, Copy, Debug)]
 enum Function {
@@ -78,6 +79,7 @@ enum Function {
     Erf,
     Gelu,
     GeluTanh,
+    Shrink { bias: f32, lambda: f32 },
     Sqrt,
     Exp,
     Log,
@@ -88,6 +90,15 @@ enum Function {
     Softsign,
     Sin,
     Cos,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Asinh,
+    Acosh,
+    Atanh,
     Floor,
     Ceil,
     Round,
@@ -98,10 +109,10 @@ impl Operator for Function {
     fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
         Ok(match input(inputs, 0)? {
             Tensor::I64(x) => Forward::one(Tensor::I64(match self {
-                Function::Relu => x.map(|x| *x.max(&0)),
-                Function::Neg => x.map(|x| x.wrapping_neg()),
-                Function::Abs => x.map(|x| x.wrapping_abs()),
-                Function::Sign => x.map(|x| x.signum()),
+                F::Relu => x.map(|x| *x.max(&0)),
+                F::Neg => x.map(|x| x.wrapping_neg()),
+                F::Abs => x.map(|x| x.wrapping_abs()),
+                F::Sign => x.map(|x| x.signum()),
                 _ => return Err("a float tensor is needed, not an integer one".into()),
             })),
             x => {
@@ -111,13 +122,10 @@ impl Operator for Function {
         })
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradient = || -> InputGradients {
-            let (x, y) = (input(&pass.inputs, 0)?.f32()?, input(&pass.outputs, 0)?.f32()?);
-            let gradient = output_gradient(&pass.gradients, 0, y.shape());
-            Ok(vec![Some(Array::new(x.shape(), self.gradients(x.data(), y.data(), gradient.data())))])
-        };
-        Some(gradient())
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let (x, y) = (pass.input(0)?.f32()?, pass.output(0)?.f32()?);
+        let gradient = pass.gradient(0, y.shape());
+        pass.only_first(Array::new(x.shape(), self.gradients(x.data(), y.data(), gradient.data())))
     }
 }
 
@@ -129,35 +137,54 @@ impl Function {
         }
         match self {
             // Written so that what is no number stays none.
-            Function::Relu => each(x, |x| if x < 0.0 { 0.0 } else { x }),
-            Function::LeakyRelu { alpha } => each(x, |x| if x < 0.0 { alpha * x } else { x }),
-            Function::ThresholdedRelu { alpha } => each(x, |x| if x > alpha { x } else { 0.0 }),
-            Function::Elu { alpha } => each(x, |x| if x < 0.0 { alpha * x.exp_m1() } else { x }),
-            Function::Celu { alpha } => each(x, |x| if x < 0.0 { alpha * (x / alpha).exp_m1() } else { x }),
-            Function::Selu { alpha, gamma } => each(x, |x| gamma * if x < 0.0 { alpha * x.exp_m1() } else { x }),
-            Function::HardSigmoid { alpha, beta } => each(x, |x| (alpha * x + beta).clamp(0.0, 1.0)),
-            Function::HardSwish => each(x, |x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0)),
-            Function::Tanh => each(x, f32::tanh),
-            Function::Sigmoid => each(x, sigmoid),
-            Function::Swish { alpha } => each(x, |x| x * sigmoid(alpha * x)),
-            Function::Mish => each(x, |x| x * softplus(x).tanh()),
-            Function::Erf => each(x, erff),
-            Function::Gelu => each(x, |x| x * normal_cdf(x)),
-            Function::GeluTanh => each(x, |x| 0.5 * x * (1.0 + gelu_inner(x).tanh())),
-            Function::Sqrt => each(x, f32::sqrt),
-            Function::Exp => each(x, f32::exp),
-            Function::Log => each(x, f32::ln),
-            Function::Neg => each(x, |x| -x),
-            Function::Abs => each(x, f32::abs),
-            Function::Reciprocal => each(x, |x| 1.0 / x),
-            Function::Softplus => each(x, softplus),
-            Function::Softsign => each(x, |x| x / (1.0 + x.abs())),
-            Function::Sin => each(x, f32::sin),
-            Function::Cos => each(x, f32::cos),
-            Function::Floor => each(x, f32::floor),
-            Function::Ceil => each(x, f32::ceil),
-            Function::Round => each(x, f32::round_ties_even),
-            Function::Sign => each(x, |x| if x == 0.0 { 0.0 } else { x.signum() }),
+            F::Relu => each(x, |x| if x < 0.0 { 0.0 } else { x }),
+            F::LeakyRelu { alpha } => each(x, |x| if x < 0.0 { alpha * x } else { x }),
+            F::ThresholdedRelu { alpha } => each(x, |x| if x > alpha { x } else { 0.0 }),
+            F::Elu { alpha } => each(x, |x| if x < 0.0 { alpha * x.exp_m1() } else { x }),
+            F::Celu { alpha } => each(x, |x| if x < 0.0 { alpha * (x / alpha).exp_m1() } else { x }),
+            F::Selu { alpha, gamma } => each(x, |x| gamma * if x < 0.0 { alpha * x.exp_m1() } else { x }),
+            F::HardSigmoid { alpha, beta } => each(x, |x| (alpha * x + beta).clamp(0.0, 1.0)),
+            F::HardSwish => each(x, |x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0)),
+            F::Tanh => each(x, f32::tanh),
+            F::Sigmoid => each(x, sigmoid),
+            F::Swish { alpha } => each(x, |x| x * sigmoid(alpha * x)),
+            F::Mish => each(x, |x| x * softplus(x).tanh()),
+            F::Erf => each(x, erff),
+            F::Gelu => each(x, |x| x * normal_cdf(x)),
+            F::GeluTanh => each(x, |x| 0.5 * x * (1.0 + gelu_inner(x).tanh())),
+            F::Shrink { bias, lambda } => each(x, |x| {
+                if x < -lambda {
+                    x + bias
+                } else if x > lambda {
+                    x - bias
+                } else {
+                    // Not 0.0: a NaN stays one.
+                    0.0 * x
+                }
+            }),
+            F::Sqrt => each(x, f32::sqrt),
+            F::Exp => each(x, f32::exp),
+            F::Log => each(x, f32::ln),
+            F::Neg => each(x, |x| -x),
+            F::Abs => each(x, f32::abs),
+            F::Reciprocal => each(x, |x| 1.0 / x),
+            F::Softplus => each(x, softplus),
+            F::Softsign => each(x, |x| x / (1.0 + x.abs())),
+            F::Sin => each(x, f32::sin),
+            F::Cos => each(x, f32::cos),
+            F::Tan => each(x, f32::tan),
+            F::Asin => each(x, f32::asin),
+            F::Acos => each(x, f32::acos),
+            F::Atan => each(x, f32::atan),
+            F::Sinh => each(x, f32::sinh),
+            F::Cosh => each(x, f32::cosh),
+            F::Asinh => each(x, f32::asinh),
+            F::Acosh => each(x, f32::acosh),
+            F::Atanh => each(x, f32::atanh),
+            F::Floor => each(x, f32::floor),
+            F::Ceil => each(x, f32::ceil),
+            F::Round => each(x, f32::round_ties_even),
+            F::Sign => each(x, |x| if x == 0.0 { 0.0 } else { x.signum() }),
         }
     }
 
@@ -168,14 +195,14 @@ impl Function {
             y.iter().zip(g).map(|(y, g)| f(*y) * g).collect()
         }
         match self {
-            Function::Relu => y.iter().zip(g).map(|(y, g)| if *y > 0.0 { *g } else { 0.0 }).collect(),
-            Function::LeakyRelu { alpha } => by_input(&|x| if x > 0.0 { 1.0 } else { alpha }),
-            Function::ThresholdedRelu { alpha } => by_input(&|x| if x > alpha { 1.0 } else { 0.0 }),
-            Function::Elu { alpha } => by_input(&|x| if x > 0.0 { 1.0 } else { alpha * x.exp() }),
-            Function::Celu { alpha } => by_input(&|x| if x > 0.0 { 1.0 } else { (x / alpha).exp() }),
-            Function::Selu { alpha, gamma } => by_input(&|x| gamma * if x > 0.0 { 1.0 } else { alpha * x.exp() }),
-            Function::HardSigmoid { alpha, .. } => by_output(y, g, |y| if y > 0.0 && y < 1.0 { alpha } else { 0.0 }),
-            Function::HardSwish => by_input(&|x| {
+            F::Relu => y.iter().zip(g).map(|(y, g)| if *y > 0.0 { *g } else { 0.0 }).collect(),
+            F::LeakyRelu { alpha } => by_input(&|x| if x > 0.0 { 1.0 } else { alpha }),
+            F::ThresholdedRelu { alpha } => by_input(&|x| if x > alpha { 1.0 } else { 0.0 }),
+            F::Elu { alpha } => by_input(&|x| if x > 0.0 { 1.0 } else { alpha * x.exp() }),
+            F::Celu { alpha } => by_input(&|x| if x > 0.0 { 1.0 } else { (x / alpha).exp() }),
+            F::Selu { alpha, gamma } => by_input(&|x| gamma * if x > 0.0 { 1.0 } else { alpha * x.exp() }),
+            F::HardSigmoid { alpha, .. } => by_output(y, g, |y| if y > 0.0 && y < 1.0 { alpha } else { 0.0 }),
+            F::HardSwish => by_input(&|x| {
                 if x <= -3.0 {
                     0.0
                 } else if x < 3.0 {
@@ -184,33 +211,43 @@ impl Function {
                     1.0
                 }
             }),
-            Function::Tanh => by_output(y, g, |y| 1.0 - y * y),
-            Function::Sigmoid => by_output(y, g, |y| y * (1.0 - y)),
-            Function::Swish { alpha } => by_input(&|x| {
+            F::Tanh => by_output(y, g, |y| 1.0 - y * y),
+            F::Sigmoid => by_output(y, g, |y| y * (1.0 - y)),
+            F::Swish { alpha } => by_input(&|x| {
                 let s = sigmoid(alpha * x);
                 s + alpha * x * s * (1.0 - s)
             }),
-            Function::Mish => by_input(&|x| {
+            F::Mish => by_input(&|x| {
                 let t = softplus(x).tanh();
                 t + x * (1.0 - t * t) * sigmoid(x)
             }),
-            Function::Erf => by_input(&|x| std::f32::consts::FRAC_2_SQRT_PI * (-x * x).exp()),
-            Function::Gelu => by_input(&|x| normal_cdf(x) + x * normal_density(x)),
-            Function::GeluTanh => by_input(&|x| {
+            F::Erf => by_input(&|x| std::f32::consts::FRAC_2_SQRT_PI * (-x * x).exp()),
+            F::Gelu => by_input(&|x| normal_cdf(x) + x * normal_density(x)),
+            F::GeluTanh => by_input(&|x| {
                 let t = gelu_inner(x).tanh();
                 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * SQRT_2_OVER_PI * (1.0 + 3.0 * GELU_CUBIC * x * x)
             }),
-            Function::Sqrt => by_output(y, g, |y| 0.5 / y),
-            Function::Exp => by_output(y, g, |y| y),
-            Function::Log => by_input(&|x| 1.0 / x),
-            Function::Neg => g.iter().map(|g| -g).collect(),
-            Function::Abs => by_input(&|x| if x == 0.0 { 0.0 } else { x.signum() }),
-            Function::Reciprocal => by_output(y, g, |y| -y * y),
-            Function::Softplus => by_input(&sigmoid),
-            Function::Softsign => by_input(&|x| (1.0 + x.abs()).powi(-2)),
-            Function::Sin => by_input(&f32::cos),
-            Function::Cos => by_input(&|x| -x.sin()),
-            Function::Floor | Function::Ceil | Function::Round | Function::Sign => vec![0.0; g.len()],
+            F::Shrink { lambda, .. } => by_input(&|x| if x.abs() > lambda { 1.0 } else { 0.0 }),
+            F::Sqrt => by_output(y, g, |y| 0.5 / y),
+            F::Exp => by_output(y, g, |y| y),
+            F::Log => by_input(&|x| 1.0 / x),
+            F::Neg => g.iter().map(|g| -g).collect(),
+            F::Abs => by_input(&|x| if x == 0.0 { 0.0 } else { x.signum() }),
+            F::Reciprocal => by_output(y, g, |y| -y * y),
+            F::Softplus => by_input(&sigmoid),
+            F::Softsign => by_input(&|x| (1.0 + x.abs()).powi(-2)),
+            F::Sin => by_input(&f32::cos),
+            F::Cos => by_input(&|x| -x.sin()),
+            F::Tan => by_output(y, g, |y| 1.0 + y * y),
+            F::Asin => by_input(&|x| 1.0 / (1.0 - x * x).sqrt()),
+            F::Acos => by_input(&|x| -1.0 / (1.0 - x * x).sqrt()),
+            F::Atan => by_input(&|x| 1.0 / (1.0 + x * x)),
+            F::Sinh => by_input(&f32::cosh),
+            F::Cosh => by_input(&f32::sinh),
+            F::Asinh => by_input(&|x| 1.0 / (x * x + 1.0).sqrt()),
+            F::Acosh => by_input(&|x| 1.0 / (x * x - 1.0).sqrt()),
+            F::Atanh => by_input(&|x| 1.0 / (1.0 - x * x)),
+            F::Floor | F::Ceil | F::Round | F::Sign => vec![0.0; g.len()],
         }
     }
 }
@@ -275,18 +312,13 @@ impl Operator for Clip {
         Ok(Forward::floats(input(inputs, 0)?.f32()?.map(clip)))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradient = || -> InputGradients {
-            let (least, most) = self.bounds(&pass.inputs)?;
-            let x = input(&pass.inputs, 0)?.f32()?;
-            let gradient = output_gradient(&pass.gradients, 0, x.shape());
-            let inside = |(x, g): (&f32, &f32)| if *x > least && *x < most { *g } else { 0.0 };
-            let mut gradients = vec![None; pass.inputs.len()];
-            gradients[0] = Some(Array::new(x.shape(), x.data().iter().zip(gradient.data()).map(inside).collect()));
-            Ok(gradients)
-        };
-        // Bounds are not trained.
-        Some(gradient())
+    /// Bounds are not trained.
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let (least, most) = self.bounds(&pass.inputs)?;
+        let x = pass.input(0)?.f32()?;
+        let gradient = pass.gradient(0, x.shape());
+        let inside = |(x, g): (&f32, &f32)| if *x > least && *x < most { *g } else { 0.0 };
+        pass.only_first(Array::new(x.shape(), x.data().iter().zip(gradient.data()).map(inside).collect()))
     }
 }
 
@@ -318,32 +350,20 @@ mod tests {
 
     #[test]
     fn gradients_are_finite_differences() {
-        let plain = [
-            "Relu",
-            "LeakyRelu",
-            "Elu",
-            "Celu",
-            "Selu",
-            "Tanh",
-            "Sigmoid",
-            "Swish",
-            "Mish",
-            "Erf",
-            "Gelu",
-            "Exp",
-            "Neg",
-            "Abs",
-            "Softplus",
-            "Softsign",
-            "Sin",
-            "Cos",
-            "HardSwish",
-            "HardSigmoid",
-            "ThresholdedRelu",
-        ];
-        for op_type in plain {
-            check(&*operator(op_type, 20, vec![]), &[apart(7, &[3, 7])], 1, &[0]);
+        let (kinked, smooth) = (apart(7, &[3, 7]), random(7, &[3, 7]));
+        for op_type in "Relu LeakyRelu Elu Celu Selu Tanh Sigmoid Swish Mish Erf Gelu Exp Neg Abs Softplus Softsign \
+                        Sin Cos HardSwish HardSigmoid ThresholdedRelu Sinh Cosh Asinh Atan"
+            .split_whitespace()
+        {
+            check(&*operator(op_type, 20, vec![]), std::slice::from_ref(&kinked), 1, &[0]);
         }
+        check(&*operator("Tan", 20, vec![]), &[smooth], 1, &[0]);
+        for op_type in ["Asin", "Acos", "Atanh"] {
+            check(&*operator(op_type, 20, vec![]), &[between(3, &[40], -0.8, 0.8)], 1, &[0]);
+        }
+        check(&*operator("Acosh", 20, vec![]), &[between(3, &[40], 1.5, 4.0)], 1, &[0]);
+        let shrink = vec![float("bias", 0.5), float("lambd", 1.0)];
+        check(&*operator("Shrink", 20, shrink), &[kinked], 1, &[0]);
         for op_type in ["Sqrt", "Log", "Reciprocal"] {
             check(&*operator(op_type, 20, vec![]), &[between(3, &[40], 0.5, 3.0)], 1, &[0]);
         }
@@ -363,7 +383,7 @@ mod tests {
 
     #[test]
     fn what_is_no_number_stays_none() {
-        for op_type in ["Relu", "Clip", "HardSigmoid", "HardSwish", "Elu", "Sign"] {
+        for op_type in ["Relu", "Clip", "HardSigmoid", "HardSwish", "Elu", "Sign", "Shrink"] {
             assert!(
                 output(&*operator(op_type, 20, vec![]), &[floats(&[], &[f32::NAN])]).data()[0].is_nan(),
                 "{op_type}"

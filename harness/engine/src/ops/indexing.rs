@@ -2,46 +2,41 @@
 //!
 //! Negative indices count from the end; one that is out of range is an error, not a clamp.
 
-use super::{Attributes, Backward, Forward, InputGradients, Operator, strided::View, support::*};
+use super::{Attributes, Backward, Family, Forward, InputGradients, Operator, boxed, strided::View, support::*};
 use crate::{Array, Tensor};
 
-pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    let axis = |default| node.int("axis", default);
-    let reduction = || match node.string("reduction").unwrap_or("none") {
+pub const FAMILY: &Family = &[
+    ("Gather", |node| boxed(Gather { axis: node.int("axis", 0) })),
+    ("GatherElements", |node| boxed(GatherElements { axis: node.int("axis", 0) })),
+    ("GatherND", |node| match node.int("batch_dims", 0) {
+        0 => boxed(GatherNd),
+        _ => Err("`batch_dims` is not supported".into()),
+    }),
+    ("Scatter", |node| boxed(Scatter { axis: Some(node.int("axis", 0)), adds: adds(node)? })),
+    ("ScatterElements", |node| boxed(Scatter { axis: Some(node.int("axis", 0)), adds: adds(node)? })),
+    ("ScatterND", |node| boxed(Scatter { axis: None, adds: adds(node)? })),
+    ("OneHot", |node| boxed(OneHot { axis: node.int("axis", -1) })),
+    ("NonZero", |_| boxed(NonZero)),
+    ("Pad", |node| {
+        let mode = match node.text("mode").unwrap_or("constant") {
+            "constant" => PadMode::Constant,
+            "reflect" => PadMode::Reflect,
+            "edge" => PadMode::Edge,
+            "wrap" => PadMode::Wrap,
+            other => return Err(format!("there is no mode `{other}`")),
+        };
+        // Up to opset 10 pads and value are attributes.
+        boxed(Pad { mode, pads: node.list("pads"), value: node.float("value", 0.0) })
+    }),
+];
+
+/// Whether updates are added to what is there.
+fn adds(node: &Attributes) -> Result<bool, String> {
+    match node.text("reduction").unwrap_or("none") {
         "none" => Ok(false),
         "add" => Ok(true),
-        other => Err(format!("`reduction` = `{other}` is not known here")),
-    };
-    let operator: Box<dyn Operator> = match node.proto.op_type() {
-        "Gather" => Box::new(Gather { axis: axis(0) }),
-        "GatherElements" => Box::new(GatherElements { axis: axis(0) }),
-        "GatherND" if node.int("batch_dims", 0) != 0 => return Some(Err("`batch_dims` is not known here".into())),
-        "GatherND" => Box::new(GatherNd),
-        "ScatterElements" | "Scatter" => match reduction() {
-            Ok(adds) => Box::new(Scatter { axis: Some(axis(0)), adds }),
-            Err(why) => return Some(Err(why)),
-        },
-        "ScatterND" => match reduction() {
-            Ok(adds) => Box::new(Scatter { axis: None, adds }),
-            Err(why) => return Some(Err(why)),
-        },
-        "OneHot" => Box::new(OneHot { axis: axis(-1) }),
-        "NonZero" => Box::new(NonZero),
-        "Pad" => {
-            let mode = match node.string("mode").unwrap_or("constant") {
-                "constant" => Mode::Constant,
-                "reflect" => Mode::Reflect,
-                "edge" => Mode::Edge,
-                "wrap" => Mode::Wrap,
-                other => return Some(Err(format!("there is no mode `{other}`"))),
-            };
-            // Up to opset 10 they are attributes.
-            let pads = node.ints("pads").map(<[i64]>::to_vec);
-            Box::new(Pad { mode, pads, value: node.float("value", 0.0) })
-        }
-        _ => return None,
-    };
-    Some(Ok(operator))
+        other => Err(format!("`reduction` = `{other}` is not supported")),
+    }
 }
 
 /// In the range of an axis.
@@ -51,12 +46,6 @@ fn place(index: i64, extent: usize) -> Result<usize, String> {
         .ok()
         .filter(|place| *place < extent)
         .ok_or_else(|| format!("index {index} is outside an axis of length {extent}"))
-}
-
-fn only_first(gradient: Array<f32>, inputs: usize) -> Vec<Option<Array<f32>>> {
-    let mut gradients = vec![None; inputs];
-    gradients[0] = Some(gradient);
-    gradients
 }
 
 /// The axes before one, and after it.
@@ -104,24 +93,21 @@ impl Operator for Gather {
         Ok(Forward::one(for_any!(x, x => take(x, axis, &places, shape))))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradients = || -> InputGradients {
-            let x = input(&pass.inputs, 0)?.shape();
-            let Taken { axis, places, shape } = self.taken(&pass.inputs)?;
-            let g = output_gradient(&pass.gradients, 0, &shape);
-            let mut gradient = Array::zeros(x);
-            if !g.is_empty() {
-                let (_, inner) = around(x, axis);
-                let blocks = gradient.data_mut().chunks_exact_mut(x[axis] * inner);
-                for (block, taken) in blocks.zip(g.data().chunks_exact(places.len() * inner)) {
-                    for (place, row) in places.iter().zip(taken.chunks_exact(inner)) {
-                        block[place * inner..][..inner].iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
-                    }
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let x = pass.input(0)?.shape();
+        let Taken { axis, places, shape } = self.taken(&pass.inputs)?;
+        let g = pass.gradient(0, &shape);
+        let mut gradient = Array::zeros(x);
+        if !g.is_empty() {
+            let (_, inner) = around(x, axis);
+            let blocks = gradient.data_mut().chunks_exact_mut(x[axis] * inner);
+            for (block, taken) in blocks.zip(g.data().chunks_exact(places.len() * inner)) {
+                for (place, row) in places.iter().zip(taken.chunks_exact(inner)) {
+                    block[place * inner..][..inner].iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
                 }
             }
-            Ok(only_first(gradient, pass.inputs.len()))
-        };
-        Some(gradients())
+        }
+        pass.only_first(gradient)
     }
 }
 
@@ -163,16 +149,13 @@ impl Operator for GatherElements {
         Ok(Forward::one(for_any!(x, x => Array::new(shape, places.iter().map(|at| x.data()[*at]).collect()))))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradients = || -> InputGradients {
-            let (x, indices) = (input(&pass.inputs, 0)?.shape(), input(&pass.inputs, 1)?.i64()?);
-            let g = output_gradient(&pass.gradients, 0, indices.shape());
-            let mut gradient = Array::zeros(x);
-            let sums = gradient.data_mut();
-            pointed(x, indices, self.axis)?.into_iter().zip(g.data()).for_each(|(at, g)| sums[at] += g);
-            Ok(only_first(gradient, pass.inputs.len()))
-        };
-        Some(gradients())
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let (x, indices) = (pass.input(0)?.shape(), pass.input(1)?.i64()?);
+        let g = pass.gradient(0, indices.shape());
+        let mut gradient = Array::zeros(x);
+        let sums = gradient.data_mut();
+        pointed(x, indices, self.axis)?.into_iter().zip(g.data()).for_each(|(at, g)| sums[at] += g);
+        pass.only_first(gradient)
     }
 }
 
@@ -215,18 +198,15 @@ impl Operator for GatherNd {
         })))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradients = || -> InputGradients {
-            let (x, indices) = (input(&pass.inputs, 0)?.shape(), input(&pass.inputs, 1)?.i64()?);
-            let g = output_gradient(&pass.gradients, 0, &GatherNd::shape(x, indices)?);
-            let (starts, len) = rows(x, indices)?;
-            let mut gradient = Array::zeros(x);
-            for (start, row) in starts.iter().zip(g.data().chunks_exact(len.max(1))) {
-                gradient.data_mut()[*start..start + len].iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
-            }
-            Ok(only_first(gradient, pass.inputs.len()))
-        };
-        Some(gradients())
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let (x, indices) = (pass.input(0)?.shape(), pass.input(1)?.i64()?);
+        let g = pass.gradient(0, &GatherNd::shape(x, indices)?);
+        let (starts, len) = rows(x, indices)?;
+        let mut gradient = Array::zeros(x);
+        for (start, row) in starts.iter().zip(g.data().chunks_exact(len.max(1))) {
+            gradient.data_mut()[*start..start + len].iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
+        }
+        pass.only_first(gradient)
     }
 }
 
@@ -277,30 +257,27 @@ impl Operator for Scatter {
         }))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradients = || -> InputGradients {
-            let g = output_gradient(&pass.gradients, 0, input(&pass.inputs, 0)?.shape());
-            let places = self.places(&pass.inputs)?;
-            let mut updates: Vec<f32> = places.iter().map(|at| g.data()[*at]).collect();
-            let mut kept = g;
-            if !self.adds {
-                // Where several updates went to one place the last one stayed.
-                let mut seen = vec![false; kept.len()];
-                for (at, update) in places.iter().zip(&mut updates).rev() {
-                    if std::mem::replace(&mut seen[*at], true) {
-                        *update = 0.0;
-                    }
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let g = pass.gradient(0, pass.input(0)?.shape());
+        let places = self.places(&pass.inputs)?;
+        let mut updates: Vec<f32> = places.iter().map(|at| g.data()[*at]).collect();
+        let mut kept = g;
+        if !self.adds {
+            // Where several updates went to one place the last one stayed.
+            let mut seen = vec![false; kept.len()];
+            for (at, update) in places.iter().zip(&mut updates).rev() {
+                if std::mem::replace(&mut seen[*at], true) {
+                    *update = 0.0;
                 }
-                kept.data_mut().iter_mut().zip(seen).for_each(|(g, seen)| {
-                    if seen {
-                        *g = 0.0;
-                    }
-                });
             }
-            let updates = Array::new(input(&pass.inputs, 2)?.shape(), updates);
-            Ok(vec![Some(kept), None, Some(updates)])
-        };
-        Some(gradients())
+            kept.data_mut().iter_mut().zip(seen).for_each(|(g, seen)| {
+                if seen {
+                    *g = 0.0;
+                }
+            });
+        }
+        let updates = Array::new(pass.input(2)?.shape(), updates);
+        Ok(vec![Some(kept), None, Some(updates)])
     }
 }
 
@@ -368,7 +345,7 @@ impl Operator for NonZero {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Mode {
+enum PadMode {
     Constant,
     Reflect,
     Edge,
@@ -377,7 +354,7 @@ enum Mode {
 
 #[derive(Debug)]
 struct Pad {
-    mode: Mode,
+    mode: PadMode,
     pads: Option<Vec<i64>>,
     value: f32,
 }
@@ -417,7 +394,7 @@ impl Pad {
             .collect::<Option<_>>()
             .ok_or("an axis is beyond all bounds")?;
         elements(&lengths)?;
-        if elements(shape)? == 0 && self.mode != Mode::Constant && elements(&lengths)? > 0 {
+        if elements(shape)? == 0 && self.mode != PadMode::Constant && elements(&lengths)? > 0 {
             return Err("there is nothing to fill it with".into());
         }
         // An empty output needs no places, however long its other axes are.
@@ -428,11 +405,11 @@ impl Pad {
             let extent = *extent as i64;
             let shows = move |at: i64| match self.mode {
                 _ if (0..extent).contains(&at) => at as usize,
-                Mode::Constant => OUTSIDE,
-                Mode::Edge => at.clamp(0, extent - 1) as usize,
-                Mode::Wrap => at.rem_euclid(extent) as usize,
-                Mode::Reflect if extent == 1 => 0,
-                Mode::Reflect => {
+                PadMode::Constant => OUTSIDE,
+                PadMode::Edge => at.clamp(0, extent - 1) as usize,
+                PadMode::Wrap => at.rem_euclid(extent) as usize,
+                PadMode::Reflect if extent == 1 => 0,
+                PadMode::Reflect => {
                     let round = at.rem_euclid(2 * (extent - 1));
                     round.min(2 * (extent - 1) - round) as usize
                 }
@@ -488,33 +465,30 @@ impl Operator for Pad {
         }))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradients = || -> InputGradients {
-            let shape = input(&pass.inputs, 0)?.shape();
-            let (lengths, places) = self.places(&pass.inputs)?;
-            if lengths.contains(&0) {
-                return Ok(only_first(Array::zeros(shape), pass.inputs.len()));
-            }
-            let mut gradient = output_gradient(&pass.gradients, 0, &lengths);
-            for (axis, places) in places.iter().enumerate().rev() {
-                let extent = shape[axis];
-                let mut folded_shape = gradient.shape().to_vec();
-                let (outer, inner) = around(&folded_shape, axis);
-                folded_shape[axis] = extent;
-                let mut folded = Array::zeros(folded_shape);
-                let sums = folded.data_mut();
-                for block in 0..outer {
-                    for (index, place) in places.iter().enumerate().filter(|(_, place)| **place != OUTSIDE) {
-                        let row = &gradient.data()[(block * places.len() + index) * inner..][..inner];
-                        let sums = &mut sums[(block * extent + place) * inner..][..inner];
-                        sums.iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
-                    }
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let shape = pass.input(0)?.shape();
+        let (lengths, places) = self.places(&pass.inputs)?;
+        if lengths.contains(&0) {
+            return pass.only_first(Array::zeros(shape));
+        }
+        let mut gradient = pass.gradient(0, &lengths);
+        for (axis, places) in places.iter().enumerate().rev() {
+            let extent = shape[axis];
+            let mut folded_shape = gradient.shape().to_vec();
+            let (outer, inner) = around(&folded_shape, axis);
+            folded_shape[axis] = extent;
+            let mut folded = Array::zeros(folded_shape);
+            let sums = folded.data_mut();
+            for block in 0..outer {
+                for (index, place) in places.iter().enumerate().filter(|(_, place)| **place != OUTSIDE) {
+                    let row = &gradient.data()[(block * places.len() + index) * inner..][..inner];
+                    let sums = &mut sums[(block * extent + place) * inner..][..inner];
+                    sums.iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
                 }
-                gradient = folded;
             }
-            Ok(only_first(gradient, pass.inputs.len()))
-        };
-        Some(gradients())
+            gradient = folded;
+        }
+        pass.only_first(gradient)
     }
 }
 

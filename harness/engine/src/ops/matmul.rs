@@ -3,25 +3,23 @@
 use rayon::prelude::*;
 
 use super::{
-    Attributes, Backward, Forward, InputGradients, Operator,
+    Backward, Family, Forward, InputGradients, Operator, boxed,
     product::{Into, Matrix, Threads, multiply},
     support,
 };
 use crate::{Array, Tensor};
 
-pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    let operator: Box<dyn Operator> = match node.proto.op_type() {
-        "MatMul" => Box::new(MatMul),
-        "Gemm" => Box::new(Gemm {
+pub const FAMILY: &Family = &[
+    ("MatMul", |_| boxed(MatMul)),
+    ("Gemm", |node| {
+        boxed(Gemm {
             alpha: node.float("alpha", 1.0),
             beta: node.float("beta", 1.0),
-            transpose_left: node.int("transA", 0) != 0,
-            transpose_right: node.int("transB", 0) != 0,
-        }),
-        _ => return None,
-    };
-    Some(Ok(operator))
-}
+            transpose_left: node.is_set("transA"),
+            transpose_right: node.is_set("transB"),
+        })
+    }),
+];
 
 #[derive(Debug)]
 struct MatMul;
@@ -144,46 +142,44 @@ impl Operator for MatMul {
         Ok(Forward::floats(Array::new(batches.output, output)))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradient = pass.gradients[0].as_ref()?;
-        Some((|| {
-            let (left, right) = (support::input(&pass.inputs, 0)?.f32()?, support::input(&pass.inputs, 1)?.f32()?);
-            let batches = Batches::of(left.shape(), right.shape())?.flatten();
-            let Batches { rows, depth, columns, .. } = batches;
-            let seed = |index: usize| Matrix::new(&gradient.data()[index * rows * columns..], rows, columns);
-            let cost = gradient.len().saturating_mul(depth);
-            // A matrix that took part in several products sums up what comes from each, in their order.
-            let mut products_of = [vec![Vec::new(); batches.lefts], vec![Vec::new(); batches.rights]];
-            for (index, (l, r)) in batches.pairs.iter().enumerate() {
-                products_of[0][*l].push(index);
-                products_of[1][*r].push(index);
-            }
-            let left_gradient = pass.wants[0].then(|| {
-                let mut sums = vec![0.0; left.len()];
-                let threads = batches.threads(batches.lefts);
-                for_each_piece(&mut sums, rows * depth, cost, |index, sum| {
-                    for &product in &products_of[0][index] {
-                        let right = &right.data()[batches.pairs[product].1 * depth * columns..];
-                        let right = Matrix::new(right, depth, columns).transposed();
-                        multiply(sum, depth, seed(product), right, 1.0, Into::Sum, threads);
-                    }
-                });
-                Array::new(left.shape(), sums)
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let gradient = pass.seed()?;
+        let (left, right) = (pass.input(0)?.f32()?, pass.input(1)?.f32()?);
+        let batches = Batches::of(left.shape(), right.shape())?.flatten();
+        let Batches { rows, depth, columns, .. } = batches;
+        let seed = |index: usize| Matrix::new(&gradient.data()[index * rows * columns..], rows, columns);
+        let cost = gradient.len().saturating_mul(depth);
+        // A matrix that took part in several products sums up what comes from each, in their order.
+        let mut products_of = [vec![Vec::new(); batches.lefts], vec![Vec::new(); batches.rights]];
+        for (index, (l, r)) in batches.pairs.iter().enumerate() {
+            products_of[0][*l].push(index);
+            products_of[1][*r].push(index);
+        }
+        let left_gradient = pass.wants[0].then(|| {
+            let mut sums = vec![0.0; left.len()];
+            let threads = batches.threads(batches.lefts);
+            for_each_piece(&mut sums, rows * depth, cost, |index, sum| {
+                for &product in &products_of[0][index] {
+                    let right = &right.data()[batches.pairs[product].1 * depth * columns..];
+                    let right = Matrix::new(right, depth, columns).transposed();
+                    multiply(sum, depth, seed(product), right, 1.0, Into::Sum, threads);
+                }
             });
-            let right_gradient = pass.wants[1].then(|| {
-                let mut sums = vec![0.0; right.len()];
-                let threads = batches.threads(batches.rights);
-                for_each_piece(&mut sums, depth * columns, cost, |index, sum| {
-                    for &product in &products_of[1][index] {
-                        let left = &left.data()[batches.pairs[product].0 * rows * depth..];
-                        let left = Matrix::new(left, rows, depth).transposed();
-                        multiply(sum, columns, left, seed(product), 1.0, Into::Sum, threads);
-                    }
-                });
-                Array::new(right.shape(), sums)
+            Array::new(left.shape(), sums)
+        });
+        let right_gradient = pass.wants[1].then(|| {
+            let mut sums = vec![0.0; right.len()];
+            let threads = batches.threads(batches.rights);
+            for_each_piece(&mut sums, depth * columns, cost, |index, sum| {
+                for &product in &products_of[1][index] {
+                    let left = &left.data()[batches.pairs[product].0 * rows * depth..];
+                    let left = Matrix::new(left, rows, depth).transposed();
+                    multiply(sum, columns, left, seed(product), 1.0, Into::Sum, threads);
+                }
             });
-            Ok(vec![left_gradient, right_gradient])
-        })())
+            Array::new(right.shape(), sums)
+        });
+        Ok(vec![left_gradient, right_gradient])
     }
 }
 
@@ -259,31 +255,29 @@ impl Operator for Gemm {
         Ok(Forward::floats(Array::new([rows, columns], output)))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradient = pass.gradients[0].as_ref()?;
-        Some((|| {
-            let [(left, rows, depth), (right, _, columns)] = self.factors(&pass.inputs)?;
-            let seed = Matrix::new(gradient.data(), rows, columns);
-            // Of a factor that is stored transposed, the gradient is too: (G B^T)^T = B G^T.
-            let product = |array: &Array<f32>, transposed: bool, a: Matrix, b: Matrix| {
-                let mut target = vec![0.0; array.len()];
-                let (a, b) = if transposed { (b.transposed(), a.transposed()) } else { (a, b) };
-                let row_stride = array.shape()[1];
-                multiply(&mut target, row_stride, a, b, self.alpha, Into::Place, Threads::All);
-                Array::new(array.shape(), target)
-            };
-            let left_matrix = stored(left, rows, depth, self.transpose_left);
-            let right_matrix = stored(right, depth, columns, self.transpose_right);
-            let mut gradients = vec![
-                pass.wants[0].then(|| product(left, self.transpose_left, seed, right_matrix.transposed())),
-                pass.wants[1].then(|| product(right, self.transpose_right, left_matrix.transposed(), seed)),
-            ];
-            if let Some(added) = pass.inputs.get(2) {
-                let added = added.filter(|_| pass.wants[2]).map(Tensor::f32).transpose()?;
-                gradients.push(added.map(|added| self.added_gradient(added, gradient, rows, columns)).transpose()?);
-            }
-            Ok(gradients)
-        })())
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let gradient = pass.seed()?;
+        let [(left, rows, depth), (right, _, columns)] = self.factors(&pass.inputs)?;
+        let seed = Matrix::new(gradient.data(), rows, columns);
+        // Of a factor that is stored transposed, the gradient is too: (G B^T)^T = B G^T.
+        let product = |array: &Array<f32>, transposed: bool, a: Matrix, b: Matrix| {
+            let mut target = vec![0.0; array.len()];
+            let (a, b) = if transposed { (b.transposed(), a.transposed()) } else { (a, b) };
+            let row_stride = array.shape()[1];
+            multiply(&mut target, row_stride, a, b, self.alpha, Into::Place, Threads::All);
+            Array::new(array.shape(), target)
+        };
+        let left_matrix = stored(left, rows, depth, self.transpose_left);
+        let right_matrix = stored(right, depth, columns, self.transpose_right);
+        let mut gradients = vec![
+            pass.wants[0].then(|| product(left, self.transpose_left, seed, right_matrix.transposed())),
+            pass.wants[1].then(|| product(right, self.transpose_right, left_matrix.transposed(), seed)),
+        ];
+        if let Some(added) = pass.inputs.get(2) {
+            let added = added.filter(|_| pass.wants[2]).map(Tensor::f32).transpose()?;
+            gradients.push(added.map(|added| self.added_gradient(added, gradient, rows, columns)).transpose()?);
+        }
+        Ok(gradients)
     }
 }
 

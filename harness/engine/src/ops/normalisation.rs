@@ -3,31 +3,36 @@
 
 use rayon::prelude::*;
 
-use super::{Attributes, Backward, Forward, InputGradients, Operator, support, vector::sum};
+use super::{Attributes, Backward, Family, Forward, InputGradients, Operator, Parsed, boxed, support, vector::sum};
 use crate::{Array, Tensor};
 
-pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    let epsilon = node.float("epsilon", 1e-5);
-    let parsed: Result<Box<dyn Operator>, String> = match node.proto.op_type() {
-        "BatchNormalization" if node.int("training_mode", 0) != 0 => {
-            Err("it is in training mode; export the model in evaluation mode".into())
+pub const FAMILY: &Family = &[
+    ("BatchNormalization", |node| {
+        if node.is_set("training_mode") {
+            return Err("it is in training mode; export the model in evaluation mode".into());
         }
-        "BatchNormalization" if node.int("spatial", 1) == 0 => {
-            Err("statistics for each place are not supported".into())
+        if node.int("spatial", 1) == 0 {
+            return Err("statistics for each place are not supported".into());
         }
-        "BatchNormalization" => Ok(Box::new(BatchNormalization { epsilon })),
-        "LayerNormalization" => Ok(Box::new(Normalisation { epsilon, over: Over::From(node.int("axis", -1)) })),
-        "InstanceNormalization" => Ok(Box::new(Normalisation { epsilon, over: Over::Channel })),
-        "GroupNormalization" => match usize::try_from(node.int("num_groups", 0)) {
-            Ok(groups @ 1..) => {
-                let over = Over::Groups { groups, scaled_by_group: node.opset < 21 };
-                Ok(Box::new(Normalisation { epsilon, over }))
-            }
-            _ => Err("`num_groups` must be at least 1".into()),
-        },
-        _ => return None,
-    };
-    Some(parsed)
+        boxed(BatchNormalization { epsilon: epsilon(node) })
+    }),
+    ("LayerNormalization", |node| normalisation(node, Over::From(node.int("axis", -1)))),
+    ("RMSNormalization", |node| {
+        boxed(Normalisation { epsilon: epsilon(node), over: Over::From(node.int("axis", -1)), centred: false })
+    }),
+    ("InstanceNormalization", |node| normalisation(node, Over::Channel)),
+    ("GroupNormalization", |node| match usize::try_from(node.int("num_groups", 0)) {
+        Ok(groups @ 1..) => normalisation(node, Over::Groups { groups, scaled_by_group: node.opset < 21 }),
+        _ => Err("`num_groups` must be at least 1".into()),
+    }),
+];
+
+fn epsilon(node: &Attributes) -> f32 {
+    node.float("epsilon", 1e-5)
+}
+
+fn normalisation(node: &Attributes, over: Over) -> Parsed {
+    boxed(Normalisation { epsilon: epsilon(node), over, centred: true })
 }
 
 /// `scale * (x - mean) / sqrt(variance + epsilon) + bias` for each channel. Mean and variance are constants here: they have no gradient.
@@ -87,45 +92,45 @@ impl Operator for BatchNormalization {
         Ok(Forward::floats(Array::new(x.shape(), y)))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let seed = pass.gradients[0].as_ref()?;
-        Some((|| {
-            let Statistics { x, scale, mean, inverse, plane, .. } = self.statistics(&pass.inputs)?;
-            let channels = scale.len();
-            let x_gradient = pass.wants[0].then(|| {
-                let mut gradient = vec![0.0f32; x.len()];
-                let planes = gradient.par_chunks_mut(plane.max(1)).zip(seed.data().par_chunks(plane.max(1)));
-                planes.enumerate().with_min_len(at_least(plane)).for_each(|(index, (gradient, seed))| {
-                    let factor = scale[index % channels] * inverse[index % channels];
-                    gradient.iter_mut().zip(seed).for_each(|(gradient, seed)| *gradient = seed * factor);
-                });
-                Array::new(x.shape(), gradient)
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let seed = pass.seed()?;
+        let Statistics { x, scale, mean, inverse, plane, .. } = self.statistics(&pass.inputs)?;
+        let channels = scale.len();
+        let x_gradient = pass.wants[0].then(|| {
+            let mut gradient = vec![0.0f32; x.len()];
+            let planes = gradient.par_chunks_mut(plane.max(1)).zip(seed.data().par_chunks(plane.max(1)));
+            planes.enumerate().with_min_len(at_least(plane)).for_each(|(index, (gradient, seed))| {
+                let factor = scale[index % channels] * inverse[index % channels];
+                gradient.iter_mut().zip(seed).for_each(|(gradient, seed)| *gradient = seed * factor);
             });
-            let planes = || seed.data().chunks(plane.max(1)).zip(x.data().chunks(plane.max(1))).enumerate();
-            let scale_gradient = pass.wants[1].then(|| {
-                let mut sums = vec![0.0f32; channels];
-                for (index, (seed, x)) in planes() {
-                    let channel = index % channels;
-                    let sum: f32 = seed.iter().zip(x).map(|(seed, x)| seed * (x - mean[channel])).sum();
-                    sums[channel] += sum * inverse[channel];
-                }
-                Array::new([channels], sums)
-            });
-            let bias_gradient = pass.wants[2].then(|| {
-                let mut sums = vec![0.0f32; channels];
-                planes().for_each(|(index, (seed, _))| sums[index % channels] += sum(seed));
-                Array::new([channels], sums)
-            });
-            Ok(vec![x_gradient, scale_gradient, bias_gradient, None, None])
-        })())
+            Array::new(x.shape(), gradient)
+        });
+        let planes = || seed.data().chunks(plane.max(1)).zip(x.data().chunks(plane.max(1))).enumerate();
+        let scale_gradient = pass.wants[1].then(|| {
+            let mut sums = vec![0.0f32; channels];
+            for (index, (seed, x)) in planes() {
+                let channel = index % channels;
+                let sum: f32 = seed.iter().zip(x).map(|(seed, x)| seed * (x - mean[channel])).sum();
+                sums[channel] += sum * inverse[channel];
+            }
+            Array::new([channels], sums)
+        });
+        let bias_gradient = pass.wants[2].then(|| {
+            let mut sums = vec![0.0f32; channels];
+            planes().for_each(|(index, (seed, _))| sums[index % channels] += sum(seed));
+            Array::new([channels], sums)
+        });
+        Ok(vec![x_gradient, scale_gradient, bias_gradient, None, None])
     }
 }
 
-/// Normalises each of a tensor's rows to mean 0 and variance 1, then scales and shifts.
+/// Normalises each of a tensor's rows to mean 0 and variance 1, then scales and shifts. Without `centred`, the mean
+/// counts as 0: rows are divided by the root of their mean square.
 #[derive(Debug)]
 struct Normalisation {
     epsilon: f32,
     over: Over,
+    centred: bool,
 }
 
 /// What is a row.
@@ -185,7 +190,7 @@ impl Normalisation {
 
     fn mean_and_inverse(&self, row: &[f32]) -> (f32, f32) {
         let count = row.len() as f32;
-        let mean = sum(row) / count;
+        let mean = if self.centred { sum(row) / count } else { 0.0 };
         let variance = row.iter().map(|x| f64::from(x - mean).powi(2)).sum::<f64>() / row.len() as f64;
         (mean, (1.0 / (variance + f64::from(self.epsilon)).sqrt()) as f32)
     }
@@ -213,6 +218,9 @@ impl Operator for Normalisation {
         }
         let mut values = vec![Tensor::F32(Array::new(x.shape(), y))];
         if outputs > 1 {
+            if !self.centred {
+                return Err("it has one output".into());
+            }
             if means.len() != rows.statistics.iter().product() {
                 return Err(format!("an input of shape {:?} has no statistics", x.shape()));
             }
@@ -222,52 +230,50 @@ impl Operator for Normalisation {
         Ok(Forward { outputs: values, saved: None })
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        Some((|| {
-            let x = support::input(&pass.inputs, 0)?.f32()?;
-            let rows = self.rows(x.shape())?;
-            let scale = Self::affine(&pass.inputs, 1, &rows)?;
-            let wants = |index: usize| pass.wants.get(index).copied().unwrap_or(false);
-            let seed = |index: usize| pass.gradients.get(index).and_then(Option::as_ref).map(Array::data);
-            let mut gradient = vec![0.0f32; x.len()];
-            let mut scale_sums = vec![0.0f32; rows.scales];
-            let mut bias_sums = vec![0.0f32; rows.scales];
-            let length = rows.length.max(1);
-            let (mut normal, mut scaled) = (vec![0.0f32; length], vec![0.0f32; length]);
-            for (index, (row, gradient)) in x.data().chunks(length).zip(gradient.chunks_mut(length)).enumerate() {
-                let (mean, inverse) = self.mean_and_inverse(row);
-                normal.iter_mut().zip(row).for_each(|(normal, x)| *normal = (x - mean) * inverse);
-                let start = index * length;
-                let at = |offset: usize| (start + offset) / rows.repeat.max(1) % rows.scales;
-                match seed(0) {
-                    None => scaled.fill(0.0),
-                    Some(seed) => {
-                        let seed = &seed[start..][..row.len()];
-                        for (offset, seed) in seed.iter().enumerate() {
-                            let at = at(offset);
-                            scaled[offset] = seed * scale.map_or(1.0, |scale| scale[at]);
-                            scale_sums[at] += seed * normal[offset];
-                            bias_sums[at] += seed;
-                        }
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let x = pass.input(0)?.f32()?;
+        let rows = self.rows(x.shape())?;
+        let scale = Self::affine(&pass.inputs, 1, &rows)?;
+        let wants = |index: usize| pass.wants.get(index).copied().unwrap_or(false);
+        let seed = |index: usize| pass.gradients.get(index).and_then(Option::as_ref).map(Array::data);
+        let mut gradient = vec![0.0f32; x.len()];
+        let mut scale_sums = vec![0.0f32; rows.scales];
+        let mut bias_sums = vec![0.0f32; rows.scales];
+        let length = rows.length.max(1);
+        let (mut normal, mut scaled) = (vec![0.0f32; length], vec![0.0f32; length]);
+        for (index, (row, gradient)) in x.data().chunks(length).zip(gradient.chunks_mut(length)).enumerate() {
+            let (mean, inverse) = self.mean_and_inverse(row);
+            normal.iter_mut().zip(row).for_each(|(normal, x)| *normal = (x - mean) * inverse);
+            let start = index * length;
+            let at = |offset: usize| (start + offset) / rows.repeat.max(1) % rows.scales;
+            match seed(0) {
+                None => scaled.fill(0.0),
+                Some(seed) => {
+                    let seed = &seed[start..][..row.len()];
+                    for (offset, seed) in seed.iter().enumerate() {
+                        let at = at(offset);
+                        scaled[offset] = seed * scale.map_or(1.0, |scale| scale[at]);
+                        scale_sums[at] += seed * normal[offset];
+                        bias_sums[at] += seed;
                     }
                 }
-                let count = row.len() as f32;
-                let shift = sum(&scaled) / count;
-                let along = super::vector::dot(&scaled, &normal) / count;
-                // The statistics are outputs of their own; few use them.
-                let of_mean = seed(1).map_or(0.0, |seed| seed[index]) / count;
-                let of_inverse = seed(2).map_or(0.0, |seed| seed[index]) * inverse * inverse / count;
-                for ((gradient, scaled), normal) in gradient.iter_mut().zip(&scaled).zip(&normal) {
-                    *gradient = inverse * (scaled - shift - normal * along) + of_mean - of_inverse * normal;
-                }
             }
-            let shaped = |index: usize, sums: Vec<f32>| {
-                let input = pass.inputs.get(index).copied().flatten().filter(|_| wants(index));
-                input.map(|input| Array::new(input.shape(), sums))
-            };
-            let all = [wants(0).then(|| Array::new(x.shape(), gradient)), shaped(1, scale_sums), shaped(2, bias_sums)];
-            Ok(all.into_iter().take(pass.inputs.len()).collect())
-        })())
+            let count = row.len() as f32;
+            let shift = if self.centred { sum(&scaled) / count } else { 0.0 };
+            let along = super::vector::dot(&scaled, &normal) / count;
+            // The statistics are outputs of their own; few use them.
+            let of_mean = seed(1).map_or(0.0, |seed| seed[index]) / count;
+            let of_inverse = seed(2).map_or(0.0, |seed| seed[index]) * inverse * inverse / count;
+            for ((gradient, scaled), normal) in gradient.iter_mut().zip(&scaled).zip(&normal) {
+                *gradient = inverse * (scaled - shift - normal * along) + of_mean - of_inverse * normal;
+            }
+        }
+        let shaped = |index: usize, sums: Vec<f32>| {
+            let input = pass.inputs.get(index).copied().flatten().filter(|_| wants(index));
+            input.map(|input| Array::new(input.shape(), sums))
+        };
+        let all = [wants(0).then(|| Array::new(x.shape(), gradient)), shaped(1, scale_sums), shaped(2, bias_sums)];
+        Ok(all.into_iter().take(pass.inputs.len()).collect())
     }
 }
 
@@ -303,6 +309,8 @@ mod tests {
             let norm = operator("LayerNormalization", 17, vec![int("axis", axis)]);
             check(&*norm, &[x(), random(2, own), random(3, own)], 1, &[0, 1, 2]);
             check(&*norm, &[x(), random(2, own)], 3, &[0, 1]);
+            let norm_of_squares = operator("RMSNormalization", 23, vec![int("axis", axis)]);
+            check(&*norm_of_squares, &[x(), random(2, own)], 1, &[0, 1]);
             let ones = floats(own, &vec![1.0; own.iter().product()]);
             let y = output(&*norm, &[x(), ones]);
             let row = &y.data()[..own.iter().product()];

@@ -1,28 +1,40 @@
-//! Pools: over windows (`MaxPool`, `AveragePool`) and over all there is (`GlobalMaxPool`, `GlobalAveragePool`).
+//! Pools: over windows (`MaxPool`, `AveragePool`, `LpPool`) and over whole planes (`GlobalMaxPool`, …).
 
 use rayon::prelude::*;
 
 use super::{
-    Attributes, Backward, Forward, InputGradients, Operator, support,
+    Attributes, Backward, Family, Forward, InputGradients, Operator, boxed, support,
     vector::sum,
     window::{Window, Windows},
 };
 use crate::{Array, Tensor};
 
-pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    let window = || Window::parse(node).and_then(|window| window.kernel().map(<[_]>::to_vec).map(|_| window));
-    let parsed: Result<Box<dyn Operator>, String> = match node.proto.op_type() {
-        "MaxPool" if node.int("storage_order", 0) != 0 => Err("indices in column-major order are not supported".into()),
-        "MaxPool" => window().map(|window| Box::new(MaxPool { window }) as Box<dyn Operator>),
-        "AveragePool" => {
-            let counts_padding = node.int("count_include_pad", 0) != 0;
-            window().map(|window| Box::new(AveragePool { window, counts_padding }) as Box<dyn Operator>)
-        }
-        "GlobalMaxPool" => Ok(Box::new(GlobalMaxPool)),
-        "GlobalAveragePool" => Ok(Box::new(GlobalAveragePool)),
-        _ => return None,
-    };
-    Some(parsed)
+pub const FAMILY: &Family = &[
+    ("MaxPool", |node| match node.int("storage_order", 0) {
+        0 => boxed(MaxPool { window: window(node)? }),
+        _ => Err("indices in column-major order are not supported".into()),
+    }),
+    ("AveragePool", |node| {
+        boxed(SlidingPool { window: window(node)?, by: By::Mean { counts_padding: node.is_set("count_include_pad") } })
+    }),
+    ("LpPool", |node| boxed(SlidingPool { window: window(node)?, by: By::Norm { p: exponent(node)? } })),
+    ("GlobalMaxPool", |_| boxed(GlobalMaxPool)),
+    ("GlobalAveragePool", |_| boxed(GlobalPool { by: By::Mean { counts_padding: false } })),
+    ("GlobalLpPool", |node| boxed(GlobalPool { by: By::Norm { p: exponent(node)? } })),
+];
+
+fn window(node: &Attributes) -> Result<Window, String> {
+    let window = Window::parse(node)?;
+    window.kernel()?;
+    Ok(window)
+}
+
+/// The exponent of an Lp norm.
+fn exponent(node: &Attributes) -> Result<f32, String> {
+    match node.int("p", 2) {
+        p @ 1..=64 => Ok(p as f32),
+        p => Err(format!("`p` = {p} is not supported")),
+    }
 }
 
 fn place(window: &Window, x: &Array<f32>) -> Result<Windows, String> {
@@ -106,36 +118,62 @@ impl Operator for MaxPool {
         Ok(Forward { outputs: values, saved: Some(Box::new(Places(places))) })
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let seed = pass.gradients[0].as_ref()?;
-        Some((|| {
-            let x = support::input(&pass.inputs, 0)?.f32()?;
-            let windows = place(&self.window, x)?;
-            let Places(places) =
-                pass.saved.and_then(|saved| saved.downcast_ref()).ok_or("the forward pass kept nothing")?;
-            let mut gradient = vec![0.0f32; x.len()];
-            let output = windows.output();
-            for_each_plane(&mut gradient, windows.input(), output, |index, gradient| {
-                let seeds = &seed.data()[index * output..][..output];
-                for (seed, place) in seeds.iter().zip(&places[index * output..]) {
-                    if *place != usize::MAX {
-                        gradient[*place] += seed;
-                    }
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let seed = pass.seed()?;
+        let x = pass.input(0)?.f32()?;
+        let windows = place(&self.window, x)?;
+        let Places(places) =
+            pass.saved.and_then(|saved| saved.downcast_ref()).ok_or("the forward pass kept nothing")?;
+        let mut gradient = vec![0.0f32; x.len()];
+        let output = windows.output();
+        for_each_plane(&mut gradient, windows.input(), output, |index, gradient| {
+            let seeds = &seed.data()[index * output..][..output];
+            for (seed, place) in seeds.iter().zip(&places[index * output..]) {
+                if *place != usize::MAX {
+                    gradient[*place] += seed;
                 }
-            });
-            Ok(vec![Some(Array::new(x.shape(), gradient))])
-        })())
+            }
+        });
+        pass.only_first(Array::new(x.shape(), gradient))
     }
 }
 
-#[derive(Debug)]
-struct AveragePool {
-    window: Window,
-    counts_padding: bool,
+/// What is made of the values of a window.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Mean {
+        counts_padding: bool,
+    },
+    /// The root of the sum of powers: `(sum |x|^p)^(1/p)`.
+    Norm {
+        p: f32,
+    },
 }
 
-impl AveragePool {
-    /// Calls `f` for each window of a plane with its number, the places it has in the input, and one by how many it divides.
+impl By {
+    fn norm(p: f32, values: impl Iterator<Item = f32>) -> f32 {
+        values.map(|x| x.abs().powf(p)).sum::<f32>().powf(1.0 / p)
+    }
+
+    /// How the value of a window grows with one of its values; `share` is one by the number of values.
+    fn slope(self, x: f32, y: f32, share: f32) -> f32 {
+        match self {
+            By::Mean { .. } => share,
+            By::Norm { .. } if x == 0.0 => 0.0,
+            By::Norm { p } => x.signum() * (x.abs() / y).powf(p - 1.0),
+        }
+    }
+}
+
+/// `AveragePool` and `LpPool`.
+#[derive(Debug)]
+struct SlidingPool {
+    window: Window,
+    by: By,
+}
+
+impl SlidingPool {
+    /// Calls `f` for each window of a plane with its number, its places in the input, and one by how many it divides.
     #[inline(always)]
     fn for_each(&self, windows: &Windows, mut f: impl FnMut(usize, &mut dyn Iterator<Item = usize>, f32)) {
         let Windows { rows, columns } = *windows;
@@ -143,10 +181,9 @@ impl AveragePool {
             let row_taps = rows.taps(row);
             for column in 0..columns.output {
                 let column_taps = columns.taps(column);
-                let count = if self.counts_padding {
-                    rows.padded_taps(row) * columns.padded_taps(column)
-                } else {
-                    row_taps.len() * column_taps.len()
+                let count = match self.by {
+                    By::Mean { counts_padding: true } => rows.padded_taps(row) * columns.padded_taps(column),
+                    _ => row_taps.len() * column_taps.len(),
                 };
                 let mut places = row_taps.clone().flat_map(|row_tap| {
                     let start = (row * rows.stride + row_tap * rows.dilation - rows.before) * columns.input;
@@ -159,7 +196,7 @@ impl AveragePool {
     }
 }
 
-impl Operator for AveragePool {
+impl Operator for SlidingPool {
     fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
         let x = support::input(inputs, 0)?.f32()?;
         let windows = place(&self.window, x)?;
@@ -168,26 +205,31 @@ impl Operator for AveragePool {
         let cost = windows.output() * windows.kernel().min(windows.input());
         for_each_plane(&mut y, windows.output(), cost, |index, y| {
             let plane = &x.data()[index * windows.input()..][..windows.input()];
-            self.for_each(&windows, |at, places, share| y[at] = places.map(|place| plane[place]).sum::<f32>() * share);
+            self.for_each(&windows, |at, places, share| {
+                let values = places.map(|place| plane[place]);
+                y[at] = match self.by {
+                    By::Mean { .. } => values.sum::<f32>() * share,
+                    By::Norm { p } => By::norm(p, values),
+                };
+            });
         });
         Ok(Forward::floats(Array::new(shape, y)))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let seed = pass.gradients[0].as_ref()?;
-        Some((|| {
-            let x = support::input(&pass.inputs, 0)?.f32()?;
-            let windows = place(&self.window, x)?;
-            let mut gradient = vec![0.0f32; x.len()];
-            let cost = windows.output() * windows.kernel().min(windows.input());
-            for_each_plane(&mut gradient, windows.input(), cost, |index, gradient| {
-                let seed = &seed.data()[index * windows.output()..][..windows.output()];
-                self.for_each(&windows, |at, places, share| {
-                    places.for_each(|place| gradient[place] += seed[at] * share);
-                });
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let (x, y, seed) = (pass.input(0)?.f32()?, pass.output(0)?.f32()?, pass.seed()?);
+        let windows = place(&self.window, x)?;
+        let mut gradient = vec![0.0f32; x.len()];
+        let cost = windows.output() * windows.kernel().min(windows.input());
+        for_each_plane(&mut gradient, windows.input(), cost, |index, gradient| {
+            let of_outputs = index * windows.output()..(index + 1) * windows.output();
+            let (seed, y) = (&seed.data()[of_outputs.clone()], &y.data()[of_outputs]);
+            let x = &x.data()[index * windows.input()..][..windows.input()];
+            self.for_each(&windows, |at, places, share| {
+                places.for_each(|place| gradient[place] += seed[at] * self.by.slope(x[place], y[at], share));
             });
-            Ok(vec![Some(Array::new(x.shape(), gradient))])
-        })())
+        });
+        pass.only_first(Array::new(x.shape(), gradient))
     }
 }
 
@@ -203,25 +245,34 @@ fn global(x: &Array<f32>) -> Result<(Vec<usize>, usize), String> {
     }
 }
 
+/// `GlobalAveragePool` and `GlobalLpPool`.
 #[derive(Debug)]
-struct GlobalAveragePool;
+struct GlobalPool {
+    by: By,
+}
 
-impl Operator for GlobalAveragePool {
+impl Operator for GlobalPool {
     fn forward(&self, inputs: &[Option<&Tensor>], _: usize) -> Result<Forward, String> {
         let x = support::input(inputs, 0)?.f32()?;
         let (shape, plane) = global(x)?;
-        let means = x.data().chunks(plane.max(1)).map(|plane| sum(plane) / plane.len() as f32);
-        Ok(Forward::floats(Array::new(shape, means.collect())))
+        let pooled = x.data().chunks(plane.max(1)).map(|plane| match self.by {
+            By::Mean { .. } => sum(plane) / plane.len() as f32,
+            By::Norm { p } => By::norm(p, plane.iter().copied()),
+        });
+        Ok(Forward::floats(Array::new(shape, pooled.collect())))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let seed = pass.gradients[0].as_ref()?;
-        Some((|| {
-            let x = support::input(&pass.inputs, 0)?.f32()?;
-            let (_, plane) = global(x)?;
-            let gradient = seed.data().iter().flat_map(|seed| std::iter::repeat_n(seed / plane as f32, plane));
-            Ok(vec![Some(Array::new(x.shape(), gradient.collect()))])
-        })())
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let (x, y, seed) = (pass.input(0)?.f32()?, pass.output(0)?.f32()?, pass.seed()?);
+        let (_, plane) = global(x)?;
+        let planes = x.data().chunks(plane.max(1)).zip(y.data().iter().zip(seed.data()));
+        let gradient = planes.flat_map(|(x, (y, seed))| {
+            x.iter().map(move |x| match self.by {
+                By::Mean { .. } => seed / plane as f32,
+                by @ By::Norm { .. } => seed * by.slope(*x, *y, 1.0),
+            })
+        });
+        pass.only_first(Array::new(x.shape(), gradient.collect()))
     }
 }
 
@@ -243,16 +294,14 @@ impl Operator for GlobalMaxPool {
         Ok(Forward::floats(Array::new(shape, most.collect())))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let seed = pass.gradients[0].as_ref()?;
-        Some((|| {
-            let x = support::input(&pass.inputs, 0)?.f32()?;
-            let (_, plane) = global(x)?;
-            let mut gradient = vec![0.0; x.len()];
-            let planes = gradient.chunks_mut(plane.max(1)).zip(x.data().chunks(plane.max(1)));
-            planes.zip(seed.data()).for_each(|((gradient, x), seed)| gradient[largest(x)] = *seed);
-            Ok(vec![Some(Array::new(x.shape(), gradient))])
-        })())
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let seed = pass.seed()?;
+        let x = pass.input(0)?.f32()?;
+        let (_, plane) = global(x)?;
+        let mut gradient = vec![0.0; x.len()];
+        let planes = gradient.chunks_mut(plane.max(1)).zip(x.data().chunks(plane.max(1)));
+        planes.zip(seed.data()).for_each(|((gradient, x), seed)| gradient[largest(x)] = *seed);
+        pass.only_first(Array::new(x.shape(), gradient))
     }
 }
 
@@ -308,6 +357,10 @@ mod tests {
                 let attributes = [attributes.clone(), vec![int("count_include_pad", count)]].concat();
                 check(&*operator("AveragePool", 19, attributes), &[random(1, &[2, 2, 7, 6])], 1, &[0]);
             }
+            for p in 1..4 {
+                let attributes = [attributes.clone(), vec![int("p", p)]].concat();
+                check(&*operator("LpPool", 18, attributes), &[apart(1, &[2, 2, 7, 6])], 1, &[0]);
+            }
         }
         let one_axis = vec![int_list("kernel_shape", &[3]), int_list("strides", &[2]), int_list("pads", &[1, 1])];
         check(&*operator("MaxPool", 12, one_axis.clone()), &[apart(1, &[2, 3, 9])], 1, &[0]);
@@ -319,6 +372,7 @@ mod tests {
         for shape in [&[2, 3, 5][..], &[2, 3, 4, 5], &[1, 2, 2, 3, 2]] {
             check(&*operator("GlobalAveragePool", 1, vec![]), &[random(1, shape)], 1, &[0]);
             check(&*operator("GlobalMaxPool", 1, vec![]), &[apart(1, shape)], 1, &[0]);
+            check(&*operator("GlobalLpPool", 2, vec![int("p", 3)]), &[apart(1, shape)], 1, &[0]);
         }
     }
 }

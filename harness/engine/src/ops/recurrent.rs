@@ -5,7 +5,7 @@
 //! end. Peepholes, clipping, other activations and the layout with the batch first are refused by name.
 
 use super::{
-    Attributes, Backward, Forward, InputGradients, Operator,
+    Attributes, Backward, Family, Forward, InputGradients, Operator, boxed,
     product::{Into, Matrix, Threads, multiply},
     support::*,
 };
@@ -15,15 +15,14 @@ mod cell;
 
 use cell::{Cell, Trace};
 
-pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    let cell = match node.proto.op_type() {
-        "LSTM" => Cell::Lstm,
-        "GRU" => Cell::Gru { linear_before_reset: node.int("linear_before_reset", 0) != 0 },
-        "RNN" => Cell::Rnn { relu: false },
-        _ => return None,
-    };
-    Some(Recurrent::new(node, cell).map(|recurrent| -> Box<dyn Operator> { Box::new(recurrent) }))
-}
+pub const FAMILY: &Family = &[
+    ("LSTM", |node| boxed(Recurrent::new(node, Cell::Lstm)?)),
+    ("GRU", |node| {
+        let linear_before_reset = node.is_set("linear_before_reset");
+        boxed(Recurrent::new(node, Cell::Gru { linear_before_reset })?)
+    }),
+    ("RNN", |node| boxed(Recurrent::new(node, Cell::Rnn { relu: false })?)),
+];
 
 #[derive(Debug)]
 struct Recurrent {
@@ -58,7 +57,7 @@ struct Parts<'a> {
 
 impl Recurrent {
     fn new(node: &Attributes, mut cell: Cell) -> Result<Recurrent, String> {
-        let reversed = match node.string("direction").unwrap_or("forward") {
+        let reversed = match node.text("direction").unwrap_or("forward") {
             "forward" => vec![false],
             "reverse" => vec![true],
             "bidirectional" => vec![false, true],
@@ -69,10 +68,10 @@ impl Recurrent {
                 return Err(format!("`{name}` = {} is not known here", node.int(name, plain)));
             }
         }
-        if node.get("clip").is_some() {
+        if node.attr("clip").is_some() {
             return Err("`clip` is not known here".into());
         }
-        if let Some(activations) = node.get("activations").filter(|attribute| !attribute.strings.is_empty()) {
+        if let Some(activations) = node.attr("activations").filter(|attribute| !attribute.strings.is_empty()) {
             let named: Vec<String> =
                 activations.strings.iter().map(|name| String::from_utf8_lossy(name).to_lowercase()).collect();
             if matches!(cell, Cell::Rnn { .. }) && named.iter().all(|name| name == "relu") {
@@ -88,7 +87,7 @@ impl Recurrent {
                 }
             }
         }
-        Ok(Recurrent { cell, reversed, hidden: node.get("hidden_size").and_then(|attribute| attribute.i) })
+        Ok(Recurrent { cell, reversed, hidden: node.attr("hidden_size").and_then(|attribute| attribute.i) })
     }
 
     fn parts<'a>(&self, inputs: &[Option<&'a Tensor>]) -> Result<Parts<'a>, String> {
@@ -209,8 +208,8 @@ impl Operator for Recurrent {
         Ok(Forward { outputs, saved: Some(Box::new(traces)) })
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        Some(self.gradients(pass))
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        self.gradients(pass)
     }
 }
 
@@ -380,5 +379,13 @@ mod tests {
         }
         let empty = [random(1, &[0, 2, 4]), random(2, &[1, 12, 4]), random(3, &[1, 12, 3])];
         assert_eq!(forward(&*lstm, &empty, 3)[0].shape(), [0, 1, 2, 3]);
+        for (op, gates) in [("LSTM", 4), ("GRU", 3), ("RNN", 1)] {
+            for linear in [0, 1] {
+                let cell = operator(op, 14, vec![int("linear_before_reset", linear)]);
+                let nobody = [random(1, &[2, 0, 4]), random(2, &[1, gates * 3, 4]), random(3, &[1, gates * 3, 3])];
+                assert_eq!(forward(&*cell, &nobody, 2)[0].shape(), [2, 1, 0, 3]);
+                check(&*cell, &nobody, 2, &[0, 1, 2]);
+            }
+        }
     }
 }

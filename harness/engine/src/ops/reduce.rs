@@ -3,47 +3,44 @@
 //! Of several greatest values the first gets the gradient of `ReduceMax`.
 
 use super::{
-    Attributes, Backward, Forward, InputGradients, Operator,
+    Attributes, Backward, Family, Forward, InputGradients, Operator, Parsed, boxed,
     strided::{View, sum},
     support::*,
 };
 use crate::{Array, Tensor};
 
-pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    use Reduction as R;
-    let by = match node.proto.op_type() {
-        "ReduceSum" => R::Sum,
-        "ReduceMean" => R::Mean,
-        "ReduceMax" => R::Max,
-        "ReduceMin" => R::Min,
-        "ReduceProd" => R::Prod,
-        "ReduceL1" => R::L1,
-        "ReduceL2" => R::L2,
-        "ReduceSumSquare" => R::SumSquare,
-        "ReduceLogSum" => R::LogSum,
-        "ReduceLogSumExp" => R::LogSumExp,
-        "ArgMax" | "ArgMin" => {
-            return Some(Ok(Box::new(ArgExtreme {
-                most: node.proto.op_type() == "ArgMax",
-                axis: node.int("axis", 0),
-                keep_axis: node.int("keepdims", 1) != 0,
-                last: node.int("select_last_index", 0) != 0,
-            })));
-        }
-        "CumSum" => {
-            return Some(Ok(Box::new(CumSum {
-                exclusive: node.int("exclusive", 0) != 0,
-                reverse: node.int("reverse", 0) != 0,
-            })));
-        }
-        _ => return None,
-    };
-    Some(Ok(Box::new(Reduce {
+pub const FAMILY: &Family = &[
+    ("ReduceSum", |node| reduce(node, Reduction::Sum)),
+    ("ReduceMean", |node| reduce(node, Reduction::Mean)),
+    ("ReduceMax", |node| reduce(node, Reduction::Max)),
+    ("ReduceMin", |node| reduce(node, Reduction::Min)),
+    ("ReduceProd", |node| reduce(node, Reduction::Prod)),
+    ("ReduceL1", |node| reduce(node, Reduction::L1)),
+    ("ReduceL2", |node| reduce(node, Reduction::L2)),
+    ("ReduceSumSquare", |node| reduce(node, Reduction::SumSquare)),
+    ("ReduceLogSum", |node| reduce(node, Reduction::LogSum)),
+    ("ReduceLogSumExp", |node| reduce(node, Reduction::LogSumExp)),
+    ("ArgMax", |node| arg_extreme(node, true)),
+    ("ArgMin", |node| arg_extreme(node, false)),
+    ("CumSum", |node| boxed(CumSum { exclusive: node.is_set("exclusive"), reverse: node.is_set("reverse") })),
+];
+
+fn reduce(node: &Attributes, by: Reduction) -> Parsed {
+    boxed(Reduce {
         by,
-        axes: node.ints("axes").map(<[i64]>::to_vec),
+        axes: node.list("axes"),
         keep_axes: node.int("keepdims", 1) != 0,
-        nothing_of_nothing: node.int("noop_with_empty_axes", 0) != 0,
-    })))
+        noop_without_axes: node.is_set("noop_with_empty_axes"),
+    })
+}
+
+fn arg_extreme(node: &Attributes, most: bool) -> Parsed {
+    boxed(ArgExtreme {
+        most,
+        axis: node.int("axis", 0),
+        keep_axis: node.int("keepdims", 1) != 0,
+        last: node.is_set("select_last_index"),
+    })
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +62,7 @@ struct Reduce {
     by: Reduction,
     axes: Option<Vec<i64>>,
     keep_axes: bool,
-    nothing_of_nothing: bool,
+    noop_without_axes: bool,
 }
 
 /// A tensor seen as groups of elements that become one each.
@@ -114,7 +111,7 @@ impl Reduce {
             (None, None) => &[],
         };
         match named {
-            [] if self.nothing_of_nothing => Ok(Vec::new()),
+            [] if self.noop_without_axes => Ok(Vec::new()),
             [] => Ok((0..rank).collect()),
             named => axes(named, rank),
         }
@@ -215,24 +212,21 @@ impl Operator for Reduce {
         }))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradients = || -> InputGradients {
-            let (x, y) = (input(&pass.inputs, 0)?.f32()?, input(&pass.outputs, 0)?.f32()?);
-            let g = output_gradient(&pass.gradients, 0, y.shape());
-            let mut gradients = vec![None; pass.inputs.len()];
-            let groups = Groups::new(x.shape(), &self.axes(&pass.inputs)?)?;
-            let mut sorted = Vec::with_capacity(x.len());
-            let mut values = y.data().iter().zip(g.data());
-            groups.reduce(x.data(), |group| {
-                let (y, g) = values.next().expect("one for each group");
-                self.by.gradients(group, *y, *g, &mut sorted);
-            })?;
-            let mut gradient = Array::zeros(x.shape());
-            groups.view.write(&sorted, gradient.data_mut());
-            gradients[0] = Some(gradient);
-            Ok(gradients)
-        };
-        Some(gradients())
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let (x, y) = (pass.input(0)?.f32()?, pass.output(0)?.f32()?);
+        let g = pass.gradient(0, y.shape());
+        let mut gradients = vec![None; pass.inputs.len()];
+        let groups = Groups::new(x.shape(), &self.axes(&pass.inputs)?)?;
+        let mut sorted = Vec::with_capacity(x.len());
+        let mut values = y.data().iter().zip(g.data());
+        groups.reduce(x.data(), |group| {
+            let (y, g) = values.next().expect("one for each group");
+            self.by.gradients(group, *y, *g, &mut sorted);
+        })?;
+        let mut gradient = Array::zeros(x.shape());
+        groups.view.write(&sorted, gradient.data_mut());
+        gradients[0] = Some(gradient);
+        Ok(gradients)
     }
 }
 
@@ -327,13 +321,10 @@ impl Operator for CumSum {
         }))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradients = || -> InputGradients {
-            let g = output_gradient(&pass.gradients, 0, input(&pass.inputs, 0)?.shape());
-            // The other way round.
-            Ok(vec![Some(self.sums(&g, CumSum::axis(&pass.inputs)?, !self.reverse, |a, b| a + b)?), None])
-        };
-        Some(gradients())
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let g = pass.gradient(0, pass.input(0)?.shape());
+        // The other way round.
+        Ok(vec![Some(self.sums(&g, CumSum::axis(&pass.inputs)?, !self.reverse, |a, b| a + b)?), None])
     }
 }
 

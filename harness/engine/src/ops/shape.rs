@@ -1,59 +1,39 @@
 //! Operators about shapes: asking for one, giving the same elements another, and making tensors out of nothing but a shape.
 
-use espalier_onnx::tensor_proto::DataType;
-
 use super::{
-    Attributes, Backward, Forward, InputGradients, Operator,
-    cast::{Kind, kind},
+    Backward, Family, Forward, InputGradients, Operator, boxed,
+    cast::{ElementKind, element_kind},
     support::*,
 };
 use crate::{Array, Tensor};
 
-pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    let axes = node.ints("axes").map(<[i64]>::to_vec);
-    Some(Ok(match node.proto.op_type() {
-        "Reshape" => Box::new(Reshaped::Reshape {
-            // Up to opset 4 the shape is an attribute.
-            shape: node.ints("shape").map(<[i64]>::to_vec),
-            allow_zero: node.int("allowzero", 0) != 0,
-        }),
-        "Flatten" => Box::new(Reshaped::Flatten { axis: node.int("axis", 1) }),
-        "Squeeze" => Box::new(Reshaped::Squeeze { axes }),
-        "Unsqueeze" => Box::new(Reshaped::Unsqueeze { axes }),
-        "Identity" => Box::new(Reshaped::Identity),
-        "Dropout" => Box::new(Dropout),
-        "Shape" => {
-            Box::new(Shape { start: node.int("start", 0), end: node.get("end").and_then(|attribute| attribute.i) })
+pub const FAMILY: &Family = &[
+    // Up to opset 4 the shape is an attribute.
+    ("Reshape", |node| boxed(Reshaped::Reshape { shape: node.list("shape"), allow_zero: node.is_set("allowzero") })),
+    ("Flatten", |node| boxed(Reshaped::Flatten { axis: node.int("axis", 1) })),
+    ("Squeeze", |node| boxed(Reshaped::Squeeze { axes: node.list("axes") })),
+    ("Unsqueeze", |node| boxed(Reshaped::Unsqueeze { axes: node.list("axes") })),
+    ("Identity", |_| boxed(Reshaped::Identity)),
+    ("Dropout", |_| boxed(Dropout)),
+    ("Shape", |node| boxed(Shape { start: node.int("start", 0), end: node.optional_int("end") })),
+    ("Size", |_| boxed(Size)),
+    ("ConstantOfShape", |node| {
+        let value = match node.attr("value").and_then(|attribute| attribute.t.as_ref()) {
+            Some(value) => Tensor::of("value", value).map_err(|error| error.to_string())?,
+            None => Tensor::F32(Array::scalar(0.0)),
+        };
+        match elements(value.shape())? {
+            1 => boxed(ConstantOfShape { value }),
+            _ => Err(format!("its value is one number, not a tensor of shape {:?}", value.shape())),
         }
-        "Size" => Box::new(Size),
-        "ConstantOfShape" => {
-            let value = node.get("value").and_then(|attribute| attribute.t.as_ref());
-            match value.map(|value| Tensor::of("value", value)).transpose() {
-                Ok(value) => {
-                    let value = value.unwrap_or(Tensor::F32(Array::scalar(0.0)));
-                    if value.shape().iter().product::<usize>() != 1 {
-                        return Some(Err(format!(
-                            "its value is one number, not a tensor of shape {:?}",
-                            value.shape()
-                        )));
-                    }
-                    Box::new(ConstantOfShape { value })
-                }
-                Err(error) => return Some(Err(error.to_string())),
-            }
-        }
-        "Range" => Box::new(Range),
-        "EyeLike" => {
-            let wanted = node.get("dtype").and_then(|attribute| attribute.i).map(kind).transpose();
-            match wanted {
-                Ok(kind) => Box::new(EyeLike { kind, diagonal: node.int("k", 0) }),
-                Err(why) => return Some(Err(why)),
-            }
-        }
-        "Trilu" => Box::new(Trilu { upper: node.int("upper", 1) != 0 }),
-        _ => return None,
-    }))
-}
+    }),
+    ("Range", |_| boxed(Range)),
+    ("EyeLike", |node| {
+        let kind = node.optional_int("dtype").map(element_kind).transpose()?;
+        boxed(EyeLike { kind: kind.map(|(kind, _)| kind), diagonal: node.int("k", 0) })
+    }),
+    ("Trilu", |node| boxed(Trilu { upper: node.int("upper", 1) != 0 })),
+];
 
 /// Another shape for the same elements.
 #[derive(Debug)]
@@ -144,14 +124,11 @@ impl Operator for Reshaped {
         Ok(Forward::one(for_any!(input(inputs, 0)?, x => x.clone().reshaped(shape))))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradients = || -> InputGradients {
-            let shape = input(&pass.inputs, 0)?.shape();
-            let mut gradients = vec![None; pass.inputs.len()];
-            gradients[0] = pass.gradients[0].clone().map(|gradient| gradient.reshaped(shape));
-            Ok(gradients)
-        };
-        Some(gradients())
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let shape = pass.input(0)?.shape();
+        let mut gradients = vec![None; pass.inputs.len()];
+        gradients[0] = pass.gradients[0].clone().map(|gradient| gradient.reshaped(shape));
+        Ok(gradients)
     }
 }
 
@@ -170,10 +147,10 @@ impl Operator for Dropout {
         Ok(Forward { outputs: vec![x.clone(), Tensor::Bool(Array::filled(x.shape(), true))], saved: None })
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
+    fn backward(&self, pass: &Backward) -> InputGradients {
         let mut gradients = vec![None; pass.inputs.len()];
         gradients[0] = pass.gradients[0].clone();
-        Some(Ok(gradients))
+        Ok(gradients)
     }
 }
 
@@ -254,7 +231,7 @@ impl Operator for Range {
 
 #[derive(Debug)]
 struct EyeLike {
-    kind: Option<(Kind, DataType)>,
+    kind: Option<ElementKind>,
     diagonal: i64,
 }
 
@@ -269,11 +246,10 @@ impl Operator for EyeLike {
             [rows, columns],
             on.map(|(row, column)| column.checked_sub(row) == Some(self.diagonal)).collect::<Vec<bool>>(),
         );
-        let kind = self.kind.map_or(Kind::of(like), |(kind, _)| kind);
-        Ok(Forward::one(match kind {
-            Kind::Float => Tensor::F32(eye.map(|one| f32::from(u8::from(*one)))),
-            Kind::Int => Tensor::I64(eye.map(|one| i64::from(*one))),
-            Kind::Bool => Tensor::Bool(eye),
+        Ok(Forward::one(match self.kind.unwrap_or(ElementKind::of(like)) {
+            ElementKind::Float => Tensor::F32(eye.map(|one| f32::from(u8::from(*one)))),
+            ElementKind::Int => Tensor::I64(eye.map(|one| i64::from(*one))),
+            ElementKind::Bool => Tensor::Bool(eye),
         }))
     }
 }
@@ -314,14 +290,11 @@ impl Operator for Trilu {
         Ok(Forward::one(for_any!(input(inputs, 0)?, x => self.cut(x, diagonal)?)))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradients = || -> InputGradients {
-            let gradient = output_gradient(&pass.gradients, 0, input(&pass.inputs, 0)?.shape());
-            let mut gradients = vec![None; pass.inputs.len()];
-            gradients[0] = Some(self.cut(&gradient, Trilu::diagonal(&pass.inputs)?)?);
-            Ok(gradients)
-        };
-        Some(gradients())
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let gradient = pass.gradient(0, pass.input(0)?.shape());
+        let mut gradients = vec![None; pass.inputs.len()];
+        gradients[0] = Some(self.cut(&gradient, Trilu::diagonal(&pass.inputs)?)?);
+        Ok(gradients)
     }
 }
 

@@ -1,24 +1,33 @@
-//! `Softmax` and `LogSoftmax`. Up to opset 12 over all axes from the given one on, from 13 over that axis alone.
+//! `Softmax`, `LogSoftmax` and `Hardmax`. Up to opset 12 over all axes from the given one on, from 13 over that axis
+//! alone.
 
-use super::{Attributes, Backward, Forward, InputGradients, Operator, support};
+use super::{Attributes, Backward, Family, Forward, InputGradients, Operator, Parsed, boxed, support};
 use crate::{Array, Tensor};
 
-pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    let log = match node.proto.op_type() {
-        "Softmax" => false,
-        "LogSoftmax" => true,
-        _ => return None,
-    };
+pub const FAMILY: &Family = &[
+    ("Softmax", |node| softmax(node, Form::Probabilities)),
+    ("LogSoftmax", |node| softmax(node, Form::Logarithms)),
+    ("Hardmax", |node| softmax(node, Form::FirstGreatest)),
+];
+
+fn softmax(node: &Attributes, form: Form) -> Parsed {
     let flattens = node.opset < 13;
-    let axis = node.int("axis", if flattens { 1 } else { -1 });
-    Some(Ok(Box::new(Softmax { axis, flattens, log })))
+    boxed(Softmax { axis: node.int("axis", if flattens { 1 } else { -1 }), flattens, form })
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Probabilities,
+    Logarithms,
+    /// 1 for the first of the greatest elements, 0 for all others. Its gradient is 0, as that of rounding is.
+    FirstGreatest,
 }
 
 #[derive(Debug)]
 struct Softmax {
     axis: i64,
     flattens: bool,
-    log: bool,
+    form: Form,
 }
 
 impl Softmax {
@@ -52,13 +61,18 @@ impl Operator for Softmax {
         let mut y = x.data().to_vec();
         for_each(x.len(), length, step, |first| {
             let row = || (0..length).map(|index| first + index * step);
+            if let Form::FirstGreatest = self.form {
+                let greatest = row().reduce(|best, at| if x.data()[at] > x.data()[best] { at } else { best });
+                row().for_each(|at| y[at] = f32::from(u8::from(Some(at) == greatest)));
+                return;
+            }
             let most = row().fold(f32::NEG_INFINITY, |most, at| most.max(x.data()[at]));
             let mut sum = 0.0f32;
             for at in row() {
                 y[at] = (x.data()[at] - most).exp();
                 sum += y[at];
             }
-            if self.log {
+            if let Form::Logarithms = self.form {
                 let log = sum.ln();
                 row().for_each(|at| y[at] = x.data()[at] - most - log);
             } else {
@@ -68,31 +82,32 @@ impl Operator for Softmax {
         Ok(Forward::floats(Array::new(x.shape(), y)))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let seed = pass.gradients[0].as_ref()?;
-        Some((|| {
-            let y = support::input(&pass.outputs, 0)?.f32()?;
-            let (length, step) = self.measures(y.shape())?;
-            let (y_data, seeds) = (y.data(), seed.data());
-            let mut gradient = vec![0.0; y.len()];
-            for_each(y.len(), length, step, |first| {
-                let row = || (0..length).map(|index| first + index * step);
-                if self.log {
-                    let sum: f32 = row().map(|at| seeds[at]).sum();
-                    row().for_each(|at| gradient[at] = seeds[at] - y_data[at].exp() * sum);
-                } else {
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let y = pass.output(0)?.f32()?;
+        let (length, step) = self.measures(y.shape())?;
+        let (y_data, seeds) = (y.data(), pass.seed()?.data());
+        let mut gradient = vec![0.0; y.len()];
+        for_each(y.len(), length, step, |first| {
+            let row = || (0..length).map(|index| first + index * step);
+            match self.form {
+                Form::Probabilities => {
                     let sum: f32 = row().map(|at| seeds[at] * y_data[at]).sum();
                     row().for_each(|at| gradient[at] = y_data[at] * (seeds[at] - sum));
                 }
-            });
-            Ok(vec![Some(Array::new(y.shape(), gradient))])
-        })())
+                Form::Logarithms => {
+                    let sum: f32 = row().map(|at| seeds[at]).sum();
+                    row().for_each(|at| gradient[at] = seeds[at] - y_data[at].exp() * sum);
+                }
+                Form::FirstGreatest => {}
+            }
+        });
+        pass.only_first(Array::new(y.shape(), gradient))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::ops::check::{between, check, floats, int, operator, output, random};
+    use crate::ops::check::{apart, between, check, floats, int, operator, output, random};
 
     #[test]
     fn what_is_normalised_depends_on_the_opset() {
@@ -114,5 +129,12 @@ mod tests {
             }
             check(&*operator(op, 13, vec![]), &[between(1, &[4, 6], -5.0, 5.0)], 1, &[0]);
         }
+        check(&*operator("Hardmax", 13, vec![]), &[apart(1, &[4, 6])], 1, &[0]);
+    }
+
+    #[test]
+    fn hardmax_picks_the_first_greatest() {
+        let x = floats(&[2, 3], &[1.0, 4.0, 4.0, 0.0, -1.0, -2.0]);
+        assert_eq!(output(&*operator("Hardmax", 13, vec![]), &[x]).data(), [0.0, 1.0, 0.0, 1.0, 0.0, 0.0]);
     }
 }

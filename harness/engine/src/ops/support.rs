@@ -1,12 +1,15 @@
-//! What every operator needs: its inputs, axes counted from either end, sizes that are bounded before anything is allocated, and floats,
-//! integers and booleans treated alike.
+//! What every operator needs: its inputs, axes counted from either end, sizes that are bounded before anything is
+//! allocated, and floats, integers and booleans treated alike.
+
+use espalier_onnx::axis_of;
 
 use crate::{Array, Tensor};
 
-/// The most elements one value may have: a GiB of floats. A model is a stranger's file, and a few bytes of it may ask for any size.
+/// The most elements one value may have: a GiB of floats. A model is untrusted input, and a few bytes of it may ask for
+/// any size.
 pub(crate) const MOST_ELEMENTS: usize = 1 << 28;
 
-/// The same for each kind of tensor: `$array` is its [`Array`], `$body` an array of the same kind.
+/// The same for each element kind: `$array` is the tensor's [`Array`], `$body` an array of the same kind.
 macro_rules! for_any {
     ($tensor:expr, $array:ident => $body:expr) => {
         match $tensor {
@@ -27,22 +30,12 @@ pub(crate) fn optional<'a>(inputs: &[Option<&'a Tensor>], index: usize) -> Optio
     inputs.get(index).copied().flatten()
 }
 
-/// The gradient of an output, zeros where nothing depends on it.
-pub(crate) fn output_gradient(gradients: &[Option<Array<f32>>], index: usize, shape: &[usize]) -> Array<f32> {
-    gradients.get(index).cloned().flatten().unwrap_or_else(|| Array::zeros(shape))
-}
-
-/// An axis that may be counted from the end.
+/// An axis; a negative one counts from the end.
 pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize, String> {
-    let rank_i64 = rank as i64;
-    if (-rank_i64..rank_i64).contains(&axis) {
-        Ok(axis.rem_euclid(rank_i64) as usize)
-    } else {
-        Err(format!("there is no axis {axis} in a tensor of rank {rank}"))
-    }
+    axis_of(axis, rank).ok_or_else(|| format!("there is no axis {axis} in a tensor of rank {rank}"))
 }
 
-/// Axes that may be counted from the end, each of which may be named once.
+/// Axes, each named once; negative ones count from the end.
 pub(crate) fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>, String> {
     let mut found = Vec::with_capacity(list.len().min(rank));
     for item in list {
@@ -55,7 +48,10 @@ pub(crate) fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>, String> {
     Ok(found)
 }
 
-/// The number of elements of a shape, where it is one that may be allocated.
+/// The number of elements of a shape.
+///
+/// # Errors
+/// More than [`MOST_ELEMENTS`].
 pub(crate) fn elements(shape: &[usize]) -> Result<usize, String> {
     let too_many =
         || format!("shape {shape:?} has more than {MOST_ELEMENTS} elements, which is beyond what the engine computes");
@@ -69,7 +65,7 @@ pub(crate) fn elements(shape: &[usize]) -> Result<usize, String> {
     Ok(if shape.contains(&0) { 0 } else { product })
 }
 
-/// A list of integers out of a tensor of any rank below two.
+/// The integers of a tensor of rank 0 or 1.
 pub(crate) fn list<'a>(tensor: &'a Tensor, what: &str) -> Result<&'a [i64], String> {
     let array = tensor.i64().map_err(|why| format!("{what}: {why}"))?;
     if array.rank() > 1 {
@@ -86,7 +82,7 @@ pub(crate) fn single<T: Copy + Clone>(array: &Array<T>, what: &str) -> Result<T,
     }
 }
 
-/// A size out of a foreign number.
+/// A number from the file as a size.
 pub(crate) fn size(value: i64, what: &str) -> Result<usize, String> {
     usize::try_from(value).map_err(|_| format!("{what} cannot be {value}"))
 }

@@ -1,50 +1,39 @@
 //! Operators that only move elements, each by a [`View`] of its input: transposing, repeating, cutting. Their gradients go the same way back.
 
 use super::{
-    Attributes, Backward, Forward, InputGradients, Operator,
+    Attributes, Backward, Family, Forward, InputGradients, Operator, boxed,
     strided::{View, broadcast_shape},
     support::*,
 };
 use crate::{Array, Tensor};
 
-pub fn parse(node: &Attributes) -> Option<Result<Box<dyn Operator>, String>> {
-    let ints = |name| node.ints(name).map(<[i64]>::to_vec);
-    let operator = match node.proto.op_type() {
-        "Transpose" => Viewed::Transpose { order: ints("perm") },
-        "Expand" => Viewed::Expand,
-        "Tile" => Viewed::Tile,
-        "Slice" if node.opset < 10 => match (ints("starts"), ints("ends")) {
-            (Some(starts), Some(ends)) => Viewed::SliceBy { starts, ends, axes: ints("axes") },
-            _ => return Some(Err("it needs `starts` and `ends`".into())),
-        },
-        "Slice" => Viewed::Slice,
-        "DepthToSpace" | "SpaceToDepth" => {
-            let block = match size(node.int("blocksize", 0), "its block size") {
-                Ok(block) if block > 0 => block,
-                _ => return Some(Err("its block size has to be above zero".into())),
-            };
-            let column_first = match node.string("mode").unwrap_or("DCR") {
-                "DCR" => false,
-                "CRD" => true,
-                other => return Some(Err(format!("there is no mode `{other}`"))),
-            };
-            if node.proto.op_type() == "DepthToSpace" {
-                Viewed::DepthToSpace { block, column_first }
-            } else {
-                Viewed::SpaceToDepth { block }
-            }
-        }
-        "Split" => {
-            return Some(Ok(Box::new(Split {
-                axis: node.int("axis", 0),
-                lengths: ints("split"),
-                count: node.get("num_outputs").and_then(|attribute| attribute.i),
-            })));
-        }
-        "Concat" => return Some(Ok(Box::new(Concat { axis: node.int("axis", 0) }))),
-        _ => return None,
-    };
-    Some(Ok(Box::new(operator)))
+pub const FAMILY: &Family = &[
+    ("Transpose", |node| boxed(Viewed::Transpose { order: node.list("perm") })),
+    ("Expand", |_| boxed(Viewed::Expand)),
+    ("Tile", |_| boxed(Viewed::Tile)),
+    ("Slice", |node| match (node.opset, node.list("starts"), node.list("ends")) {
+        (10.., _, _) => boxed(Viewed::Slice),
+        (_, Some(starts), Some(ends)) => boxed(Viewed::SliceBy { starts, ends, axes: node.list("axes") }),
+        _ => Err("it needs `starts` and `ends`".into()),
+    }),
+    ("DepthToSpace", |node| {
+        let column_first = match node.text("mode").unwrap_or("DCR") {
+            "DCR" => false,
+            "CRD" => true,
+            other => return Err(format!("there is no mode `{other}`")),
+        };
+        boxed(Viewed::DepthToSpace { block: block(node)?, column_first })
+    }),
+    ("SpaceToDepth", |node| boxed(Viewed::SpaceToDepth { block: block(node)? })),
+    ("Split", |node| {
+        boxed(Split { axis: node.int("axis", 0), lengths: node.list("split"), count: node.optional_int("num_outputs") })
+    }),
+    ("Concat", |node| boxed(Concat { axis: node.int("axis", 0) })),
+];
+
+fn block(node: &Attributes) -> Result<usize, String> {
+    let block = size(node.int("blocksize", 0), "its block size")?;
+    if block > 0 { Ok(block) } else { Err("its block size has to be above zero".into()) }
 }
 
 #[derive(Debug)]
@@ -180,16 +169,13 @@ impl Operator for Viewed {
         Ok(Forward::one(for_any!(input(inputs, 0)?, x => Array::new(shape, view.read(x.data())))))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradients = || -> InputGradients {
-            let (view, shape) = self.view(&pass.inputs)?;
-            let mut gradient = Array::zeros(input(&pass.inputs, 0)?.shape());
-            view.add(output_gradient(&pass.gradients, 0, &shape).data(), gradient.data_mut());
-            let mut gradients = vec![None; pass.inputs.len()];
-            gradients[0] = Some(gradient);
-            Ok(gradients)
-        };
-        Some(gradients())
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let (view, shape) = self.view(&pass.inputs)?;
+        let mut gradient = Array::zeros(pass.input(0)?.shape());
+        view.add(pass.gradient(0, &shape).data(), gradient.data_mut());
+        let mut gradients = vec![None; pass.inputs.len()];
+        gradients[0] = Some(gradient);
+        Ok(gradients)
     }
 }
 
@@ -249,20 +235,17 @@ impl Operator for Split {
         Ok(Forward { outputs: parts.collect(), saved: None })
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradients = || -> InputGradients {
-            let mut gradient = Array::zeros(input(&pass.inputs, 0)?.shape());
-            let views = self.views(&pass.inputs, pass.gradients.len())?;
-            for (view, part) in views.iter().zip(&pass.gradients) {
-                if let Some(part) = part {
-                    view.add(part.data(), gradient.data_mut());
-                }
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let mut gradient = Array::zeros(pass.input(0)?.shape());
+        let views = self.views(&pass.inputs, pass.gradients.len())?;
+        for (view, part) in views.iter().zip(&pass.gradients) {
+            if let Some(part) = part {
+                view.add(part.data(), gradient.data_mut());
             }
-            let mut gradients = vec![None; pass.inputs.len()];
-            gradients[0] = Some(gradient);
-            Ok(gradients)
-        };
-        Some(gradients())
+        }
+        let mut gradients = vec![None; pass.inputs.len()];
+        gradients[0] = Some(gradient);
+        Ok(gradients)
     }
 }
 
@@ -311,15 +294,12 @@ impl Operator for Concat {
         }))
     }
 
-    fn backward(&self, pass: &Backward) -> Option<InputGradients> {
-        let gradients = || -> InputGradients {
-            let (shape, views) = self.views(&pass.inputs)?;
-            let whole = output_gradient(&pass.gradients, 0, &shape);
-            let part =
-                |(view, wanted): (View, &bool)| wanted.then(|| Array::new(view.shape.clone(), view.read(whole.data())));
-            Ok(views.into_iter().zip(&pass.wants).map(part).collect())
-        };
-        Some(gradients())
+    fn backward(&self, pass: &Backward) -> InputGradients {
+        let (shape, views) = self.views(&pass.inputs)?;
+        let whole = pass.gradient(0, &shape);
+        let part =
+            |(view, wanted): (View, &bool)| wanted.then(|| Array::new(view.shape.clone(), view.read(whole.data())));
+        Ok(views.into_iter().zip(&pass.wants).map(part).collect())
     }
 }
 

@@ -32,7 +32,7 @@ impl Window {
             fits.map(Some).ok_or_else(|| format!("`{name}` is {values:?}, each must be at least {least}"))
         };
         let pads = list("pads", 0)?;
-        let padding = match node.string("auto_pad").unwrap_or("NOTSET") {
+        let padding = match node.text("auto_pad").unwrap_or("NOTSET") {
             "NOTSET" | "" => Padding::Explicit(pads),
             "VALID" => Padding::Explicit(None),
             "SAME_UPPER" => Padding::SameUpper,
@@ -61,9 +61,62 @@ impl Window {
     /// # Errors
     /// Other than one or two axes; attributes that do not fit them; no room for a single window.
     pub fn place(&self, input: &[usize], kernel: &[usize]) -> Result<Windows, String> {
+        let sides = self.sides(input, kernel)?;
+        let axes = sides.len();
+        let windows = Windows::of(sides.into_iter().map(|side| self.filled(side)).collect::<Result<_, _>>()?);
+        support::elements(&windows.output_shape(input[0], input[1], axes))?;
+        Ok(windows)
+    }
+
+    /// The windows of which `input` is the output: those of a transposed convolution. `padding` is its
+    /// `output_padding`, `shape` its `output_shape`.
+    ///
+    /// # Errors
+    /// As [`Window::place`].
+    pub fn place_transposed(
+        &self,
+        input: &[usize],
+        kernel: &[usize],
+        (padding, shape): (Option<&[i64]>, Option<&[i64]>),
+    ) -> Result<Windows, String> {
+        let sides = self.sides(input, kernel)?;
+        let axes = sides.len();
+        let given = |name: &str, values: Option<&[i64]>, axis: usize| -> Result<Option<usize>, String> {
+            let Some(values) = values else { return Ok(None) };
+            // An output shape may have batch and channels before its axes.
+            let from = values.len().checked_sub(axes).ok_or_else(|| format!("`{name}` is {values:?}"))?;
+            support::size(values[from + axis], name).map(Some)
+        };
+        let transposed = |(axis, mut side): (usize, Side)| -> Result<Side, String> {
+            let misfit = || format!("windows of {kernel:?} do not lie side by side in {input:?}");
+            let padding = given("output_padding", padding, axis)?.unwrap_or(0);
+            if padding > 0 && padding >= side.stride.max(side.dilation) {
+                return Err(format!("`output_padding` = {padding} is no less than stride and dilation"));
+            }
+            let reach = side.reach().ok_or_else(misfit)?;
+            let last = side.input.checked_sub(1).and_then(|last| last.checked_mul(side.stride));
+            let full = last.and_then(|last| last.checked_add(reach)?.checked_add(padding)).ok_or_else(misfit)?;
+            let same = matches!(self.padding, Padding::SameUpper | Padding::SameLower);
+            let wanted = given("output_shape", shape, axis)?.or_else(|| same.then(|| side.input * side.stride));
+            if let Some(wanted) = wanted {
+                let total = full.checked_sub(wanted).ok_or_else(misfit)?;
+                (side.before, side.after) = (total - total / 2, total / 2);
+                if matches!(self.padding, Padding::SameUpper) {
+                    std::mem::swap(&mut side.before, &mut side.after);
+                }
+            }
+            let len = full.checked_sub(side.before).and_then(|len| len.checked_sub(side.after));
+            (side.output, side.input) = (side.input, len.filter(|len| *len > 0).ok_or_else(misfit)?);
+            Ok(side)
+        };
+        Ok(Windows::of(sides.into_iter().enumerate().map(transposed).collect::<Result<_, _>>()?))
+    }
+
+    /// Each axis with its kernel, stride, dilation and explicit padding; how many windows there are is still open.
+    fn sides(&self, input: &[usize], kernel: &[usize]) -> Result<Vec<Side>, String> {
         let spatial = match input {
             [_, _, spatial @ ..] if matches!(spatial.len(), 1 | 2) => spatial,
-            _ => return Err(format!("windows over one or two axes are known, the input has shape {input:?}")),
+            _ => return Err(format!("windows over one or two axes are supported, the input has shape {input:?}")),
         };
         let axes = spatial.len();
         let fitting = |name: &str, values: Option<&[usize]>, default: usize, len: usize| match values {
@@ -84,27 +137,16 @@ impl Window {
             Padding::Explicit(pads) => fitting("pads", pads.as_deref(), 0, 2 * axes)?,
             _ => vec![0; 2 * axes],
         };
-        let sides: Vec<Side> = (0..axes)
-            .map(|axis| {
-                let side = Side {
-                    input: spatial[axis],
-                    output: 0,
-                    kernel: kernel[axis],
-                    stride: strides[axis],
-                    dilation: dilations[axis],
-                    before: pads[axis],
-                    after: pads[axes + axis],
-                };
-                self.filled(side)
-            })
-            .collect::<Result<_, _>>()?;
-        let windows = match sides[..] {
-            [only] => Windows { rows: Side::SINGLE, columns: only },
-            _ => Windows { rows: sides[0], columns: sides[1] },
+        let side = |axis: usize| Side {
+            input: spatial[axis],
+            output: 0,
+            kernel: kernel[axis],
+            stride: strides[axis],
+            dilation: dilations[axis],
+            before: pads[axis],
+            after: pads[axes + axis],
         };
-        let shape = windows.output_shape(input[0], input[1], axes);
-        support::elements(&shape)?;
-        Ok(windows)
+        Ok((0..axes).map(side).collect())
     }
 
     fn filled(&self, mut side: Side) -> Result<Side, String> {
@@ -191,6 +233,13 @@ pub struct Windows {
 }
 
 impl Windows {
+    fn of(sides: Vec<Side>) -> Windows {
+        match sides[..] {
+            [only] => Windows { rows: Side::SINGLE, columns: only },
+            _ => Windows { rows: sides[0], columns: sides[1] },
+        }
+    }
+
     pub fn input(&self) -> usize {
         self.rows.input * self.columns.input
     }
@@ -204,17 +253,18 @@ impl Windows {
     }
 
     pub fn output_shape(&self, batch: usize, channels: usize, axes: usize) -> Vec<usize> {
-        let mut shape = vec![batch, channels];
-        if axes == 2 {
-            shape.push(self.rows.output);
-        }
-        shape.push(self.columns.output);
-        shape
+        [&[batch, channels][..], &[self.rows.output, self.columns.output][2 - axes..]].concat()
+    }
+
+    pub fn input_shape(&self, batch: usize, channels: usize, axes: usize) -> Vec<usize> {
+        [&[batch, channels][..], &[self.rows.input, self.columns.input][2 - axes..]].concat()
     }
 
     /// Each window is one place of the input, in order.
     pub fn pointwise(&self) -> bool {
-        let trivial = |side: Side| side.kernel == 1 && side.stride == 1 && side.before == 0 && side.after == 0;
+        let trivial = |side: Side| {
+            (side.kernel, side.stride, side.before, side.after) == (1, 1, 0, 0) && side.input == side.output
+        };
         trivial(self.rows) && trivial(self.columns)
     }
 }

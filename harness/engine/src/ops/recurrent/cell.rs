@@ -1,4 +1,4 @@
-//! One step of each kind of cell, forwards and backwards, for a whole batch in one direction.
+//! One step of each recurrent cell, forwards and backwards, for a whole batch in one direction.
 
 use super::{
     super::{elementwise::sigmoid, strided::sum},
@@ -19,7 +19,7 @@ pub enum Cell {
     },
 }
 
-/// What a run of one direction leaves behind. States are those before the first step and after each.
+/// What a run of one direction keeps for its gradient. States are those before the first step and after each.
 #[derive(Debug)]
 pub struct Trace {
     sizes: Sizes,
@@ -28,7 +28,8 @@ pub struct Trace {
     cell: Vec<f32>,
     /// Gates after their activation, by step.
     gates: Vec<f32>,
-    /// Of GRU, by step: what the reset gate is multiplied with, or what came of that, whichever is on its other side of the product.
+    /// Of GRU, by step: the recurrent product that the reset gate scales, or, where the reset comes first, the scaled
+    /// states that go into the product.
     inner: Vec<f32>,
 }
 
@@ -89,6 +90,44 @@ impl Flow {
     }
 }
 
+/// Adds to GRU's candidate gates what comes through the reset gate, for a whole batch. `weights` are the last gate's;
+/// `bias` is added before the reset gate.
+fn candidates(
+    sizes: Sizes,
+    linear_before_reset: bool,
+    gates: &mut [f32],
+    inner: &mut [f32],
+    before: &[f32],
+    weights: &[f32],
+    bias: Option<&[f32]>,
+) {
+    let Sizes { batch, hidden: width, gates: all, .. } = sizes;
+    let direct = 2 * width;
+    for row in gates.chunks_exact_mut(all) {
+        row[..direct].iter_mut().for_each(|gate| *gate = sigmoid(*gate));
+    }
+    let weights = Matrix::new(weights, width, width).transposed();
+    if linear_before_reset {
+        for row in inner.chunks_exact_mut(width) {
+            match bias {
+                Some(bias) => row.copy_from_slice(bias),
+                None => row.fill(0.0),
+            }
+        }
+        multiply(inner, width, Matrix::new(before, batch, width), weights, 1.0, Into::Sum, Threads::All);
+        for (at, inner) in inner.iter().enumerate() {
+            let row = at / width * all + at % width;
+            gates[row + direct] += gates[row + width] * inner;
+        }
+    } else {
+        for (at, inner) in inner.iter_mut().enumerate() {
+            *inner = gates[at / width * all + width + at % width] * before[at];
+        }
+        let inner = Matrix::new(inner, batch, width);
+        multiply(&mut gates[direct..], all, inner, weights, 1.0, Into::Sum, Threads::All);
+    }
+}
+
 impl Cell {
     pub fn gates(self) -> usize {
         match self {
@@ -98,7 +137,13 @@ impl Cell {
         }
     }
 
-    /// One step: `projected` are the products of all inputs with their weights, by time.
+    /// How many gates take a product with the states as they are; GRU's last one comes after the reset gate.
+    fn direct(self) -> usize {
+        if matches!(self, Cell::Gru { .. }) { 2 } else { self.gates() }
+    }
+
+    /// One step: `projected` are the products of all inputs with their weights, by time. `times` say at which time each
+    /// sequence of the batch is; `None` for one that is over, whose state stays.
     pub fn advance(
         self,
         trace: &mut Trace,
@@ -109,11 +154,14 @@ impl Cell {
         b: Option<&[f32]>,
     ) {
         let Sizes { batch, hidden: width, gates: all, .. } = trace.sizes;
+        if batch == 0 {
+            return;
+        }
         let state = batch * width;
+        let direct = self.direct() * width;
         let (before, after) = trace.hidden.split_at_mut((step + 1) * state);
         let (before, after) = (&before[step * state..], &mut after[..state]);
         let gates = &mut trace.gates[step * batch * all..][..batch * all];
-        let gru = matches!(self, Cell::Gru { .. });
         let linear = matches!(self, Cell::Gru { linear_before_reset: true });
         for (sequence, time) in times.iter().enumerate() {
             let row = &mut gates[sequence * all..][..all];
@@ -121,85 +169,74 @@ impl Cell {
                 row.copy_from_slice(&projected[(time * batch + sequence) * all..][..all]);
                 if let Some(b) = b {
                     row.iter_mut().zip(&b[..all]).for_each(|(gate, b)| *gate += b);
-                    // Behind the reset gate it comes with the product below.
-                    let direct = if linear { 2 * width } else { all };
-                    row[..direct].iter_mut().zip(&b[all..]).for_each(|(gate, b)| *gate += b);
+                    // Behind the reset gate the recurrent bias is added with the product.
+                    let with_bias = if linear { direct } else { all };
+                    row[..with_bias].iter_mut().zip(&b[all..]).for_each(|(gate, b)| *gate += b);
                 }
             }
         }
         let states = Matrix::new(before, batch, width);
-        let direct = if gru { 2 * width } else { all };
         let weights = Matrix::new(&r[..direct * width], direct, width);
         multiply(gates, all, states, weights.transposed(), 1.0, Into::Sum, Threads::All);
         if let Cell::Gru { .. } = self {
             let inner = &mut trace.inner[step * state..][..state];
-            for sequence in 0..batch {
-                gates[sequence * all..][..2 * width].iter_mut().for_each(|gate| *gate = sigmoid(*gate));
-            }
-            let weights = Matrix::new(&r[direct * width..], width, width);
-            if linear {
-                for sequence in 0..batch {
-                    let row = &mut inner[sequence * width..][..width];
-                    match b {
-                        Some(b) => row.copy_from_slice(&b[all + direct..]),
-                        None => row.fill(0.0),
-                    }
-                }
-                multiply(inner, width, states, weights.transposed(), 1.0, Into::Sum, Threads::All);
-                for (at, inner) in inner.iter().enumerate() {
-                    let row = at / width * all + at % width;
-                    gates[row + direct] += gates[row + width] * inner;
-                }
-            } else {
-                for (at, inner) in inner.iter_mut().enumerate() {
-                    *inner = gates[at / width * all + width + at % width] * before[at];
-                }
-                let inner = Matrix::new(inner, batch, width);
-                multiply(&mut gates[direct..], all, inner, weights.transposed(), 1.0, Into::Sum, Threads::All);
-            }
+            let bias = b.filter(|_| linear).map(|b| &b[all + direct..]);
+            candidates(trace.sizes, linear, gates, inner, before, &r[direct * width..], bias);
         }
-        for (sequence, time) in times.iter().enumerate() {
-            let span = sequence * width..(sequence + 1) * width;
-            let (before, after) = (&before[span.clone()], &mut after[span.clone()]);
-            if time.is_none() {
-                after.copy_from_slice(before);
+        let (old, new) = match self {
+            Cell::Lstm => {
+                let (old, new) = trace.cell.split_at_mut((step + 1) * state);
+                (&old[step * state..], &mut new[..state])
             }
-            let row = &mut gates[sequence * all..][..all];
-            match self {
-                Cell::Lstm => {
-                    let (old, new) = trace.cell.split_at_mut((step + 1) * state);
-                    let (old, new) = (&old[step * state..][span.clone()], &mut new[span]);
-                    if time.is_none() {
-                        new.copy_from_slice(old);
-                        continue;
-                    }
-                    row[..3 * width].iter_mut().for_each(|gate| *gate = sigmoid(*gate));
-                    row[3 * width..].iter_mut().for_each(|gate| *gate = gate.tanh());
-                    for unit in 0..width {
-                        let [input, output, forget, candidate] = [0, 1, 2, 3].map(|gate| row[gate * width + unit]);
-                        new[unit] = forget * old[unit] + input * candidate;
-                        after[unit] = output * new[unit].tanh();
-                    }
-                }
-                Cell::Gru { .. } if time.is_some() => {
-                    for unit in 0..width {
-                        let (update, candidate) = (row[unit], row[2 * width + unit].tanh());
-                        row[2 * width + unit] = candidate;
-                        after[unit] = (1.0 - update) * candidate + update * before[unit];
-                    }
-                }
-                Cell::Rnn { relu } if time.is_some() => {
-                    row.iter_mut().for_each(|gate| *gate = if relu { gate.max(0.0) } else { gate.tanh() });
-                    after.copy_from_slice(row);
-                }
-                Cell::Gru { .. } | Cell::Rnn { .. } => {}
+            _ => (&[][..], &mut [][..]),
+        };
+        let rows = gates.chunks_exact_mut(all).zip(before.chunks_exact(width)).zip(after.chunks_exact_mut(width));
+        for (sequence, ((row, before), after)) in rows.enumerate() {
+            let span = if self.gates() == 4 { sequence * width..(sequence + 1) * width } else { 0..0 };
+            let (old, new) = (&old[span.clone()], &mut new[span]);
+            if times[sequence].is_some() {
+                self.close(row, (before, after), (old, new));
+            } else {
+                after.copy_from_slice(before);
+                new.copy_from_slice(old);
             }
         }
     }
 
-    /// One step back: from the gradients of the states after a step to those before it, leaving those of the gates behind.
+    /// Activates the gates of one sequence, and makes the states after the step of them: hidden states, and of an LSTM
+    /// the cell's.
+    fn close(self, row: &mut [f32], (before, after): (&[f32], &mut [f32]), (old, new): (&[f32], &mut [f32])) {
+        let width = before.len();
+        match self {
+            Cell::Lstm => {
+                row[..3 * width].iter_mut().for_each(|gate| *gate = sigmoid(*gate));
+                row[3 * width..].iter_mut().for_each(|gate| *gate = gate.tanh());
+                for unit in 0..width {
+                    let [input, output, forget, candidate] = [0, 1, 2, 3].map(|gate| row[gate * width + unit]);
+                    new[unit] = forget * old[unit] + input * candidate;
+                    after[unit] = output * new[unit].tanh();
+                }
+            }
+            Cell::Gru { .. } => {
+                for unit in 0..width {
+                    let (update, candidate) = (row[unit], row[2 * width + unit].tanh());
+                    row[2 * width + unit] = candidate;
+                    after[unit] = (1.0 - update) * candidate + update * before[unit];
+                }
+            }
+            Cell::Rnn { relu } => {
+                row.iter_mut().for_each(|gate| *gate = if relu { gate.max(0.0) } else { gate.tanh() });
+                after.copy_from_slice(row);
+            }
+        }
+    }
+
+    /// One step back: from the gradients of the states after a step to those before it. Those of the gates are kept.
     pub fn retreat(self, flow: &mut Flow, trace: &Trace, step: usize, times: &[Option<usize>], r: &[f32]) {
         let Sizes { batch, hidden: width, gates: all, .. } = trace.sizes;
+        if batch == 0 {
+            return;
+        }
         let state = batch * width;
         let before = trace.hidden(step);
         let gates = &trace.gates[step * batch * all..][..batch * all];
@@ -236,7 +273,7 @@ impl Cell {
                 }
             }
         }
-        let direct = if matches!(self, Cell::Gru { .. }) { 2 * width } else { all };
+        let direct = self.direct() * width;
         if let Cell::Gru { linear_before_reset } = self {
             let weights = Matrix::new(&r[direct * width..], width, width);
             let inner = &trace.inner[step * state..][..state];
@@ -271,7 +308,7 @@ impl Cell {
     pub fn by_recurrent_weights(self, flow: &Flow, trace: &Trace, into: &mut [f32]) {
         let Sizes { steps, batch, hidden: width, gates: all, .. } = trace.sizes;
         let rows = steps * batch;
-        let direct = if matches!(self, Cell::Gru { .. }) { 2 * width } else { all };
+        let direct = self.direct() * width;
         let states = Matrix::new(&trace.hidden, rows, width);
         let (into_direct, into_inner) = into.split_at_mut(direct * width);
         if rows == 0 {
