@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     ("espalier-prune", "harness/prune", &["espalier-engine", "espalier-onnx", "espalier-recipe"]),
     ("espalier-zoo", "harness/zoo", &["espalier-engine", "espalier-onnx", "espalier-prune"]),
     ("espalier-stats", "harness/stats", &[]),
-    ("espalier-inventory", "harness/inventory", &["espalier-protocol"]),
+    ("espalier-inventory", "harness/inventory", &["espalier-protocol", "espalier-recipe"]),
     ("espalier-bench", "harness/bench", &["espalier-inventory", "espalier-protocol", "espalier-stats"]),
     ("espalier-gate", "harness/gate", &["espalier-bench", "espalier-inventory", "espalier-protocol", "espalier-stats"]),
     ("espalier-fleet", "harness/fleet", &["espalier-bench", "espalier-inventory", "espalier-protocol"]),

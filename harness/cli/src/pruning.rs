@@ -1,10 +1,10 @@
-//! How a variant is made of a recipe: what the files and flags say, in the pruner's words; at once, in steps, or up to an accuracy budget.
+//! How a variant is made from a recipe of files and flags: at once, in steps, or up to an accuracy budget.
 
 use anyhow::Result;
-use espalier_inventory::{self as inventory, Distil};
+use espalier_inventory::{self as inventory, Distillation};
 use espalier_prune::{
-    Amount, Bytes, Macs, Manifest, Method, PruneError, Recipe, Samples, Scope, Unit, structure,
-    tune::{self, Event, Grade, Options, Plan, Schedule, Search, Stage, Watch},
+    Amount, Bytes, Macs, Manifest, PruneError, Recipe, Samples, Unit, structure,
+    tune::{self, Event, Grade, Options, Plan, Search, Stage, Watch},
 };
 
 use crate::{context::usage, progress::Task};
@@ -107,7 +107,7 @@ impl Material {
 
     fn at_once(&self, recipe: &inventory::Recipe, amount: Amount) -> Result<Made, PruneError> {
         let samples = self.calibration.as_ref().or(self.train.as_ref());
-        let asked = in_the_pruners_words(recipe, amount);
+        let asked = one_run(recipe, amount);
         let pruned = match asked.unit {
             Unit::Structure(_) => structure::prune(&self.dense, &asked, samples, &structure_options(recipe))?,
             _ => espalier_prune::prune(&self.dense, &asked, samples)?,
@@ -137,17 +137,13 @@ pub fn check_flags(recipe: &inventory::Recipe, has_samples: bool) -> Result<()> 
     Err(usage(lines.join("\n")))
 }
 
-/// The same names mean the same: [`tests::both_know_the_same_names`].
-pub fn in_the_pruners_words(recipe: &inventory::Recipe, amount: Amount) -> Recipe {
-    let method = Method::ALL.into_iter().find(|method| method.name() == recipe.method.name());
-    let scope = Scope::ALL.into_iter().find(|scope| scope.name() == recipe.scope.name());
-    let unit: Option<Unit> = recipe.unit.to_string().parse().ok();
+/// One run of the pruner, as the recipe says.
+pub fn one_run(recipe: &inventory::Recipe, amount: Amount) -> Recipe {
     let (ratio, threshold) = match amount {
         Amount::Ratio(ratio) => (ratio, None),
         Amount::Threshold(threshold) => (0.0, Some(threshold)),
     };
-    let known = "both crates know the same names";
-    let default = Recipe::new(method.expect(known), scope.expect(known), unit.expect(known), ratio);
+    let default = Recipe::new(recipe.method, recipe.scope, recipe.unit, ratio);
     Recipe {
         threshold,
         seed: recipe.seed.unwrap_or(default.seed),
@@ -178,20 +174,19 @@ fn plan(recipe: &inventory::Recipe, amount: Amount) -> Plan {
         distil: match recipe.distil {
             // Nothing is taught, so that there need be no labels.
             _ if recipe.finetune == 0 => tune::Distil::Free { temperature: TEMPERATURE },
-            Distil::Not => tune::Distil::Not,
-            Distil::Labels => tune::Distil::Labelled { weight: TEACHERS_WEIGHT, temperature: TEMPERATURE },
-            Distil::Free => tune::Distil::Free { temperature: TEMPERATURE },
+            Distillation::None => tune::Distil::Not,
+            Distillation::Labels => tune::Distil::Labelled { weight: TEACHERS_WEIGHT, temperature: TEMPERATURE },
+            Distillation::Free => tune::Distil::Free { temperature: TEMPERATURE },
         },
         ..default
     };
-    let schedule = Schedule::ALL.into_iter().find(|schedule| schedule.name() == recipe.schedule.name());
     Plan {
-        schedule: schedule.expect("both crates know the same names"),
+        schedule: recipe.schedule,
         steps: recipe.steps as usize,
         soft: recipe.soft,
         structure: structure_options(recipe),
         options,
-        ..Plan::new(in_the_pruners_words(recipe, amount))
+        ..Plan::new(one_run(recipe, amount))
     }
 }
 
@@ -238,26 +233,11 @@ pub fn refused(error: PruneError) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
-    /// `espalier-bench` must not depend on the pruner, so it has names of its own.
+    /// The inventory reads forms of packs without `espalier-weights`.
     #[test]
-    fn both_know_the_same_names() {
-        assert_eq!(inventory::Method::ALL.map(inventory::Method::name), Method::ALL.map(Method::name));
-        for (ours, pruners) in inventory::Method::ALL.into_iter().zip(Method::ALL) {
-            assert_eq!(ours.needs_samples(), pruners.needs_samples(), "{}", ours.name());
-        }
-        assert_eq!(inventory::Scope::ALL.map(inventory::Scope::name), Scope::ALL.map(Scope::name));
-        assert_eq!(inventory::Schedule::ALL.map(inventory::Schedule::name), Schedule::ALL.map(Schedule::name));
-        assert_eq!(inventory::Unit::NAMES.into_iter().collect::<BTreeSet<_>>(), Unit::NAMES.into_iter().collect());
-        let units =
-            ["1:2", "2:4", "4:2", "0:4", "3:65", "block-4x1", "block-1x16", "block-0x4", "block-65x1", "blocks"];
-        for text in inventory::Unit::NAMES.into_iter().chain(units) {
-            let ours = inventory::Unit::parse(text).map(|unit| unit.to_string());
-            assert_eq!(ours, text.parse::<Unit>().ok().map(|unit| unit.to_string()), "{text}");
-        }
+    fn the_inventory_knows_the_forms_of_packs() {
         let forms =
             ["bitmap", "bitmap-codebook", "csr-f16", "block-csr-4x1-int8", "dense-codebook-16", "csr-codebook-257"];
         for text in
@@ -269,22 +249,22 @@ mod tests {
     }
 
     #[test]
-    fn a_recipe_is_the_same_in_the_pruners_words() {
+    fn a_recipe_is_the_same_one_run() {
         let recipe = inventory::Recipe {
             method: inventory::Method::Taylor,
-            unit: inventory::Unit::parse("2:4").unwrap(),
+            unit: "2:4".parse().unwrap(),
             batch: Some(16),
             seed: Some(7),
             ..inventory::Recipe::default()
         };
-        let pruners = in_the_pruners_words(&recipe, Amount::Ratio(0.5));
+        let pruners = one_run(&recipe, Amount::Ratio(0.5));
         let expected = Recipe {
             batch: 16,
             seed: 7,
-            ..Recipe::new(Method::Taylor, Scope::Global, Unit::NOfM { keep: 2, of: 4 }, 0.5)
+            ..Recipe::new(inventory::Method::Taylor, inventory::Scope::Global, Unit::NOfM { keep: 2, of: 4 }, 0.5)
         };
         assert_eq!(pruners, expected);
-        let pruners = in_the_pruners_words(&recipe, Amount::Threshold(0.1));
+        let pruners = one_run(&recipe, Amount::Threshold(0.1));
         assert_eq!((pruners.ratio, pruners.threshold), (0.0, Some(0.1)));
     }
 }

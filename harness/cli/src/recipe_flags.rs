@@ -7,7 +7,7 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use espalier_inventory::{self as inventory, Distil, Method, Model, Recipe, Schedule, Scope, Unit};
+use espalier_inventory::{self as inventory, Distillation, Method, Model, Recipe, Schedule, Scope, Unit};
 use espalier_prune::{Inspection, Samples};
 
 use crate::{
@@ -34,7 +34,7 @@ pub struct RecipeFlags {
     pub finetune: Option<u32>,
     /// Learn from the dense model's answers too: beside labels, or in place of them (free)
     #[arg(long, visible_alias = "distill", value_name = "labels|free", num_args = 0..=1, default_missing_value = "labels", value_parser = distil)]
-    pub distil: Option<Distil>,
+    pub distil: Option<Distillation>,
     /// Reach the ratio in so many steps, each judged anew and fine-tuned
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub steps: Option<u32>,
@@ -89,7 +89,7 @@ impl RecipeFlags {
         if let Some(epochs) = self.finetune {
             recipe.finetune = epochs;
             if epochs == 0 {
-                (recipe.distil, recipe.rate, recipe.soft) = (Distil::Not, None, false);
+                (recipe.distil, recipe.rate, recipe.soft) = (Distillation::None, None, false);
             }
         }
         recipe.schedule = self.schedule.unwrap_or(recipe.schedule);
@@ -170,14 +170,14 @@ fn schedule() -> impl TypedValueParser<Value = Schedule> {
 }
 
 pub fn unit(text: &str) -> Result<Unit, String> {
-    Unit::parse(text).ok_or_else(|| match inventory::suggest(text, Unit::NAMES.into_iter()) {
+    text.parse().map_err(|_| match inventory::suggest(text, Unit::NAMES.into_iter()) {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("known are {}", Unit::NAMES.join(", ")),
     })
 }
 
-fn distil(text: &str) -> Result<Distil, String> {
-    let known = Distil::NAMES.into_iter().find(|(name, _)| *name == text);
+fn distil(text: &str) -> Result<Distillation, String> {
+    let known = Distillation::NAMES.into_iter().find(|(name, _)| *name == text);
     known.map(|(_, distil)| distil).ok_or_else(|| "it is `labels` (which may be left out) or `free`".to_owned())
 }
 
@@ -200,7 +200,7 @@ mod tests {
             steps: 3,
             schedule: Schedule::Cubic,
             finetune: 15,
-            distil: Distil::Free,
+            distil: Distillation::Free,
             rate: Some(0.1),
             soft: true,
             ..Recipe::default()
@@ -219,11 +219,13 @@ mod tests {
         let once = over(RecipeFlags { steps: Some(1), ..none() }, tuned());
         assert_eq!((once.schedule, once.soft, once.finetune), (Schedule::OneShot, false, 15));
         let untaught = over(RecipeFlags { finetune: Some(0), ..none() }, tuned());
-        assert_eq!((untaught.distil, untaught.rate, untaught.soft, untaught.steps), (Distil::Not, None, false, 3));
+        assert_eq!(
+            (untaught.distil, untaught.rate, untaught.soft, untaught.steps),
+            (Distillation::None, None, false, 3)
+        );
         let more = over(RecipeFlags { steps: Some(5), finetune: Some(2), soft: true, ..none() }, Recipe::default());
         assert_eq!((more.schedule, more.soft), (Schedule::Geometric, true));
-        let channels =
-            Recipe { unit: Unit::parse("channel").unwrap(), round_to: 8, min_keep: 0.1, ..Recipe::default() };
+        let channels = Recipe { unit: "channel".parse().unwrap(), round_to: 8, min_keep: 0.1, ..Recipe::default() };
         let weights = over(RecipeFlags { unit: Some(Unit::Weight), ..none() }, channels);
         assert_eq!((weights.round_to, weights.min_keep), (1, 0.0));
     }
@@ -231,7 +233,7 @@ mod tests {
     /// What contradicts itself within the flags is not quietly put right.
     #[test]
     fn what_is_said_in_flags_is_kept() {
-        let flags = RecipeFlags { finetune: Some(0), distil: Some(Distil::Free), ..RecipeFlags::default() };
+        let flags = RecipeFlags { finetune: Some(0), distil: Some(Distillation::Free), ..RecipeFlags::default() };
         assert_eq!(flags.over(tuned()).conflicts(true)[0].key, "distil");
         let flags = RecipeFlags { steps: Some(1), schedule: Some(Schedule::Cubic), ..RecipeFlags::default() };
         assert_eq!(flags.over(tuned()).conflicts(true)[0].key, "schedule");

@@ -16,9 +16,10 @@ mod types;
 mod values;
 
 pub use device::DEFAULT_WORKDIR;
+pub use espalier_recipe::{Distillation, Method, Schedule, Scope, Structure, Unit};
 pub use load::{SourceFiles, Surroundings, load};
 pub use model::BUILT;
 pub use names::{UnknownName, is_name, suggest};
 pub use problem::{Problem, SourceFile};
-pub use recipe::{Conflict, Distil, Method, Recipe, Schedule, Scope, Structure, Unit, is_pack_form};
+pub use recipe::{Conflict, Recipe, is_pack_form};
 pub use types::*;

@@ -1,7 +1,7 @@
 //! One `models/<name>.toml`: where a trained model is, or which is to be made; how it is pruned, what it may lose.
 
 use super::{
-    Budget, Distil, Method, Model, Recipe, Schedule, Scope, Source, Unit,
+    Budget, Distillation, Method, Model, Recipe, Schedule, Scope, Source, Unit,
     document::{Place, Table, Value, Wrong},
     is_pack_form, values,
 };
@@ -67,7 +67,7 @@ fn read_recipe(table: Table<'_, '_>, has_samples: bool) -> Recipe {
     let method = keys.read("method", |value| value.parse(|text| named("method", text, Method::ALL, Method::name)));
     let scope = keys.read("scope", |value| value.parse(|text| named("scope", text, Scope::ALL, Scope::name)));
     let unit = keys.read("unit", |value| {
-        value.parse(|text| Unit::parse(text).ok_or_else(|| Wrong::unknown("unit", text, Unit::NAMES.into_iter())))
+        value.parse(|text| text.parse().map_err(|_| Wrong::unknown("unit", text, Unit::NAMES.into_iter())))
     });
     let ratios = keys.read("ratios", |value| Some(read_ratios(value)));
     let steps = keys.read("steps", |value| value.whole(1, 100));
@@ -146,11 +146,11 @@ fn named<T: Copy, const N: usize>(
 }
 
 /// `false`, `true` (which is `"labels"`), `"labels"` or `"free"`.
-fn read_distil(value: Value<'_, '_>) -> Option<Distil> {
+fn read_distil(value: Value<'_, '_>) -> Option<Distillation> {
     if value.is_flag() {
-        return value.flag().map(|flag| if flag { Distil::Labels } else { Distil::Not });
+        return value.flag().map(|flag| if flag { Distillation::Labels } else { Distillation::None });
     }
-    value.parse(|text| values::choose("way to distil", text, &Distil::NAMES))
+    value.parse(|text| values::choose("way to distil", text, &Distillation::NAMES))
 }
 
 fn pack_form(text: &str) -> Result<String, Wrong> {

@@ -1,7 +1,7 @@
-//! What is done to a model: `[prune]` of its file, or the same in flags. Names and numbers only: `espalier-prune` gives them their meaning, and a
-//! test in `xtask` holds the two sets of names equal, because this crate must not depend on that one.
+//! What is done to a model: `[prune]` of its file, or the same in flags. Names and numbers only; `espalier-prune` carries
+//! them out.
 
-use std::fmt;
+use espalier_recipe::{Distillation, Method, Schedule, Scope, Structure, Unit};
 
 /// What is done to a model whose file says nothing of pruning, or that has no file, is [`Recipe::default`].
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +17,7 @@ pub struct Recipe {
     pub schedule: Schedule,
     /// Epochs of fine-tuning, of all steps together; 0 for none.
     pub finetune: u32,
-    pub distil: Distil,
+    pub distil: Distillation,
     /// The highest learning rate.
     pub rate: Option<f64>,
     /// Samples a gradient is taken of at a time.
@@ -43,7 +43,7 @@ impl Default for Recipe {
             steps: 1,
             schedule: Schedule::OneShot,
             finetune: 0,
-            distil: Distil::Not,
+            distil: Distillation::None,
             rate: None,
             batch: None,
             seed: None,
@@ -53,197 +53,6 @@ impl Default for Recipe {
             pack: None,
         }
     }
-}
-
-/// How the importance of a weight is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    Magnitude,
-    MagnitudeL2,
-    Gradient,
-    Taylor,
-    Activation,
-    Synflow,
-    Random,
-}
-
-impl Method {
-    pub const ALL: [Method; 7] = [
-        Method::Magnitude,
-        Method::MagnitudeL2,
-        Method::Gradient,
-        Method::Taylor,
-        Method::Activation,
-        Method::Synflow,
-        Method::Random,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::Magnitude => "magnitude",
-            Method::MagnitudeL2 => "magnitude-l2",
-            Method::Gradient => "gradient",
-            Method::Taylor => "taylor",
-            Method::Activation => "activation",
-            Method::Synflow => "synflow",
-            Method::Random => "random",
-        }
-    }
-
-    pub fn needs_samples(self) -> bool {
-        matches!(self, Method::Gradient | Method::Taylor | Method::Activation)
-    }
-}
-
-/// What units compete with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// All of the model.
-    Global,
-    /// Those of the same tensor, or of the same dimension.
-    Local,
-}
-
-impl Scope {
-    pub const ALL: [Scope; 2] = [Scope::Global, Scope::Local];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Scope::Global => "global",
-            Scope::Local => "local",
-        }
-    }
-}
-
-/// What is removed together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    Weight,
-    /// Of each `of` neighbours `keep` stay.
-    NOfM {
-        keep: u32,
-        of: u32,
-    },
-    Block {
-        rows: u32,
-        columns: u32,
-    },
-    /// What is taken out, so that tensors shrink.
-    Structure(Structure),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Structure {
-    Channel,
-    Neuron,
-    Head,
-    Hidden,
-    Layer,
-    Any,
-}
-
-impl Structure {
-    const ALL: [Structure; 6] =
-        [Structure::Channel, Structure::Neuron, Structure::Head, Structure::Hidden, Structure::Layer, Structure::Any];
-
-    fn name(self) -> &'static str {
-        match self {
-            Structure::Channel => "channel",
-            Structure::Neuron => "neuron",
-            Structure::Head => "head",
-            Structure::Hidden => "hidden",
-            Structure::Layer => "layer",
-            Structure::Any => "structure",
-        }
-    }
-}
-
-impl Unit {
-    /// All without numbers in their names, and an example of each kind that has some.
-    pub const NAMES: [&'static str; 9] =
-        ["weight", "2:4", "block-4x1", "channel", "neuron", "head", "hidden", "layer", "structure"];
-
-    /// Reads what [`fmt::Display`] writes; `None` for what is no unit.
-    pub fn parse(text: &str) -> Option<Unit> {
-        let numbers = |text: &str, separator: char| {
-            let (first, second) = text.split_once(separator)?;
-            let number = |text: &str| text.parse::<u32>().ok().filter(|number| (1..=64).contains(number));
-            Some((number(first)?, number(second)?))
-        };
-        if text == "weight" {
-            return Some(Unit::Weight);
-        }
-        if let Some(structure) = Structure::ALL.into_iter().find(|structure| structure.name() == text) {
-            return Some(Unit::Structure(structure));
-        }
-        if let Some(block) = text.strip_prefix("block-") {
-            return numbers(block, 'x').map(|(rows, columns)| Unit::Block { rows, columns });
-        }
-        numbers(text, ':').filter(|(keep, of)| keep < of).map(|(keep, of)| Unit::NOfM { keep, of })
-    }
-
-    pub fn is_structured(self) -> bool {
-        matches!(self, Unit::Structure(_))
-    }
-
-    /// Where the unit says the ratio.
-    pub fn only_ratio(self) -> Option<f64> {
-        match self {
-            Unit::NOfM { keep, of } => Some(1.0 - f64::from(keep) / f64::from(of)),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Unit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unit::Weight => write!(f, "weight"),
-            Unit::NOfM { keep, of } => write!(f, "{keep}:{of}"),
-            Unit::Block { rows, columns } => write!(f, "block-{rows}x{columns}"),
-            Unit::Structure(structure) => write!(f, "{}", structure.name()),
-        }
-    }
-}
-
-/// How fast a ratio is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Schedule {
-    OneShot,
-    Geometric,
-    Cubic,
-}
-
-impl Schedule {
-    pub const ALL: [Schedule; 3] = [Schedule::OneShot, Schedule::Geometric, Schedule::Cubic];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Schedule::OneShot => "one-shot",
-            Schedule::Geometric => "geometric",
-            Schedule::Cubic => "cubic",
-        }
-    }
-
-    /// Where nothing is said.
-    pub fn of(steps: u32) -> Schedule {
-        if steps == 1 { Schedule::OneShot } else { Schedule::Geometric }
-    }
-}
-
-/// What fine-tuning learns from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Distil {
-    /// The labels.
-    Not,
-    /// Labels and the dense model's answers.
-    Labels,
-    /// The dense model's answers alone.
-    Free,
-}
-
-impl Distil {
-    pub const NAMES: [(&'static str, Distil); 2] = [("labels", Distil::Labels), ("free", Distil::Free)];
 }
 
 /// Two things that do not go together. `key` is the one to change, as it is called in the file and, with `--` before it, among the flags.
@@ -264,9 +73,9 @@ impl Recipe {
             words.push(format!("{} epoch{}", self.finetune, if self.finetune == 1 { "" } else { "s" }));
         }
         match self.distil {
-            Distil::Not => {}
-            Distil::Labels => words.push("distilled with labels".to_owned()),
-            Distil::Free => words.push("distilled without labels".to_owned()),
+            Distillation::None => {}
+            Distillation::Labels => words.push("distilled with labels".to_owned()),
+            Distillation::Free => words.push("distilled without labels".to_owned()),
         }
         words.extend(self.rate.map(|rate| format!("rate {rate}")));
         words.extend(self.batch.map(|batch| format!("batch {batch}")));
@@ -315,7 +124,7 @@ impl Recipe {
             add("schedule", format!("the schedule `{}` needs `steps`, more than one", self.schedule.name()));
         }
         if self.finetune == 0 {
-            if self.distil != Distil::Not {
+            if self.distil != Distillation::None {
                 add("distil", "distilling is a way of fine-tuning: `finetune` says for how many epochs".to_owned());
             }
             if self.rate.is_some() {
@@ -343,8 +152,7 @@ impl Recipe {
             }
         }
         if let Some(only) = self.unit.only_ratio() {
-            // As written with a few digits: 0.667 for 1:3.
-            for ratio in self.ratios.iter().filter(|ratio| **ratio != 0.0 && (**ratio - only).abs() >= 1e-3) {
+            for ratio in self.ratios.iter().filter(|ratio| !self.unit.allows(**ratio)) {
                 add("ratios", format!("with the unit `{}` the ratio is {only}, not {ratio}", self.unit));
             }
         }
@@ -374,16 +182,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_are_read_as_they_are_written() {
-        for name in Unit::NAMES.into_iter().chain(["1:2", "4:8", "block-1x16", "block-16x1"]) {
-            assert_eq!(Unit::parse(name).unwrap().to_string(), name);
-        }
-        for wrong in ["", "weights", "4:2", "2:2", "0:4", "2:65", "block-4", "block-0x1", "block-4x1x1", "2:4:8"] {
-            assert_eq!(Unit::parse(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
     fn forms_of_packs() {
         for form in
             ["bitmap", "csr-f16", "bitmap-codebook", "block-csr-4x1", "block-csr-1x16-int8", "dense-codebook-16"]
@@ -404,7 +202,7 @@ mod tests {
             steps: 3,
             schedule: Schedule::Geometric,
             finetune: 15,
-            distil: Distil::Free,
+            distil: Distillation::Free,
             pack: Some("bitmap-codebook".into()),
             ..recipe
         };
@@ -430,7 +228,7 @@ mod tests {
         check(Recipe { method: Method::Taylor, batch: Some(16), ..new() }, true, &[]);
         check(Recipe { method: Method::Synflow, finetune: 3, ..new() }, false, &["finetune"]);
         check(
-            Recipe { distil: Distil::Free, rate: Some(0.1), batch: Some(4), ..new() },
+            Recipe { distil: Distillation::Free, rate: Some(0.1), batch: Some(4), ..new() },
             true,
             &["distil", "rate", "batch"],
         );
@@ -439,10 +237,10 @@ mod tests {
         check(Recipe { soft: true, ..new() }, true, &["soft"]);
         let steps = Recipe { steps: 3, schedule: Schedule::Cubic, finetune: 3, soft: true, ..new() };
         check(steps.clone(), true, &[]);
-        check(Recipe { unit: Unit::parse("layer").unwrap(), ..steps }, true, &["soft"]);
+        check(Recipe { unit: "layer".parse().unwrap(), ..steps }, true, &["soft"]);
         check(Recipe { round_to: 8, min_keep: 0.1, ..new() }, true, &["round-to", "min-keep"]);
-        check(Recipe { round_to: 8, min_keep: 0.1, unit: Unit::parse("channel").unwrap(), ..new() }, true, &[]);
-        let groups = Recipe { unit: Unit::parse("1:3").unwrap(), ..new() };
+        check(Recipe { round_to: 8, min_keep: 0.1, unit: "channel".parse().unwrap(), ..new() }, true, &[]);
+        let groups = Recipe { unit: "1:3".parse().unwrap(), ..new() };
         check(Recipe { ratios: vec![0.0, 0.667], ..groups.clone() }, false, &[]);
         check(Recipe { ratios: vec![0.5, 0.9], ..groups }, false, &["ratios", "ratios"]);
     }

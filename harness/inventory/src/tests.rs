@@ -535,7 +535,7 @@ fn recipes() {
             steps: 3,
             schedule: Schedule::Cubic,
             finetune: 15,
-            distil: Distil::Free,
+            distil: Distillation::Free,
             rate: Some(0.002),
             batch: Some(16),
             seed: Some(7),
@@ -553,8 +553,8 @@ fn recipes() {
     };
     assert_eq!(of("unit = '2:4'").ratios, [0.0, 0.5]);
     assert_eq!(of("steps = 2\nfinetune = 1").schedule, Schedule::Geometric);
-    assert_eq!(of("finetune = 1\ndistil = true").distil, Distil::Labels);
-    assert_eq!(of("distil = false").distil, Distil::Not);
+    assert_eq!(of("finetune = 1\ndistil = true").distil, Distillation::Labels);
+    assert_eq!(of("distil = false").distil, Distillation::None);
 
     recipe(
         "[prune]\nmethod = 'taylor'\nunit = '2:4'\nratios = [0, 0.75]\nsteps = 3\nschedule = 'one-shot'\nfinetune = 5\n\

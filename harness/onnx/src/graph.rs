@@ -73,9 +73,9 @@ impl GraphProto {
         };
         let mut users: Vec<Vec<usize>> = vec![Vec::new(); self.node.len()];
         let mut missing: Vec<usize> = vec![0; self.node.len()];
-        for index in 0..self.node.len() {
+        for (index, missing) in missing.iter_mut().enumerate() {
             for (_, producer) in inputs(index) {
-                missing[index] += 1;
+                *missing += 1;
                 producer.into_iter().for_each(|producer| users[producer].push(index));
             }
         }

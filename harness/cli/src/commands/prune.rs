@@ -129,7 +129,7 @@ fn wanted(flags: &Flags, recipe: &mut Recipe) -> Result<Wanted> {
         Wanted::Amount(amount) => amount,
         Wanted::Until { ratio, .. } => Amount::Ratio(ratio),
     };
-    pruning::in_the_pruners_words(recipe, amount).check().map_err(refused)?;
+    pruning::one_run(recipe, amount).check().map_err(refused)?;
     Ok(wanted)
 }
 

@@ -79,7 +79,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let task = progress.task("sensitivity", None);
     let mut watch =
         Watch { tell: &mut |event| pruning::show(&task, "", false, &event), stop: &|| cancel.is_requested() };
-    let asked = pruning::in_the_pruners_words(&recipe, Amount::Ratio(0.0));
+    let asked = pruning::one_run(&recipe, Amount::Ratio(0.0));
     let scan = scan(&dense, &asked, &flags.ratios, &samples, &mut watch).map_err(refused).with_context(failed)?;
     task.done();
     if let Some(path) = &flags.export_csv {

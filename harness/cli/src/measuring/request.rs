@@ -92,7 +92,7 @@ pub fn resolve_again(context: &Context, header: &RunHeader) -> Result<(Inventory
         None => true,
     })?;
     let devices = selection::named(&inventory, header.devices.iter().map(|device| device.name.as_str()))?;
-    let unit = header.unit.as_deref().and_then(Unit::parse);
+    let unit = header.unit.as_deref().and_then(|unit| unit.parse().ok());
     let again = |info: &ModelInfo| {
         let model = earlier_model(info, &inventory);
         Model { recipe: with_unit(model.recipe, unit), ..model }
