@@ -265,7 +265,7 @@ impl Suite {
         let boards: Vec<&str> = BoardKind::ALL.iter().map(|kind| kind.name()).collect();
         let config = self.context.cache.root.join("boards/ssh_config");
         let named = format!("{}:{}", config.display(), boards.join(","));
-        let args = ["test", "--package", "espalier-fleet", "--features", "ssh", "--test", "board", ON_BOARDS];
+        let args = ["test", "--package", "espalier-fleet", "--features", "ssh", "--test", "fleet", ON_BOARDS];
         self.cargo_test("transport to the boards", &args, &[("ESPALIER_TEST_BOARDS", &named)])
     }
 
@@ -301,7 +301,8 @@ impl Suite {
             .args(args)
             .args(["--quiet", "--"])
             .args(&self.filter)
-            .args(["--format", "pretty"])
+            // Ignored tests need what the suite has brought: an OpenSSH server, boards that are up.
+            .args(["--format", "pretty", "--include-ignored"])
             .args(others.iter().flat_map(|other| ["--skip", other]))
             .current_dir(self.context.sources()?)
             .env("ESPALIER_SKIPS", &self.skips)

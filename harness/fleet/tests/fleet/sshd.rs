@@ -1,4 +1,9 @@
-//! A real OpenSSH server on loopback, of the user who runs the tests, with keys and a port of its own. It stands in for a board.
+//! Tests against a real OpenSSH server on loopback, of the user who runs the tests, with keys and a port of its own. It
+//! stands in for a board. They are ignored, so that `cargo test` says what it leaves out, and are run by `cargo xtask test`
+//! or `cargo test -p espalier-fleet --features ssh -- --ignored sshd::`.
+
+mod push;
+mod transport;
 
 use std::{
     fs,
@@ -28,18 +33,15 @@ impl Drop for Sshd {
 }
 
 impl Sshd {
-    /// A server with all kinds of host keys and nothing special; `None`, and a word about it, where there is no sshd.
-    pub fn start() -> Option<Sshd> {
+    /// A server with all kinds of host keys and nothing special.
+    pub fn start() -> Sshd {
         Sshd::start_with(&HOST_KEYS, "")
     }
 
-    pub fn start_with(host_keys: &[&str], more: &str) -> Option<Sshd> {
-        let Some(program) =
-            ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd"].iter().find(|path| Path::new(path).exists())
-        else {
-            crate::skip("sshd is not installed (`apt install openssh-server`)");
-            return None;
-        };
+    pub fn start_with(host_keys: &[&str], more: &str) -> Sshd {
+        let programs = ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd"];
+        let program = programs.iter().find(|path| Path::new(path).exists());
+        let program = program.expect("sshd is not installed: `apt install openssh-server`");
         // Where it runs as root it insists on this empty folder, which its service would have made.
         let _ = fs::create_dir("/run/sshd");
         let folder = tempfile::tempdir().unwrap();
@@ -59,12 +61,12 @@ impl Sshd {
             Command::new(program).args(["-D", "-e", "-f"]).arg(&path).stdin(Stdio::null()).stderr(log).spawn().unwrap();
         let started = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            let said = || fs::read_to_string(folder.path().join("log")).unwrap();
-            assert!(process.try_wait().unwrap().is_none(), "sshd ended: {}", said());
-            assert!(started.elapsed() < Duration::from_secs(20), "sshd does not listen: {}", said());
+            let log = || fs::read_to_string(folder.path().join("log")).unwrap();
+            assert!(process.try_wait().unwrap().is_none(), "sshd ended: {}", log());
+            assert!(started.elapsed() < Duration::from_secs(20), "sshd does not listen: {}", log());
             thread::sleep(Duration::from_millis(10));
         }
-        Some(Sshd { process, folder, port })
+        Sshd { process, folder, port }
     }
 
     /// The way there, with the first host key pinned.
@@ -120,8 +122,8 @@ pub fn user() -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A private key: one of the server's [`HOST_KEYS`], `user` that is let in, `stranger` that is not, `locked` that has a passphrase, `other` for a host
-/// key the server does not have.
+/// A private key: one of the server's [`HOST_KEYS`], `user` that is accepted, `unknown` that is not, `locked` that has a
+/// passphrase, `other` for a host key the server does not have.
 pub fn key(name: &str) -> PathBuf {
     static KEYS: OnceLock<PathBuf> = OnceLock::new();
     let folder = KEYS.get_or_init(|| {
@@ -139,7 +141,7 @@ pub fn key(name: &str) -> PathBuf {
         for kind in HOST_KEYS {
             make(kind, kind, "");
         }
-        for name in ["user", "stranger", "other"] {
+        for name in ["user", "unknown", "other"] {
             make(name, "ed25519", "");
         }
         make("locked", "ed25519", "secret");
