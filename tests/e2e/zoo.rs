@@ -76,7 +76,7 @@ fn they_are_measured_by_name_and_only_then() {
 
     for net in nets {
         let outcome = shelf.bench(&["--model", net.name(), "--ratios", "0.5"]).expect(0);
-        outcome.prints(&["random weights, made-up samples", "same class"]);
+        outcome.prints(&["random weights, synthetic samples", "same class"]);
         assert!(!outcome.stdout.contains("accuracy"), "{}", outcome.all());
         let run = shelf.newest_run();
         for summary in &summarise(&run) {

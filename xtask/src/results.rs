@@ -1,11 +1,16 @@
-//! `cargo xtask results`: the results page, out of stored runs.
+//! `cargo xtask results`: writes the results page from stored runs.
 
-use std::path::PathBuf;
+mod article;
+mod page;
+#[cfg(test)]
+mod tests;
+mod time_shares;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use espalier_bench::{exit::ExitStatus, record::Run, results};
-
+use espalier_bench::{exit::ExitStatus, record::Run};
 use espalier_cli::{
     context::{Context, usage},
     output, run_file,
@@ -25,10 +30,10 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let runs: Vec<Run> = if flags.runs.is_empty() {
         run_file::all(&context.root)?.iter().filter_map(|path| readable(path)).collect()
     } else {
-        let read = |wanted: &String| run_file::read(&run_file::find(&context.root, Some(wanted))?);
+        let read = |name: &String| run_file::read(&run_file::find(&context.root, Some(name))?);
         flags.runs.iter().map(read).collect::<Result<_>>()?
     };
-    let page = results::render(&runs).map_err(|error| {
+    let page = page::render(&runs).map_err(|error| {
         usage(format!("{error}: `cargo xtask bench --model resnet50 --engine tract,espalier,onnxruntime` measures one"))
     })?;
     match flags.output {
@@ -42,7 +47,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     Ok(ExitStatus::Ok)
 }
 
-/// One broken file among all is not what was asked for.
-fn readable(path: &std::path::Path) -> Option<Run> {
+/// Among all runs a broken file is left out with a warning.
+fn readable(path: &Path) -> Option<Run> {
     run_file::read(path).inspect_err(|error| eprintln!("warning: {error:#}; left out")).ok()
 }

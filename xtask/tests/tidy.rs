@@ -45,7 +45,11 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
             "espalier-zoo",
         ],
     ),
-    ("xtask", "xtask", &["espalier-bench", "espalier-cli", "espalier-fleet", "espalier-inventory"]),
+    (
+        "xtask",
+        "xtask",
+        &["espalier-bench", "espalier-cli", "espalier-fleet", "espalier-inventory", "espalier-protocol"],
+    ),
 ];
 
 /// The end-to-end tests, which may use anything but the runner: that is built for a target, never linked.

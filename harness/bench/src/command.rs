@@ -1,12 +1,12 @@
-//! A command as data: decided here, run elsewhere, printed exactly as it is run.
+//! A command as data: decided here, run elsewhere, printed exactly as it runs.
 
 use std::fmt;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommandLine {
-    /// Set for this command on top of the inherited environment.
+    /// Variables added to the inherited environment.
     pub env: Vec<(String, String)>,
-    /// Program first.
+    /// The program, then its arguments.
     pub argv: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ impl CommandLine {
     }
 }
 
-/// As a POSIX shell takes it.
+/// Quoted for a POSIX shell.
 impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut space = "";
@@ -47,7 +47,7 @@ impl fmt::Display for CommandLine {
     }
 }
 
-/// One word for a POSIX shell.
+/// Quotes one argument for a POSIX shell where that is necessary.
 pub fn shell_quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,+@%^".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -1,4 +1,5 @@
-//! What a runner says, line by line, made into one measurement or one failure. A board is not trusted: every line is checked before it counts.
+//! Turns the lines of one runner process into a measurement or a failure. A board is untrusted: every line is checked
+//! before it counts.
 
 use espalier_protocol::{
     BoardState, Hello, LayerKernel, LayerTime, Line, Loaded, MAX_LINE, Memory, Mode, Predictions, Switched, VERSION,
@@ -9,7 +10,7 @@ use crate::{
     sanitise::sanitise,
 };
 
-/// The lines of one invocation so far.
+/// What the lines of one invocation have said so far.
 #[derive(Debug)]
 pub struct Conversation {
     mode: Mode,
@@ -48,7 +49,7 @@ impl Conversation {
         }
     }
 
-    /// The process to end if the invocation must be stopped, once it has said so.
+    /// The runner's process id, once `hello` has named it: the process to kill if the invocation must be stopped.
     pub fn pid(&self) -> Option<u32> {
         self.hello.as_ref().map(|hello| hello.pid)
     }
@@ -56,7 +57,7 @@ impl Conversation {
     /// Takes the next line.
     ///
     /// # Errors
-    /// The line is not of the protocol: the invocation is to be stopped.
+    /// The line violates the protocol: the caller has to stop the invocation.
     pub fn on_line(&mut self, line: &str) -> Result<(), Failure> {
         if line.len() > MAX_LINE {
             return Err(broken(format!("the runner sent a line of {} bytes", line.len())));
@@ -92,10 +93,11 @@ impl Conversation {
         Ok(())
     }
 
-    /// What it comes to, once the runner is gone. `ending` says how it ended (`exit status 1`, `signal 9`) and what it last wrote to stderr.
+    /// The result, once the runner has ended. `ending` is its exit status (`exit status 1`, `signal 9`) and the last
+    /// lines of its stderr.
     ///
     /// # Errors
-    /// The runner's own failure, or that it was cut off, or that something was missing.
+    /// The runner reported a failure, was cut off, or left something out.
     pub fn close(self, ending: &str) -> Result<Measurement, Failure> {
         if let Some(failed) = self.failed {
             return Err(failed);
@@ -151,7 +153,7 @@ fn broken(message: String) -> Failure {
     Failure { stage: FailureStage::Run, message }
 }
 
-/// Enough of a foreign line to recognise it by.
+/// The beginning of an untrusted line, long enough to recognise it.
 fn excerpt(line: &str) -> String {
     let short: String = line.chars().take(80).collect();
     sanitise(&short)
@@ -174,7 +176,7 @@ mod tests {
         })
     }
 
-    fn whole() -> Vec<Line> {
+    fn complete() -> Vec<Line> {
         let state = || Line::State(BoardState::default());
         let loaded =
             Loaded { parse_ns: 1, optimise_ns: 2, inputs: vec![], outputs: vec![], macs: None, ratios: vec![] };
@@ -191,7 +193,7 @@ mod tests {
         ]
     }
 
-    fn told(lines: &[Line]) -> Result<Measurement, Failure> {
+    fn measure(lines: &[Line]) -> Result<Measurement, Failure> {
         let mut conversation = Conversation::new(Mode::Time);
         for line in lines {
             conversation.on_line(&serde_json::to_string(line).unwrap())?;
@@ -201,20 +203,20 @@ mod tests {
 
     #[track_caller]
     fn check_error(lines: &[Line], expected: &str) {
-        assert_eq!(told(lines).unwrap_err().message, expected);
+        assert_eq!(measure(lines).unwrap_err().message, expected);
     }
 
     #[test]
-    fn a_whole_conversation_is_a_measurement() {
-        let measurement = told(&whole()).unwrap();
+    fn a_complete_conversation_is_a_measurement() {
+        let measurement = measure(&complete()).unwrap();
         assert_eq!((measurement.first_ns, measurement.timed_ns), (Some(9), vec![5, 6, 7]));
         assert_eq!(measurement.first_digest.as_deref(), Some("85944171f73967e8"));
     }
 
     #[test]
     fn cut_off_anywhere_it_is_not() {
-        for end in 0..whole().len() {
-            let message = told(&whole()[..end]).unwrap_err().message;
+        for end in 0..complete().len() {
+            let message = measure(&complete()[..end]).unwrap_err().message;
             let said = if end == 0 { "did not start" } else { "was cut off before `finished`" };
             assert_eq!(message, format!("the runner {said}: exit status 0"));
         }
@@ -223,7 +225,7 @@ mod tests {
     #[test]
     fn whatever_is_left_out_is_named() {
         let without = |index: usize| {
-            let mut lines = whole();
+            let mut lines = complete();
             lines.remove(index);
             lines
         };
@@ -237,17 +239,17 @@ mod tests {
     fn the_runners_own_failure_comes_first() {
         let failed = Line::Failed { stage: Stage::Load, message: "no such op \u{1b}[31m`Foo`".into() };
         let lines = [hello(), failed, Line::Finished];
-        let failure = told(&lines).unwrap_err();
+        let failure = measure(&lines).unwrap_err();
         assert_eq!(failure.stage, FailureStage::Runner);
         assert!(failure.message.ends_with("`Foo` (while at load)"), "{}", failure.message);
         assert!(!failure.message.contains('\u{1b}'));
     }
 
     #[test]
-    fn garbage_is_told_and_shown() {
+    fn garbage_is_reported_and_shown() {
         let failure = Conversation::new(Mode::Time).on_line("Segmentation fault").unwrap_err();
         assert_eq!(failure.message, "not a line of the runner's protocol: `Segmentation fault`");
-        let mut old = whole();
+        let mut old = complete();
         if let Line::Hello(hello) = &mut old[0] {
             hello.protocol = 0;
         }
@@ -258,18 +260,18 @@ mod tests {
     fn predictions_with_a_gap_are_refused() {
         let part = |start| Line::Predictions(Predictions { start, classes: vec![1, 2], values: vec![vec![], vec![]] });
         let mut conversation = Conversation::new(Mode::Score);
-        let mut hear = |line: &Line| conversation.on_line(&serde_json::to_string(line).unwrap());
-        hear(&hello()).unwrap();
-        hear(&part(0)).unwrap();
-        hear(&part(2)).unwrap();
-        assert_eq!(hear(&part(5)).unwrap_err().message, "the runner's predictions have a gap");
+        let mut send = |line: &Line| conversation.on_line(&serde_json::to_string(line).unwrap());
+        send(&hello()).unwrap();
+        send(&part(0)).unwrap();
+        send(&part(2)).unwrap();
+        assert_eq!(send(&part(5)).unwrap_err().message, "the runner's predictions have a gap");
     }
 
     proptest! {
         #[test]
         fn no_lines_however_odd_panic(lines in proptest::collection::vec(".{0,40}", 0..8), cut in 0usize..9) {
             let mut conversation = Conversation::new(Mode::Memory);
-            for line in whole().iter().take(cut) {
+            for line in complete().iter().take(cut) {
                 let _ = conversation.on_line(&serde_json::to_string(line).unwrap());
             }
             for line in &lines {

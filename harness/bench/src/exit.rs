@@ -1,20 +1,20 @@
-//! What the exit code of every `cargo xtask` command says. One table, so that scripts and gates can rely on it.
+//! The exit codes of every command. One table, so that scripts and gates can rely on it.
 
 use std::process::ExitCode;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitStatus {
-    /// Everything that was asked for was done.
+    /// Everything requested was done.
     #[default]
     Ok = 0,
-    /// Something could not be done for a reason that has no code of its own: a build, a job, a test.
+    /// Something failed that has no code of its own: a build, a job, a test.
     Failed = 1,
     /// The command line or a file a person writes is wrong; nothing was done.
     Usage = 2,
     /// A comparison found a variant worse than its baseline, or outside its budget.
     Regression = 3,
-    /// Nothing is known to be worse, but too little was measured to say so, or nothing was compared.
+    /// Nothing is known to be worse, but too little was measured to conclude that, or nothing was compared.
     Inconclusive = 4,
     /// A device could not be reached, or broke while it was in use.
     Device = 5,
@@ -36,8 +36,8 @@ impl ExitStatus {
         }
     }
 
-    /// What two parts of one command come to: a proved regression is true whatever else happened; a lost device explains what is missing; what failed
-    /// goes before what was merely not found out.
+    /// The status of two parts of one command. A proved regression outweighs all else; a lost device explains what is
+    /// missing; a failure outweighs an inconclusive result.
     pub fn and(self, other: ExitStatus) -> ExitStatus {
         let rank = |status: ExitStatus| match status {
             ExitStatus::Ok => 0,

@@ -1,7 +1,7 @@
-//! Decisions without side effects: what the files a person writes mean, what is to be done, what the results say.
+//! Decisions without side effects: what is to be built and measured, and what the results mean.
 //!
-//! No files, no processes, no clock and no printing here (`clippy.toml` beside this crate bans them): contents and times come in as parameters, what
-//! is to be done goes out as data. The crate that acts is `espalier-fleet`.
+//! No files, processes, clock or printing here (`clippy.toml` beside this crate bans them): contents and times come in
+//! as parameters, what is to be done goes out as data. The crate that acts is `espalier-fleet`.
 
 pub mod build_plan;
 pub mod command;
@@ -14,7 +14,6 @@ pub mod message;
 pub mod metric;
 pub mod plan;
 pub mod record;
-pub mod results;
 pub mod runner_sources;
 pub mod sanitise;
 pub mod sheet;

@@ -1,4 +1,5 @@
-//! What is measured of a case, in which unit, and which way is better. Asked of the enum, never guessed from a name.
+//! What is measured of a case, in which unit, and whether smaller is better. The enum knows; nothing is guessed from a
+//! name.
 //!
 //! Numbers are kept in the base units (ns, bytes, fractions) everywhere; only `sheet` rescales them for people.
 
@@ -42,14 +43,14 @@ pub enum Unit {
     Bytes,
     /// Of things: weights, multiply-accumulates.
     Count,
-    /// Part of a whole, 0 to 1.
+    /// 0 to 1.
     Fraction,
     /// How many times as fast.
     Times,
 }
 
 impl Unit {
-    /// As exports write it; empty where the number has none.
+    /// As exports write it.
     pub fn symbol(self) -> &'static str {
         match self {
             Unit::Nanoseconds => "ns",
@@ -67,9 +68,9 @@ pub enum Metric {
     MacsExecuted,
     MacsNonzero,
     File,
-    /// As a pack that gives the file back bit for bit.
+    /// Size as a lossless pack.
     Packed,
-    /// As a pack with a bitmap and a codebook.
+    /// Size as a pack with a bitmap and a codebook.
     PackedCodebook,
     Load,
     First,
@@ -80,7 +81,7 @@ pub enum Metric {
     PeakRss,
     PeakAllocated,
     Accuracy,
-    /// How many times as fast as the dense variant by another engine.
+    /// How many times as fast as another engine runs the dense variant.
     VsTract,
     VsOnnxruntime,
 }
@@ -106,7 +107,7 @@ impl Metric {
         Metric::VsOnnxruntime,
     ];
 
-    /// In lower case with dashes; exports use it as a key.
+    /// Lower case with dashes; the key in exports.
     pub fn name(self) -> &'static str {
         match self {
             Metric::WeightsKept => "weights-kept",

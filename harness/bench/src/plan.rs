@@ -1,8 +1,9 @@
 //! Which invocations a device carries out, and in what order.
 //!
-//! Scores come first (a variant that does not run is found out in seconds), then memory, then times, then profiles where they are wanted. Times are
-//! interleaved: every round runs each variant once by each engine, forwards and backwards in turn, so that a drift of the board hits all alike. With `--resume` what was already measured is left out;
-//! what is left keeps its order.
+//! Scores come first (they show within seconds that a variant does not run), then memory, times and, where requested,
+//! profiles. Times are interleaved: every round runs each variant once by each engine, alternately forwards and
+//! backwards, so that a drift of the board affects all alike. With `--resume` jobs already measured are left out; the
+//! rest keep their order.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -17,13 +18,13 @@ use crate::{
 };
 use espalier_inventory::Device;
 
-/// One invocation to come. The files are named by content; where they are on the board is known after the push.
+/// One planned invocation. Files are named by content; their paths on the board are known after the push.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedJob {
     pub case: Case,
     pub mode: Mode,
     pub round: u32,
-    /// Which of the device's programs: the first is 0.
+    /// Index among the device's programs.
     pub runner: usize,
     /// SHA-256 of the variant's ONNX file.
     pub model: String,
@@ -32,11 +33,13 @@ pub struct PlannedJob {
     /// As `NAME=1x128`.
     pub shapes: Vec<String>,
     pub effort: Effort,
-    /// Bytes by which the environment is made longer, so that the stack begins elsewhere; `None`: it is left as it is.
+    /// Bytes added to the environment, so that the stack begins elsewhere; `None` leaves the environment alone.
     pub padding: Option<usize>,
-    /// A busy-wait after each timed inference, in per cent of it: a drill for the gate.
+    /// A busy-wait after each timed inference, in percent of it: a drill for the gate.
     pub slow_down_percent: Option<f64>,
-    /// Its place in a comparison, where it is part of one.
+    /// Activations up to this magnitude count as zero.
+    pub skip_below: Option<f64>,
+    /// Its position in a comparison, where it is part of one.
     pub trial: Option<Trial>,
 }
 
@@ -60,24 +63,25 @@ impl From<&MeasuringProtocol> for Effort {
 
 /// What a session does, one job after the other: each may depend on how those before ended.
 pub trait Script: Send {
-    /// The next job; nothing when all is done. `last` is how the job before ended; nothing at the start.
+    /// The next job, or `None` when all are done. `last` is the record of the job before, `None` at the start.
     fn next(&mut self, last: Option<&Record>) -> Option<PlannedJob>;
 
-    /// The device is lost, and with it the job under way: nothing more is carried out.
+    /// The device was lost during the current job: no further job is carried out.
     fn lost(&mut self, failure: &Failure);
 
-    /// Jobs in all, as far as can be told.
+    /// The number of jobs, as far as it is known.
     fn length(&self) -> u64;
 
-    /// Whether any job is timed, so that nothing else may run beside it.
+    /// Whether any job is timed, so that nothing else may run at the same time.
     fn is_timed(&self) -> bool;
 }
 
-/// A list of jobs in its order. A variant that an engine does not run at all is not tried again ten times; one that was cut off may have been unlucky.
+/// A list of jobs in its order. A variant that an engine does not run at all is not tried again ten times; one that was
+/// cut off may have been unlucky.
 #[derive(Clone, Debug, Default)]
 pub struct JobList {
     jobs: VecDeque<PlannedJob>,
-    hopeless: HashSet<(String, u64, Engine)>,
+    skip_list: HashSet<(String, u64, Engine)>,
     current: Option<(String, u64, Engine)>,
 }
 
@@ -89,14 +93,13 @@ impl JobList {
 
 impl Script for JobList {
     fn next(&mut self, last: Option<&Record>) -> Option<PlannedJob> {
-        let is_hopeless =
-            |outcome: &Outcome| matches!(outcome, Outcome::Failed(Failure { stage: FailureStage::Runner, .. }));
-        if last.is_some_and(|record| is_hopeless(&record.outcome)) {
-            self.hopeless.extend(self.current.take());
+        let refused = |record: &Record| matches!(&record.outcome, Outcome::Failed(failure) if failure.stage == FailureStage::Runner);
+        if last.is_some_and(refused) {
+            self.skip_list.extend(self.current.take());
         }
         while let Some(job) = self.jobs.pop_front() {
             let variant = (job.model.clone(), job.case.ratio.to_bits(), job.case.engine);
-            if !self.hopeless.contains(&variant) {
+            if !self.skip_list.contains(&variant) {
                 self.current = Some(variant);
                 return Some(job);
             }
@@ -115,23 +118,25 @@ impl Script for JobList {
     }
 }
 
-/// What a run is to measure, on whatever device.
+/// What a run measures, whatever the device.
 #[derive(Clone, Copy, Debug)]
 pub struct RunSpec<'a> {
     pub models: &'a [ModelInfo],
     pub engines: &'a [Engine],
-    /// Of inputs the runner makes up, as `NAME=1x128`.
+    /// Shapes of synthetic inputs, as `NAME=1x128`.
     pub shapes: &'a [String],
+    /// For [`Engine::Skipping`].
+    pub skip_below: Option<f64>,
     pub protocol: &'a MeasuringProtocol,
 }
 
 impl<'a> RunSpec<'a> {
     pub fn of(header: &'a RunHeader) -> RunSpec<'a> {
-        let RunHeader { models, engines, shapes, protocol, .. } = header;
-        RunSpec { models, engines, shapes, protocol }
+        let RunHeader { models, engines, shapes, skip_below, protocol, .. } = header;
+        RunSpec { models, engines, shapes, skip_below: *skip_below, protocol }
     }
 
-    /// Every job of one device that is not `done`.
+    /// The jobs of one device that are not `done`.
     pub fn jobs(&self, device: &Device, done: &[Record]) -> Vec<PlannedJob> {
         let measured: HashSet<(&str, u64, Engine, Mode, u32)> = done
             .iter()
@@ -150,31 +155,24 @@ impl<'a> RunSpec<'a> {
                 if round % 2 == 1 {
                     order.reverse();
                 }
-                let fresh = order.into_iter().filter(|(model, variant, engine)| {
+                order.retain(|(model, variant, engine)| {
                     !measured.contains(&(model.name.as_str(), variant.ratio.to_bits(), *engine, mode, round))
                 });
-                jobs.extend(
-                    fresh.map(|(model, variant, engine)| self.job(device, model, variant, engine, mode, round)),
-                );
+                let job =
+                    |(model, variant, engine)| PlannedJob { mode, round, ..self.job(device, model, variant, engine) };
+                jobs.extend(order.into_iter().map(job));
             }
         }
         jobs
     }
 
-    fn job(
-        &self,
-        device: &Device,
-        model: &ModelInfo,
-        variant: &VariantInfo,
-        engine: Engine,
-        mode: Mode,
-        round: u32,
-    ) -> PlannedJob {
+    /// The job of one case; mode and round are the caller's.
+    fn job(&self, device: &Device, model: &ModelInfo, variant: &VariantInfo, engine: Engine) -> PlannedJob {
         let unpacked = variant.unpacked.as_ref().filter(|_| !engine.reads_packs());
         PlannedJob {
             case: Case { engine, ..Case::new(&model.name, variant.ratio, &device.name) },
-            mode,
-            round,
+            mode: Mode::Score,
+            round: 0,
             runner: if engine.is_in_runner() { RUNNER } else { PEER },
             model: unpacked.unwrap_or(&variant.sha256).clone(),
             inputs: model.inputs.clone(),
@@ -182,16 +180,17 @@ impl<'a> RunSpec<'a> {
             effort: Effort::from(self.protocol),
             padding: None,
             slow_down_percent: None,
+            skip_below: self.skip_below.filter(|_| engine == Engine::Skipping),
             trial: None,
         }
     }
 }
 
-/// Where the runner is among a device's programs, and where onnxruntime's is.
+/// The indices of the runner and of onnxruntime's program among a device's programs.
 const RUNNER: usize = 0;
 const PEER: usize = 1;
 
-/// The runner's flags for a job, with the paths its files have on the board.
+/// The runner's flags for a job; `path` maps a file's SHA-256 to its path on the board.
 pub fn runner_job(job: &PlannedJob, device: &Device, path: impl Fn(&str) -> String) -> Job {
     let Effort { warmup, iterations, min_time_ms } = job.effort;
     Job {
@@ -202,32 +201,35 @@ pub fn runner_job(job: &PlannedJob, device: &Device, path: impl Fn(&str) -> Stri
         min_time_ms,
         cpus: device.conditions.cpus.clone(),
         slow_down_percent: job.slow_down_percent,
+        skip_below: job.skip_below,
         engine: match job.case.engine {
             Engine::Tract => espalier_protocol::Engine::Tract,
-            // A program of its own has no such flag.
-            Engine::Espalier | Engine::Onnxruntime => espalier_protocol::Engine::Espalier,
+            // onnxruntime's program has no such flag.
+            Engine::Espalier | Engine::Skipping | Engine::Onnxruntime => espalier_protocol::Engine::Espalier,
         },
         threads: device.threads,
         ..Job::new(job.mode, path(&job.model))
     }
 }
 
-/// The words to run on the device: its prefix, the program, which may be an interpreter and its file, and the flags.
+/// The command line on the device: the device's prefix, the program (or an interpreter and its file), and the flags.
 pub fn runner_argv(device: &Device, program: &[String], job: &Job) -> Vec<String> {
     device.runner.iter().chain(program).cloned().chain(job.to_args()).collect()
 }
 
-/// The most bytes of padding: a page. A command of that and its flags is short enough for dropbear, which takes 9000 bytes.
+/// The most bytes of padding: a page. With its flags such a command still fits into the 9000 bytes that dropbear
+/// accepts.
 pub const MOST_PADDING: usize = 4096;
 
-/// The same words with a variable of so many bytes (at most [`MOST_PADDING`]) in the environment.
+/// The same command with an environment variable of so many bytes (at most [`MOST_PADDING`]).
 ///
-/// The environment lies above the stack, so that its size moves what a program keeps there; that alone has been seen to change times by several percent
-/// (Mytkowicz et al., "Producing wrong data without doing anything obviously wrong!", ASPLOS 2009). Padded at random, each invocation has another place
-/// and it averages out. Also 0 bytes are said by `env`, so that no invocation is started another way than the rest.
-pub fn padded_argv(words: Vec<String>, bytes: usize) -> Vec<String> {
+/// The environment lies above the stack, so its size moves the stack; that alone can change times by several percent
+/// (Mytkowicz et al., "Producing wrong data without doing anything obviously wrong!", ASPLOS 2009). With random padding
+/// each invocation gets another position, and the effect averages out. 0 bytes also go through `env`, so that every
+/// invocation is started in the same way.
+pub fn padded_argv(argv: Vec<String>, bytes: usize) -> Vec<String> {
     let padding = format!("ESPALIER_PAD={}", "x".repeat(bytes.min(MOST_PADDING)));
-    ["env".to_owned(), padding].into_iter().chain(words).collect()
+    ["env".to_owned(), padding].into_iter().chain(argv).collect()
 }
 
 #[cfg(test)]
@@ -279,10 +281,10 @@ mod tests {
         MeasuringProtocol { runs: 2, warmup: 1, iterations: 5, min_time_ms: 0, profile: false };
 
     fn jobs(engines: &[Engine], protocol: &MeasuringProtocol, done: &[Record]) -> Vec<PlannedJob> {
-        RunSpec { models: &[model()], engines, shapes: &[], protocol }.jobs(&device(), done)
+        RunSpec { models: &[model()], engines, shapes: &[], skip_below: Some(0.01), protocol }.jobs(&device(), done)
     }
 
-    const USUAL: &[Engine] = &[Engine::Espalier];
+    const DEFAULT: &[Engine] = &[Engine::Espalier];
 
     fn order(jobs: &[PlannedJob]) -> Vec<String> {
         jobs.iter().map(|job| format!("{} {} {}", job.mode.name(), job.round, job.case.ratio)).collect()
@@ -304,7 +306,7 @@ mod tests {
             "time 1 0.5",
             "time 1 0",
         ];
-        assert_eq!(order(&jobs(USUAL, &PROTOCOL, &[])), expected);
+        assert_eq!(order(&jobs(DEFAULT, &PROTOCOL, &[])), expected);
     }
 
     #[test]
@@ -323,22 +325,28 @@ mod tests {
         assert_eq!((of(Mode::Profile, 0), all.len()), (forth, 9 * 5));
     }
 
-    /// What came back of one engine is not what another is to do.
+    /// A record of one engine does not count for another.
     #[test]
-    fn an_engine_has_its_own_jobs_words_and_files() {
+    fn an_engine_has_its_own_jobs_flags_and_files() {
         let mut model = model();
         model.variants[1].unpacked = Some("sha-onnx".into());
-        let engines = [Engine::Espalier, Engine::Tract, Engine::Onnxruntime];
-        let wanted = RunSpec { models: &[model], engines: &engines, shapes: &[], protocol: &PROTOCOL };
-        let all = wanted.jobs(&device(), &[]);
+        let engines = [Engine::Espalier, Engine::Tract, Engine::Onnxruntime, Engine::Skipping];
+        let spec =
+            RunSpec { models: &[model], engines: &engines, shapes: &[], skip_below: Some(0.01), protocol: &PROTOCOL };
+        let all = spec.jobs(&device(), &[]);
         let half: Vec<&PlannedJob> =
             all.iter().filter(|job| job.case.ratio == 0.5 && job.mode == Mode::Score).collect();
-        assert_eq!(half.iter().map(|job| job.runner).collect::<Vec<_>>(), [0, 0, 1]);
-        assert_eq!(half.iter().map(|job| &*job.model).collect::<Vec<_>>(), ["sha-0.5", "sha-0.5", "sha-onnx"]);
+        assert_eq!(half.iter().map(|job| job.runner).collect::<Vec<_>>(), [0, 0, 1, 0]);
+        let models: Vec<&str> = half.iter().map(|job| &*job.model).collect();
+        assert_eq!(models, ["sha-0.5", "sha-0.5", "sha-onnx", "sha-0.5"]);
         let device = Device { threads: 2, ..device() };
-        let words = |job: &PlannedJob| runner_job(job, &device, str::to_owned).to_args().join(" ");
-        assert!(words(half[1]).ends_with(" --cpus 3 --engine tract --threads 2"), "{}", words(half[1]));
-        assert!([0, 2].into_iter().all(|index| !words(half[index]).contains("--engine")));
+        let flags = |job: &PlannedJob| runner_job(job, &device, str::to_owned).to_args().join(" ");
+        assert!(flags(half[1]).ends_with(" --cpus 3 --engine tract --threads 2"), "{}", flags(half[1]));
+        assert!([0, 2, 3].into_iter().all(|index| !flags(half[index]).contains("--engine")));
+        assert_eq!(
+            [0, 1, 2, 3].map(|index| flags(half[index]).contains("--skip-below 0.01")),
+            [false, false, false, true]
+        );
 
         let done = [Record {
             case: half[2].case.clone(),
@@ -350,14 +358,14 @@ mod tests {
             trial: None,
             outcome: crate::record::tests_support::measured(),
         }];
-        let left = wanted.jobs(&device, &done);
+        let left = spec.jobs(&device, &done);
         assert_eq!(left.len(), all.len() - 1);
         assert!(left.contains(half[0]) && left.contains(half[1]) && !left.contains(half[2]));
     }
 
     #[test]
     fn only_what_was_measured_is_left_out_on_resume() {
-        let all = jobs(USUAL, &PROTOCOL, &[]);
+        let all = jobs(DEFAULT, &PROTOCOL, &[]);
         let record = |job: &PlannedJob, outcome: Outcome| Record {
             case: job.case.clone(),
             mode: job.mode,
@@ -374,12 +382,12 @@ mod tests {
         let done = [record(&all[0], failed), measured];
         let mut expected = order(&all);
         expected.remove(1);
-        assert_eq!(order(&jobs(USUAL, &PROTOCOL, &done)), expected);
+        assert_eq!(order(&jobs(DEFAULT, &PROTOCOL, &done)), expected);
     }
 
     #[test]
     fn a_variant_that_does_not_run_is_left_out_from_then_on() {
-        let all = jobs(USUAL, &PROTOCOL, &[]);
+        let all = jobs(DEFAULT, &PROTOCOL, &[]);
         let mut script = JobList::new(all.clone());
         assert_eq!((script.length(), script.is_timed()), (12, true));
         let mut carried_out = Vec::new();
@@ -403,8 +411,8 @@ mod tests {
     }
 
     #[test]
-    fn the_words_that_run() {
-        let job = &jobs(USUAL, &PROTOCOL, &[])[0];
+    fn the_command_line_that_runs() {
+        let job = &jobs(DEFAULT, &PROTOCOL, &[])[0];
         let job = runner_job(job, &device(), |sha| format!("/b/{sha}"));
         assert_eq!(
             runner_argv(&device(), &["/b/run".to_owned()], &job).join(" "),
@@ -414,14 +422,14 @@ mod tests {
 
     #[test]
     fn padding_goes_before_the_devices_own_prefix() {
-        let job = &jobs(USUAL, &PROTOCOL, &[])[0];
+        let job = &jobs(DEFAULT, &PROTOCOL, &[])[0];
         let job = runner_job(job, &device(), |sha| format!("/b/{sha}"));
-        let words = runner_argv(&device(), &["/b/run".to_owned()], &job);
-        let padded = padded_argv(words.clone(), 3);
+        let argv = runner_argv(&device(), &["/b/run".to_owned()], &job);
+        let padded = padded_argv(argv.clone(), 3);
         assert_eq!(padded[..4], ["env", "ESPALIER_PAD=xxx", "nice", "/b/run"]);
-        assert_eq!(padded[2..], words);
+        assert_eq!(padded[2..], argv);
         for (bytes, expected) in [(0, 0), (4096, 4096), (4097, 4096)] {
-            assert_eq!(padded_argv(words.clone(), bytes)[1].len(), "ESPALIER_PAD=".len() + expected);
+            assert_eq!(padded_argv(argv.clone(), bytes)[1].len(), "ESPALIER_PAD=".len() + expected);
         }
     }
 }

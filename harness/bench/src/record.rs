@@ -1,5 +1,6 @@
-//! What is stored of a run: one header, then one record a job, in the order they ended. The only stored shape; tables, exports and verdicts are
-//! functions of it, so that a better statistic tomorrow re-reads today's runs. Raw nanoseconds are kept, summaries are not.
+//! What is stored of a run: a header, then one record a job in the order they ended. Tables, exports and verdicts are
+//! functions of these records, so that a better statistic can be applied to old runs. Raw nanoseconds are stored,
+//! summaries are not.
 
 use std::{collections::HashSet, fmt};
 
@@ -19,43 +20,46 @@ pub enum Entry {
     Record(Box<Record>),
 }
 
-/// Everything that must be known to read the records without the machine they came from.
+/// Everything needed to read the records without the machine they came from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunHeader {
     pub format: u32,
-    /// Also the file's name: UTC start with the fraction of the second, e.g. `20261123T191500Z-3f9a`.
+    /// Also the file's name: the start in UTC with the fraction of the second, e.g. `20261123T191500Z-3f9a`.
     pub id: String,
     /// RFC 3339, UTC.
     pub started: String,
     pub provenance: Provenance,
-    /// The flags that matter for `--resume`: invocations a variant, warm-up, iterations, minimum time.
+    /// What `--resume` has to repeat: invocations a variant, warm-up, iterations, minimum time.
     pub protocol: MeasuringProtocol,
-    /// Shapes of inputs made up by the runner, as `NAME=1x128`.
+    /// Shapes of synthetic inputs, as `NAME=1x128`.
     pub shapes: Vec<String>,
-    /// By `model`; in the order they were asked for.
+    /// In the order requested.
     pub models: Vec<ModelInfo>,
-    /// By `device`; in the order they were asked for.
+    /// In the order requested.
     pub devices: Vec<DeviceInfo>,
-    /// What ran the models, in the order it was asked for.
+    /// In the order requested.
     #[serde(default = "engine::default_engines", skip_serializing_if = "engine::are_default")]
     pub engines: Vec<Engine>,
-    /// What was removed together, where that was asked for in place of what the models say.
+    /// Activations up to this magnitude count as zero where the engine is [`Engine::Skipping`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_below: Option<f64>,
+    /// The unit of pruning, where it was requested in place of the models' own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// The programs of those that are not the runner.
+    /// The programs of engines that are not the runner.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerInfo>,
-    /// The device whose predictions the others' are compared with: the host, where it takes part.
+    /// The device that the others' predictions are compared with: this host.
     pub reference_device: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     pub espalier: String,
-    /// Commit of the repository, with `+` behind it where the tree had changes.
+    /// Commit of the repository, followed by `+` where the tree had changes.
     pub revision: Option<String>,
     pub host: String,
-    /// The command as it was given.
+    /// The command as typed.
     pub command: Vec<String>,
 }
 
@@ -66,13 +70,12 @@ pub struct MeasuringProtocol {
     pub warmup: u32,
     pub iterations: u32,
     pub min_time_ms: u64,
-    /// Whether the layers of each variant were timed too.
+    /// Whether each variant's layers were timed as well.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub profile: bool,
 }
 
 impl MeasuringProtocol {
-    /// Where nothing is said.
     pub const DEFAULT: MeasuringProtocol =
         MeasuringProtocol { runs: 10, warmup: 10, iterations: 50, min_time_ms: 200, profile: false };
 
@@ -92,7 +95,7 @@ pub struct ModelInfo {
     /// The dense ONNX file and the eval set, as paths from the repository's root or absolute.
     pub source: String,
     pub eval: Option<String>,
-    /// In words, e.g. `magnitude, global, weight`.
+    /// As text, e.g. `magnitude, global, weight`.
     pub recipe: String,
     /// The eval set's labels, where there is an eval set with labels.
     pub labels: Option<Vec<i64>>,
@@ -105,7 +108,7 @@ pub struct ModelInfo {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VariantInfo {
-    /// Asked for; 0 is the dense variant.
+    /// As requested; 0 is the dense variant.
     pub ratio: f64,
     /// SHA-256 of the ONNX file.
     pub sha256: String,
@@ -115,9 +118,9 @@ pub struct VariantInfo {
     pub removed: u64,
     /// All float parameters of the model, pruned ones included.
     pub parameters: u64,
-    /// Prunable weights that are zero for whatever reason.
+    /// Prunable weights that are zero, pruned or not.
     pub zeros: u64,
-    /// What was counted by `ratio`: units that may be removed, and those that were.
+    /// Units that may be removed and those that were: what `ratio` counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,15 +130,15 @@ pub struct VariantInfo {
     pub parameters_left: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packed: Option<PackedInfo>,
-    /// SHA-256 of the ONNX file in the pack, where a pack was pushed and an engine that reads none was to run it too.
+    /// SHA-256 of the ONNX file in the pack, where the variant is a pack and an engine of the run reads no packs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unpacked: Option<String>,
 }
 
-/// What a variant's file would take as a pack, in bytes.
+/// Sizes of a variant's file as a pack, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackedInfo {
-    /// Each tensor in the smallest form that gives it back bit for bit.
+    /// Each tensor in its smallest lossless form.
     pub lossless: u64,
     /// Bitmap and a codebook of 32 values; `None` where the weights do not fit one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,7 +150,7 @@ pub struct DeviceInfo {
     pub name: String,
     pub target: String,
     pub triple: String,
-    /// A board that is a program on this host: its times say nothing about a real one.
+    /// The board is a program on this host: its times say nothing about a real one.
     pub emulated: bool,
     /// Threads an inference may use.
     #[serde(default = "one", skip_serializing_if = "is_one")]
@@ -155,7 +158,7 @@ pub struct DeviceInfo {
     pub runner: Option<RunnerInfo>,
 }
 
-/// The artifact that ran there.
+/// The artifact that ran on a device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunnerInfo {
     pub sha256: String,
@@ -168,9 +171,9 @@ pub struct RunnerInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerInfo {
     pub engine: Engine,
-    /// Of the program of ours that speaks for it, all its files together.
+    /// Of Espalier's program around the engine, all its files together.
     pub sha256: String,
-    /// What it runs with, e.g. `onnxruntime 1.32.0, numpy 2.4.0, Python 3.11.2`.
+    /// What it ran with, e.g. `onnxruntime 1.32.0, numpy 2.4.0, Python 3.11.2`.
     pub versions: String,
 }
 
@@ -194,7 +197,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// Run by the usual engine.
+    /// A case of the default engine.
     pub fn new(model: impl Into<String>, ratio: f64, device: impl Into<String>) -> Case {
         Case { model: model.into(), ratio, device: device.into(), engine: Engine::default() }
     }
@@ -205,10 +208,11 @@ impl Case {
         format!("{}@{}{by}", self.model, self.ratio)
     }
 
-    /// Reads what [`fmt::Display`] writes: `digits-cnn@0.5 on pi4`, and `digits-cnn@0.5 on pi4 by tract` where the engine is not the usual one.
+    /// Reads what [`fmt::Display`] writes: `digits-cnn@0.5 on pi4`, and `digits-cnn@0.5 on pi4 by tract` where the
+    /// engine is not the default.
     ///
     /// # Errors
-    /// Says how a case is written.
+    /// Shows an example of a case.
     pub fn parse(text: &str) -> Result<Case, String> {
         let parts = || {
             let (variant, place) = text.rsplit_once(" on ")?;
@@ -237,20 +241,20 @@ impl fmt::Display for Case {
 pub struct Record {
     pub case: Case,
     pub mode: Mode,
-    /// Which of the invocations of this mode: 0 up to `runs`.
+    /// Index among the invocations of this mode: 0 up to `runs`.
     pub round: u32,
-    /// Position among the device's jobs in the order they were carried out; begins anew with `--resume`, as `start_ms` does.
+    /// Position among the device's jobs in the order of execution. Like `start_ms` it restarts with `--resume`.
     pub sequence: u32,
-    /// Milliseconds from the start of the run to the start of the invocation, and its wall time as the host saw it.
+    /// Milliseconds from the start of the run to the start of the invocation, and its wall time on the host.
     pub start_ms: u64,
     pub wall_ms: u64,
-    /// Its place in a comparison, where it is part of one.
+    /// Its position in a comparison, where it is part of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<Trial>,
     pub outcome: Outcome,
 }
 
-/// Which of the two is running.
+/// A side of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Arm {
     /// The baseline.
@@ -267,21 +271,21 @@ pub enum Role {
     Gate,
     /// The baseline against itself: anything but "not regressed" is an alarm.
     NegativeControl,
-    /// The candidate against itself made slower by a known amount: anything but "regressed" is an alarm. Not the baseline, whose runner may be too old
-    /// to know how.
+    /// The candidate against itself, slowed down by a known amount: anything but "regressed" is an alarm. The
+    /// baseline's runner may be too old to slow itself down.
     PositiveControl,
 }
 
-/// The place of an invocation in a comparison of two arms.
+/// The position of an invocation in a comparison of two arms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Trial {
     pub role: Role,
     pub arm: Arm,
-    /// 0 for the first session of the case, 1 for the one that confirms, and so on.
+    /// 0 for the first session of the case, 1 for the one that confirms it, and so on.
     pub session: u32,
-    /// Blocks of four count from 0 in a session; a block that is done again has a number of its own. 0 for invocations outside of blocks.
+    /// Blocks of four count from 0 in a session; a repeated block has a new number. 0 for invocations outside blocks.
     pub block: u32,
-    /// 0 to 3 in its block.
+    /// 0 to 3 in the block.
     pub position: u32,
 }
 
@@ -292,27 +296,27 @@ pub enum Outcome {
     Failed(Failure),
 }
 
-/// What one invocation said.
+/// What one invocation reported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
     pub hello: Hello,
     pub loaded: Loaded,
     pub first_ns: Option<u64>,
-    /// Of the first inference's outputs, as the runner says it ([`espalier_protocol::line::digest`]).
+    /// Of the first inference's outputs ([`espalier_protocol::line::digest`]).
     #[serde(default)]
     pub first_digest: Option<String>,
-    /// Raw times in order, of `time` jobs.
+    /// The raw times of a `time` job, in order.
     pub timed_ns: Vec<u64>,
     pub memory: Option<Memory>,
-    /// Of `score` jobs, joined into one.
+    /// All predictions of a `score` job.
     pub predictions: Option<Predictions>,
-    /// Which kernel each layer got.
+    /// The kernel chosen for each layer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kernels: Vec<LayerKernel>,
     /// Of `profile` jobs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub profile: Vec<LayerTime>,
-    /// Where another ratio was taken while times were measured.
+    /// Changes of the ratio while times were measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub switched: Vec<Switched>,
     pub before: BoardState,
@@ -325,19 +329,19 @@ pub struct Failure {
     pub message: String,
 }
 
-/// Where a job was lost. The device's fault or the job's: what follows differs.
+/// Where a job failed. A device's fault has other consequences than a job's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureStage {
     /// The runner for this device could not be built or does not fit it.
     Build,
-    /// No connection, or authentication refused, or the host key changed.
+    /// No connection, authentication refused, or a changed host key.
     Connect,
-    /// Preparing the board or bringing files onto it.
+    /// The board could not be prepared, or files could not be copied onto it.
     Push,
-    /// The board stopped answering, or answered what is not the protocol.
+    /// The board stopped answering, or violated the protocol.
     Run,
-    /// The runner said itself that it could not do the job.
+    /// The runner reported that it cannot do the job.
     Runner,
 }
 
@@ -352,13 +356,13 @@ impl FailureStage {
         }
     }
 
-    /// Whether the device is to blame: exit code 5 instead of 1.
+    /// Whether the device is at fault: exit code 5 instead of 1.
     pub fn is_device(self) -> bool {
         matches!(self, FailureStage::Connect | FailureStage::Push | FailureStage::Run)
     }
 }
 
-/// A run as read back from its file.
+/// A run read from its file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     pub header: RunHeader,
@@ -366,7 +370,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Reads a run's file. The last line may be cut off (the host lost power while writing): it is dropped, anything else unreadable is an error.
+    /// Reads a run's file. A last line that was cut off (the host lost power while writing) is dropped; any other
+    /// unreadable line is an error.
     ///
     /// # Errors
     /// Names the line.
@@ -391,7 +396,7 @@ impl Run {
         Ok(Run { header, records })
     }
 
-    /// Measurements of one mode of a case; in the order of rounds.
+    /// The measurements of one mode of a case, in the order of rounds.
     pub fn measured<'a>(&'a self, case: &'a Case, mode: Mode) -> impl Iterator<Item = (&'a Record, &'a Measurement)> {
         self.records.iter().filter(move |record| record.case == *case && record.mode == mode).filter_map(|record| {
             match &record.outcome {
@@ -401,11 +406,11 @@ impl Run {
         })
     }
 
-    /// How the jobs that were planned on the devices asked for ended.
+    /// How the planned jobs ended. The reference device counts only where it was requested as well.
     pub fn tally(&self) -> Tally {
-        let asked = |name: &str| self.header.devices.iter().any(|device| device.name == name);
+        let requested = |name: &str| self.header.devices.iter().any(|device| device.name == name);
         let ended = |measured: bool| {
-            let records = self.records.iter().filter(|record| asked(&record.case.device));
+            let records = self.records.iter().filter(|record| requested(&record.case.device));
             records.filter(|record| matches!(record.outcome, Outcome::Measured(_)) == measured).count() as u64
         };
         let variants: usize = self.header.models.iter().map(|model| model.variants.len()).sum();
@@ -422,11 +427,11 @@ impl Run {
 pub struct Tally {
     pub measured: u64,
     pub failed: u64,
-    /// Planned and not begun.
+    /// Planned and not started.
     pub missing: u64,
 }
 
-/// A job that was done again by `--resume` counts once, as it ended last.
+/// A job that `--resume` repeated counts once, with its last outcome.
 fn latest(records: Vec<Record>) -> Vec<Record> {
     let identity = |record: &Record| {
         let Case { model, ratio, device, engine } = &record.case;
@@ -490,23 +495,23 @@ mod tests {
         assert_eq!(Run::parse(&text).unwrap(), run);
     }
 
-    /// Wherever the host lost power after the header: what was written whole is there.
+    /// Wherever the host lost power after the header: every complete line is read.
     #[test]
     fn a_cut_off_last_line_is_dropped() {
         let mut run = fixture::run();
         run.records.drain(..run.records.len() - 2);
         let text = fixture::lines(&run);
-        let whole = |end: usize| text[..end].matches('\n').count() - 1;
+        let complete = |end: usize| text[..end].matches('\n').count() - 1;
         for end in text.find('\n').unwrap() + 1..text.len() {
             let read = Run::parse(&text[..end]).unwrap();
-            // The last line may be whole but for its line break.
+            // The last line may lack only its line break.
             let extra = usize::from(text.as_bytes()[end] == b'\n');
-            assert_eq!(read.records, run.records[..whole(end) + extra], "cut at {end}");
+            assert_eq!(read.records, run.records[..complete(end) + extra], "cut at {end}");
         }
     }
 
     #[test]
-    fn a_job_done_again_counts_as_it_ended_last() {
+    fn a_repeated_job_counts_with_its_last_outcome() {
         let run = fixture::run();
         let mut again = run.clone();
         let mut failed = run.records[3].clone();
@@ -516,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_planned_and_not_begun_is_missing() {
+    fn what_was_planned_and_not_started_is_missing() {
         let mut run = fixture::run();
         let before = run.tally();
         let record = run.records.iter().position(|record| matches!(record.outcome, Outcome::Measured(_))).unwrap();

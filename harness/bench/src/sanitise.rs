@@ -1,7 +1,8 @@
-//! Text from a board, made fit for a terminal or a report: whatever a board sends is untrusted, and an escape sequence in it could rewrite
-//! what a person sees. Nothing is dropped silently: what would act on a terminal is written out instead (`\u{1b}`).
+//! Makes text from a board safe for a terminal or a report. An escape sequence in it could rewrite what a person sees,
+//! so characters that act on a terminal are written as escapes (`\u{1b}`); nothing is dropped silently.
 
-/// Writes out control characters and those that reorder or hide text. Line feeds stay, tabs become a space, the carriage return of `\r\n` goes.
+/// Escapes control characters and those that reorder or hide text. Line feeds stay, a tab becomes a space, the carriage
+/// return of `\r\n` is removed.
 pub fn sanitise(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();

@@ -1,5 +1,6 @@
-//! The text of one table, a model on a device, before anything is known of terminals or Markdown: facts, columns with cells, notes. The one place
-//! where numbers become strings and get the units people read; every column has one unit and one number of decimals, so that cells compare.
+//! The text of one table (a model on a device), whatever it is rendered to: facts, columns with cells, notes. This is
+//! the one place where numbers become strings and get the units people read. Every column has one unit and one number
+//! of decimals, so that its cells can be compared.
 
 mod layers;
 pub mod peers;
@@ -18,23 +19,23 @@ use espalier_inventory::Source;
 pub struct Sheet {
     /// `digits-cnn on pi4`.
     pub title: String,
-    /// What must be known to read the numbers; short phrases. Free of control characters, otherwise as the board sent them.
+    /// Short phrases needed to read the numbers. Free of control characters, otherwise as the board sent them.
     pub facts: Vec<String>,
     pub columns: Vec<Column>,
-    /// Below the table; sentences without a full stop.
+    /// Shown below the table; without a full stop.
     pub notes: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
     pub name: &'static str,
-    /// Empty for what has none.
+    /// May be empty.
     pub unit: String,
-    /// What does not fit is left out by this, the highest first.
+    /// Of columns that do not fit, the highest rank is left out first.
     pub rank: u8,
-    /// One a case.
+    /// One a row.
     pub cells: Vec<Cell>,
-    /// What the heading is too short to say; may be empty.
+    /// Explains the heading; may be empty.
     pub legend: &'static str,
 }
 
@@ -44,7 +45,7 @@ impl Column {
     }
 }
 
-/// The legends of the columns that are shown, as one line.
+/// The legends of the visible columns, as one line.
 pub fn legend<'a>(columns: impl Iterator<Item = &'a Column>) -> Option<String> {
     let legends: Vec<&str> = columns.map(|column| column.legend).filter(|legend| !legend.is_empty()).collect();
     (!legends.is_empty()).then(|| legends.join("; "))
@@ -67,7 +68,7 @@ pub enum Tone {
 /// Stands for "not measured", which is not zero.
 pub const MISSING: &str = "—";
 
-/// One sheet for each model on each device, in the header's order, then those of layers where they were timed.
+/// One sheet for each model on each device, in the header's order, then those of layers with `--profile`.
 pub fn sheets(run: &Run, summaries: &[CaseSummary]) -> Vec<Sheet> {
     let mut sheets = Vec::new();
     for model in &run.header.models {
@@ -89,12 +90,12 @@ pub fn sheets(run: &Run, summaries: &[CaseSummary]) -> Vec<Sheet> {
 
 fn facts(run: &Run, model: &ModelInfo, device: &DeviceInfo) -> Vec<String> {
     let header = &run.header;
-    let said = run.records.iter().filter(|record| record.case.device == device.name).find_map(|record| {
-        let Outcome::Measured(said) = &record.outcome else { return None };
-        Some(&**said)
+    let measured = run.records.iter().filter(|record| record.case.device == device.name).find_map(|record| {
+        let Outcome::Measured(measured) = &record.outcome else { return None };
+        Some(&**measured)
     });
     let mut facts = vec![format!("target {} ({})", device.target, device.triple)];
-    facts.extend(said.map(|said| board(&said.before)).unwrap_or_default());
+    facts.extend(measured.map(|measured| board(&measured.before)).unwrap_or_default());
     facts.push(match &device.runner {
         Some(runner) => {
             let sha: String = runner.sha256.chars().take(8).collect();
@@ -111,11 +112,13 @@ fn facts(run: &Run, model: &ModelInfo, device: &DeviceInfo) -> Vec<String> {
     facts.push(format!("pruned by {}", model.recipe));
     facts.extend(model.labels.as_ref().map(|labels| format!("accuracy on {} samples", labels.len())));
     if matches!(Source::parse(&model.source), Source::Build { .. }) {
-        // Agreement must not pass for accuracy, neither where it is high nor where it is low.
+        // Agreement must not be mistaken for accuracy, neither where it is high nor where it is low.
         facts.push(
-            "random weights, made-up samples: how many answer as dense says nothing about trained weights".to_owned(),
+            "random weights, synthetic samples: how many classes are as dense says nothing about trained weights"
+                .to_owned(),
         );
     }
+    facts.extend(header.skip_below.map(|bound| format!("skipping leaves out activations up to {bound}")));
     let protocol = &header.protocol;
     facts.push(format!("{} fresh processes a variant", protocol.runs));
     let (warmup, iterations, min_time) = (protocol.warmup, protocol.iterations, protocol.min_time_ms);
@@ -124,7 +127,8 @@ fn facts(run: &Run, model: &ModelInfo, device: &DeviceInfo) -> Vec<String> {
     facts.iter().map(|fact| sanitise(fact)).collect()
 }
 
-pub(crate) fn board(state: &BoardState) -> Vec<String> {
+/// What a board reported of itself, as short phrases.
+pub fn board(state: &BoardState) -> Vec<String> {
     let mut facts = Vec::new();
     facts.extend(state.cpu.as_ref().map(|cpu| format!("cpu {}", short(cpu))));
     facts.extend(state.cpus.map(|cpus| format!("{cpus} CPU{}", if cpus == 1 { "" } else { "s" })));
@@ -134,9 +138,9 @@ pub(crate) fn board(state: &BoardState) -> Vec<String> {
 }
 
 fn columns(run: &Run, model: &ModelInfo, cases: &[&CaseSummary]) -> Vec<Column> {
-    // A few interrupted inferences must not take digits from the others.
-    let usual = [Metric::P50, Metric::P90];
-    let mut columns: Vec<Column> = peers::matter(run).then(|| peers::engine_column(cases)).into_iter().collect();
+    // Without p99: a few interrupted inferences must not cost the others digits.
+    let times = [Metric::P50, Metric::P90];
+    let mut columns: Vec<Column> = peers::are_named(run).then(|| peers::engine_column(cases)).into_iter().collect();
     columns.extend([
         ratios(cases),
         numbers("weights", " kept", 11, cases, Metric::WeightsKept, &[Metric::WeightsKept]),
@@ -147,8 +151,8 @@ fn columns(run: &Run, model: &ModelInfo, cases: &[&CaseSummary]) -> Vec<Column> 
     columns.extend([
         numbers("load", "", 14, cases, Metric::Load, &[Metric::Load]),
         numbers("first", "", 9, cases, Metric::First, &[Metric::First]),
-        numbers("p50 [95 %]", "", 1, cases, Metric::P50, &usual),
-        numbers("p90", "", 15, cases, Metric::P90, &usual),
+        numbers("p50 [95 %]", "", 1, cases, Metric::P50, &times),
+        numbers("p90", "", 15, cases, Metric::P90, &times),
         numbers("p99", "", 7, cases, Metric::P99, &[Metric::P99]),
         speed_up(cases),
     ]);
@@ -179,21 +183,21 @@ pub fn cell(text: impl Into<String>, tone: Tone) -> Cell {
     Cell { text: text.into(), tone }
 }
 
-/// The ratio asked for and, where three decimals show a difference, the one that came out.
+/// The requested ratio and, where it differs by three decimals, the effective one.
 fn ratios(cases: &[&CaseSummary]) -> Column {
     let differs = |case: &CaseSummary| {
         case.effective_ratio.filter(|effective| format!("{effective:.3}") != format!("{:.3}", case.case.ratio))
     };
     let text = |case: &CaseSummary| {
-        let asked = case.case.ratio;
-        Some(differs(case).map_or(asked.to_string(), |effective| format!("{asked} ({effective:.3})")))
+        let requested = case.case.ratio;
+        Some(differs(case).map_or(requested.to_string(), |effective| format!("{requested} ({effective:.3})")))
     };
     let any_differs = cases.iter().any(|case| differs(case).is_some());
-    let legend = if any_differs { "ratio: asked for (and what came out)" } else { "" };
+    let legend = if any_differs { "ratio: requested (and effective)" } else { "" };
     Column { legend, ..Column::new("ratio", "", 0, cells(cases, text)) }
 }
 
-/// A metric's column, in the unit that suits all of `scaled_with`.
+/// A metric's column, with a unit that suits all metrics of `scaled_with`.
 fn numbers(
     name: &'static str,
     unit_suffix: &str,
@@ -205,7 +209,7 @@ fn numbers(
     let scale = Scale::of_metrics(cases, scaled_with);
     let text = |case: &CaseSummary| {
         let estimate = case.value(metric)?;
-        // Only the median's interval has a place in a table; the exports have the others.
+        // The table has room for the median's interval only; the exports have the others.
         let bounds = estimate.bounds.filter(|_| metric == Metric::P50);
         Some(interval(estimate.value, bounds, |value| scale.text(value)))
     };
@@ -222,7 +226,7 @@ fn macs(cases: &[&CaseSummary]) -> Column {
     Column { legend: "MACs/≠0: multiply-accumulates run, and those whose weight is not zero", ..column }
 }
 
-/// What the file would take as a pack; no column in runs that did not look.
+/// The file's size as a pack; no column in runs without it.
 fn packed(cases: &[&CaseSummary]) -> Option<Column> {
     cases.iter().find(|case| case.variant.packed.is_some())?;
     let scale = Scale::of_metrics(cases, &[Metric::Packed, Metric::PackedCodebook]);
@@ -234,7 +238,7 @@ fn packed(cases: &[&CaseSummary]) -> Option<Column> {
         Some(format!("{}/{}", size(case, Metric::Packed), size(case, Metric::PackedCodebook)))
     };
     let column = Column::new("packed", scale.unit, 13, cells(cases, text));
-    Some(Column { legend: "packed: `cargo xtask pack` without loss, and as bitmap and codebook", ..column })
+    Some(Column { legend: "packed: size as a lossless pack, and as bitmap and codebook", ..column })
 }
 
 fn speed_up(cases: &[&CaseSummary]) -> Column {
@@ -274,7 +278,7 @@ fn notes(run: &Run, model: &ModelInfo, device: &DeviceInfo, cases: &[&CaseSummar
     let mut notes = Vec::new();
     let has = |trust: Trust| cases.iter().any(|case| case.trust == Some(trust));
     if device.emulated {
-        notes.push("emulated board: its times are a functional check and say nothing about a real one".to_owned());
+        notes.push("emulated board: its times are a functional check and do not predict a real board's".to_owned());
     }
     for case in cases {
         for failure in &case.failures {
@@ -293,7 +297,7 @@ fn notes(run: &Run, model: &ModelInfo, device: &DeviceInfo, cases: &[&CaseSummar
         }
     }
     notes.extend(reference(run, cases));
-    notes.extend(budget(model, &peers::own(run, cases)));
+    notes.extend(budget(model, &peers::judged(run, cases)));
     for engine in &run.header.engines {
         let of_engine: Vec<&CaseSummary> = cases.iter().copied().filter(|case| case.case.engine == *engine).collect();
         notes.extend(zeros_are_not_faster(run, device, &of_engine));
@@ -311,13 +315,13 @@ fn notes(run: &Run, model: &ModelInfo, device: &DeviceInfo, cases: &[&CaseSummar
     notes
 }
 
-/// A row, in a note.
+/// How a note names a row.
 fn name_of(run: &Run, case: &CaseSummary) -> String {
-    let by = if peers::matter(run) { format!(" by {}", case.case.engine.name()) } else { String::new() };
+    let by = if peers::are_named(run) { format!(" by {}", case.case.engine.name()) } else { String::new() };
     format!("ratio {}{by}", case.case.ratio)
 }
 
-/// How the predictions compare with the reference device's, over all variants.
+/// How the predictions of all variants compare with the reference device's.
 fn reference(run: &Run, cases: &[&CaseSummary]) -> Option<String> {
     let reference = run.header.reference_device.as_deref()?;
     let agreements: Vec<_> = cases.iter().filter_map(|case| Some((case, case.same_as_reference?))).collect();
@@ -345,7 +349,7 @@ fn budget(model: &ModelInfo, cases: &[&CaseSummary]) -> Option<String> {
     if scored.is_empty() {
         return None;
     }
-    // Counts over a total: what is off by less than a thousandth of a sample is rounding.
+    // Fractions of a count: a difference below a thousandth of a sample is rounding.
     let within = scored.iter().filter(|(_, change)| -change.fraction() <= allowed + 1e-3 / change.total as f64);
     let points = allowed * 100.0;
     Some(match within.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
@@ -357,7 +361,7 @@ fn budget(model: &ModelInfo, cases: &[&CaseSummary]) -> Option<String> {
     })
 }
 
-/// Said only where these data say it.
+/// A note where the intervals of all variants from ratio 0.5 on contain 1.
 fn zeros_are_not_faster(run: &Run, device: &DeviceInfo, cases: &[&CaseSummary]) -> Option<String> {
     let high: Vec<&&CaseSummary> = cases.iter().filter(|case| case.case.ratio >= 0.5).collect();
     let mut bounds = high.iter().filter_map(|case| case.speed_up?.bounds).peekable();
@@ -367,7 +371,7 @@ fn zeros_are_not_faster(run: &Run, device: &DeviceInfo, cases: &[&CaseSummary]) 
         return None;
     }
     let from = high.iter().map(|case| case.case.ratio).fold(f64::INFINITY, f64::min);
-    let first = cases.first().filter(|_| peers::matter(run));
+    let first = cases.first().filter(|_| peers::are_named(run));
     let by = first.map_or_else(String::new, |first| format!(" by {}", first.case.engine.name()));
     let has_kernels = cases.iter().any(|case| !case.kernels.is_empty());
     let why = if has_kernels {
@@ -404,7 +408,7 @@ impl Scale {
         Scale::new(values.map(|estimate| estimate.value), steps(unit))
     }
 
-    /// The unit in which the largest value is at least 1, with three digits of the smallest that is not 0.
+    /// The unit in which the largest value is at least 1; three digits of the smallest value that is not 0.
     fn new(values: impl Iterator<Item = f64>, steps: &[(f64, &'static str)]) -> Scale {
         let values: Vec<f64> = values.filter(|value| *value > 0.0).collect();
         let largest = values.iter().copied().fold(0.0, f64::max);
@@ -426,8 +430,8 @@ pub fn size(bytes: u64) -> String {
     format!("{} {}", scale.text(bytes as f64), scale.unit)
 }
 
-/// Two values in one unit, with a digit more than in a table, because they may lie close together: `1.000 ms` and `1.034 ms`. Of times (ns), sizes
-/// (bytes) and counts.
+/// Two times (ns), sizes (bytes) or counts in one unit, with a digit more than in a table, because they may be close:
+/// `1.000 ms` and `1.034 ms`.
 pub fn both(base: f64, candidate: f64, unit: Unit) -> [String; 2] {
     let scale = Scale::new([base, candidate].into_iter(), steps(unit));
     let decimals = if scale.divisor == 1.0 { 0 } else { scale.decimals + 1 };
@@ -435,7 +439,7 @@ pub fn both(base: f64, candidate: f64, unit: Unit) -> [String; 2] {
     [base, candidate].map(|value| format!("{} {}", scale.text(value), scale.unit))
 }
 
-/// Foreign text, harmless and of bounded length.
+/// Untrusted text, sanitised and of bounded length.
 pub fn short(text: &str) -> String {
     const MOST: usize = 200;
     let mut kept: String = text.chars().take(MOST).collect();
@@ -472,12 +476,12 @@ mod tests {
         sheets(run, &summarise(run)).swap_remove(0).notes
     }
 
-    /// The fixture with every time of a pruned variant put in the place of dense's, give or take.
+    /// The pruned variant's times are raised to about those of dense.
     #[test]
     fn zeros_are_called_slow_only_where_they_are() {
-        let told = |notes: &[String]| notes.iter().any(|note| note.starts_with("no speed-up is shown"));
+        let noted = |notes: &[String]| notes.iter().any(|note| note.starts_with("no speed-up is shown"));
         let mut run = fixture::run();
-        assert!(!told(&notes_on_local(&run)));
+        assert!(!noted(&notes_on_local(&run)));
         for record in &mut run.records {
             if let Outcome::Measured(said) = &mut record.outcome
                 && record.case.ratio == 0.5
@@ -486,9 +490,9 @@ mod tests {
                 said.timed_ns.iter_mut().for_each(|ns| *ns = *ns * 5 / 4);
             }
         }
-        assert!(told(&notes_on_local(&run)));
+        assert!(noted(&notes_on_local(&run)));
         let emulated = sheets(&run, &summarise(&run)).swap_remove(1);
-        assert!(!told(&emulated.notes));
+        assert!(!noted(&emulated.notes));
     }
 
     #[test]
@@ -519,18 +523,19 @@ mod tests {
     }
 
     #[test]
-    fn random_weights_are_told() {
+    fn random_weights_and_skipping_are_facts() {
         let mut run = fixture::run();
-        let told =
-            |run: &Run| sheets(run, &summarise(run))[0].facts.iter().any(|fact| fact.starts_with("random weights"));
-        assert!(!told(&run));
+        let noted =
+            |run: &Run, start: &str| sheets(run, &summarise(run))[0].facts.iter().any(|fact| fact.starts_with(start));
+        assert!(!noted(&run, "random weights") && !noted(&run, "skipping"));
         run.header.models[0].source = "build:resnet50".into();
         run.header.models[0].labels = None;
-        assert!(told(&run));
+        run.header.skip_below = Some(0.01);
+        assert!(noted(&run, "random weights") && noted(&run, "skipping leaves out activations up to 0.01"));
     }
 
     #[test]
-    fn nothing_foreign_reaches_the_terminal_unseen() {
+    fn no_control_character_reaches_the_terminal() {
         let run = fixture::run();
         for sheet in sheets(&run, &summarise(&run)) {
             let text = [sheet.facts, sheet.notes].concat().concat();

@@ -1,7 +1,8 @@
-//! A run made into one row for each planned case, whether or not anything of it was measured: what is missing is `None`, never zero.
+//! Summarises a run: one row for each planned case, measured or not. What is missing is `None`, never zero.
 //!
-//! A statement about time rests on invocations, not on single inferences: p50 is the geometric mean of the invocations' medians with Student's t
-//! interval over them, the speed-up pairs invocations of the same round, which ran one after the other. All intervals are at 95 %.
+//! Times are estimated from invocations, not from single inferences: p50 is the geometric mean of the invocations'
+//! medians with Student's t interval, and the speed-up pairs invocations of the same round, which ran one after the
+//! other. All intervals are at 95 %.
 
 mod peers;
 
@@ -21,7 +22,7 @@ use crate::{
 
 pub const CONFIDENCE: f64 = 0.95;
 
-/// Values below which a p99 would be the maximum by another name.
+/// With fewer values a p99 would be the maximum.
 pub const P99_VALUES: usize = 100;
 
 /// Standard deviation of the logarithms of the invocations' medians above which times are [`Trust::Noisy`].
@@ -36,33 +37,33 @@ pub struct CaseSummary {
     pub variant: VariantInfo,
     /// Removed over prunable units; `None` if the model has nothing to prune.
     pub effective_ratio: Option<f64>,
-    /// Prunable weights that were not removed.
+    /// Prunable weights left.
     pub weights_kept: u64,
     pub file: Bytes,
     pub macs: Option<Macs>,
-    /// Timing invocations asked for.
+    /// Timing invocations requested.
     pub planned_invocations: u32,
     /// The median of each timing invocation, by round.
     pub invocation_medians: Vec<Nanoseconds>,
-    /// Raw times in all of them.
+    /// Number of raw times in all of them.
     pub values: usize,
     /// Parsing and optimising; median over the timing invocations.
     pub load: Option<Nanoseconds>,
     /// First inference; median over the timing invocations.
     pub first: Option<Nanoseconds>,
     pub p50: Option<Estimate<Nanoseconds>>,
-    /// Of all raw values, with limits that allow for invocations that differ.
+    /// Of all raw values; the interval allows for differences between invocations.
     pub p90: Option<Estimate<Nanoseconds>>,
     /// As `p90`; `None` below [`P99_VALUES`] values.
     pub p99: Option<Estimate<Nanoseconds>>,
     /// Time of the dense variant over this one's, same device and engine; `None` for the dense variant itself.
     pub speed_up: Option<Estimate<f64>>,
-    /// The same against other engines of the run; empty where there are none.
+    /// Speed-up over the run's other engines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub against: Vec<Against>,
-    /// The highest of the memory invocations, as the kernel counts.
+    /// The highest of the memory invocations, from the Linux kernel.
     pub peak_rss: Option<Bytes>,
-    /// The same, as the runner's allocator counts.
+    /// The same, from the runner's counting allocator.
     pub peak_allocated: Option<Bytes>,
     /// Against the eval set's labels.
     pub accuracy: Option<Share>,
@@ -72,21 +73,21 @@ pub struct CaseSummary {
     pub same_as_dense: Option<Agreement>,
     /// Against the same variant on the run's reference device; `None` for that device itself.
     pub same_as_reference: Option<Agreement>,
-    /// Against the same variant as the usual engine ran it on the same device; `None` for that engine itself.
+    /// Against the same variant by the default engine on the same device; `None` for that engine itself.
     #[serde(rename = "same_as_usual", default, skip_serializing_if = "Option::is_none")]
     pub same_as_espalier: Option<Agreement>,
-    /// What ran, in its own words.
+    /// As the engine reported it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_version: Option<String>,
-    /// Which kernel each layer got, as the first invocation that says it has it.
+    /// Each layer's kernel, from the first invocation that reported any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kernels: Vec<LayerKernel>,
-    /// Where the time goes, where that was asked.
+    /// Times by layer, with `--profile`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub profile: Vec<LayerTime>,
     /// `None` if there are no times.
     pub trust: Option<Trust>,
-    /// Jobs that failed and were not made good by a later try.
+    /// Jobs that failed and did not succeed later.
     pub failures: Vec<CaseFailure>,
 }
 
@@ -103,7 +104,7 @@ impl Share {
     }
 }
 
-/// Which samples' answers changed side.
+/// How many samples changed between right and wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AccuracyChange {
     /// Dense right, this variant wrong.
@@ -127,22 +128,22 @@ pub struct Agreement {
     /// Samples with the same class.
     pub equal: u64,
     pub total: u64,
-    /// Largest absolute difference of two output values; `None` where they did not travel.
+    /// Largest absolute difference of two output values; `None` where outputs were not sent.
     pub largest_difference: Option<f32>,
-    /// Largest magnitude of what is compared with; `None` where outputs did not travel, and in earlier exports.
+    /// Largest magnitude of the reference's outputs; `None` where outputs were not sent, and in earlier exports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub largest_value: Option<f32>,
 }
 
-/// How far the times of a case can be believed. The first that applies of `emulated`, `throttled`, `noisy`, `ok`.
+/// How reliable a case's times are: the first that applies of `emulated`, `throttled`, `noisy`, `ok`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trust {
     Ok,
     /// The invocations' medians spread by more than [`NOISY_LOG_SD`], or there are fewer than two.
     Noisy,
-    /// In any invocation the board said so before or after, or stood below [`FULL_FREQUENCY`] of its highest frequency afterwards although its
-    /// governor is `performance`.
+    /// In some invocation the board reported throttling, or was below [`FULL_FREQUENCY`] of its highest frequency
+    /// afterwards although its governor is `performance`.
     Throttled,
     /// The device is a program on the host.
     Emulated,
@@ -159,12 +160,12 @@ impl Trust {
     }
 }
 
-/// Failures of a case that say the same.
+/// Equal failures of a case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaseFailure {
     pub mode: Mode,
     pub stage: FailureStage,
-    /// As recorded: it may come from a board, so it is sanitised where it is shown.
+    /// As recorded. It may come from a board, so it has to be sanitised before it is shown.
     pub message: String,
     pub count: usize,
 }
@@ -197,7 +198,7 @@ impl CaseSummary {
         self.against.iter().find(|against| against.engine == engine)
     }
 
-    /// Whether anything came back from the device.
+    /// Whether anything was measured.
     pub fn has_results(&self) -> bool {
         self.p50.is_some() || self.peak_rss.is_some() || self.accuracy.is_some() || self.macs.is_some()
     }
@@ -233,7 +234,7 @@ impl CaseSummary {
 
 fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &VariantInfo, case: Case) -> CaseSummary {
     let dense = (variant.ratio != 0.0).then(|| Case { ratio: 0.0, ..case.clone() });
-    // The reference device runs the usual engine; others are compared with that on the device itself.
+    // The reference device runs the default engine; other engines are compared with that one on the device itself.
     let reference = run.header.reference_device.clone().filter(|reference| *reference != device.name);
     let reference = reference.filter(|_| case.engine.is_default());
     let reference = reference.map(|device| Case { device, ..case.clone() });
@@ -263,7 +264,7 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
         p99: times.quantile(0.99).filter(|_| times.len() >= P99_VALUES),
         speed_up: dense.as_ref().and_then(|dense| speed_up(&Times::of(run, dense), &times)),
         peak_rss: memory(|memory| memory.peak_rss),
-        // A program that has read a model has allocated something: 0 is "not counted".
+        // A process that has read a model has allocated memory: 0 means "not counted".
         peak_allocated: memory(|memory| memory.peak_allocated).filter(|bytes| bytes.0 > 0),
         accuracy: labels.zip(predictions).and_then(|(labels, predictions)| accuracy(labels, predictions)),
         change: match (labels, dense_predictions, predictions) {
@@ -276,9 +277,9 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
             .and_then(|(reference, new)| agreement(reference, new)),
         against: peers::against(run, &case, &times),
         same_as_espalier: peers::same_as_espalier(run, &case),
-        engine_version: of_case(run, &case).next().map(|said| said.hello.engine.clone()),
-        kernels: first_said(of_case(run, &case).map(|said| &said.kernels)),
-        profile: first_said(of_case(run, &case).map(|said| &said.profile)),
+        engine_version: of_case(run, &case).next().map(|measurement| measurement.hello.engine.clone()),
+        kernels: first_filled(of_case(run, &case).map(|measurement| &measurement.kernels)),
+        profile: first_filled(of_case(run, &case).map(|measurement| &measurement.profile)),
         trust: trust(run, &case, device, &medians),
         failures: failures(run, &case, labels, predictions),
         invocation_medians: medians.into_iter().map(Nanoseconds).collect(),
@@ -287,7 +288,7 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
     }
 }
 
-/// Of the units the ratio counts; older runs say only how many weights there are.
+/// Counted in units; older runs have weights only.
 fn effective_ratio(variant: &VariantInfo) -> Option<f64> {
     let (all, removed) = variant.units.zip(variant.removed_units).unwrap_or((variant.prunable, variant.removed));
     (all > 0).then(|| removed as f64 / all as f64)
@@ -307,7 +308,7 @@ struct Invocation {
 
 impl Times {
     fn of(run: &Run, case: &Case) -> Times {
-        // Should a round have been measured twice, the later one counts.
+        // Of a round that was measured twice the later one counts.
         let measured = run.measured(case, Mode::Time);
         Times { rounds: measured.filter_map(|(record, said)| Some((record.round, invocation(said)?))).collect() }
     }
@@ -335,13 +336,13 @@ impl Times {
 
 fn invocation(said: &Measurement) -> Option<Invocation> {
     let raw: Vec<f64> = said.timed_ns.iter().map(|ns| *ns as f64).collect();
-    // A median of 0 ns is a clock that did not tick: no time was measured.
+    // A median of 0 ns means that the clock did not tick: no time was measured.
     let median = espalier_stats::median(&raw).ok().filter(|median| *median > 0.0)?;
     let load = said.loaded.parse_ns as f64 + said.loaded.optimise_ns as f64;
     Some(Invocation { raw, median, load, first: said.first_ns.map(|ns| ns as f64) })
 }
 
-/// Pairs the rounds both have.
+/// Over the rounds that both have.
 fn speed_up(dense: &Times, variant: &Times) -> Option<Estimate<f64>> {
     let paired = variant.rounds.iter().filter_map(|(round, new)| Some((dense.rounds.get(round)?.median, new.median)));
     let (dense, new): (Vec<f64>, Vec<f64>) = paired.unzip();
@@ -349,7 +350,7 @@ fn speed_up(dense: &Times, variant: &Times) -> Option<Estimate<f64>> {
     estimate(espalier_stats::paired_ratio(&dense, &new, CONFIDENCE), ratio)
 }
 
-/// One invocation has a value, but no interval.
+/// A single invocation has a value, but no interval.
 fn estimate(interval: Result<Interval, Unfit>, value: impl FnOnce() -> Result<f64, Unfit>) -> Option<Estimate<f64>> {
     match interval {
         Ok(interval) => Some(Estimate { value: interval.estimate, bounds: Some(bounds(interval)) }),
@@ -362,14 +363,14 @@ fn bounds(interval: Interval) -> Bounds<f64> {
     Bounds { low: interval.low, high: interval.high }
 }
 
-/// Of the first scoring invocation.
+/// Those of the first scoring invocation.
 fn predictions<'a>(run: &'a Run, case: &'a Case) -> Option<&'a Predictions> {
     let scored =
         run.measured(case, Mode::Score).filter_map(|(record, said)| Some((record.round, said.predictions.as_ref()?)));
     scored.min_by_key(|(round, _)| *round).map(|(_, predictions)| predictions).filter(|said| !said.classes.is_empty())
 }
 
-/// `None` unless every sample has its answer: a part of the eval set has another accuracy.
+/// `None` unless every sample has a prediction: the accuracy of a part of the eval set is another number.
 fn accuracy(labels: &[i64], predictions: &Predictions) -> Option<Share> {
     let right = right(labels, predictions)?;
     Some(Share { correct: right.iter().filter(|right| **right).count() as u64, total: right.len() as u64 })
@@ -394,8 +395,8 @@ fn agreement(base: &Predictions, new: &Predictions) -> Option<Agreement> {
         return None;
     }
     let equal = base.classes.iter().zip(&new.classes).filter(|(base, new)| base == new).count() as u64;
-    let values = |said: &'_ Predictions| said.values.iter().map(Vec::len).collect::<Vec<usize>>();
-    let comparable = values(base) == values(new) && base.values.iter().any(|values| !values.is_empty());
+    let lengths = |predictions: &Predictions| predictions.values.iter().map(Vec::len).collect::<Vec<usize>>();
+    let comparable = lengths(base) == lengths(new) && base.values.iter().any(|values| !values.is_empty());
     let pairs = base.values.iter().flatten().zip(new.values.iter().flatten());
     let largest_difference = comparable.then(|| pairs.map(|(base, new)| difference(*base, *new)).fold(0.0, f32::max));
     let largest =
@@ -404,7 +405,7 @@ fn agreement(base: &Predictions, new: &Predictions) -> Option<Agreement> {
     Some(Agreement { equal, total: base.classes.len() as u64, largest_difference, largest_value })
 }
 
-/// Infinite where exactly one is not a number: `max` would pass over it in silence.
+/// Infinite where exactly one is NaN, which `max` would ignore.
 fn difference(base: f32, new: f32) -> f32 {
     if base == new || (base.is_nan() && new.is_nan()) {
         return 0.0;
@@ -417,8 +418,8 @@ fn trust(run: &Run, case: &Case, device: &DeviceInfo, medians: &[f64]) -> Option
     if medians.is_empty() {
         return None;
     }
-    let throttled = Mode::ALL.into_iter().flat_map(|mode| run.measured(case, mode)).any(|(_, said)| {
-        said.before.throttled == Some(true) || said.after.throttled == Some(true) || runs_slow(&said.after)
+    let throttled = of_case(run, case).any(|Measurement { before, after, .. }| {
+        before.throttled == Some(true) || after.throttled == Some(true) || runs_slow(after)
     });
     let quiet = espalier_stats::log_sd(medians).is_ok_and(|sd| sd <= NOISY_LOG_SD);
     Some(match () {
@@ -437,13 +438,13 @@ pub fn runs_slow(state: &BoardState) -> bool {
     }
 }
 
-/// Everything an engine said of a case, in the order of modes.
+/// All measurements of a case, in the order of modes.
 fn of_case<'a>(run: &'a Run, case: &'a Case) -> impl Iterator<Item = &'a Measurement> {
     Mode::ALL.into_iter().flat_map(|mode| run.measured(case, mode)).map(|(_, said)| said)
 }
 
-fn first_said<'a, T: Clone + 'a>(mut said: impl Iterator<Item = &'a Vec<T>>) -> Vec<T> {
-    said.find(|said| !said.is_empty()).cloned().unwrap_or_default()
+fn first_filled<'a, T: Clone + 'a>(mut lists: impl Iterator<Item = &'a Vec<T>>) -> Vec<T> {
+    lists.find(|list| !list.is_empty()).cloned().unwrap_or_default()
 }
 
 fn failures(run: &Run, case: &Case, labels: Option<&[i64]>, predictions: Option<&Predictions>) -> Vec<CaseFailure> {
@@ -546,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_made_good_is_no_failure() {
+    fn a_failure_that_succeeds_later_does_not_count() {
         let mut run = fixture::run();
         let mut again =
             run.records.iter().find(|record| record.case.ratio == 0.9 && record.mode == Mode::Time).unwrap().clone();
@@ -619,7 +620,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whatever part of a run there is: nothing panics, and what has no record has no number.
+        /// Whatever part of a run is there: nothing panics, and what has no record has no number.
         #[test]
         fn missing_is_never_zero(kept in proptest::collection::vec(any::<bool>(), 42), narrow in 0usize..200) {
             let mut run = fixture::run();

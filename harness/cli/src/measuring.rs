@@ -1,6 +1,6 @@
-//! Measuring as `bench` and `nightly` request it: builds, prunes, measures on every device, and prints the table.
+//! Measuring for `bench` and `nightly`: builds runners, prunes models, measures on every device and prints the table.
 //!
-//! Boards are measured in parallel. This host is measured after them and alone: emulated boards and builds would
+//! Boards are measured in parallel. This host is measured after them and alone, because emulated boards and builds would
 //! disturb it.
 
 mod request;
@@ -10,13 +10,13 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::Result;
 use espalier_bench::{
     command::CommandLine,
-    engine::Engine,
+    engine::{Engine, default_engines},
     exit::ExitStatus,
     message::{Finished, Message},
     plan::{self, JobList, PlannedJob, RunSpec},
     record::{
-        Case, DeviceInfo, Failure, FailureStage, MeasuringProtocol, ModelInfo, Outcome, Record, Run, RunHeader,
-        RunnerInfo, Tally,
+        DeviceInfo, Failure, FailureStage, MeasuringProtocol, ModelInfo, Outcome, Record, Run, RunHeader, RunnerInfo,
+        Tally,
     },
 };
 use espalier_fleet::{
@@ -43,48 +43,72 @@ use crate::{
     ssh_feature, variants,
 };
 
-/// A run, as flags or a nightly run ask for it.
+#[derive(Default)]
 pub struct Request {
-    pub what: What,
-    /// A program built elsewhere, for every device.
+    pub run: RunRequest,
+    /// A runner built elsewhere, for every device.
     pub runner: Option<PathBuf>,
     /// Devices at a time; `None` is all.
     pub jobs: Option<usize>,
     pub exports: Exports,
-    /// One JSON object a line on stdout, in place of the table.
+    /// One JSON object a line on stdout instead of the table.
     pub json: bool,
     pub dry_run: bool,
     pub verbose: bool,
     pub quiet: bool,
 }
 
-/// What is measured.
-pub enum What {
-    All {
-        selection: Selection,
-        /// For models that are given as an ONNX file.
-        eval: Option<String>,
-        /// None: the models'.
-        ratios: Vec<f64>,
-        /// In place of the models' own.
-        unit: Option<Unit>,
-        engines: Vec<Engine>,
-        protocol: MeasuringProtocol,
-        /// As `NAME=1x128`.
-        shapes: Vec<String>,
-    },
-    /// What an earlier run lacks; the newest where none is named.
-    Rest { of: Option<String> },
+pub enum RunRequest {
+    New(NewRun),
+    /// The rest of an earlier run; of the newest where none is named.
+    Resume(Option<String>),
+}
+
+/// Empty lists stand for what the files say.
+pub struct NewRun {
+    pub selection: Selection,
+    /// For models that are given as an ONNX file.
+    pub eval: Option<String>,
+    pub ratios: Vec<f64>,
+    /// In place of the models' own.
+    pub unit: Option<Unit>,
+    pub engines: Vec<Engine>,
+    /// For [`Engine::Skipping`]; `None` is 0.
+    pub skip_below: Option<f64>,
+    pub protocol: MeasuringProtocol,
+    /// As `NAME=1x128`.
+    pub shapes: Vec<String>,
+}
+
+impl Default for NewRun {
+    fn default() -> NewRun {
+        NewRun {
+            selection: Selection::default(),
+            eval: None,
+            ratios: Vec::new(),
+            unit: None,
+            engines: default_engines(),
+            skip_below: None,
+            protocol: MeasuringProtocol::DEFAULT,
+            shapes: Vec::new(),
+        }
+    }
+}
+
+impl Default for RunRequest {
+    fn default() -> RunRequest {
+        RunRequest::New(NewRun::default())
+    }
 }
 
 impl Request {
     /// # Errors
-    /// What was requested cannot be measured, or nothing can be stored. A device or a job that fails is a record.
+    /// The request is invalid, or nothing can be stored. A device or a job that fails is a record.
     pub fn run(self, context: Context) -> Result<ExitStatus> {
-        let (earlier, (inventory, resolved)) = match &self.what {
-            What::All { .. } => (None, request::resolve(&context, &self.what)?),
-            What::Rest { of } => {
-                let path = run_file::find(&context.root, of.as_deref())?;
+        let (earlier, (inventory, resolved)) = match &self.run {
+            RunRequest::New(new) => (None, request::resolve(&context, new)?),
+            RunRequest::Resume(name) => {
+                let path = run_file::find(&context.root, name.as_deref())?;
                 let run = run_file::read(&path)?;
                 let resolved = request::resolve_again(&context, &run.header)?;
                 (Some((run, path)), resolved)
@@ -99,18 +123,18 @@ impl Request {
     }
 }
 
-/// What a device is to do of a run.
+/// A device's role in a run.
 #[derive(Clone, Copy)]
-enum Part {
-    All,
-    /// Only what the others' predictions are compared with.
+enum Role {
+    Measured,
+    /// It only predicts: the other devices' predictions are compared with its own.
     Reference,
 }
 
-impl Part {
-    fn jobs(self, wanted: RunSpec<'_>, device: &Device, done: &[Record]) -> Vec<PlannedJob> {
-        let mut jobs = wanted.jobs(device, done);
-        if let Part::Reference = self {
+impl Role {
+    fn jobs(self, spec: RunSpec<'_>, device: &Device, done: &[Record]) -> Vec<PlannedJob> {
+        let mut jobs = spec.jobs(device, done);
+        if let Role::Reference = self {
             jobs.retain(|job| job.mode == Mode::Score && job.case.engine.is_default());
         }
         jobs
@@ -156,8 +180,8 @@ impl Bench {
         };
         self.message(&Message::RunStarted { run: &header });
 
-        let mut work = |device: &Device, wanted: Part| -> Result<Option<(DeviceWork, JobList)>> {
-            let jobs = wanted.jobs(RunSpec::of(&header), device, &done);
+        let mut work = |device: &Device, role: Role| -> Result<Option<(DeviceWork, JobList)>> {
+            let jobs = role.jobs(RunSpec::of(&header), device, &done);
             let target =
                 targets.iter().find(|target| target.name == device.target).expect("every target was looked up");
             match (runners.of(device), jobs.first()) {
@@ -174,20 +198,22 @@ impl Bench {
                 }
                 // The other devices are measured all the same.
                 (Err(message), Some(job)) => {
-                    let (case, mode, round) = (job.case.clone(), job.mode, job.round);
-                    let record = not_built(case, mode, round, message);
+                    let record = not_built(job, message);
                     file.record(&record)?;
                     self.message(&Message::Record { record: &record });
                     Ok(None)
                 }
             }
         };
-        let mut all = |devices: Vec<&Device>, part: Part| -> Result<Vec<(DeviceWork, JobList)>> {
-            devices.into_iter().filter_map(|device| work(device, part).transpose()).collect()
+        let mut all = |devices: Vec<&Device>, role: Role| -> Result<Vec<(DeviceWork, JobList)>> {
+            devices.into_iter().filter_map(|device| work(device, role).transpose()).collect()
         };
         let (boards, hosts) = self.resolved.devices.iter().partition(|device| device.is_board());
-        let phases =
-            [all(reference.iter().collect(), Part::Reference)?, all(boards, Part::All)?, all(hosts, Part::All)?];
+        let phases = [
+            all(reference.iter().collect(), Role::Reference)?,
+            all(boards, Role::Measured)?,
+            all(hosts, Role::Measured)?,
+        ];
         let sessions =
             Sessions { progress: &self.progress, cancel: &self.cancel, jobs: self.request.jobs, start: Instant::now() };
         let mut ended = Vec::new();
@@ -202,7 +228,7 @@ impl Bench {
         self.conclude(&file, &header, &ended)
     }
 
-    /// The variants of every model, and all their files.
+    /// The variants of every model and all their files.
     fn prepare_models(&self) -> Result<(Vec<ModelInfo>, Vec<BlobFile>)> {
         let mut prepared = variants::prepare_all(&self.context, &self.resolved.models, &self.progress)?;
         if self.resolved.engines.iter().any(|engine| !engine.reads_packs()) {
@@ -216,9 +242,9 @@ impl Bench {
         Ok((infos, files))
     }
 
-    /// This host, to compare the boards' predictions with, where it is not asked for anyway.
+    /// This host, to compare the boards' predictions with, unless it is measured anyway.
     fn reference(&self) -> Option<Device> {
-        // A runner that was given is for the devices asked for; it may not run here.
+        // A given runner is for the selected devices; it may not run here.
         if self.request.runner.is_some() || self.resolved.devices.iter().any(|device| device.name == LOCAL) {
             return None;
         }
@@ -260,6 +286,7 @@ impl Bench {
             models,
             devices: self.resolved.devices.iter().map(info).collect(),
             engines: self.resolved.engines.clone(),
+            skip_below: self.resolved.skip_below,
             unit: self.resolved.unit.map(|unit| unit.to_string()),
             peers: peer.map(|peer| peer.info.clone()).into_iter().collect(),
             reference_device: reference.map_or(LOCAL, |device| &device.name).to_owned().into(),
@@ -324,11 +351,11 @@ impl Bench {
                 Err(error) => println!("# runner for target `{}` ({}): {error:#}", target.name, target.triple),
             }
         }
-        let Resolved { devices, protocol, shapes, engines, .. } = &self.resolved;
-        let wanted = RunSpec { models, engines, shapes, protocol };
-        let all = devices.iter().map(|device| (device, Part::All));
-        for (device, part) in all.chain(reference.iter().map(|device| (device, Part::Reference))) {
-            let jobs = part.jobs(wanted, device, done);
+        let Resolved { devices, protocol, shapes, engines, skip_below, .. } = &self.resolved;
+        let spec = RunSpec { models, engines, shapes, skip_below: *skip_below, protocol };
+        let all = devices.iter().map(|device| (device, Role::Measured));
+        for (device, role) in all.chain(reference.iter().map(|device| (device, Role::Reference))) {
+            let jobs = role.jobs(spec, device, done);
             println!("# device `{}`: {} invocations", device.name, jobs.len());
             let blob = |name: &str| match device.transport {
                 Transport::Local => self.context.cache.root.join("blobs").join(name).to_string_lossy().into_owned(),
@@ -348,7 +375,8 @@ impl Bench {
     }
 }
 
-fn not_built(case: Case, mode: Mode, round: u32, message: &str) -> Record {
-    let failure = Failure { stage: FailureStage::Build, message: message.to_owned() };
-    Record { case, mode, round, sequence: 0, start_ms: 0, wall_ms: 0, trial: None, outcome: Outcome::Failed(failure) }
+fn not_built(PlannedJob { case, mode, round, .. }: &PlannedJob, message: &str) -> Record {
+    let outcome = Outcome::Failed(Failure { stage: FailureStage::Build, message: message.to_owned() });
+    let (case, mode, round) = (case.clone(), *mode, *round);
+    Record { case, mode, round, sequence: 0, start_ms: 0, wall_ms: 0, trial: None, outcome }
 }

@@ -310,6 +310,7 @@ impl Cell {
             padding: Some(padding),
             // Only what is timed can be made slower.
             slow_down_percent: slow_down_percent.filter(|_| mode == Mode::Time),
+            skip_below: None,
             trial: Some(trial),
         }
     }

@@ -1,4 +1,5 @@
-//! github-action-benchmark: `[{name, unit, value, range?, extra?}]`, in two files, because the action knows one direction a file.
+//! github-action-benchmark: `[{name, unit, value, range?, extra?}]`. Two files, because the action knows one direction
+//! a file.
 
 use serde::Serialize;
 
@@ -22,7 +23,7 @@ struct Entry {
     name: String,
     unit: &'static str,
     value: f64,
-    /// Half of the interval's width, in the unit.
+    /// Half of the interval's width, in `unit`.
     #[serde(skip_serializing_if = "Option::is_none")]
     range: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,5 @@
-//! Bencher Metric Format: `{series: {measure: {value, lower_value?, upper_value?}}}`. The median goes by Bencher's own name, `latency`, in ns.
+//! Bencher Metric Format: `{series: {measure: {value, lower_value?, upper_value?}}}`. The median has Bencher's own
+//! name, `latency`, in ns.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ struct Measure {
     upper_value: Option<f64>,
 }
 
-/// Cases of which nothing was measured are left out: their weights and sizes alone would look like a result.
+/// Cases without any measurement are left out: their weights and sizes alone would look like a result.
 pub fn render(summaries: &[CaseSummary]) -> String {
     let measured = summaries.iter().filter(|summary| summary.has_results());
     pretty(&measured.map(|summary| (series(&summary.case), measures(summary))).collect::<BTreeMap<_, _>>())

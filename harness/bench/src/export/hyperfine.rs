@@ -1,5 +1,5 @@
-//! hyperfine's JSON, for the scripts that read it; seconds. One "run" is one invocation and its time is that invocation's median: hyperfine's own
-//! scripts take times for independent, which single inferences of one process are not.
+//! hyperfine's JSON, in seconds. A "run" is one invocation, and its time is that invocation's median: hyperfine's
+//! scripts assume independent times, which single inferences of one process are not.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ struct Result {
     mean: f64,
     stddev: Option<f64>,
     median: f64,
-    /// A board does not tell its CPU times: `null`, not 0.
+    /// CPU times are not known: `null`, not 0.
     user: Option<f64>,
     system: Option<f64>,
     min: f64,
@@ -54,7 +54,7 @@ fn result(summary: &CaseSummary) -> Option<Result> {
         system: None,
         min: times.iter().copied().fold(f64::INFINITY, f64::min),
         max: times.iter().copied().fold(0.0, f64::max),
-        // Only invocations that said `finished` were measured.
+        // An invocation counts as measured only if it sent `finished`.
         exit_codes: vec![0; times.len()],
         times,
         parameters,

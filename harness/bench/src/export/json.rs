@@ -1,4 +1,4 @@
-//! `--export-json`: everything a summary holds.
+//! `--export-json`: everything a summary contains.
 //!
 //! ```text
 //! { "schema": "espalier-summary", "version": 1,
@@ -7,8 +7,9 @@
 //!   "run": the run's header, as stored, without the labels,
 //!   "cases": [ CaseSummary, … ] }
 //! ```
-//! In a case, `{"value", "bounds": {"low", "high"} | null}` is an estimate with its interval, and `null` is "not measured". Times are nanoseconds, sizes
-//! bytes. Fields may be added without a new version; one that changes its meaning or goes raises it.
+//! In a case, `{"value", "bounds": {"low", "high"} | null}` is an estimate with its interval, and `null` is "not
+//! measured". Times are in nanoseconds, sizes in bytes. Fields may be added without a new version; a field that changes
+//! its meaning or is removed raises it.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -36,7 +37,8 @@ pub fn render(run: &Run, summaries: &[CaseSummary]) -> String {
     let mut header = run.header.clone();
     // Labels are one number a sample, and no result.
     header.models.iter_mut().for_each(|model| model.labels = None);
-    // As the metrics are called, which is how the summaries' fields are, but for `macs` (executed and nonzero) and `accuracy` (correct of total).
+    // A summary's fields have the metrics' names, except `macs` (executed and nonzero) and `accuracy` (correct of
+    // total).
     let unit = |metric: &Metric| (metric.name().replace('-', "_"), Value::from(metric.unit().symbol()));
     pretty(&Document {
         schema: "espalier-summary",

@@ -1,5 +1,5 @@
-//! Where the time of an inference goes: one sheet a pruned variant, layer by layer beside the dense one. Layers that hardly count share a row, so that the
-//! table of a large network can be read.
+//! Where the time of an inference goes: one sheet a pruned variant, layer by layer beside the dense one. The shortest
+//! layers share a row, so that the table of a large network stays readable.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,10 @@ use crate::{
     summary::CaseSummary,
 };
 
-/// Share of either inference below which a layer has no row of its own.
+/// A layer has a row of its own from this share of either inference on.
 const LEAST_SHARE: f64 = 0.005;
 
-/// Characters of a layer's name.
+/// The most characters of a layer's name.
 const NAME: usize = 44;
 
 pub(super) fn sheets(run: &Run, summaries: &[CaseSummary]) -> Vec<Sheet> {
@@ -119,10 +119,11 @@ fn sheet(run: &Run, dense: &CaseSummary, pruned: Option<&CaseSummary>) -> Sheet 
     }
     let case = pruned.unwrap_or(dense);
     let mut notes = vec![
-        "layers are timed one by one, in a pass of their own: their sum is not quite an inference's time".to_owned(),
+        "layers are timed one by one in a separate pass: their sum differs a little from an inference's time"
+            .to_owned(),
     ];
-    notes.extend(whole(dense, pruned));
-    let by = if peers::matter(run) { format!(" by {}", case.case.engine.name()) } else { String::new() };
+    notes.extend(inference(dense, pruned));
+    let by = if peers::are_named(run) { format!(" by {}", case.case.engine.name()) } else { String::new() };
     let variant = format!("{}@{} on {}{by}", case.case.model, case.case.ratio, case.case.device);
     Sheet {
         title: sanitise(&format!("Layers of {variant}")),
@@ -132,10 +133,10 @@ fn sheet(run: &Run, dense: &CaseSummary, pruned: Option<&CaseSummary>) -> Sheet 
     }
 }
 
-/// In the dense variant's order; then what only the pruned one has. And those that hardly count.
+/// Rows in the dense variant's order, then layers that only the pruned one has; and those too short for a row.
 fn rows<'a>(dense: &'a [LayerTime], pruned: &'a [LayerTime]) -> (Vec<Row<'a>>, Vec<Row<'a>>) {
     let mut rows: Vec<Row<'_>> = dense.iter().map(|layer| Row { dense: Some(layer), pruned: None }).collect();
-    // Names may repeat: the first with a name goes with the first.
+    // Names may repeat: the first layer of a name is paired with the first.
     let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, layer) in dense.iter().enumerate().rev() {
         places.entry(&layer.name).or_default().push(index);
@@ -152,7 +153,7 @@ fn rows<'a>(dense: &'a [LayerTime], pruned: &'a [LayerTime]) -> (Vec<Row<'a>>, V
     rows.into_iter().partition(|row| counts(row.dense, least_dense) || counts(row.pruned, least_pruned))
 }
 
-/// The two last cells of a column; what is left has none where nothing is left.
+/// The last cells of a column: one for the layers that share a row, where there are any, and the sum.
 fn ends(others: &[Row<'_>], rest: String, sum: String) -> impl Iterator<Item = Cell> {
     let rest = (!others.is_empty()).then(|| plain(rest));
     rest.into_iter().chain([plain(sum)])
@@ -169,8 +170,8 @@ fn gain_of_sums(dense: u64, pruned: u64) -> String {
     if dense == 0 || pruned == 0 { MISSING.to_owned() } else { format!("{:.2}", dense as f64 / pruned as f64) }
 }
 
-/// What an inference takes that nobody looks into.
-fn whole(dense: &CaseSummary, pruned: Option<&CaseSummary>) -> Option<String> {
+/// The time of an inference without profiling.
+fn inference(dense: &CaseSummary, pruned: Option<&CaseSummary>) -> Option<String> {
     let p50 = |case: &CaseSummary| case.p50.map(|Estimate { value: Nanoseconds(ns), .. }| ns);
     let dense = p50(dense)?;
     let text = |ns: f64| {
@@ -178,12 +179,12 @@ fn whole(dense: &CaseSummary, pruned: Option<&CaseSummary>) -> Option<String> {
         format!("{} {}", scale.text(ns), scale.unit)
     };
     Some(match pruned.and_then(p50) {
-        Some(pruned) => format!("a whole inference, undisturbed: {} dense, {} pruned", text(dense), text(pruned)),
-        None => format!("a whole inference, undisturbed: {} dense", text(dense)),
+        Some(pruned) => format!("an inference without profiling: {} dense, {} pruned", text(dense), text(pruned)),
+        None => format!("an inference without profiling: {} dense", text(dense)),
     })
 }
 
-/// Exporters put what tells layers apart at the end.
+/// The end of a long name: exporters put what distinguishes layers there.
 fn end_of(name: &str) -> String {
     let name = short(name);
     let length = name.chars().count();
@@ -226,8 +227,8 @@ espalier 0.1.0 (tract 0.23.9)
 │ (1 other) ┆          ┆               ┆                ┆    1.00 ┆   1.00 ┆ 1.00 ┆   0.2 │
 │       all ┆          ┆               ┆                ┆ 1000.00 ┆ 460.75 ┆ 2.17 ┆ 100.0 │
 ╰───────────┴──────────┴───────────────┴────────────────┴─────────┴────────┴──────┴───────╯
-layers are timed one by one, in a pass of their own: their sum is not quite an inference's time
-a whole inference, undisturbed: 1.00 ms dense, 800 µs pruned
+layers are timed one by one in a separate pass: their sum differs a little from an inference's time
+an inference without profiling: 1.00 ms dense, 800 µs pruned
 ";
         assert!(got == expected.trim_start_matches('\n'), "{got}");
     }

@@ -1,4 +1,5 @@
-//! What a sheet says where several engines ran: whose row it is, how fast it is beside another engine's dense variant, and whether the engines agree.
+//! What a sheet shows of several engines: which engine a row is of, how fast it is compared with another engine's dense
+//! variant, and whether the engines agree.
 
 use espalier_protocol::LayerKernel;
 
@@ -9,25 +10,25 @@ use crate::{
     summary::{CaseSummary, Trust},
 };
 
-/// Whether a reader has to be told which engine a row is of.
-pub fn matter(run: &Run) -> bool {
+/// Whether rows name their engine.
+pub fn are_named(run: &Run) -> bool {
     !crate::engine::are_default(&run.header.engines)
 }
 
-/// What ran on the device, in its own words, each once.
-pub(crate) fn versions(run: &Run, device: &DeviceInfo) -> Vec<String> {
-    let said = |engine: &Engine| {
+/// The versions of the engines that ran on the device, as they reported them, each once.
+pub fn versions(run: &Run, device: &DeviceInfo) -> Vec<String> {
+    let version = |engine: &Engine| {
         if let Some(peer) = run.header.peers.iter().find(|peer| peer.engine == *engine) {
             return Some(short(&peer.versions));
         }
         let of_engine = |case: &crate::record::Case| case.device == device.name && case.engine == *engine;
         run.records.iter().filter(|record| of_engine(&record.case)).find_map(|record| match &record.outcome {
-            Outcome::Measured(said) => Some(short(&said.hello.engine)),
+            Outcome::Measured(measured) => Some(short(&measured.hello.engine)),
             Outcome::Failed(_) => None,
         })
     };
     let mut versions: Vec<String> = Vec::new();
-    for version in run.header.engines.iter().filter_map(said) {
+    for version in run.header.engines.iter().filter_map(version) {
         if !versions.contains(&version) {
             versions.push(version);
         }
@@ -35,34 +36,36 @@ pub(crate) fn versions(run: &Run, device: &DeviceInfo) -> Vec<String> {
     versions
 }
 
-/// The rows of the engine that is judged and recommended from: the usual one, else the first.
-pub(super) fn own<'a>(run: &Run, cases: &[&'a CaseSummary]) -> Vec<&'a CaseSummary> {
+/// The rows that the accuracy budget is judged by: those of the default engine, else of the first.
+pub(super) fn judged<'a>(run: &Run, cases: &[&'a CaseSummary]) -> Vec<&'a CaseSummary> {
     let engines = &run.header.engines;
-    let own = engines.iter().find(|engine| engine.is_default()).or(engines.first()).copied().unwrap_or_default();
-    cases.iter().copied().filter(|case| case.case.engine == own).collect()
+    let judged = engines.iter().find(|engine| engine.is_default()).or(engines.first()).copied().unwrap_or_default();
+    cases.iter().copied().filter(|case| case.case.engine == judged).collect()
 }
 
 pub(super) fn engine_column(cases: &[&CaseSummary]) -> Column {
     Column::new("engine", "", 0, cells(cases, |case| Some(case.case.engine.name().to_owned())))
 }
 
-/// One for each engine that is not the usual one.
+/// How fast a row is over other engines' dense variants, and whether it computes what espalier does.
 pub(super) fn columns(run: &Run, cases: &[&CaseSummary]) -> Vec<Column> {
     if run.header.engines.len() < 2 {
         return Vec::new();
     }
-    // In the order of importance to a narrow terminal.
-    let others = [Engine::Onnxruntime, Engine::Tract].into_iter().filter(|engine| run.header.engines.contains(engine));
+    let has = |engine: Engine| run.header.engines.contains(&engine);
+    let mut others = vec![Engine::Onnxruntime, Engine::Tract];
+    // What skipping gains over the runner without it.
+    others.extend(has(Engine::Skipping).then_some(Engine::Espalier));
     let speed = |engine: Engine| {
         let (name, rank) = match engine {
             Engine::Onnxruntime => ("vs onnxruntime dense", 2),
             Engine::Tract => ("vs tract dense", 5),
-            Engine::Espalier => ("vs espalier dense", 5),
+            Engine::Espalier | Engine::Skipping => ("vs espalier dense", 5),
         };
         Column::new(name, "× [95 %]", rank, cases.iter().map(|case| speed_cell(case, engine)).collect())
     };
-    let mut columns: Vec<Column> = others.map(speed).collect();
-    if run.header.engines.contains(&Engine::default()) {
+    let mut columns: Vec<Column> = others.into_iter().filter(|engine| has(*engine)).map(speed).collect();
+    if has(Engine::Espalier) {
         let agreement =
             Column::new("same as espalier", "class, output", 4, cases.iter().map(|case| same(case)).collect());
         let legend = "same as espalier: samples of the same class, largest difference of an output";
@@ -99,7 +102,7 @@ fn same(case: &CaseSummary) -> Cell {
     if same.is_same() { cell(text, Tone::Plain) } else { cell(format!("{text} (!)"), Tone::Bad) }
 }
 
-/// How much slower than plain tract a variant may be before it is said.
+/// A variant that is slower than plain tract by more than this factor gets a note.
 const NEVER_SLOWER: f64 = 1.05;
 
 pub(super) fn notes(run: &Run, cases: &[&CaseSummary]) -> Vec<String> {
@@ -138,7 +141,7 @@ pub(super) fn notes(run: &Run, cases: &[&CaseSummary]) -> Vec<String> {
     notes
 }
 
-/// How many layers got which, in the order of their first.
+/// Kernels with their numbers of layers, in the order of their first layer.
 fn kernels(layers: &[LayerKernel]) -> String {
     let mut counts: Vec<(&str, u64)> = Vec::new();
     for layer in layers {
@@ -150,7 +153,7 @@ fn kernels(layers: &[LayerKernel]) -> String {
     short(&counts.iter().map(|(kernel, count)| format!("{kernel} ×{count}")).collect::<Vec<String>>().join(", "))
 }
 
-/// Why layers stay as tract has them, with what stays so for one reason; the first few, large networks have many.
+/// Why layers stay with tract, and how many do for each reason; only the first few, since large networks have many.
 fn reasons(layers: &[LayerKernel]) -> Vec<(&str, String)> {
     const MOST: usize = 4;
     let mut counts: Vec<(&str, u64)> = Vec::new();
@@ -209,8 +212,8 @@ mod tests {
             [(MISSING, Tone::Plain), (MISSING, Tone::Plain), (MISSING, Tone::Plain), ("200/200 0e0", Tone::Plain)]
         );
         assert_eq!(cells[6..8], [("200/200 1e-7", Tone::Plain), ("199/200 1e-7 (!)", Tone::Bad)]);
-        let expected = "(!) ratio 0.5 by onnxruntime: not what espalier computes: 199 of 200 samples have the same class, outputs differ by up to 1.2e-7 \
-                        (1.2e-7 of the largest)";
+        let expected = "(!) ratio 0.5 by onnxruntime: not what espalier computes: 199 of 200 samples have the same \
+                        class, outputs differ by up to 1.2e-7 (1.2e-7 of the largest)";
         assert!(sheet.notes.iter().any(|note| note == expected), "{:?}", sheet.notes);
     }
 
@@ -237,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn one_engine_needs_no_word_of_it() {
+    fn the_default_engine_alone_is_not_named() {
         let run = fixture::run();
         let sheet = sheets(&run, &summarise(&run)).remove(0);
         let names: Vec<&str> = sheet.columns.iter().map(|column| column.name).collect();

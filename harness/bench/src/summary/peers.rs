@@ -1,5 +1,5 @@
-//! Engines side by side: how much faster a variant is than what another engine makes of the dense one or of the same one, on the same device and in the
-//! same rounds, and whether both compute the same.
+//! Engines compared on the same device in the same rounds: how much faster a variant is than another engine's dense or
+//! same variant, and whether both compute the same.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,10 +20,10 @@ pub struct Against {
     pub same: Option<Estimate<f64>>,
 }
 
-/// Largest difference of two outputs, by the largest of them, that is put down to another order of additions.
+/// The largest difference of two outputs, relative to the largest of them, that another order of additions explains.
 pub const SAME_OUTPUT: f32 = 1e-3;
 
-/// Every other engine of the run, in its order.
+/// Compares with every other engine of the run, in its order.
 pub(super) fn against(run: &Run, case: &Case, times: &Times) -> Vec<Against> {
     let others = run.header.engines.iter().filter(|engine| **engine != case.engine);
     let over = |other: Case| speed_up(&Times::of(run, &other), times);
@@ -35,22 +35,22 @@ pub(super) fn against(run: &Run, case: &Case, times: &Times) -> Vec<Against> {
     others.map(one).collect()
 }
 
-/// With the same variant as the usual engine runs it; nothing for that engine itself.
+/// Compares with the same variant by the default engine; `None` for that engine itself.
 pub(super) fn same_as_espalier(run: &Run, case: &Case) -> Option<Agreement> {
-    let usual = Case { engine: Engine::default(), ..case.clone() };
-    if usual == *case {
+    let by_default = Case { engine: Engine::default(), ..case.clone() };
+    if by_default == *case {
         return None;
     }
-    agreement(predictions(run, &usual)?, predictions(run, case)?)
+    agreement(predictions(run, &by_default)?, predictions(run, case)?)
 }
 
 impl Agreement {
-    /// Whether nothing speaks against both having computed the same.
+    /// Whether all classes are equal and no output differs by more than [`SAME_OUTPUT`].
     pub fn is_same(&self) -> bool {
         self.equal == self.total && self.relative_difference().is_none_or(|difference| difference <= SAME_OUTPUT)
     }
 
-    /// The largest difference by the largest output compared with.
+    /// The largest difference relative to the reference's largest output.
     pub fn relative_difference(&self) -> Option<f32> {
         match (self.largest_difference?, self.largest_value?) {
             (0.0, _) => Some(0.0),

@@ -9,7 +9,7 @@ use espalier_inventory::Unit;
 
 use crate::{
     context::Context,
-    measuring::{Request, What},
+    measuring::{NewRun, Request, RunRequest},
     output::Exports,
     recipe_flags::unit,
     selection::Selection,
@@ -37,9 +37,14 @@ pub struct Flags {
     /// What is removed together, instead of what the models say: weight, block-4x1, 2:4, channel, …, as for `prune`
     #[arg(long, value_name = "UNIT", value_parser = unit, conflicts_with = "resume")]
     unit: Option<Unit>,
-    /// What runs the models, each a group of rows: espalier (the runner), tract (the runner without kernels of its own), onnxruntime (on this host only)
-    #[arg(long, value_name = "E,E,…", value_delimiter = ',', value_parser = Engine::parse, default_value = "espalier", conflicts_with = "resume")]
+    /// What runs the models, each a group of rows: espalier (the runner), tract (the runner without its own kernels),
+    /// onnxruntime (on this host only), skipping (the runner with --skip-below)
+    #[arg(long, value_name = "E,E,…", value_delimiter = ',', value_parser = Engine::parse)]
+    #[arg(default_value = "espalier", conflicts_with = "resume")]
     engine: Vec<Engine>,
+    /// Magnitude up to which the engine `skipping` leaves out activations in layers with dense weights [default: 0]
+    #[arg(long, value_name = "X", value_parser = not_negative, conflicts_with = "resume")]
+    skip_below: Option<f64>,
     /// Also show where the time goes, layer by layer, dense against pruned
     #[arg(long, conflicts_with = "resume")]
     profile: bool,
@@ -90,16 +95,22 @@ enum MessageFormat {
     Json,
 }
 
+fn not_negative(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.0..=1e9).contains(number));
+    number.ok_or_else(|| "it is a number from 0 on".to_owned())
+}
+
 pub fn run(flags: Flags) -> Result<ExitStatus> {
     let context = Context::open()?;
-    let what = match flags.resume {
-        Some(run) => What::Rest { of: Some(run).filter(|run| !run.is_empty()) },
-        None => What::All {
+    let run = match flags.resume {
+        Some(run) => RunRequest::Resume(Some(run).filter(|run| !run.is_empty())),
+        None => RunRequest::New(NewRun {
             selection: Selection { device: flags.device, all_devices: flags.all_devices, model: flags.model },
             eval: flags.eval,
             ratios: flags.ratios,
             unit: flags.unit,
             engines: flags.engine,
+            skip_below: flags.skip_below,
             protocol: MeasuringProtocol {
                 runs: flags.runs,
                 warmup: flags.warmup,
@@ -108,10 +119,10 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
                 profile: flags.profile,
             },
             shapes: flags.shape,
-        },
+        }),
     };
     Request {
-        what,
+        run,
         runner: flags.runner,
         jobs: flags.jobs,
         exports: flags.exports,

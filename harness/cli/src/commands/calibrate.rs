@@ -296,6 +296,7 @@ impl Bench<'_> {
                 effort,
                 padding: Some(self.random.below(MOST_PADDING)),
                 slow_down_percent: None,
+                skip_below: None,
                 trial: None,
             })
             .collect();

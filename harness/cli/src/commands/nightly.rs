@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use espalier_bench::{engine::Engine, exit::ExitStatus, record::MeasuringProtocol};
+use espalier_bench::{exit::ExitStatus, record::MeasuringProtocol};
 use espalier_gate::{controls, profile::Profile};
 
 use crate::{
     context::{Context, status_of},
     gating::{self, Controls, Exports, Strictness},
     history_file,
-    measuring::{self, What},
+    measuring::{self, NewRun, RunRequest},
     output,
     program::Program,
     progress::{Progress, stop_on_signal},
@@ -93,20 +93,11 @@ pub fn run(mut flags: Flags) -> Result<ExitStatus> {
 }
 
 impl Flags {
-    /// The tables, measured as `bench` does where nothing is said.
+    /// The tables, measured with the defaults of `bench`.
     fn bench(&self) -> measuring::Request {
-        let what = What::All {
-            selection: self.selection.clone(),
-            eval: None,
-            ratios: Vec::new(),
-            unit: None,
-            engines: vec![Engine::default()],
-            protocol: MeasuringProtocol { runs: self.runs, ..MeasuringProtocol::DEFAULT },
-            shapes: Vec::new(),
-        };
-        let (verbose, quiet) = (self.verbose, self.quiet);
-        let (runner, jobs, exports) = (None, None, output::Exports::default());
-        measuring::Request { what, runner, jobs, exports, json: false, dry_run: false, verbose, quiet }
+        let protocol = MeasuringProtocol { runs: self.runs, ..MeasuringProtocol::DEFAULT };
+        let run = RunRequest::New(NewRun { selection: self.selection.clone(), protocol, ..NewRun::default() });
+        measuring::Request { run, verbose: self.verbose, quiet: self.quiet, ..measuring::Request::default() }
     }
 
     fn gate(&self, context: &Context, progress: &Progress, profile: Profile) -> Result<(ExitStatus, Vec<String>)> {

@@ -1,4 +1,4 @@
-//! What a request comes to: devices, models and numbers, as the files say now or as in an earlier run.
+//! Resolves a request into devices, models and options: from the files as they are now, or from an earlier run.
 
 use std::{collections::HashSet, path::Path};
 
@@ -9,7 +9,7 @@ use espalier_bench::{
 };
 use espalier_inventory::{Budget, Device, Inventory, Model, Recipe, Source, Unit};
 
-use super::What;
+use super::NewRun;
 use crate::{
     context::{Context, usage},
     peers,
@@ -22,6 +22,8 @@ pub struct Resolved {
     pub models: Vec<Model>,
     /// Each once.
     pub engines: Vec<Engine>,
+    /// Where [`Engine::Skipping`] is one of them.
+    pub skip_below: Option<f64>,
     /// In place of the models' own.
     pub unit: Option<Unit>,
     pub protocol: MeasuringProtocol,
@@ -31,10 +33,8 @@ pub struct Resolved {
 
 /// # Errors
 /// A mistake in the request or in a file that it names.
-pub fn resolve(context: &Context, what: &What) -> Result<(Inventory, Resolved)> {
-    let What::All { selection, eval, ratios, unit, engines, protocol, shapes } = what else {
-        unreachable!("the rest of a run is resolved by `resolve_again`")
-    };
+pub fn resolve(context: &Context, run: &NewRun) -> Result<(Inventory, Resolved)> {
+    let NewRun { selection, eval, ratios, unit, engines, skip_below, protocol, shapes } = run;
     let (inventory, devices) = selection::devices(context, &selection.device, selection.all_devices, &selection.model)?;
     let mut models = if selection.model.is_empty() {
         selection::in_all(&inventory)
@@ -47,7 +47,7 @@ pub fn resolve(context: &Context, what: &What) -> Result<(Inventory, Resolved)> 
     }
     if models.is_empty() {
         return Err(usage(
-            "no model is named, and `models/` has none that is meant then: give one with `--model FILE.onnx`",
+            "no model is named, and `models/` has none with `in-all`: name one with `--model`, which takes ONNX files too",
         ));
     }
     if let Some(bad) = ratios.iter().find(|ratio| !(0.0..1.0).contains(*ratio)) {
@@ -77,8 +77,13 @@ pub fn resolve(context: &Context, what: &What) -> Result<(Inventory, Resolved)> 
         }
     }
     peers::check(&each_once, &devices)?;
+    let skips = each_once.contains(&Engine::Skipping);
+    if skip_below.is_some() && !skips {
+        return Err(usage("`--skip-below` is for `--engine skipping`, e.g. `--engine espalier,skipping`"));
+    }
+    let skip_below = skips.then(|| skip_below.unwrap_or(0.0));
     let (unit, protocol, shapes) = (*unit, *protocol, shapes.clone());
-    Ok((inventory, Resolved { devices, models, engines: each_once, unit, protocol, shapes }))
+    Ok((inventory, Resolved { devices, models, engines: each_once, skip_below, unit, protocol, shapes }))
 }
 
 /// The same devices, models and numbers as an earlier run.
@@ -99,23 +104,22 @@ pub fn resolve_again(context: &Context, header: &RunHeader) -> Result<(Inventory
     };
     let models = header.models.iter().map(again).collect();
     peers::check(&header.engines, &devices)?;
-    let RunHeader { engines, protocol, shapes, .. } = header.clone();
-    Ok((inventory, Resolved { devices, models, engines, unit, protocol, shapes }))
+    let RunHeader { engines, skip_below, protocol, shapes, .. } = header.clone();
+    Ok((inventory, Resolved { devices, models, engines, skip_below, unit, protocol, shapes }))
 }
 
-/// A model's own recipe, but for what is removed together.
+/// A model's recipe with another unit, where one is given.
 fn with_unit(recipe: Recipe, unit: Option<Unit>) -> Recipe {
     RecipeFlags { unit, ..RecipeFlags::default() }.over(recipe)
 }
 
-/// An earlier run can only be finished with the very files it began with.
+/// An earlier run can only be resumed with exactly the files it started with.
 ///
 /// # Errors
-/// Says which are others.
+/// Names what has changed.
 pub fn check_same(earlier: &RunHeader, now: &RunHeader, path: &Path) -> Result<()> {
-    let refuse = |what: String| {
-        Err(usage(format!("`{}` cannot be resumed: {what} since; start a run of its own", path.display())))
-    };
+    let refuse =
+        |what: String| Err(usage(format!("`{}` cannot be resumed: {what} since; start a new run", path.display())));
     for (model, was) in now.models.iter().zip(&earlier.models) {
         if model != was {
             return refuse(format!("model `{}`, its eval set or its recipe has changed", was.name));
@@ -127,7 +131,7 @@ pub fn check_same(earlier: &RunHeader, now: &RunHeader, path: &Path) -> Result<(
     for (device, was) in now.devices.iter().zip(&earlier.devices) {
         let runner =
             |info: &espalier_bench::record::DeviceInfo| info.runner.as_ref().map(|runner| runner.sha256.clone());
-        // A runner that could not be built then may be built now.
+        // A runner that could not be built before may be built now.
         if was.runner.is_some() && runner(device) != runner(was) {
             return refuse(format!("the runner for `{}` has changed", was.name));
         }
@@ -138,7 +142,7 @@ pub fn check_same(earlier: &RunHeader, now: &RunHeader, path: &Path) -> Result<(
     Ok(())
 }
 
-/// By name, or around an ONNX file.
+/// A model of `models/`, or one made of an ONNX file.
 fn model(name: &str, eval: Option<&str>, inventory: &Inventory) -> Result<Model> {
     let is_file = name.ends_with(".onnx") || name.contains(std::path::MAIN_SEPARATOR);
     if !is_file {
@@ -164,7 +168,7 @@ fn model(name: &str, eval: Option<&str>, inventory: &Inventory) -> Result<Model>
     })
 }
 
-/// Files are taken from where they were then; their contents are compared later ([`check_same`]).
+/// With the files of the earlier run; [`check_same`] compares their contents later.
 fn earlier_model(info: &ModelInfo, inventory: &Inventory) -> Model {
     let known = inventory.models.get(&info.name).filter(|model| model.source.to_string() == info.source);
     let recipe = known.map_or_else(Recipe::default, |model| model.recipe.clone());

@@ -1,12 +1,11 @@
-//! The results page: what stored runs say of the networks of the article, as one Markdown document. A function of the records alone; where several runs
-//! have the same network pruned in the same way on the same device, the newest counts, and every row is of one run.
+//! The results page: what stored runs show of the article's networks, as one Markdown document. It is a function of the
+//! records alone. Where several runs have the same network pruned in the same way on the same device, the newest
+//! counts; every row is of one run.
 
-mod article;
-mod where_time_goes;
+use std::collections::{BTreeMap, BTreeSet};
 
-use std::collections::BTreeMap;
-
-use crate::{
+use espalier_bench::{
+    command::CommandLine,
     engine::Engine,
     markdown::escape,
     metric::{Estimate, Nanoseconds},
@@ -17,74 +16,73 @@ use crate::{
 };
 use espalier_inventory::Source;
 
-/// The networks the page is about, in its order.
+use super::{article, time_shares};
+
+/// The networks on the page, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum System {
+pub enum Network {
     ResNet50,
     MobileNetV2,
     BertBase,
     BertLarge,
     Lstm,
-    /// Not of the article: a small network, for keyword spotting.
+    /// A small network for keyword spotting; not in the article.
     DsCnn,
 }
 
-impl System {
-    const ALL: [System; 6] =
-        [System::ResNet50, System::MobileNetV2, System::BertBase, System::BertLarge, System::Lstm, System::DsCnn];
+impl Network {
+    const ALL: [Network; 6] =
+        [Network::ResNet50, Network::MobileNetV2, Network::BertBase, Network::BertLarge, Network::Lstm, Network::DsCnn];
 
-    fn title(self) -> &'static str {
+    pub fn title(self) -> &'static str {
         match self {
-            System::ResNet50 => "ResNet50",
-            System::MobileNetV2 => "MobileNetV2",
-            System::BertBase => "BERT-base",
-            System::BertLarge => "BERT-large",
-            System::Lstm => "LSTM",
-            System::DsCnn => "DS-CNN",
+            Network::ResNet50 => "ResNet50",
+            Network::MobileNetV2 => "MobileNetV2",
+            Network::BertBase => "BERT-base",
+            Network::BertLarge => "BERT-large",
+            Network::Lstm => "LSTM",
+            Network::DsCnn => "DS-CNN",
         }
     }
 
-    /// As `models/` and `cargo xtask model build` call it.
-    pub fn name(self) -> &'static str {
+    /// Its name in `models/` and in `cargo xtask model build`.
+    fn name(self) -> &'static str {
         match self {
-            System::ResNet50 => "resnet50",
-            System::MobileNetV2 => "mobilenetv2",
-            System::BertBase => "bert-base",
-            System::BertLarge => "bert-large",
-            System::Lstm => "lstm",
-            System::DsCnn => "ds-cnn",
+            Network::ResNet50 => "resnet50",
+            Network::MobileNetV2 => "mobilenetv2",
+            Network::BertBase => "bert-base",
+            Network::BertLarge => "bert-large",
+            Network::Lstm => "lstm",
+            Network::DsCnn => "ds-cnn",
         }
     }
 
-    fn is_of_the_article(self) -> bool {
-        self != System::DsCnn
-    }
-
-    /// What was built by its name; or a user's own export, called like it.
-    fn of(model: &ModelInfo) -> Option<System> {
+    /// A network that was built, or a user's own export of that name.
+    fn of(model: &ModelInfo) -> Option<Network> {
         let name = match Source::parse(&model.source) {
             Source::Build { net, .. } => net,
             Source::File(_) => model.name.clone(),
         };
-        System::ALL.into_iter().find(|system| system.name() == name)
+        Network::ALL.into_iter().find(|network| network.name() == name)
     }
 }
 
-/// One pruned variant, beside what it is compared with.
-struct Row<'a> {
-    system: System,
+/// One pruned variant and what it is compared with.
+pub struct Row<'a> {
+    pub network: Network,
     run: &'a Run,
     model: &'a ModelInfo,
     device: &'a DeviceInfo,
-    /// By the engine that is measured here.
-    dense: CaseSummary,
-    pruned: CaseSummary,
-    /// By others, dense and as pruned.
+    /// Both by the default engine.
+    pub dense: CaseSummary,
+    pub pruned: CaseSummary,
+    /// The dense and the pruned variant by other engines.
     others: Vec<(Engine, CaseSummary, CaseSummary)>,
 }
 
 impl Row<'_> {
-    fn p50(&self) -> Option<f64> {
+    /// The pruned variant's median time in ns.
+    pub fn p50(&self) -> Option<f64> {
         nanoseconds(&self.pruned)
     }
 
@@ -92,22 +90,22 @@ impl Row<'_> {
         self.others.iter().find(|(other, ..)| *other == engine)
     }
 
-    fn vs_onnxruntime(&self) -> Option<Estimate<f64>> {
+    pub fn vs_onnxruntime(&self) -> Option<Estimate<f64>> {
         self.pruned.against(Engine::Onnxruntime)?.dense
     }
 
-    fn vs_tract(&self) -> Option<Estimate<f64>> {
+    pub fn vs_tract(&self) -> Option<Estimate<f64>> {
         self.pruned.against(Engine::Tract)?.dense
     }
 
-    /// All of the dense variant, and those that are left.
-    fn macs(&self) -> Option<(f64, f64)> {
+    /// Multiply-accumulates of the dense variant, and those of the pruned one whose weight is not zero.
+    pub fn macs(&self) -> Option<(f64, f64)> {
         let (all, left) = (self.dense.macs?.executed as f64, self.pruned.macs?.nonzero as f64);
         (all > 0.0 && left > 0.0).then_some((all, left))
     }
 
-    /// Whether tensors were made smaller instead of being filled with zeros.
-    fn shrank(&self) -> bool {
+    /// Whether pruning made tensors smaller instead of setting weights to zero.
+    pub fn shrank(&self) -> bool {
         self.pruned.variant.parameters_left.is_some()
     }
 }
@@ -117,39 +115,64 @@ impl Row<'_> {
 pub fn render(runs: &[Run]) -> Result<String, String> {
     let rows = rows(runs);
     if rows.is_empty() {
-        let names: Vec<&str> = System::ALL.into_iter().map(System::name).collect();
+        let names: Vec<&str> = Network::ALL.into_iter().map(Network::name).collect();
         return Err(format!("no run has a pruned variant of {} on a device that is not emulated", names.join(", ")));
     }
-    let mut out = "# Results\n\n\
+    let introduction = "# Results\n\n\
         <!-- Written by `cargo xtask results` from the records of runs; not by hand. -->\n\n\
-        What this project measures of the networks of the article it set out from: original, pruned, inference time. Times are medians over fresh processes, \
-        variants and engines interleaved; in brackets 95 % intervals. `espalier` is the runner with its own kernels, `tract` the same program without them, \
-        `onnxruntime` a process beside it that is given the same files and inputs.\n"
-        .to_owned();
-    out += &machines(&rows);
-    out += &overview(&rows);
-    out += &engines(&rows);
-    out += &article::section(&rows);
-    out += &where_time_goes::section(&rows);
-    out += &provenance(&rows);
-    Ok(out)
+        What this project measures of the networks in the article that it started from: original, pruned, inference \
+        time. The article is a survey-style text on pruning neural networks for edge devices, with tables of its own; \
+        its address is not known here, so [its figures](#the-articles-own-figures) are quoted below. Times are medians \
+        over fresh processes, with variants and engines interleaved; 95 % intervals are in brackets. `espalier` is the \
+        runner with its own kernels, `tract` the same program without them, `onnxruntime` a separate process that gets \
+        the same files and inputs.\n";
+    let sections = [
+        machines(&rows),
+        overview(&rows),
+        engines(&rows),
+        article::section(&rows),
+        time_shares::section(&rows),
+        provenance(&rows),
+    ];
+    Ok(wrapped(&(introduction.to_owned() + &sections.concat())))
+}
+
+/// Lines of at most 120 columns; continued list items are indented. Rows of tables stay in one piece.
+fn wrapped(page: &str) -> String {
+    let mut out = String::new();
+    for line in page.lines() {
+        let indent = if line.starts_with("- ") { "  " } else { "" };
+        let mut length = 0;
+        for (index, word) in line.split(' ').enumerate() {
+            let wide = length + 1 + word.chars().count() > 120 && !line.starts_with('|');
+            let before = match index {
+                0 => "",
+                _ if wide => &format!("\n{indent}"),
+                _ => " ",
+            };
+            length = if wide { indent.len() } else { length + before.len() } + word.chars().count();
+            out.extend([before, word]);
+        }
+        out.push('\n');
+    }
+    out
 }
 
 /// By device, network, recipe and ratio.
 fn rows(runs: &[Run]) -> Vec<Row<'_>> {
-    let mut newest: BTreeMap<(&str, System, &str), (&Run, &ModelInfo, &DeviceInfo)> = BTreeMap::new();
+    let mut newest: BTreeMap<(&str, Network, &str), (&Run, &ModelInfo, &DeviceInfo)> = BTreeMap::new();
     let mut by_age: Vec<&Run> = runs.iter().collect();
     by_age.sort_by(|one, other| one.header.id.cmp(&other.header.id));
     for run in by_age.into_iter().filter(|run| run.header.engines.contains(&Engine::default())) {
-        for (model, system) in run.header.models.iter().filter_map(|model| Some((model, System::of(model)?))) {
+        for (model, network) in run.header.models.iter().filter_map(|model| Some((model, Network::of(model)?))) {
             for device in run.header.devices.iter().filter(|device| !device.emulated) {
-                newest.insert((&device.name, system, &model.recipe), (run, model, device));
+                newest.insert((&device.name, network, &model.recipe), (run, model, device));
             }
         }
     }
     let mut summaries: BTreeMap<&str, Vec<CaseSummary>> = BTreeMap::new();
     let mut rows = Vec::new();
-    for ((_, system, _), (run, model, device)) in newest {
+    for ((_, network, _), (run, model, device)) in newest {
         let all = summaries.entry(&run.header.id).or_insert_with(|| summarise(run));
         let of = |engine: Engine, ratio: f64| {
             let is = |summary: &&CaseSummary| {
@@ -159,12 +182,12 @@ fn rows(runs: &[Run]) -> Vec<Row<'_>> {
             all.iter().find(is).cloned()
         };
         for variant in model.variants.iter().filter(|variant| variant.ratio > 0.0) {
-            let usual = Engine::default();
-            let (Some(dense), Some(pruned)) = (of(usual, 0.0), of(usual, variant.ratio)) else { continue };
-            let others = run.header.engines.iter().filter(|engine| **engine != usual);
+            let own = Engine::default();
+            let (Some(dense), Some(pruned)) = (of(own, 0.0), of(own, variant.ratio)) else { continue };
+            let others = run.header.engines.iter().filter(|engine| **engine != own);
             let others =
                 others.filter_map(|engine| Some((*engine, of(*engine, 0.0)?, of(*engine, variant.ratio)?))).collect();
-            rows.push(Row { system, run, model, device, dense, pruned, others });
+            rows.push(Row { network, run, model, device, dense, pruned, others });
         }
     }
     rows
@@ -193,22 +216,19 @@ fn machines(rows: &[Row<'_>]) -> String {
         }
         out += &format!("\nMeasured on `{}`: {}.\n", escape(&row.device.name), escape(&facts.join(", ")));
     }
-    let random: Vec<&str> =
-        rows.iter().filter(|row| is_random(row.model)).map(|row| row.system.title()).collect::<Vec<_>>();
-    let mut titles: Vec<&str> = random;
-    titles.dedup();
-    if !titles.is_empty() {
-        titles.sort_unstable();
-        titles.dedup();
+    let random: BTreeSet<&str> =
+        rows.iter().filter(|row| is_random(row.model)).map(|row| row.network.title()).collect();
+    if !random.is_empty() {
         out += &format!(
-            "\nThe weights of {} are random, scaled as in training: times, sizes and memory are those of trained ones, and there is no accuracy, only whether \
-             the pruned network still answers as the dense one does. What pruning costs trained networks stands in [pruning.md](pruning.md).\n",
-            titles.join(", ")
+            "\nThe weights of {} are random, scaled as in training. Times, sizes and memory are those of trained \
+             networks. There is no accuracy, only whether the pruned network still predicts what the dense one does. \
+             [pruning.md](pruning.md) shows what pruning costs trained networks.\n",
+            random.into_iter().collect::<Vec<_>>().join(", ")
         );
     }
-    let missing = System::ALL.into_iter().filter(|system| system.is_of_the_article());
+    let missing = Network::ALL.into_iter().filter(|network| *network != Network::DsCnn);
     let missing: Vec<&str> =
-        missing.filter(|system| rows.iter().all(|row| row.system != *system)).map(System::title).collect();
+        missing.filter(|network| rows.iter().all(|row| row.network != *network)).map(Network::title).collect();
     if !missing.is_empty() {
         out += &format!("\nNot measured: {}.\n", missing.join(", "));
     }
@@ -219,7 +239,7 @@ fn is_random(model: &ModelInfo) -> bool {
     matches!(Source::parse(&model.source), Source::Build { .. })
 }
 
-/// The article's own table, with what it leaves out: how it was pruned, and what it costs.
+/// The article's own table and what it leaves out: how a network was pruned, and what that costs.
 fn overview(rows: &[Row<'_>]) -> String {
     let mut out = "\n## Original, pruned, inference time\n\n\
         | network | original | pruned | how | inference time | times as fast | answers |\n\
@@ -227,7 +247,7 @@ fn overview(rows: &[Row<'_>]) -> String {
         .to_owned();
     for row in rows {
         let (dense, pruned) = (&row.dense, &row.pruned);
-        // The better of two dense engines is what a user would have otherwise.
+        // Without Espalier a user would run the better of two dense engines.
         let onnxruntime = row.other(Engine::Onnxruntime).and_then(|(_, dense, _)| nanoseconds(dense));
         let (before, than, gain) = match onnxruntime {
             Some(before) => (Some(before), "onnxruntime", row.vs_onnxruntime()),
@@ -236,7 +256,7 @@ fn overview(rows: &[Row<'_>]) -> String {
         let time = |ns: Option<f64>| ns.map_or("—".to_owned(), ms);
         out += &format!(
             "| {} | {} | {} | {} | {} ({than}) → {} ms | {} | {} |\n",
-            row.system.title(),
+            row.network.title(),
             size(dense, dense),
             size(dense, pruned),
             how(row),
@@ -249,7 +269,7 @@ fn overview(rows: &[Row<'_>]) -> String {
     out
 }
 
-/// Parameters and multiply-accumulates, as far as they are known.
+/// Parameters and, where known, multiply-accumulates.
 fn size(dense: &CaseSummary, case: &CaseSummary) -> String {
     let variant = &case.variant;
     let parameters = variant.parameters_left.unwrap_or_else(|| variant.parameters.saturating_sub(variant.removed));
@@ -261,7 +281,7 @@ fn size(dense: &CaseSummary, case: &CaseSummary) -> String {
     text
 }
 
-fn how(row: &Row<'_>) -> String {
+pub fn how(row: &Row<'_>) -> String {
     format!("{} % by {}", row.pruned.case.ratio * 100.0, escape(&sheet::short(&row.model.recipe)))
 }
 
@@ -275,12 +295,12 @@ fn answers(row: &Row<'_>) -> String {
     }
 }
 
-/// Every time that the ratios are made of.
+/// The times behind the ratios.
 fn engines(rows: &[Row<'_>]) -> String {
     let mut out = "\n## Beside other engines\n\n\
-        Times in ms. The last columns say how many times as fast the pruned variant is as each engine's dense one.\n\n\
-        | network | how | onnxruntime dense | tract dense | espalier dense | onnxruntime pruned | tract pruned | espalier pruned | vs onnxruntime dense | \
-        vs tract dense | vs own dense | peak RSS, dense → pruned | checked |\n\
+        Times in ms. The `vs` columns show how many times as fast the pruned variant is as each engine's dense one.\n\n\
+        | network | how | onnxruntime dense | tract dense | espalier dense | onnxruntime pruned | tract pruned \
+        | espalier pruned | vs onnxruntime dense | vs tract dense | vs own dense | peak RSS, dense → pruned | checked |\n\
         | :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | :--- |\n"
         .to_owned();
     for row in rows {
@@ -292,7 +312,7 @@ fn engines(rows: &[Row<'_>]) -> String {
             _ => "—".to_owned(),
         };
         let cells = [
-            row.system.title().to_owned(),
+            row.network.title().to_owned(),
             how(row),
             time(dense(Engine::Onnxruntime)),
             time(dense(Engine::Tract)),
@@ -308,8 +328,9 @@ fn engines(rows: &[Row<'_>]) -> String {
         ];
         out += &format!("| {} |\n", cells.join(" | "));
     }
-    out + "\nchecked: whether onnxruntime, given the same pruned file, computes the same outputs; the largest difference by the largest output. (!): not the \
-           same. A time marked `noisy` or `throttled` is to be taken with care.\n"
+    out + "\nchecked: whether onnxruntime computes the same outputs from the same pruned file, and the largest \
+           difference relative to the largest output; (!) marks outputs that differ. Times marked `noisy` or \
+           `throttled` are less reliable.\n"
 }
 
 fn marked(case: &CaseSummary) -> String {
@@ -344,7 +365,7 @@ fn provenance(rows: &[Row<'_>]) -> String {
             "{} fresh processes a variant and engine, each {} inferences to warm up, then at least {} and {} ms",
             protocol.runs, protocol.warmup, protocol.iterations, protocol.min_time_ms
         ));
-        let command = crate::command::CommandLine { env: Vec::new(), argv: provenance.command.clone() };
+        let command = CommandLine { env: Vec::new(), argv: provenance.command.clone() };
         out += &format!(
             "- run {} of {}: {}; by {}\n",
             escape(id),
@@ -360,14 +381,11 @@ fn nanoseconds(case: &CaseSummary) -> Option<f64> {
     case.p50.map(|Estimate { value: Nanoseconds(ns), .. }| ns)
 }
 
-/// With three digits.
-fn millions(count: f64) -> String {
-    let millions = count / 1e6;
-    format!("{} M", three_digits(millions))
+pub fn millions(count: f64) -> String {
+    format!("{} M", three_digits(count / 1e6))
 }
 
-/// With three digits.
-fn ms(ns: f64) -> String {
+pub fn ms(ns: f64) -> String {
     three_digits(ns / 1e6)
 }
 
@@ -376,7 +394,7 @@ fn three_digits(number: f64) -> String {
     format!("{number:.decimals$}")
 }
 
-fn times(estimate: Option<Estimate<f64>>) -> String {
+pub fn times(estimate: Option<Estimate<f64>>) -> String {
     match estimate {
         None => "—".to_owned(),
         Some(Estimate { value, bounds: None }) => format!("{value:.2}"),
@@ -385,6 +403,3 @@ fn times(estimate: Option<Estimate<f64>>) -> String {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,5 +1,5 @@
-//! Results for other tools, one file a format. All pure: summaries in, the file's text out; numbers in base units, never rescaled between runs, and
-//! what was not measured is left out or empty.
+//! Results for other tools, one file a format. Summaries in, the file's text out. Numbers are in base units and never
+//! rescaled; what was not measured is left out or empty.
 
 pub mod action;
 pub mod bencher;
@@ -9,7 +9,8 @@ pub mod json;
 
 use crate::record::Case;
 
-/// Names a series: `digits-cnn/0.5/pi4`, and `digits-cnn/0.5/local/onnxruntime` where the engine is not the usual one, so that old series go on.
+/// Names a series: `digits-cnn/0.5/pi4`, and `digits-cnn/0.5/local/onnxruntime` where the engine is not the default, so
+/// that the series of earlier releases continue.
 fn series(case: &Case) -> String {
     let Case { model, ratio, device, engine } = case;
     if engine.is_default() {
@@ -19,7 +20,7 @@ fn series(case: &Case) -> String {
     }
 }
 
-/// What no number kept from being exact can break: maps of strings and numbers always encode.
+/// Indented JSON.
 pub fn pretty(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).expect("strings and numbers always encode") + "\n"
 }
