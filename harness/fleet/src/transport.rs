@@ -30,9 +30,9 @@ use std::{io::Read, ops::ControlFlow};
 use espalier_bench::{command::shell_quote, sanitise::sanitise};
 use espalier_inventory::{self as inventory, Device};
 
-#[cfg(feature = "ssh")]
-use connection::Address;
 use connection::Channel;
+#[cfg(feature = "ssh")]
+use connection::Connection;
 pub use error::TransportError;
 use exchange::{Input, Request, attend};
 use limits::Deadlines;
@@ -59,8 +59,10 @@ impl Transport {
             inventory::Transport::Local => Ok(Transport::Local),
             #[cfg(feature = "ssh")]
             inventory::Transport::Ssh(address) => {
-                let address = Address::Ssh(ssh::resolve(&device.name, address)?);
-                let remote = remote::Remote::open(address, device.timeouts.connect, cancel)?;
+                let endpoint = ssh::resolve(&device.name, address)?;
+                let connect =
+                    move |limit, cancel: &Cancel| ssh::Connection::open(&endpoint, limit, cancel).map(Connection::Ssh);
+                let remote = remote::Remote::open(Box::new(connect), device.timeouts.connect, cancel)?;
                 Ok(Transport::Remote(Box::new(remote)))
             }
             #[cfg(not(feature = "ssh"))]

@@ -1,10 +1,10 @@
-//! What a transport to a board must be able to do, and which transports there are. All of them are variants of the
-//! three enums here, so that the compiler names every place a new one has to be added to.
+//! What a transport to a board must be able to do, and which transports there are. They are variants of the two enums
+//! here, whose calls go to all of them in the same way.
 //!
-//! A transport brings three types with these calls; nothing else in `fleet` knows it:
+//! A transport brings two types with these calls; nothing else in `fleet` knows it:
 //!
-//! 1. **connect** ([`Address::connect`]): reaches the board, makes sure that it is the right one and logs in, within a
-//!    limit and until cancelled.
+//! 1. **connect**, a function: reaches the board, makes sure that it is the right one and logs in, within a limit and
+//!    until cancelled.
 //! 2. **exec** ([`Connection::exec`]): starts a line in the board's POSIX shell. Several channels at once must be
 //!    possible: a running command is ended by `kill` in a second one. [`Connection::abandon`] hangs up at once,
 //!    whatever runs.
@@ -19,12 +19,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `harness/inventory/src/device.rs` | a variant of `inventory::Transport` and its keys in a device file |
+//! | `harness/inventory/src/types.rs`, `device.rs` | a variant of `inventory::Transport`; its keys in a device file |
 //! | `docs/devices.md` | these keys |
-//! | `harness/fleet/src/transport.rs` | `Transport::open`: from the inventory's variant to an [`Address`] |
-//! | this file | a variant in each of the three enums; the compiler names each `match` |
+//! | `harness/fleet/src/transport.rs` | `Transport::open`: how the variant connects |
+//! | this file | a variant in both enums and both `match`es |
 //! | a module beside `ssh.rs` | the transport itself; `loopback.rs`, for tests, is the smallest |
-//! | `harness/fleet/tests/fleet/` | the tests that SSH passes (`sshd`), for a real board or a stand-in |
+//! | `harness/fleet/tests/fleet/` | the checks of `transport.rs`, against a real server as in `sshd` |
 
 use std::time::Duration;
 
@@ -33,17 +33,6 @@ use super::loopback;
 #[cfg(feature = "ssh")]
 use super::ssh;
 use super::{error::TransportError, limits::Deadlines, local, output::Exit};
-#[cfg(any(feature = "ssh", test))]
-use crate::cancel::Cancel;
-
-/// Where a board is and how to log in there.
-#[cfg(any(feature = "ssh", test))]
-pub(super) enum Address {
-    #[cfg(feature = "ssh")]
-    Ssh(ssh::Endpoint),
-    #[cfg(test)]
-    Loopback(loopback::Address),
-}
 
 /// A connection to a board.
 #[cfg(any(feature = "ssh", test))]
@@ -70,18 +59,6 @@ pub(super) enum Stream {
 }
 
 #[cfg(any(feature = "ssh", test))]
-impl Address {
-    pub fn connect(&self, limit: Duration, cancel: &Cancel) -> Result<Connection, TransportError> {
-        match self {
-            #[cfg(feature = "ssh")]
-            Address::Ssh(endpoint) => ssh::Connection::open(endpoint, limit, cancel).map(Connection::Ssh),
-            #[cfg(test)]
-            Address::Loopback(address) => address.connect(limit, cancel).map(Connection::Loopback),
-        }
-    }
-}
-
-#[cfg(any(feature = "ssh", test))]
 impl Connection {
     /// Starts a line in the board's shell.
     ///
@@ -102,91 +79,53 @@ impl Connection {
             #[cfg(feature = "ssh")]
             Connection::Ssh(connection) => connection.abandon(),
             #[cfg(test)]
-            Connection::Loopback(connection) => drop(connection),
+            Connection::Loopback(connection) => connection.abandon(),
         }
     }
 }
 
-impl Channel {
-    /// Whether the command's output is complete: nothing more arrives once everything up to now is read.
-    pub fn has_ended(&mut self) -> Result<bool, TransportError> {
-        match self {
-            Channel::Local(process) => process.has_ended(),
+/// The same call for each kind of channel.
+macro_rules! each {
+    ($channel:ident.$call:ident($($argument:ident),*)) => {
+        match $channel {
+            Channel::Local(process) => process.$call($($argument),*),
             #[cfg(feature = "ssh")]
-            Channel::Ssh(channel) => Ok(channel.has_ended()),
+            Channel::Ssh(channel) => channel.$call($($argument),*),
             #[cfg(test)]
-            Channel::Loopback(channel) => channel.has_ended(),
+            Channel::Loopback(channel) => channel.$call($($argument),*),
         }
-    }
+    };
+}
 
+impl Channel {
     /// Sends bytes to stdin and returns how many were taken: `None` where none can be sent now, 0 where the command has
     /// stopped reading. After `None` the next call has to bring the same bytes.
     pub fn send(&mut self, bytes: &[u8]) -> Result<Option<usize>, TransportError> {
-        match self {
-            Channel::Local(process) => process.send(bytes),
-            #[cfg(feature = "ssh")]
-            Channel::Ssh(channel) => channel.send(bytes),
-            #[cfg(test)]
-            Channel::Loopback(channel) => channel.send(bytes),
-        }
+        each!(self.send(bytes))
     }
 
     /// Ends stdin; false where that cannot be sent now. Calling it again does nothing.
     pub fn close_input(&mut self) -> Result<bool, TransportError> {
-        match self {
-            Channel::Local(process) => Ok(process.close_input()),
-            #[cfg(feature = "ssh")]
-            Channel::Ssh(channel) => channel.close_input(),
-            #[cfg(test)]
-            Channel::Loopback(channel) => channel.close_input(),
-        }
+        each!(self.close_input())
     }
 
     /// Reads what has arrived; `None` where that is nothing.
     pub fn read(&mut self, stream: Stream, buffer: &mut [u8]) -> Result<Option<usize>, TransportError> {
-        match self {
-            Channel::Local(process) => process.read(stream, buffer),
-            #[cfg(feature = "ssh")]
-            Channel::Ssh(channel) => channel.read(stream, buffer),
-            #[cfg(test)]
-            Channel::Loopback(channel) => channel.read(stream, buffer),
-        }
+        each!(self.read(stream, buffer))
+    }
+
+    /// Whether the command's output is complete: nothing more arrives once everything up to now is read.
+    pub fn has_ended(&mut self) -> Result<bool, TransportError> {
+        each!(self.has_ended())
     }
 
     /// Sleeps until something may have happened, for `patience` at most.
     pub fn wait(&mut self, patience: Duration) -> Result<(), TransportError> {
-        match self {
-            Channel::Local(process) => process.wait(patience),
-            #[cfg(feature = "ssh")]
-            Channel::Ssh(channel) => channel.wait(patience)?,
-            #[cfg(test)]
-            Channel::Loopback(channel) => channel.wait(patience),
-        }
-        Ok(())
+        each!(self.wait(patience))
     }
 
-    /// Waits for the exit status; the channel is closed then. `stderr` of the result is left empty.
+    /// Waits for the exit status and closes the channel. `stderr` of the result is left empty.
     pub fn finish(&mut self, deadlines: &Deadlines<'_>) -> Result<Exit, TransportError> {
-        #[cfg(not(feature = "ssh"))]
-        let _ = deadlines;
-        match self {
-            Channel::Local(process) => process.finish(),
-            #[cfg(feature = "ssh")]
-            Channel::Ssh(channel) => channel.finish(deadlines),
-            #[cfg(test)]
-            Channel::Loopback(channel) => channel.finish(),
-        }
-    }
-
-    /// Whether the connection is in the middle of sending for this channel, and so would take nothing else.
-    #[cfg(any(feature = "ssh", test))]
-    pub fn is_sending(&self) -> bool {
-        match self {
-            Channel::Local(_) => false,
-            #[cfg(feature = "ssh")]
-            Channel::Ssh(channel) => channel.is_sending(),
-            #[cfg(test)]
-            Channel::Loopback(_) => false,
-        }
+        each!(self.finish(deadlines))
     }
 }

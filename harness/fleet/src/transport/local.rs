@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{connection::Stream, error::TransportError, output::Exit};
+use super::{connection::Stream, error::TransportError, limits::Deadlines, output::Exit};
 
 /// A command that runs. Dropping it ends it, unless it has finished.
 pub(super) struct Process {
@@ -58,9 +58,9 @@ impl Process {
         }
     }
 
-    pub fn close_input(&mut self) -> bool {
+    pub fn close_input(&mut self) -> Result<bool, TransportError> {
         self.stdin = None;
-        true
+        Ok(true)
     }
 
     pub fn read(&mut self, stream: Stream, buffer: &mut [u8]) -> Result<Option<usize>, TransportError> {
@@ -71,15 +71,16 @@ impl Process {
         .map_err(broken)
     }
 
-    pub fn wait(&mut self, patience: Duration) {
+    pub fn wait(&mut self, patience: Duration) -> Result<(), TransportError> {
         let pollfd = |(fd, events)| libc::pollfd { fd, events, revents: 0 };
         let mut fds: Vec<libc::pollfd> = self.pipes().map(pollfd).collect();
         // With all pipes closed only the end of the process is left, which no file descriptor announces.
         let patience = if fds.is_empty() { Duration::from_millis(5) } else { patience };
         poll(&mut fds, patience);
+        Ok(())
     }
 
-    pub fn finish(&mut self) -> Result<Exit, TransportError> {
+    pub fn finish(&mut self, _: &Deadlines<'_>) -> Result<Exit, TransportError> {
         let status = self.child.wait().map_err(broken)?;
         self.has_finished = true;
         Ok(Exit { code: status.code(), signal: status.signal().map(signal_name), ..Exit::default() })

@@ -11,14 +11,13 @@ use std::{
 };
 
 use super::{connection::Stream, error::TransportError, limits::Deadlines, local::Process, output::Exit};
-use crate::cancel::Cancel;
 
 /// The board, also in the hands of the test.
 #[derive(Clone, Default)]
-pub(super) struct Address(Arc<Board>);
+pub(super) struct Board(Arc<State>);
 
 #[derive(Default)]
-struct Board {
+struct State {
     /// Nobody gets in.
     is_off: AtomicBool,
     /// Connections made so far; only the newest works.
@@ -26,12 +25,12 @@ struct Board {
 }
 
 pub(super) struct Connection {
-    board: Arc<Board>,
+    board: Board,
     number: usize,
 }
 
 pub(super) struct Channel {
-    board: Arc<Board>,
+    board: Board,
     number: usize,
     /// Not ended with its connection.
     process: ManuallyDrop<Process>,
@@ -40,7 +39,7 @@ pub(super) struct Channel {
 /// Printed by the login shell.
 pub(super) const NOISE: &str = "Welcome to the board!";
 
-impl Address {
+impl Board {
     pub fn set_off(&self, is_off: bool) {
         self.0.is_off.store(is_off, Ordering::SeqCst);
     }
@@ -54,12 +53,12 @@ impl Address {
         self.0.connections.load(Ordering::SeqCst)
     }
 
-    pub fn connect(&self, _: Duration, _: &Cancel) -> Result<Connection, TransportError> {
+    pub fn connect(&self) -> Result<Connection, TransportError> {
         if self.0.is_off.load(Ordering::SeqCst) {
             return Err(TransportError::Unreachable { address: "loopback".into(), reason: "it is off".into() });
         }
         let number = self.0.connections.fetch_add(1, Ordering::SeqCst) + 1;
-        Ok(Connection { board: Arc::clone(&self.0), number })
+        Ok(Connection { board: self.clone(), number })
     }
 }
 
@@ -68,8 +67,10 @@ impl Connection {
         check(&self.board, self.number)?;
         let argv = ["sh".to_owned(), "-c".to_owned(), format!("echo '{NOISE}'\n{line}")];
         let process = ManuallyDrop::new(Process::start(&argv, true)?);
-        Ok(Channel { board: Arc::clone(&self.board), number: self.number, process })
+        Ok(Channel { board: self.board.clone(), number: self.number, process })
     }
+
+    pub fn abandon(self) {}
 }
 
 impl Channel {
@@ -85,7 +86,7 @@ impl Channel {
 
     pub fn close_input(&mut self) -> Result<bool, TransportError> {
         check(&self.board, self.number)?;
-        Ok(self.process.close_input())
+        self.process.close_input()
     }
 
     pub fn read(&mut self, stream: Stream, buffer: &mut [u8]) -> Result<Option<usize>, TransportError> {
@@ -93,18 +94,18 @@ impl Channel {
         self.process.read(stream, buffer)
     }
 
-    pub fn wait(&mut self, patience: Duration) {
-        self.process.wait(patience);
+    pub fn wait(&mut self, patience: Duration) -> Result<(), TransportError> {
+        self.process.wait(patience)
     }
 
-    pub fn finish(&mut self) -> Result<Exit, TransportError> {
+    pub fn finish(&mut self, deadlines: &Deadlines<'_>) -> Result<Exit, TransportError> {
         check(&self.board, self.number)?;
-        self.process.finish()
+        self.process.finish(deadlines)
     }
 }
 
 fn check(board: &Board, number: usize) -> Result<(), TransportError> {
-    if board.connections.load(Ordering::SeqCst) == number {
+    if board.connections() == number {
         return Ok(());
     }
     Err(TransportError::Lost { address: "loopback".into(), reason: "it was cut".into() })

@@ -10,7 +10,7 @@ use std::{ops::ControlFlow, time::Duration};
 use espalier_bench::command::shell_quote;
 
 use super::{
-    connection::{Address, Channel, Connection},
+    connection::{Channel, Connection},
     error::TransportError,
     exchange::{Request, attend},
     limits::{Deadlines, Limits},
@@ -18,9 +18,12 @@ use super::{
 };
 use crate::cancel::Cancel;
 
+/// How to connect, within a limit and until cancelled.
+pub(super) type Connect = Box<dyn Fn(Duration, &Cancel) -> Result<Connection, TransportError> + Send>;
+
 /// A board and the way to it.
 pub struct Remote {
-    address: Address,
+    connect: Connect,
     /// For connecting.
     limit: Duration,
     /// `None` after it was lost: the next command makes a new one.
@@ -64,16 +67,16 @@ const NOISE_LIMIT: usize = 64 * 1024;
 
 impl Remote {
     /// Connects. `limit` is for each connection, the later ones included.
-    pub(super) fn open(address: Address, limit: Duration, cancel: &Cancel) -> Result<Remote, TransportError> {
-        let connection = address.connect(limit, cancel)?;
-        Ok(Remote { address, limit, connection: Some(connection), orphan: None })
+    pub(super) fn open(connect: Connect, limit: Duration, cancel: &Cancel) -> Result<Remote, TransportError> {
+        let connection = Some(connect(limit, cancel)?);
+        Ok(Remote { connect, limit, connection, orphan: None })
     }
 
     pub(super) fn exec(&mut self, mut request: Request<'_, '_>) -> Result<Exit, TransportError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
-                let connection = self.address.connect(self.limit, request.deadlines.cancel)?;
+                let connection = (self.connect)(self.limit, request.deadlines.cancel)?;
                 // The command's time begins here.
                 request.deadlines.restart();
                 connection
@@ -130,7 +133,7 @@ impl Remote {
     fn end(&mut self, connection: Connection, mut channel: Channel, process: Option<RemoteProcess>, answers: bool) {
         // Without a process id the command has not started, or its `exec` is on its way: only hanging up can end it.
         let Some(process) = process else { return connection.abandon() };
-        if answers && !channel.is_sending() && kill(&connection, &process).is_ok() {
+        if answers && kill(&connection, &process).is_ok() {
             // Clean only after the server has closed the channel, which it does behind the last output.
             if discard(&mut channel, Duration::from_secs(1)).is_ok() {
                 self.connection = Some(connection);
@@ -138,7 +141,7 @@ impl Remote {
             return;
         }
         connection.abandon();
-        match self.address.connect(self.limit.min(KILL_LIMIT), &Cancel::default()) {
+        match (self.connect)(self.limit.min(KILL_LIMIT), &Cancel::default()) {
             Ok(connection) if kill(&connection, &process).is_ok() => self.connection = Some(connection),
             _ => self.orphan = Some(process),
         }

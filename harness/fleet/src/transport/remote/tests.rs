@@ -14,10 +14,11 @@ use super::{
 
 const LIMITS: Limits = Limits { command: Duration::from_secs(30), idle: Duration::from_secs(10) };
 
-fn open() -> (loopback::Address, Transport) {
-    let board = loopback::Address::default();
-    let address = Address::Loopback(board.clone());
-    let remote = Remote::open(address, Duration::from_secs(5), &Cancel::default()).unwrap();
+fn open() -> (loopback::Board, Transport) {
+    let board = loopback::Board::default();
+    let there = board.clone();
+    let connect = Box::new(move |_, _: &Cancel| there.connect().map(Connection::Loopback));
+    let remote = Remote::open(connect, Duration::from_secs(5), &Cancel::default()).unwrap();
     (board, Transport::Remote(Box::new(remote)))
 }
 
@@ -159,8 +160,7 @@ fn an_orphan_is_ended_by_the_next_connection_that_works() {
 
 #[test]
 fn a_process_of_an_earlier_boot_is_left_alone() {
-    let (board, _) = open();
-    let Ok(connection) = Address::Loopback(board).connect(LIMITS.command, &Cancel::default()) else { panic!() };
+    let connection = Connection::Loopback(loopback::Board::default().connect().unwrap());
     let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
     let process = RemoteProcess { pid: child.id(), boot };
