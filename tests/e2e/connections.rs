@@ -1,4 +1,5 @@
-//! Boards that cannot be reached, do not let us in, are not who they should be, are full, or are of another kind. Others' results are kept throughout.
+//! Boards that cannot be reached, do not let us in, are not who they should be, are full, or are of another kind.
+//! Others' results are kept throughout.
 
 use std::{net::TcpListener, process::Command};
 

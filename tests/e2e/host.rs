@@ -14,7 +14,8 @@ use espalier_bench::{record::Run, summary::summarise};
 use espalier_protocol::{Job, Line, Memory, Mode};
 use espalier_tests::{Shelf, python, shipped};
 
-/// Guards the runner, the pruner and the scoring at once: an engine that shares nothing with ours reads the pruned files.
+/// Guards the runner, the pruner and the scoring at once: an engine that shares nothing with ours reads the pruned
+/// files.
 #[test]
 fn predictions_equal_onnxruntimes() {
     let name = "predictions_equal_onnxruntimes";
@@ -23,7 +24,8 @@ fn predictions_equal_onnxruntimes() {
     expect_equal(&shelf, &python, "digits-cnn", &["0", "0.5", "0.8", "0.9", "0.95"], 497);
 }
 
-/// A recurrent network shows whether the runner starts every sample afresh: tract by itself goes on from the state the sample before left.
+/// A recurrent network shows whether the runner starts every sample afresh: tract by itself goes on from the state the
+/// sample before left.
 #[test]
 fn predictions_of_recurrent_and_attention_models_equal_onnxruntimes() {
     let name = "predictions_of_recurrent_and_attention_models_equal_onnxruntimes";

@@ -1,4 +1,5 @@
-//! Boards that die, freeze or are let go of in the middle of a run. A program of its own: cargo runs it after the tests that want their boards alive.
+//! Boards that die, freeze or are let go of in the middle of a run. A program of its own: cargo runs it after the tests
+//! that want their boards alive.
 
 use std::{
     path::Path,

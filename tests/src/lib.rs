@@ -1,8 +1,9 @@
-//! What the end-to-end tests share: the real `cargo xtask` program, run with a folder of configuration of each test's own, against real boards.
+//! What the end-to-end tests share: the real `cargo xtask` program, run with a folder of configuration of each test's
+//! own, against real boards.
 //!
-//! `cargo xtask test` builds the program, boots the boards and says in variables where things are: `ESPALIER_XTASK` (the program), `ESPALIER_PYTHON`
-//! (an interpreter with onnxruntime, or nothing), `ESPALIER_SKIPS` (where a test that cannot run here says so). Tests share the boards, not their
-//! folders on them: each has a `workdir` of its own.
+//! `cargo xtask test` builds the program, boots the boards and says in variables where things are: `ESPALIER_XTASK`
+//! (the program), `ESPALIER_PYTHON` (an interpreter with onnxruntime, or nothing), `ESPALIER_SKIPS` (where a test that
+//! cannot run here says so). Tests share the boards, not their folders on them: each has a `workdir` of its own.
 
 mod program;
 mod shelf;

@@ -1,5 +1,5 @@
-//! The program under test as a process. What it prints goes to files, so that a test can look at it while it runs and no full pipe stops it; a program
-//! that does not end is a failure with all it had said, not a suite that hangs.
+//! The program under test as a process. What it prints goes to files, so that a test can look at it while it runs and
+//! no full pipe stops it; a program that does not end is a failure with all it had said, not a suite that hangs.
 
 use std::{
     fs::{self, File},

@@ -1,4 +1,5 @@
-//! A folder with targets, devices and models as the program expects them in a repository: what is shipped, and what a test adds. Runs go there too.
+//! A folder with targets, devices and models as the program expects them in a repository: what is shipped, and what a
+//! test adds. Runs go there too.
 
 use std::{
     env, fs,
@@ -56,7 +57,8 @@ impl Shelf {
         path.to_str().unwrap().to_owned()
     }
 
-    /// Adds a board's own device file, with a folder on the board that no other test uses; `more` is TOML put at its end. Returns the folder.
+    /// Adds a board's own device file, with a folder on the board that no other test uses; `more` is TOML put at its
+    /// end. Returns the folder.
     pub fn board(&mut self, kind: BoardKind, more: &str) -> String {
         let workdir = self.workdir(kind);
         let file = format!("devices/{kind}.toml");

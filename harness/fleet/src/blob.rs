@@ -1,10 +1,10 @@
-//! Files by what they hold: `CACHE/blobs/<sha256>`. Put in atomically, looked at again when taken out.
+//! Files by content: `CACHE/blobs/<sha256>`. Written atomically, hashed again when read.
 //!
-//! A name that is the content cannot be stale; what can happen is a disk that lies or a person who edits, and both are found by hashing on the way out.
+//! A name that is the content's hash cannot be stale. A disk can fail and a person can edit, and hashing shows both.
 
 use std::{
     fs::{self, File, Permissions},
-    io::{self, Read, Write},
+    io::{self, BufReader, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 
 use crate::cache::Cache;
 
-/// A file that is in the store.
+/// A file in the cache or the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blob {
     pub path: PathBuf,
@@ -24,26 +24,28 @@ pub struct Blob {
     pub bytes: u64,
 }
 
-/// Puts the contents of a file into the store; whether it may be executed carries over.
+/// Puts the contents of a file into the cache; an executable stays one.
 pub fn put_file(cache: &Cache, file: &Path) -> Result<Blob> {
-    let read = || -> io::Result<_> {
-        let mode = fs::metadata(file)?.permissions().mode();
-        Ok((fs::read(file)?, mode & 0o111 != 0))
-    };
-    let (content, executable) = read().with_context(|| format!("cannot read `{}`", file.display()))?;
-    put(cache, &content, executable)
+    let read = || -> io::Result<_> { Ok((fs::read(file)?, fs::metadata(file)?.permissions().mode())) };
+    let (content, mode) = read().with_context(|| format!("cannot read `{}`", file.display()))?;
+    let mode = if mode & 0o111 != 0 { 0o755 } else { 0o644 };
+    put(cache, &sha256_hex(&content), mode, |out| out.write_all(&content))
 }
 
-/// Puts bytes into the store.
+/// Puts bytes into the cache.
 pub fn put_bytes(cache: &Cache, content: &[u8]) -> Result<Blob> {
-    put(cache, content, false)
+    put(cache, &sha256_hex(content), 0o644, |out| out.write_all(content))
 }
 
-/// Puts a file into the store whose name is known before it is made: what `write` writes has to have this SHA-256. One that is there is not made.
+/// Puts a file into the cache whose hash is known before it is made; it is only made where it is not there.
 ///
 /// # Errors
-/// Where nothing can be written, `write` gives up, or what it wrote is something else.
+/// Nothing can be written, `write` gives up, or what it writes has another hash.
 pub fn put_made(cache: &Cache, sha256: &str, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Blob> {
+    put(cache, sha256, 0o644, write)
+}
+
+fn put(cache: &Cache, sha256: &str, mode: u32, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Blob> {
     if let Some(blob) = get(cache, sha256)? {
         return Ok(blob);
     }
@@ -51,13 +53,13 @@ pub fn put_made(cache: &Cache, sha256: &str, write: impl FnOnce(&mut dyn Write) 
     let path = folder.join(sha256);
     let made = || -> io::Result<_> {
         let mut file = NamedTempFile::new_in(&folder)?;
-        let mut hashed = Hashed { file: file.as_file_mut(), hasher: Sha256::new(), bytes: 0 };
+        let mut hashed = Hashed::new(file.as_file_mut());
         let mut buffered = io::BufWriter::with_capacity(256 * 1024, &mut hashed);
         write(&mut buffered)?;
         buffered.flush()?;
         drop(buffered);
-        let (actual, bytes) = (hex(&hashed.hasher.finalize()), hashed.bytes);
-        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        let (actual, bytes) = hashed.finish();
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
         file.as_file().sync_all()?;
         Ok((file, actual, bytes))
     };
@@ -68,27 +70,38 @@ pub fn put_made(cache: &Cache, sha256: &str, write: impl FnOnce(&mut dyn Write) 
     Ok(Blob { path, sha256: actual, bytes })
 }
 
-/// A file that is hashed while it is written.
-struct Hashed<'a> {
-    file: &'a mut File,
+/// Hashes what goes through it.
+struct Hashed<W> {
+    to: W,
     hasher: Sha256,
     bytes: u64,
 }
 
-impl Write for Hashed<'_> {
+impl<W> Hashed<W> {
+    fn new(to: W) -> Hashed<W> {
+        Hashed { to, hasher: Sha256::new(), bytes: 0 }
+    }
+
+    /// SHA-256 and size.
+    fn finish(self) -> (String, u64) {
+        (hex(&self.hasher.finalize()), self.bytes)
+    }
+}
+
+impl<W: Write> Write for Hashed<W> {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(piece)?;
+        let written = self.to.write(piece)?;
         self.hasher.update(&piece[..written]);
         self.bytes += written as u64;
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.to.flush()
     }
 }
 
-/// The blob of this name, if it is there and still holds what its name says.
+/// The blob with this hash, if it is there and undamaged.
 pub fn get(cache: &Cache, sha256: &str) -> Result<Option<Blob>> {
     let path = cache.folder("blobs")?.join(sha256);
     match hash_file(&path) {
@@ -104,39 +117,11 @@ pub fn sha256_hex(content: &[u8]) -> String {
     hex(&Sha256::digest(content))
 }
 
-fn put(cache: &Cache, content: &[u8], executable: bool) -> Result<Blob> {
-    let sha256 = sha256_hex(content);
-    if let Some(blob) = get(cache, &sha256)? {
-        return Ok(blob);
-    }
-    let folder = cache.folder("blobs")?;
-    let path = folder.join(&sha256);
-    let write = || -> io::Result<()> {
-        let mut file = NamedTempFile::new_in(&folder)?;
-        file.write_all(content)?;
-        file.as_file().set_permissions(Permissions::from_mode(if executable { 0o755 } else { 0o644 }))?;
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write `{}`", path.display()))?;
-    Ok(Blob { path, sha256, bytes: content.len() as u64 })
-}
-
+/// SHA-256 and size of a file.
 pub(crate) fn hash_file(path: &Path) -> io::Result<(String, u64)> {
-    let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut piece = vec![0; 256 * 1024];
-    let mut bytes = 0;
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok((hex(&hasher.finalize()), bytes)),
-            length => {
-                hasher.update(&piece[..length]);
-                bytes += length as u64;
-            }
-        }
-    }
+    let mut hashed = Hashed::new(io::sink());
+    io::copy(&mut BufReader::with_capacity(256 * 1024, File::open(path)?), &mut hashed)?;
+    Ok(hashed.finish())
 }
 
 pub(crate) fn hex(digest: &[u8]) -> String {
@@ -148,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn named_by_content_and_never_given_out_damaged() {
+    fn a_damaged_blob_is_not_returned() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path()).unwrap();
         let blob = put_bytes(&cache, b"abc").unwrap();
@@ -162,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_is_what_its_name_says() {
+    fn what_is_made_has_to_have_its_hash() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path()).unwrap();
         let sha256 = sha256_hex(b"abc");

@@ -1,8 +1,8 @@
-//! Boards when there are none: emulated machines with their own kernel, `/proc`, SSH server and power switch, reached like any other board.
+//! Emulated boards: machines with their own kernel, `/proc`, SSH server and power switch, reached like any other board.
 //!
-//! [`up`] does everything from nothing: packages through the host's own apt (nothing is installed), an image, qemu, keys, and an entry in
-//! `CACHE/boards/ssh_config`. A board outlives the process that started it. Power cuts and freezes are there for tests: unlike a mock, a board
-//! fails the way boards do.
+//! [`up`] makes everything that is missing: packages through the host's own apt (nothing is installed), an image, qemu,
+//! keys, and an entry in `CACHE/boards/ssh_config`. A board outlives the process that started it. Power cuts and
+//! freezes are for tests: unlike a mock, a board fails the way boards do.
 
 mod access;
 mod cpio;
@@ -15,16 +15,19 @@ mod sources;
 
 use std::{
     fmt, fs,
-    fs::{File, TryLockError},
     path::{Path, PathBuf},
     str::FromStr,
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cache::Cache, cancel::Cancel};
+use crate::{
+    cache::Cache,
+    cancel::Cancel,
+    file_lock::{self, FileLock},
+    process::Watch,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BoardKind {
@@ -61,7 +64,7 @@ impl BoardKind {
                 kernel: "linux-image-armmp",
                 further_suites: &[],
                 qemu: "qemu-system-arm",
-                // With `highmem` the PCI window lies where this kernel does not look, and there is no network.
+                // With `highmem` the PCI window is where this kernel does not look for it, and there is no network.
                 machine: "virt,highmem=off",
                 cpu: "cortex-a15",
                 console: "ttyAMA0",
@@ -90,8 +93,7 @@ impl FromStr for BoardKind {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<BoardKind> {
-        let found = BoardKind::ALL.into_iter().find(|kind| kind.name() == text);
-        found.with_context(|| {
+        BoardKind::ALL.into_iter().find(|kind| kind.name() == text).with_context(|| {
             let names: Vec<String> = BoardKind::ALL.iter().map(|kind| format!("`{kind}`")).collect();
             format!("there is no emulated board `{text}`, only {}", names.join(", "))
         })
@@ -99,11 +101,11 @@ impl FromStr for BoardKind {
 }
 
 struct Recipe {
-    /// As dpkg calls it.
+    /// dpkg's name.
     architecture: &'static str,
     /// The kernel's metapackage.
     kernel: &'static str,
-    /// Suites to look in when the host's own has not all packages.
+    /// Suites to try when the host's own lacks a package.
     further_suites: &'static [&'static str],
     qemu: &'static str,
     machine: &'static str,
@@ -114,7 +116,7 @@ struct Recipe {
 
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The board's memory. Four fifths of it can be filled with files below `/root`.
+    /// Four fifths of it can be filled with files below `/root`.
     pub memory_mib: u32,
     /// From power on to the SSH server's greeting; packages are not counted.
     pub boot_limit: Duration,
@@ -122,7 +124,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        // Boards were seen to start in about 10 s, and in 40 s on a host that was busy with builds.
+        // Measured: about 10 s, and 40 s on a host that is busy with builds.
         Options { memory_mib: 1024, boot_limit: Duration::from_secs(90) }
     }
 }
@@ -135,7 +137,7 @@ pub struct Board {
     pub port: u16,
     pub pid: i32,
     pub ssh_config: PathBuf,
-    /// From power on to the SSH server's greeting; nothing when it was up already.
+    /// From power on to the SSH server's greeting; `None` when it was up already.
     pub boot: Option<Duration>,
 }
 
@@ -150,14 +152,14 @@ pub enum BoardState {
 pub struct BoardStatus {
     pub kind: BoardKind,
     pub state: BoardState,
-    /// These are there unless the board is off.
+    /// This and the rest are `None` when the board is off.
     pub pid: Option<i32>,
     pub port: Option<u16>,
     pub resident_bytes: Option<u64>,
     pub uptime: Option<Duration>,
 }
 
-/// Brings a board up, making whatever is missing. A board that is up stays as it is; a frozen one goes on.
+/// Starts a board, making whatever is missing. A board that is up stays as it is; a frozen one goes on.
 pub fn up(
     cache: &Cache,
     kind: BoardKind,
@@ -165,25 +167,26 @@ pub fn up(
     progress: &dyn Fn(&str),
     cancel: &Cancel,
 ) -> Result<Board> {
+    let watch = Watch { cancel, progress };
     let boards = cache.folder("boards")?;
     let folder = cache.folder(&format!("boards/{kind}"))?;
-    let _lock = lock(&folder.join("lock"), cancel)?;
+    let _lock = lock(&folder.join("lock"), watch)?;
     let began = Instant::now();
     let mut power_on = None;
     if let Some(pid) = machine::process(&folder) {
         machine::signal(pid, libc::SIGCONT)?;
         let port = read_port(&folder).with_context(|| format!("`{kind}` runs without a port; take it `down` first"))?;
-        write_ssh_config(&boards, cancel)?;
+        write_ssh_config(&boards, watch)?;
         machine::wait_until_answers(&folder, port, options.boot_limit, cancel)
             .with_context(|| format!("`{kind}` is on but does not answer; take it `down` first"))?;
     } else {
-        let ready = prepare(&boards, &folder, kind, progress, cancel)?;
+        let prepared = prepare(&boards, &folder, kind, watch)?;
         for attempt in 1.. {
             progress("starting");
             power_on = Some(Instant::now());
-            match boot(&boards, &folder, kind, &ready, options, cancel) {
+            match boot(&boards, &folder, kind, &prepared, options, watch) {
                 Ok(()) => break,
-                // Seen once in a while on riscv64: the kernel hangs before its first word. Boards are switched off and on again for that.
+                // Seldom, on riscv64, the kernel hangs before its first line. Switching off and on again helps.
                 Err(error) if attempt == 1 && !cancel.is_requested() => progress(&format!("once more: {error:#}")),
                 Err(error) => return Err(error.context(format!("`{kind}` did not come up"))),
             }
@@ -197,48 +200,48 @@ pub fn up(
 }
 
 /// Everything a board is started from.
-struct Ready {
+struct Prepared {
     qemu: machine::Qemu,
-    parts: image::Parts,
+    unpacked: image::Unpacked,
     keys: access::Keys,
 }
 
-fn prepare(boards: &Path, folder: &Path, kind: BoardKind, progress: &dyn Fn(&str), cancel: &Cancel) -> Result<Ready> {
+fn prepare(boards: &Path, folder: &Path, kind: BoardKind, watch: Watch) -> Result<Prepared> {
     let recipe = kind.recipe();
     let (qemu, packages) = {
-        // The unpacked qemu is shared, and parallel downloads would only share the line.
-        let _lock = lock(&boards.join("packages.lock"), cancel)?;
-        let wish = packages::Wish {
+        // The unpacked qemu is shared, and parallel downloads would gain nothing.
+        let _lock = lock(&boards.join("packages.lock"), watch)?;
+        let set = packages::PackageSet {
             name: recipe.architecture,
             architecture: recipe.architecture,
             further_suites: recipe.further_suites,
-            // glibc with its maths and gcc's support library: what a dynamically linked runner asks for.
+            // glibc with its maths and gcc's support library: what a dynamically linked runner needs.
             packages: &[&["busybox-static"], &["dropbear-bin"], &["libc6"], &["libgcc-s1"]],
             kernel: Some(recipe.kernel),
         };
-        let qemu = machine::Qemu::find(boards, kind, progress, cancel)?;
-        (qemu, packages::fetch(&boards.join("debs"), &wish, progress, cancel)?)
+        let qemu = machine::Qemu::find(boards, kind, watch)?;
+        (qemu, packages::fetch(&boards.join("debs"), &set, watch)?)
     };
-    let parts = image::unpack(folder, &packages, progress, cancel)?;
-    let keys = access::keys(folder, cancel)?;
-    fs::write(folder.join("initrd"), image::pack(&parts, kind.name(), &keys)?)?;
-    Ok(Ready { qemu, parts, keys })
+    let unpacked = image::unpack(folder, &packages, watch)?;
+    let keys = access::keys(folder, watch.cancel)?;
+    fs::write(folder.join("initrd"), image::pack(&unpacked, kind.name(), &keys)?)?;
+    Ok(Prepared { qemu, unpacked, keys })
 }
 
-/// Starts the machine and waits for its SSH server; a machine that does not come up is switched off: half a board helps nobody.
+/// Starts the machine and waits for its SSH server; a machine that does not come up is switched off.
 fn boot(
     boards: &Path,
     folder: &Path,
     kind: BoardKind,
-    ready: &Ready,
+    prepared: &Prepared,
     options: &Options,
-    cancel: &Cancel,
+    watch: Watch,
 ) -> Result<()> {
-    let Ready { qemu, parts, keys } = ready;
-    let port = machine::start(qemu, kind, folder, &parts.kernel, options.memory_mib, cancel)?;
+    let Prepared { qemu, unpacked, keys } = prepared;
+    let port = machine::start(qemu, kind, folder, &unpacked.kernel, options.memory_mib, watch.cancel)?;
     access::write_known_hosts(folder, port, &keys.host_public)?;
-    write_ssh_config(boards, cancel)?;
-    let answered = machine::wait_until_answers(folder, port, options.boot_limit, cancel);
+    write_ssh_config(boards, watch)?;
+    let answered = machine::wait_until_answers(folder, port, options.boot_limit, watch.cancel);
     if answered.is_err()
         && let Some(pid) = machine::process(folder)
     {
@@ -253,12 +256,12 @@ pub fn down(cache: &Cache, kind: BoardKind) -> Result<bool> {
     stop(cache, kind, libc::SIGTERM)
 }
 
-/// As when the plug is pulled: no connection is closed, nothing is said.
+/// A power cut: no connection is closed, nothing is sent.
 pub fn power_cut(cache: &Cache, kind: BoardKind) -> Result<bool> {
     stop(cache, kind, libc::SIGKILL)
 }
 
-/// The board stops in the middle of whatever it does; connections stay open and nothing answers.
+/// Stops a board in the middle of whatever it does: connections stay open, and nothing answers.
 pub fn freeze(cache: &Cache, kind: BoardKind) -> Result<()> {
     machine::signal(running(cache, kind)?, libc::SIGSTOP)
 }
@@ -308,9 +311,9 @@ fn read_port(folder: &Path) -> Option<u16> {
     fs::read_to_string(folder.join("port")).ok()?.trim().parse().ok()
 }
 
-/// Boards that are off keep their entry: reaching for one says "refused", not "unknown host".
-fn write_ssh_config(boards: &Path, cancel: &Cancel) -> Result<()> {
-    let _lock = lock(&boards.join("ssh_config.lock"), cancel)?;
+/// Boards that are off keep their entry: connecting to one fails as refused, not as an unknown host.
+fn write_ssh_config(boards: &Path, watch: Watch) -> Result<()> {
+    let _lock = lock(&boards.join("ssh_config.lock"), watch)?;
     let ports: Vec<(BoardKind, u16)> =
         BoardKind::ALL.into_iter().filter_map(|kind| Some((kind, read_port(&boards.join(kind.name()))?))).collect();
     let (path, fresh) = (boards.join("ssh_config"), boards.join("ssh_config.new"));
@@ -318,21 +321,8 @@ fn write_ssh_config(boards: &Path, cancel: &Cancel) -> Result<()> {
     fs::rename(&fresh, &path).with_context(|| format!("cannot write `{}`", path.display()))
 }
 
-/// Held until dropped, by one process at a time; the system lets go of it should that process die.
-fn lock(path: &Path, cancel: &Cancel) -> Result<File> {
-    let file = File::create(path).with_context(|| format!("cannot write `{}`", path.display()))?;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if cancel.is_requested() => {
-                bail!("cancelled while waiting for `{}`", path.display())
-            }
-            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(50)),
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("cannot lock `{}`", path.display()));
-            }
-        }
-    }
+fn lock(path: &Path, watch: Watch) -> Result<FileLock> {
+    file_lock::hold(path, "another run prepares emulated boards; waiting for it", watch)
 }
 
 #[cfg(test)]
@@ -360,7 +350,7 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
-    /// Guards against a recycled process id: that number may be anybody's by now.
+    /// Guards against a recycled process id, which may belong to any process by now.
     #[test]
     fn another_process_is_no_board() {
         let folder = tempfile::tempdir().unwrap();

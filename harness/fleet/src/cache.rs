@@ -1,4 +1,4 @@
-//! Where everything lives that can be made again: toolchains, build folders, artifacts, variants, emulated boards.
+//! The folder of everything that can be made again: toolchains, build folders, artifacts, variants, emulated boards.
 
 use std::{
     env,
@@ -44,16 +44,16 @@ impl Cache {
     }
 }
 
-/// Bytes a user may still write where a folder lies; `None` where the system does not say.
+/// Bytes that this user may still write to a folder's file system; `None` where the system does not know.
 pub fn free_bytes(folder: &Path) -> Option<u64> {
     let path = CString::new(folder.as_os_str().as_bytes()).ok()?;
-    let mut told = MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: the path ends in a zero byte, and the structure is there to be filled in; all zeros are a value of it.
-    let told = unsafe {
-        if libc::statvfs(path.as_ptr(), told.as_mut_ptr()) != 0 {
+    let mut facts = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the path ends in a zero byte, `facts` has room for the structure, and all zeros are a value of it.
+    let facts = unsafe {
+        if libc::statvfs(path.as_ptr(), facts.as_mut_ptr()) != 0 {
             return None;
         }
-        told.assume_init()
+        facts.assume_init()
     };
-    Some((told.f_bavail as u64).saturating_mul(told.f_frsize as u64))
+    Some((facts.f_bavail as u64).saturating_mul(facts.f_frsize as u64))
 }

@@ -1,8 +1,10 @@
-//! Bringing files onto a board, by content: `workdir/blobs/<sha256>` is either whole and right or not there.
+//! Files onto a board, by content: `workdir/blobs/<sha256>` is either complete and correct or not there.
 //!
-//! A file is sent under a temporary name, hashed by the board itself, and renamed. What is there already is hashed again before it is trusted, so a
-//! second push sends nothing and a damaged blob is replaced. The board needs `sh`, `cat`, `mkdir`, `mv`, `rm`, `chmod` and `sha256sum` (the lease
-//! `date`, `sleep` and `rmdir` too); with `df` space is looked after first, with `gunzip` what packs well is sent packed. Devices on this host use the files where they are.
+//! A file is sent under a temporary name, hashed by the board itself, and renamed. Blobs that are there are hashed
+//! again before they are trusted: a second push sends nothing, and a damaged blob is replaced. The board needs `sh`,
+//! `cat`, `mkdir`, `mv`, `rm`, `chmod` and `sha256sum` (the lease `date`, `sleep` and `rmdir` too). With `df` the space
+//! is checked first; with `gunzip` files are sent compressed where that helps. Devices on this host use the files where
+//! they are.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +35,7 @@ pub struct BlobFile {
 /// What a push did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pushed {
-    /// As sent, packed or not, without what SSH adds.
+    /// As sent, compressed or not, without what SSH adds.
     pub bytes_sent: u64,
     pub files_sent: usize,
     pub files_present: usize,
@@ -47,7 +49,8 @@ pub enum DeployError {
     Transport(#[from] TransportError),
 
     #[error(
-        "no space in `{workdir}` on the board: {} are needed, {} are free; remove what is old there, or set another `workdir` in the device file",
+        "no space in `{workdir}` on the board: {} are needed, {} are free; remove what is old there, or set another \
+         `workdir` in the device file",
         mebibytes(*needed),
         available.map_or("too few".to_owned(), mebibytes)
     )]
@@ -64,14 +67,18 @@ pub enum DeployError {
     #[error("cannot send `{}` to the board: {message}", path.display())]
     Refused { path: PathBuf, message: String },
 
-    #[error("`{}` arrived damaged on the board: its SHA-256 is {got} there, not {expected}; has the file changed meanwhile?", path.display())]
+    #[error(
+        "`{}` arrived damaged on the board: its SHA-256 is {got} there, not {expected}; has the file changed \
+         meanwhile?",
+        path.display()
+    )]
     Damaged { path: PathBuf, expected: String, got: String },
 
     #[error("cannot read `{}`: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
 }
 
-/// Temporary files are someone's push that died, once they are older than this many minutes.
+/// Temporary files older than this many minutes are of a push that died.
 const STALE_MINUTES: u32 = 60;
 
 /// What the scripts' exit statuses mean.
@@ -80,7 +87,7 @@ const NO_SHA256SUM: i32 = 72;
 const NOT_WRITTEN: i32 = 73;
 const WRONG_SUM: i32 = 74;
 
-/// Brings `files` into `workdir` of the device. `progress` gets bytes done and to do, of files that have to be sent.
+/// Brings `files` into `workdir` of the device. `progress` gets the bytes done and in all, of files that are sent.
 pub fn push(
     transport: &mut Transport,
     workdir: &str,
@@ -100,10 +107,10 @@ pub fn push(
         return Ok(pushed);
     }
 
-    let wanted: BTreeMap<&str, &BlobFile> = files.iter().map(|file| (file.sha256.as_str(), file)).collect();
-    let board = survey(transport, workdir, &wanted, limits, cancel)?;
+    let blobs: BTreeMap<&str, &BlobFile> = files.iter().map(|file| (file.sha256.as_str(), file)).collect();
+    let board = survey(transport, workdir, &blobs, limits, cancel)?;
     let missing: Vec<&BlobFile> =
-        wanted.values().copied().filter(|file| !board.present.contains(&file.sha256)).collect();
+        blobs.values().copied().filter(|file| !board.present.contains(&file.sha256)).collect();
     let total = missing.iter().map(|file| file.bytes).sum();
     if board.available.is_some_and(|available| total > available) {
         return Err(DeployError::NoSpace { workdir: workdir.to_owned(), needed: total, available: board.available });
@@ -117,31 +124,31 @@ pub fn push(
         pushed.bytes_sent += send(transport, workdir, file, &board, limits, cancel, &mut advance)?;
     }
     pushed.files_sent = missing.len();
-    pushed.files_present = wanted.len() - missing.len();
+    pushed.files_present = blobs.len() - missing.len();
     let path = |sha256: &&str| ((*sha256).to_owned(), format!("{workdir}/blobs/{sha256}"));
-    pushed.paths = wanted.keys().map(path).collect();
+    pushed.paths = blobs.keys().map(path).collect();
     Ok(pushed)
 }
 
 /// What a board has.
 struct Board {
-    /// Blobs that are there and whole.
+    /// Hashes of the blobs that are there and correct.
     present: Vec<String>,
-    /// Free bytes, where the board can tell.
+    /// Free bytes, where the board has `df`.
     available: Option<u64>,
     has_gunzip: bool,
 }
 
-/// One round trip: makes the folders, clears away what died, and looks.
+/// One round trip: makes the folders, removes stale temporary files, and lists what is there.
 fn survey(
     transport: &mut Transport,
     workdir: &str,
-    wanted: &BTreeMap<&str, &BlobFile>,
+    blobs: &BTreeMap<&str, &BlobFile>,
     limits: Limits,
     cancel: &Cancel,
 ) -> Result<Board, DeployError> {
     let folder = shell_quote(workdir);
-    let names = wanted.keys().map(|name| shell_quote(name)).collect::<Vec<_>>().join(" ");
+    let names = blobs.keys().map(|name| shell_quote(name)).collect::<Vec<_>>().join(" ");
     let script = format!(
         r#"mkdir -p {folder}/blobs {folder}/tmp && cd {folder} && [ -w blobs ] && [ -w tmp ] || exit {NO_WORKDIR}
 command -v sha256sum >/dev/null || exit {NO_SHA256SUM}
@@ -152,7 +159,7 @@ cd blobs
 for name in {names}; do [ -f "$name" ] && sha256sum "$name"; done
 exit 0"#
     );
-    let largest = wanted.values().map(|file| file.bytes).max().unwrap_or(0);
+    let largest = blobs.values().map(|file| file.bytes).max().unwrap_or(0);
     let Output { exit, stdout } = transport.shell(&script, hashing(limits, largest), cancel)?;
     match exit.code {
         Some(0) => {}
@@ -162,7 +169,7 @@ exit 0"#
             return Err(DeployError::Workdir { workdir: workdir.to_owned(), message });
         }
         Some(NO_WORKDIR) if is_full(&exit.stderr) => {
-            let needed = wanted.values().map(|file| file.bytes).sum();
+            let needed = blobs.values().map(|file| file.bytes).sum();
             return Err(DeployError::NoSpace { workdir: workdir.to_owned(), needed, available: None });
         }
         _ => {
@@ -185,7 +192,7 @@ exit 0"#
     Ok(board)
 }
 
-/// Sends one file; returns the bytes that went over.
+/// Sends one file; returns the number of bytes sent.
 fn send(
     transport: &mut Transport,
     workdir: &str,
@@ -197,9 +204,10 @@ fn send(
 ) -> Result<u64, DeployError> {
     let unreadable = |source| DeployError::Unreadable { path: file.path.clone(), source };
     let mut source = File::open(&file.path).map_err(unreadable)?;
-    let is_packed = board.has_gunzip && packs_well(&mut source).map_err(unreadable)?;
+    let is_packed = board.has_gunzip && compresses_well(&mut source).map_err(unreadable)?;
     let unpack = if is_packed { "gunzip" } else { "cat" };
-    // The traps hold whatever happens: Ctrl-C here ends the script there, a lost connection ends its input, and both end the temporary file.
+    // The traps remove the temporary file whatever happens: Ctrl-C here ends the script there, and a lost connection
+    // ends its input.
     let script = format!(
         r#"tmp=tmp/$1.$$
 cd "$2" || exit {NO_WORKDIR}
@@ -211,14 +219,14 @@ sum=$(sha256sum < "$tmp")
 chmod "$3" "$tmp" && mv -f "$tmp" "blobs/$1""#
     );
     let mode = if file.executable { "755" } else { "644" };
-    let words = ["sh", "-c", &script, "sh", &file.sha256, workdir, mode].map(str::to_owned);
+    let argv = ["sh", "-c", &script, "sh", &file.sha256, workdir, mode].map(str::to_owned);
     let counted = Counted { source, advance };
     let mut input: Box<dyn Read + '_> =
         if is_packed { Box::new(GzEncoder::new(counted, Compression::default())) } else { Box::new(counted) };
     let mut sent = 0;
     let mut count = |bytes| sent += bytes;
     let Output { exit, stdout } =
-        transport.feed(&words, &mut *input, &mut count, hashing(limits, file.bytes), cancel)?;
+        transport.feed(&argv, &mut *input, &mut count, hashing(limits, file.bytes), cancel)?;
     if exit.success() {
         return Ok(sent);
     }
@@ -232,7 +240,7 @@ chmod "$3" "$tmp" && mv -f "$tmp" "blobs/$1""#
     })
 }
 
-/// Tells how much of a file was read, whatever is made of it on the way.
+/// Reports how much of a file was read, whether it is compressed afterwards or not.
 struct Counted<'a> {
     source: File,
     advance: &'a mut dyn FnMut(u64),
@@ -246,8 +254,8 @@ impl Read for Counted<'_> {
     }
 }
 
-/// Judged by a few places: packing what does not pack costs both sides time.
-fn packs_well(source: &mut File) -> io::Result<bool> {
+/// Judged by a few samples: compression that does not help costs both sides time.
+fn compresses_well(source: &mut File) -> io::Result<bool> {
     const PLACES: u64 = 4;
     const SAMPLE: u64 = 64 * 1024;
     let length = source.metadata()?.len();
@@ -261,7 +269,7 @@ fn packs_well(source: &mut File) -> io::Result<bool> {
     Ok(packed * 100 < sample.len() as u64 * 85)
 }
 
-/// A board hashes in silence: it is given a second more a megabyte before it counts as frozen.
+/// A board is silent while it hashes: it gets one more second per megabyte before it counts as frozen.
 fn hashing(limits: Limits, bytes: u64) -> Limits {
     Limits { idle: limits.idle + Duration::from_secs(bytes / 1_000_000), ..limits }
 }
@@ -272,10 +280,10 @@ fn is_full(stderr: &str) -> bool {
 
 /// From a line of `df -Pk`: the number before the percentage. Names at both its ends may hold spaces.
 fn free_bytes(line: &str) -> Option<u64> {
-    let words: Vec<&str> = line.split_whitespace().collect();
+    let fields: Vec<&str> = line.split_whitespace().collect();
     let percentage =
-        words.iter().rposition(|word| word.ends_with('%') && word[..word.len() - 1].parse::<u32>().is_ok())?;
-    words.get(percentage.checked_sub(1)?)?.parse::<u64>().ok()?.checked_mul(1024)
+        fields.iter().rposition(|field| field.strip_suffix('%').is_some_and(|p| p.parse::<u32>().is_ok()))?;
+    fields.get(percentage.checked_sub(1)?)?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -283,7 +291,7 @@ fn mebibytes(bytes: u64) -> String {
 }
 
 impl BlobFile {
-    /// The usual case: a file whose hash is known.
+    /// A file whose hash is known.
     pub fn new(path: &Path, sha256: impl Into<String>, executable: bool) -> io::Result<BlobFile> {
         let bytes = path.metadata()?.len();
         Ok(BlobFile { sha256: sha256.into(), path: path.to_owned(), bytes, executable })

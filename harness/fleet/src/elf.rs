@@ -1,7 +1,8 @@
-//! What a program asks of the board it is to run on, read from the file itself, and whether a board offers that.
+//! What a program requires of a board, read from its ELF file, and whether a board has it.
 //!
-//! Checked before anything is pushed: what fails here would be "not found", "exec format error" or a crash over there. The bytes may come from
-//! anywhere, so reading never panics. What a board offers is learned with [`PROBE`], a script for any POSIX shell, busybox's included.
+//! Checked before anything is pushed: a mismatch would be "not found", "exec format error" or a crash on the board. The
+//! file is untrusted input, so reading never panics. [`PROBE`] finds out what a board has; it is a script for any POSIX
+//! shell, busybox's included.
 
 use std::fmt;
 
@@ -20,13 +21,13 @@ pub struct ElfInfo {
     /// 32 or 64.
     pub bits: u8,
     pub big_endian: bool,
-    /// How floats are passed, where the machine knows several ways (ARM, RISC-V).
+    /// How floats are passed, where the machine has several ways (ARM, RISC-V).
     pub float_abi: Option<FloatAbi>,
     /// The dynamic loader; a static program has none.
     pub interpreter: Option<String>,
     /// Shared libraries, in the file's order.
     pub needed: Vec<String>,
-    /// The newest glibc version that a symbol is asked from.
+    /// The newest glibc version that a symbol requires.
     pub glibc: Option<Glibc>,
 }
 
@@ -68,10 +69,10 @@ pub fn read(bytes: &[u8]) -> Result<ElfInfo> {
     }
 }
 
-/// What a board offers, as far as it could be learned.
+/// What a board has, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BoardFacts {
-    /// As `uname -m` says it.
+    /// The output of `uname -m`.
     pub machine: String,
     pub libc: Option<Glibc>,
     /// Whether the program's loader is there.
@@ -88,10 +89,10 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Every reason why this program cannot run on that board. What is not known of the board is not held against it.
+/// Every reason why this program cannot run on that board; an unknown fact is no reason.
 pub fn check(elf: &ElfInfo, board: &BoardFacts, target: &Target) -> Vec<Mismatch> {
     if !runs_on(elf, &target.triple, &board.machine) {
-        // The rest would only repeat it in other words.
+        // Further reasons would only repeat this one.
         let built = built_for(elf, &target.triple);
         return vec![Mismatch(format!(
             "built for `{built}` (target `{}`), but the board says `{}`",
@@ -113,14 +114,15 @@ pub fn check(elf: &ElfInfo, board: &BoardFacts, target: &Target) -> Vec<Mismatch
         && needed > present
     {
         mismatches.push(Mismatch(format!(
-            "needs GLIBC_{needed}, the board has {present}: set `glibc = \"{present}\"` with `builder = \"zigbuild\"`, or `static = true`, in target `{}`",
+            "needs GLIBC_{needed}, the board has {present}: set `glibc = \"{present}\"` with `builder = \"zigbuild\"`, \
+             or `static = true`, in target `{}`",
             target.name
         )));
     }
     mismatches
 }
 
-/// Whether a built program keeps what its target promises, before any board is asked.
+/// Every promise of its target that a built program breaks; no board is needed for that.
 pub fn check_target(elf: &ElfInfo, target: &Target) -> Vec<Mismatch> {
     let mut mismatches = Vec::new();
     match target.libc {
@@ -128,8 +130,8 @@ pub fn check_target(elf: &ElfInfo, target: &Target) -> Vec<Mismatch> {
         Libc::Floor(floor) => {
             if let Some(needed) = elf.glibc.filter(|needed| *needed > floor) {
                 mismatches.push(Mismatch(format!(
-                    "needs GLIBC_{needed}, but target `{}` promises `glibc = \"{floor}\"`: the builder took this host's newer libc; \
-                     set `builder = \"zigbuild\"` (`cargo xtask setup` brings it), or `static = true`",
+                    "needs GLIBC_{needed}, but target `{}` promises `glibc = \"{floor}\"`: the builder took this \
+                     host's newer libc; set `builder = \"zigbuild\"` (`cargo xtask setup` brings it), or `static = true`",
                     target.name
                 )));
             }
@@ -146,7 +148,8 @@ pub fn check_target(elf: &ElfInfo, target: &Target) -> Vec<Mismatch> {
     mismatches
 }
 
-/// For any POSIX shell: prints what [`BoardLibc::parse`] reads. Works without `ldd`, `getconf`, `strings`; says nothing about what it does not find.
+/// A script for any POSIX shell that prints what [`BoardLibc::parse`] reads. Works without `ldd`, `getconf` and
+/// `strings`; what it does not find it leaves out.
 pub const PROBE: &str = r#"LC_ALL=C; export LC_ALL
 echo "machine $(uname -m)"
 for loader in /lib/ld-*.so.[0-9]* /lib64/ld-*.so.[0-9]* /lib/ld.so.[0-9]*; do
@@ -164,14 +167,15 @@ done
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BoardLibc {
     pub machine: String,
-    /// Path of each loader, and its own glibc version where it tells (since 2.33). A board may have several, for several ABIs.
+    /// Path of each loader, and its own glibc version where it has one (since 2.33). A board may have several, for
+    /// several ABIs.
     pub loaders: Vec<(String, Option<Glibc>)>,
     /// The version of the libc the board's own programs use.
     pub glibc: Option<Glibc>,
 }
 
 impl BoardLibc {
-    /// Reads the output of [`PROBE`]. Lines it does not know are skipped: a login message may be among them.
+    /// Reads the output of [`PROBE`]. Skips unknown lines: a login message may be among them.
     pub fn parse(output: &str) -> BoardLibc {
         let mut board = BoardLibc::default();
         for line in output.lines() {
@@ -193,29 +197,30 @@ impl BoardLibc {
     /// The facts that matter to one program.
     pub fn facts_for(&self, elf: &ElfInfo) -> BoardFacts {
         let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
-        let loader = elf.interpreter.as_deref().map(|wanted| {
-            self.loaders.iter().find(|(path, _)| path == wanted).or_else(|| {
-                // `/lib64` may be a link to `/lib` that the loop of the probe saw under its other name only.
-                self.loaders.iter().find(|(path, _)| name(path) == name(wanted))
+        let loader = elf.interpreter.as_deref().map(|interpreter| {
+            self.loaders.iter().find(|(path, _)| path == interpreter).or_else(|| {
+                // `/lib64` may be a link to `/lib`, and the probe may have listed the other one only.
+                self.loaders.iter().find(|(path, _)| name(path) == name(interpreter))
             })
         });
         BoardFacts {
             machine: self.machine.clone(),
             libc: loader.flatten().and_then(|(_, glibc)| *glibc).or(self.glibc),
-            // A probe that found no loader at all says more about the probe than about the board.
+            // Where the probe found no loader at all, the probe did not work.
             has_interpreter: loader.filter(|_| !self.loaders.is_empty()).map(|loader| loader.is_some()),
         }
     }
 }
 
-/// The version in a banner of glibc's: `glibc 2.36`, `ldd (Debian GLIBC 2.36-9) 2.36`, `… stable release version 2.36.`. Musl's are not.
+/// The version in a banner of glibc: `glibc 2.36`, `ldd (Debian GLIBC 2.36-9) 2.36`, `… stable release version 2.36.`.
+/// `None` for musl's.
 fn glibc_in(banner: &str) -> Option<Glibc> {
     let lower = banner.to_ascii_lowercase();
     if !(lower.contains("glibc") || lower.contains("gnu libc") || lower.contains("gnu c library")) {
         return None;
     }
-    let words = banner.split([' ', '(', ')', ',']).rev();
-    words.filter_map(|word| Glibc::parse(word.trim_end_matches('.'))).next()
+    let parts = banner.split([' ', '(', ')', ',']).rev();
+    parts.filter_map(|part| Glibc::parse(part.trim_end_matches('.'))).next()
 }
 
 fn built_for(elf: &ElfInfo, triple: &str) -> String {
@@ -234,7 +239,8 @@ fn built_for(elf: &ElfInfo, triple: &str) -> String {
     }
 }
 
-/// Whether a kernel that calls itself `machine` can run it. 64-bit kernels run 32-bit programs where the loader is there, which is checked apart.
+/// Whether a kernel that calls itself `machine` can run it. 64-bit kernels run 32-bit programs where the loader is
+/// there, which is checked separately.
 fn runs_on(elf: &ElfInfo, triple: &str, machine: &str) -> bool {
     match elf.machine {
         Machine::X86_64 => machine == "x86_64",
@@ -247,7 +253,7 @@ fn runs_on(elf: &ElfInfo, triple: &str, machine: &str) -> bool {
             let generation = machine.strip_prefix("armv").and_then(|rest| rest.chars().next()?.to_digit(10));
             machine == "aarch64" || generation.is_some_and(|generation| generation >= built)
         }
-        // Unknown to this table: no reason to refuse.
+        // Not in this table, which is no reason to refuse.
         Machine::Other(_) => true,
     }
 }

@@ -1,34 +1,34 @@
-//! Samples to run a model on, from the `.npz` file a user has: what the board is sent, and the labels it is scored by.
+//! Samples to run a model on, from a user's `.npz` file: inputs for the board, and the labels for the score.
 //!
-//! `x` stands for the model's first input, other arrays for the inputs of their names; `y` holds the labels. The first axis of every array
-//! counts samples. A runner takes f32 and i64 only, so everything becomes one of the two: by the model's input where it is known, else floats
-//! and bytes (images) become f32 and wider integers (indices) i64.
+//! `x` is the model's first input, other arrays are inputs by name, and `y` holds the labels. The first axis of every
+//! array counts samples. A runner takes f32 and i64 only, so everything becomes one of the two: as the model's input
+//! declares it, else f32 for floats and bytes (images), i64 for wider integers (indices).
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use espalier_protocol::tensor::{DType as WireDType, Tensor, TensorHeader};
 
-use crate::npz::{self, Array, Kind};
+use crate::npz::{self, Array, DTypeClass};
 
 /// An eval set unpacked, in bytes. One that is larger would not fit a board either.
 const MAX_BYTES: u64 = 4 << 30;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvalSet {
-    /// By the names they have in the file; `x` stands for the first input.
+    /// By their names in the file; `x` is the first input.
     pub inputs: Vec<Tensor>,
     /// The class of each sample.
     pub labels: Option<Vec<i64>>,
 }
 
-/// What a model takes, as its file declares it.
+/// An input of a model, as its file declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelInput {
     pub name: String,
     /// As NumPy calls it, e.g. `float32`.
     pub dtype: String,
-    /// `None` where the file does not tell.
+    /// `None` where the file does not declare them.
     pub axes: Option<Vec<ModelAxis>>,
 }
 
@@ -54,7 +54,7 @@ pub fn read(path: &Path, model: Option<&[ModelInput]>) -> Result<EvalSet> {
     read_as("eval set", path, model)
 }
 
-/// The same for samples that are for something else; `what` says what they are, e.g. `training set`.
+/// The same for samples of another use, which `what` names for messages, e.g. `training set`.
 ///
 /// # Errors
 /// As [`read`].
@@ -99,7 +99,7 @@ fn parse_labels(labels: &Array, first: &Array) -> Result<Vec<i64>> {
         first.name
     );
     ensure!(
-        labels.dtype.kind != Kind::Float,
+        labels.dtype.class != DTypeClass::Float,
         "the labels `y` are {}, expected class numbers of an integer type",
         labels.dtype
     );
@@ -138,7 +138,9 @@ fn to_tensor(array: &Array, model: Option<&[ModelInput]>) -> Result<Tensor> {
             check_shape(array, input)?;
             wire_dtype(array, input)?
         }
-        None if array.dtype.kind == Kind::Float || array.dtype == (npz::DType { kind: Kind::Uint, size: 1 }) => {
+        None if array.dtype.class == DTypeClass::Float
+            || array.dtype == (npz::DType { class: DTypeClass::Uint, size: 1 }) =>
+        {
             WireDType::F32
         }
         None => WireDType::I64,
@@ -195,7 +197,7 @@ fn wire_dtype(array: &Array, input: &ModelInput) -> Result<WireDType> {
         input.dtype
     );
     ensure!(
-        array.dtype.kind != Kind::Float,
+        array.dtype.class != DTypeClass::Float,
         "`{}` is {}, the model's input `{}` takes {}",
         array.name,
         array.dtype,
@@ -208,20 +210,20 @@ fn wire_dtype(array: &Array, input: &ModelInput) -> Result<WireDType> {
 /// The values of an array of any type, rounded to f32.
 fn floats(array: &Array) -> Vec<f32> {
     let elements = array.bytes.chunks_exact(array.dtype.size);
-    match (array.dtype.kind, array.dtype.size) {
-        (Kind::Float, 2) => elements.map(|bytes| half(bytes[0], bytes[1])).collect(),
-        (Kind::Float, 4) => elements.map(|bytes| f32::from_bits(unsigned(bytes) as u32)).collect(),
-        (Kind::Float, _) => elements.map(|bytes| f64::from_bits(unsigned(bytes)) as f32).collect(),
-        (Kind::Int, _) => elements.map(|bytes| signed(bytes) as f32).collect(),
-        (Kind::Uint | Kind::Bool, _) => elements.map(|bytes| unsigned(bytes) as f32).collect(),
+    match (array.dtype.class, array.dtype.size) {
+        (DTypeClass::Float, 2) => elements.map(|bytes| half(bytes[0], bytes[1])).collect(),
+        (DTypeClass::Float, 4) => elements.map(|bytes| f32::from_bits(unsigned(bytes) as u32)).collect(),
+        (DTypeClass::Float, _) => elements.map(|bytes| f64::from_bits(unsigned(bytes)) as f32).collect(),
+        (DTypeClass::Int, _) => elements.map(|bytes| signed(bytes) as f32).collect(),
+        (DTypeClass::Uint | DTypeClass::Bool, _) => elements.map(|bytes| unsigned(bytes) as f32).collect(),
     }
 }
 
 /// The values of an array of integers or truth values.
 fn integers(array: &Array) -> Result<Vec<i64>> {
     let elements = array.bytes.chunks_exact(array.dtype.size);
-    let read = |bytes| match array.dtype.kind {
-        Kind::Int => Ok(signed(bytes)),
+    let read = |bytes| match array.dtype.class {
+        DTypeClass::Int => Ok(signed(bytes)),
         _ => i64::try_from(unsigned(bytes)).with_context(|| format!("`{}` holds a number beyond int64", array.name)),
     };
     elements.map(read).collect()
@@ -237,7 +239,7 @@ fn signed(bytes: &[u8]) -> i64 {
     (unsigned(bytes) << unused) as i64 >> unused
 }
 
-/// IEEE 754 binary16: 1 bit sign, 5 bits exponent, 10 bits fraction. Every one of them is an f32.
+/// IEEE 754 binary16: 1 bit sign, 5 bits exponent, 10 bits fraction. Every value is an f32 too.
 fn half(low: u8, high: u8) -> f32 {
     let bits = u32::from(u16::from_le_bytes([low, high]));
     let (sign, exponent, fraction) = (bits >> 15 << 31, bits >> 10 & 0x1f, bits & 0x3ff);
@@ -327,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_named_with_its_shape() {
+    fn a_mismatch_is_named_with_its_shape() {
         #[track_caller]
         fn check(arrays: &[(&str, &str, &str)], model: &[ModelInput], expected: &str) {
             let values = [0; 64];

@@ -1,4 +1,4 @@
-//! One at a time, between processes: a lock on a file, released with the process however that ends.
+//! One process at a time: a lock on a file, which the system releases however the process ends.
 
 use std::{
     fs::{File, TryLockError},
@@ -17,13 +17,13 @@ pub struct FileLock {
     _file: File,
 }
 
-/// Waits for a lock; says `busy` once where it has to wait.
+/// Waits for a lock; reports `busy` once where it has to wait.
 ///
 /// # Errors
 /// The file cannot be made or locked, or waiting is stopped on request.
 pub fn hold(path: &Path, busy: &str, watch: Watch) -> Result<FileLock> {
     let file = File::create(path).with_context(|| format!("cannot make `{}`", path.display()))?;
-    let mut said = false;
+    let mut is_reported = false;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(FileLock { _file: file }),
@@ -32,9 +32,9 @@ pub fn hold(path: &Path, busy: &str, watch: Watch) -> Result<FileLock> {
                 return Err(error).with_context(|| format!("cannot lock `{}`", path.display()));
             }
         }
-        if !said {
+        if !is_reported {
             watch.say(busy);
-            said = true;
+            is_reported = true;
         }
         watch.go_on()?;
         thread::sleep(Duration::from_millis(100));
@@ -49,20 +49,20 @@ mod tests {
     use crate::cancel::Cancel;
 
     #[test]
-    fn the_second_waits_says_so_and_can_be_stopped() {
+    fn the_second_waits_reports_it_and_can_be_stopped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let said = Cell::new(0);
+        let reports = Cell::new(0);
         let cancel = Cancel::default();
         let progress = |_: &str| {
-            said.set(said.get() + 1);
+            reports.set(reports.get() + 1);
             cancel.request();
         };
         let watch = Watch { cancel: &cancel, progress: &progress };
         let first = hold(&path, "busy", watch).unwrap();
-        assert_eq!(said.get(), 0);
+        assert_eq!(reports.get(), 0);
         assert!(hold(&path, "busy", watch).is_err());
-        assert_eq!(said.get(), 1);
+        assert_eq!(reports.get(), 1);
         drop(first);
         assert!(hold(&path, "busy", watch).is_ok());
     }

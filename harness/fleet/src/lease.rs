@@ -1,9 +1,15 @@
 //! One session on a board at a time: two at once would measure each other.
 //!
-//! A lease is the file `workdir/lease`: when it ends, by the board's own clock, so that the lease of a host that died goes by itself; a random token, so
-//! that what was taken over meanwhile is not given back by mistake; its owner; the process that holds it, so that what a process of this host left behind
-//! when it or its connection died is taken over at once, and `--resume` need not wait. Looking and writing happen under `workdir/lease.lock`, a folder,
-//! because `mkdir` succeeds for one only, on every file system and shell; taking over an ended lease without it was a race that tests lost.
+//! A lease is the file `workdir/lease` with four lines:
+//!
+//! - when it ends, by the board's own clock: the lease of a host that died expires by itself;
+//! - a random token: a lease that was taken over meanwhile is not released by mistake;
+//! - its owner, for people;
+//! - the process that holds it: what a dead process of this host left behind is taken over at once, so that `--resume`
+//!   need not wait.
+//!
+//! It is read and written under `workdir/lease.lock`, a folder, because `mkdir` succeeds for one only, on every file
+//! system and shell. Taking over an expired lease without it was a race that tests lost.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -17,9 +23,9 @@ use crate::{
     transport::{Limits, Transport, TransportError},
 };
 
-/// A board that is ours, and the way to it. Given back when dropped.
+/// A board that is leased, and the way to it. Released when dropped.
 pub struct Lease {
-    /// `None` once it was given back.
+    /// `None` once it is released.
     transport: Option<Transport>,
     file: String,
     token: String,
@@ -40,7 +46,8 @@ pub enum LeaseError {
     Held { owner: String, left: Duration, file: String },
 
     #[error(
-        "the lease `{file}` on the board ran out and was taken by somebody else: what was measured since may be disturbed"
+        "the lease `{file}` on the board ran out and was taken by somebody else: what was measured since may be \
+         disturbed"
     )]
     Overtaken { file: String },
 
@@ -52,8 +59,9 @@ pub enum LeaseError {
 const NOT_MADE: i32 = 71;
 const NOT_OURS: i32 = 74;
 
-/// Before each of the scripts below, `$1` being the lease. Whoever lost power between the `mkdir` and the trap left the lock behind: after a minute it
-/// counts for nothing. `tries` goes up faster where the lock cannot be made at all, and where `sleep` knows whole seconds only.
+/// Goes before each of the scripts below; `$1` is the lease. A power cut between the `mkdir` and the trap leaves the
+/// lock behind: after a minute it is removed. `tries` counts faster where the lock cannot be made at all, and where
+/// `sleep` takes full seconds only.
 const LOCK: &str = r#"lease=$1
 mkdir -p "${lease%/*}" || exit 71
 tries=0
@@ -72,11 +80,13 @@ trap 'exit 1' HUP INT TERM
 ends= token= owner= process=
 [ -f "$lease" ] && { read -r ends; read -r token; read -r owner; read -r process; } < "$lease"
 hold() {
-    printf '%s\n%s\n%s\n%s\n' "$(($(date +%s) + $1))" "$2" "$3" "$4" > "$lease.new" && mv -f "$lease.new" "$lease" || exit 71
+    printf '%s\n%s\n%s\n%s\n' "$(($(date +%s) + $1))" "$2" "$3" "$4" > "$lease.new" || exit 71
+    mv -f "$lease.new" "$lease" || exit 71
 }
 "#;
 
-/// `$2` token, `$3` owner, `$4` seconds, `$5` process, `$6` a token that counts for nothing. What cannot be read as a lease is none.
+/// `$2` token, `$3` owner, `$4` seconds, `$5` process, `$6` the token of a lease to take over. A file that is no lease
+/// is ignored.
 const TAKE: &str = r#"now=$(date +%s)
 if [ "$ends" -gt "$now" ] 2>/dev/null && [ "$token" != "$6" ]; then
     echo "held $((ends - now)) $owner"
@@ -94,8 +104,8 @@ const RELEASE: &str = r#"[ "$token" = "$2" ] || exit 74
 rm -f "$lease""#;
 
 impl Lease {
-    /// Takes the board behind `transport` for `owner` (shown to whoever else wants it). It must last longer than the longest single command, as it can
-    /// be renewed in between only.
+    /// Takes the board behind `transport` for `owner`, whom others are shown. The lease must last longer than the
+    /// longest single command, because it is renewed between commands only.
     pub fn take(
         mut transport: Transport,
         workdir: &str,
@@ -114,31 +124,31 @@ impl Lease {
             run(&mut transport, TAKE, &[&file, &token, &owner, &seconds, &process, overtaken], limits, cancel)
         };
         // No lease has this token.
-        let mut said = take("-")?;
-        if let Some(orphan) = orphaned(&said) {
-            said = take(orphan)?;
+        let mut answer = take("-")?;
+        if let Some(orphan) = orphaned(&answer) {
+            answer = take(orphan)?;
         }
-        if let Some(held) = said.strip_prefix("held ") {
+        if let Some(held) = answer.strip_prefix("held ") {
             let held = held.lines().next().unwrap_or_default().trim();
             let (left, owner) = held.split_once(' ').unwrap_or((held, "somebody unnamed"));
             let left = Duration::from_secs(left.parse().unwrap_or(0));
             return Err(LeaseError::Held { owner: sanitise(owner), left, file });
         }
-        if said.trim() != "taken" {
-            let message = format!("it said `{}`", sanitise(said.trim()));
+        if answer.trim() != "taken" {
+            let message = format!("it answered `{}`", sanitise(answer.trim()));
             return Err(LeaseError::Failed { file, message });
         }
         Ok(Lease { transport: Some(transport), file, token, lasts, limits, renewed })
     }
 
     pub fn transport(&mut self) -> &mut Transport {
-        self.transport.as_mut().expect("a lease has its transport until it is given back")
+        self.transport.as_mut().expect("a lease has its transport until it is released")
     }
 
-    /// Makes it last anew once a third of it is over; call it between commands.
+    /// Extends it once a third of its time is over; call it between commands.
     ///
     /// # Errors
-    /// `Overtaken` when it had ended and somebody else has it.
+    /// `Overtaken` when it had expired and another process has it.
     pub fn renew(&mut self, cancel: &Cancel) -> Result<(), LeaseError> {
         if self.renewed.elapsed() < self.lasts / 3 {
             return Ok(());
@@ -151,14 +161,14 @@ impl Lease {
         Ok(())
     }
 
-    /// Gives the board back and keeps the connection. Ctrl-C does not stop this: it is why it is done.
+    /// Releases the board and keeps the connection. Not stopped by Ctrl-C, after which it matters most.
     pub fn release(mut self) -> Result<Transport, LeaseError> {
-        let mut transport = self.transport.take().expect("a lease has its transport until it is given back");
-        self.give_back(&mut transport)?;
+        let mut transport = self.transport.take().expect("a lease has its transport until it is released");
+        self.release_on(&mut transport)?;
         Ok(transport)
     }
 
-    fn give_back(&self, transport: &mut Transport) -> Result<(), LeaseError> {
+    fn release_on(&self, transport: &mut Transport) -> Result<(), LeaseError> {
         run(transport, RELEASE, &[&self.file, &self.token], self.limits, &Cancel::default()).map(drop)
     }
 }
@@ -166,34 +176,34 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(mut transport) = self.transport.take() {
-            // As well as it goes: a board that cannot be reached any more forgets the lease by itself.
-            let _ = self.give_back(&mut transport);
+            // Best effort: on a board that cannot be reached any more the lease expires.
+            let _ = self.release_on(&mut transport);
         }
     }
 }
 
-/// The token of a lease that nobody will give back: its holder was a process of this host and has ended.
-fn orphaned(said: &str) -> Option<&str> {
-    let (token, process) = said.lines().find_map(|line| line.strip_prefix("by "))?.split_once(' ')?;
+/// The token of a lease that is never released: its holder was a process of this host and has ended.
+fn orphaned(answer: &str) -> Option<&str> {
+    let (token, process) = answer.lines().find_map(|line| line.strip_prefix("by "))?.split_once(' ')?;
     let pid: u32 = process.rsplit_once('/')?.1.parse().ok()?;
     (process == process_id(pid) && has_ended(pid)).then_some(token)
 }
 
-/// A process, told from those of other hosts, of other containers and of an earlier start of this host; empty where this system does not tell.
+/// A process id that is unique across hosts, containers and boots; empty where this system does not have the parts.
 fn process_id(pid: u32) -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    let numbers = std::fs::read_link("/proc/self/ns/pid");
-    match (boot, numbers) {
-        (Ok(boot), Ok(numbers)) => format!("{}/{}/{pid}", boot.trim(), numbers.display()),
+    let namespace = std::fs::read_link("/proc/self/ns/pid");
+    match (boot, namespace) {
+        (Ok(boot), Ok(namespace)) => format!("{}/{}/{pid}", boot.trim(), namespace.display()),
         _ => String::new(),
     }
 }
 
 fn has_ended(pid: u32) -> bool {
     let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
-    // SAFETY: signal 0 is not sent; it only asks whether there is such a process.
-    let answer = unsafe { libc::kill(pid, 0) };
-    answer == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
+    // SAFETY: signal 0 is not sent; it only shows whether there is such a process.
+    let result = unsafe { libc::kill(pid, 0) };
+    result == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
 }
 
 /// Runs a script with arguments, the first of which is the lease's file; returns what it printed.
@@ -205,8 +215,9 @@ fn run(
     cancel: &Cancel,
 ) -> Result<String, LeaseError> {
     let script = format!("{LOCK}{script}");
-    let words: Vec<String> = ["sh", "-c", &script, "sh"].iter().chain(args).map(|word| (*word).to_owned()).collect();
-    let output = transport.feed(&words, &mut std::io::empty(), &mut |_| {}, limits, cancel)?;
+    let argv = ["sh", "-c", &script, "sh"];
+    let argv: Vec<String> = argv.iter().chain(args).map(|argument| (*argument).to_owned()).collect();
+    let output = transport.feed(&argv, &mut std::io::empty(), &mut |_| {}, limits, cancel)?;
     let file = args[0].to_owned();
     match output.exit.code {
         Some(0) => Ok(output.stdout),
@@ -246,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_until_it_is_given_back() {
+    fn one_at_a_time_until_it_is_released() {
         let folder = tempfile::tempdir().unwrap();
         let workdir = format!("{}/deep er/work", folder.path().display());
         let first = take(&workdir, "anna at\thost; it's $(fine)", 600).unwrap();
@@ -257,21 +268,21 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_is_taken_over_and_its_holder_learns_of_it() {
+    fn an_expired_lease_is_taken_over_and_its_holder_notices() {
         let folder = tempfile::tempdir().unwrap();
         let workdir = folder.path().to_str().unwrap();
         let mut first = take(workdir, "anna", 0).unwrap();
         let second = take(workdir, "ben", 600).unwrap();
         assert!(matches!(first.renew(&Cancel::default()), Err(LeaseError::Overtaken { .. })));
-        // Nor does the first take the second's away with it.
+        // Dropping the first does not release the second.
         drop(first);
         expect_held(take(workdir, "carla", 600), "ben");
         drop(second);
     }
 
-    /// A run that met a board's end could not give the lease back, and `--resume` had to wait for half an hour.
+    /// A run whose board died could not release the lease, and `--resume` had to wait for half an hour.
     #[test]
-    fn what_a_dead_process_of_this_host_holds_is_taken_over() {
+    fn a_lease_of_a_dead_process_of_this_host_is_taken_over() {
         let folder = tempfile::tempdir().unwrap();
         let workdir = folder.path().to_str().unwrap();
         let held_by = |process: &str| {
@@ -290,17 +301,17 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_no_lease() {
+    fn a_file_that_is_no_lease_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("lease"), "soon\n").unwrap();
         take(folder.path().to_str().unwrap(), "anna", 600).unwrap();
     }
 
     #[test]
-    fn of_many_who_take_one_succeeds() {
+    fn of_many_takers_one_succeeds() {
         let folder = tempfile::tempdir().unwrap();
         let workdir = folder.path().to_str().unwrap();
-        // An ended one to take over, which is where a race would be.
+        // An expired one to take over, where a race would be.
         std::mem::forget(take(workdir, "gone", 0).unwrap());
         let results: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..6).map(|n| scope.spawn(move || take(workdir, &n.to_string(), 600))).collect();
@@ -310,20 +321,25 @@ mod tests {
     }
 
     #[test]
-    fn renewing_pushes_the_end_out() {
+    fn renewing_extends_it() {
         let folder = tempfile::tempdir().unwrap();
         let workdir = folder.path().to_str().unwrap();
-        let ends = || std::fs::read_to_string(folder.path().join("lease")).unwrap();
+        let file = folder.path().join("lease");
         let mut lease = take(workdir, "anna", 600).unwrap();
-        let before = ends();
+        let taken = std::fs::read_to_string(&file).unwrap();
+        let (ends, rest) = taken.split_once('\n').unwrap();
+        // As if it had been taken a while ago.
+        let ends: u64 = ends.parse().unwrap();
+        std::fs::write(&file, format!("{}\n{rest}", ends - 300)).unwrap();
         lease.renewed -= Duration::from_secs(300);
-        std::thread::sleep(Duration::from_millis(1100));
         lease.renew(&Cancel::default()).unwrap();
-        assert!(ends() > before && ends().contains("anna"), "{before} {}", ends());
+        let renewed = std::fs::read_to_string(&file).unwrap();
+        let (later, same) = renewed.split_once('\n').unwrap();
+        assert!(later.parse::<u64>().unwrap() >= ends && same == rest, "{taken} {renewed}");
     }
 
     #[test]
-    fn a_workdir_that_cannot_be_is_an_error() {
+    fn an_impossible_workdir_is_an_error() {
         let error = take("/proc/no/such", "anna", 600).err().unwrap().to_string();
         assert!(error.contains("`/proc/no/such/lease`") && error.contains("mkdir"), "{error}");
     }

@@ -1,6 +1,7 @@
-//! Everything with side effects on the way from a plan to records: building runners, reaching boards, bringing files there, running jobs.
+//! Everything with side effects between a plan and its records: building runners, reaching boards, pushing files,
+//! running jobs.
 //!
-//! What is to be done and what results mean is decided in `espalier-bench`; the functions here are meant to be too simple to be wrong.
+//! `espalier-bench` decides what to do and what results mean; the functions here should be too simple to be wrong.
 
 pub mod apt;
 mod base64;

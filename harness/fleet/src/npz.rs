@@ -1,8 +1,9 @@
 //! NumPy's `.npz`: a zip file of `.npy` arrays. Bytes in, arrays out.
 //!
-//! Read by hand because the crates for it cost more than they save here: they build zstd, bzip2 and AES for archives NumPy never writes, and
-//! they trust a header's shape before looking at how many bytes follow. Here nothing is allocated that the file does not hold.
-//! Formats: PKWARE's APPNOTE 6.3 (sections 4.3.7, 4.3.12, 4.3.16) and NumPy's `numpy.lib.format`.
+//! Read by hand because the crates for it cost more than they save: they build zstd, bzip2 and AES for archives that
+//! NumPy never writes, and trust a header's shape before they know how many bytes follow. Here nothing is allocated
+//! that the file does not hold. Formats: PKWARE's APPNOTE 6.3 (sections 4.3.7, 4.3.12, 4.3.16) and NumPy's
+//! `numpy.lib.format`.
 
 use std::io::Read;
 
@@ -24,13 +25,13 @@ pub struct Array {
 /// An element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DType {
-    pub kind: Kind,
+    pub class: DTypeClass,
     /// Bytes an element.
     pub size: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DTypeClass {
     Bool,
     Int,
     Uint,
@@ -41,11 +42,11 @@ pub enum Kind {
 impl std::fmt::Display for DType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let bits = self.size * 8;
-        match self.kind {
-            Kind::Bool => write!(f, "bool"),
-            Kind::Int => write!(f, "int{bits}"),
-            Kind::Uint => write!(f, "uint{bits}"),
-            Kind::Float => write!(f, "float{bits}"),
+        match self.class {
+            DTypeClass::Bool => write!(f, "bool"),
+            DTypeClass::Int => write!(f, "int{bits}"),
+            DTypeClass::Uint => write!(f, "uint{bits}"),
+            DTypeClass::Float => write!(f, "float{bits}"),
         }
     }
 }
@@ -137,7 +138,7 @@ impl Entry {
         match self.method {
             0 => bytes.extend_from_slice(packed),
             8 => {
-                // One byte more than promised is enough to see that the promise is broken.
+                // One byte more than the directory says is enough to see that it is wrong.
                 let mut decoder = DeflateDecoder::new(packed).take(self.unpacked + 1);
                 decoder.read_to_end(&mut bytes).map_err(|error| format!("cannot be unpacked: {error}"))?;
             }
@@ -177,15 +178,15 @@ impl Fields<'_> {
 }
 
 fn parse_npy(name: &str, file: &[u8]) -> Result<Array, String> {
-    let (header, data) = split_header(file).ok_or("has no whole `.npy` header")?;
+    let (header, data) = split_header(file).ok_or("has no complete `.npy` header")?;
     let no = |key: &str| format!("has no `{key}` in its header");
     let descr = dict_value(header, "descr").ok_or_else(|| no("descr"))?;
     let (dtype, big_endian) = parse_descr(descr)?;
     let fortran = dict_value(header, "fortran_order").ok_or_else(|| no("fortran_order"))?.starts_with("True");
     let shape = dict_value(header, "shape").and_then(parse_shape).ok_or_else(|| no("shape"))?;
 
-    let wanted = shape.iter().try_fold(dtype.size as u64, |product, axis| product.checked_mul(*axis));
-    if wanted != Some(data.len() as u64) {
+    let expected = shape.iter().try_fold(dtype.size as u64, |product, axis| product.checked_mul(*axis));
+    if expected != Some(data.len() as u64) {
         return Err(format!("has {} bytes of values, which its shape {shape:?} of {dtype} does not fit", data.len()));
     }
     let mut bytes = if fortran { row_major(&shape, dtype.size, data) } else { data.to_vec() };
@@ -209,7 +210,8 @@ fn split_header(file: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(header).ok()?, data))
 }
 
-/// What follows `'key':` in a dictionary as NumPy prints it. Keys are the first level's: plain types have no other.
+/// What follows `'key':` in a dictionary as NumPy prints it. All keys are of the first level: plain types have no
+/// other.
 fn dict_value<'a>(header: &'a str, key: &str) -> Option<&'a str> {
     let at = header.find(&format!("'{key}':"))?;
     Some(header[at + key.len() + 3..].trim_start())
@@ -221,17 +223,17 @@ fn parse_descr(descr: &str) -> Result<(DType, bool), String> {
     let text = quoted.ok_or("has records for elements; only plain numbers are read")?;
     let unknown = || format!("has elements of type `{}`; only plain numbers are read", text.escape_default());
     let number = text.strip_prefix(['<', '>', '|', '=']).unwrap_or(text);
-    let (kind, size) = number.split_at_checked(1).ok_or_else(unknown)?;
-    let kind = match (kind, size) {
-        ("b", "1") => Kind::Bool,
-        ("i", "1" | "2" | "4" | "8") => Kind::Int,
-        ("u", "1" | "2" | "4" | "8") => Kind::Uint,
-        ("f", "2" | "4" | "8") => Kind::Float,
+    let (class, size) = number.split_at_checked(1).ok_or_else(unknown)?;
+    let class = match (class, size) {
+        ("b", "1") => DTypeClass::Bool,
+        ("i", "1" | "2" | "4" | "8") => DTypeClass::Int,
+        ("u", "1" | "2" | "4" | "8") => DTypeClass::Uint,
+        ("f", "2" | "4" | "8") => DTypeClass::Float,
         ("O", _) => return Err("has Python objects for elements; only plain numbers are read".into()),
         _ => return Err(unknown()),
     };
     let size = size.parse().map_err(|_| unknown())?;
-    Ok((DType { kind, size }, text.starts_with('>')))
+    Ok((DType { class, size }, text.starts_with('>')))
 }
 
 /// Of e.g. `(497, 1, 8, 8)`; `()` is a scalar's.
@@ -319,8 +321,8 @@ pub(crate) mod tests {
         out
     }
 
-    /// Made by NumPy 2.4 (`tests/fixtures/make_npz.py`): each array holds 0 to 23 in row-major order, shape [2, 3, 4], whatever its type, byte
-    /// order, memory order and compression.
+    /// Made by NumPy 2.4 (`tests/fixtures/make_npz.py`): each array holds 0 to 23 in row-major order, shape [2, 3, 4],
+    /// whatever its type, byte order, memory order and compression.
     #[test]
     fn what_numpy_writes() {
         for file in
@@ -395,7 +397,7 @@ pub(crate) mod tests {
 
     /// A megabyte of zeros in a kilobyte, whose directory says it is ten bytes: no more than eleven are unpacked.
     #[test]
-    fn a_broken_promise_of_size_is_seen() {
+    fn a_wrong_size_in_the_directory_is_an_error() {
         let mut file = zip([("x.npy".to_owned(), vec![0; 1 << 20], true)].into_iter());
         let directory = file.windows(4).rposition(|window| window == b"PK\x01\x02").unwrap();
         file[directory + 24..directory + 28].copy_from_slice(&10u32.to_le_bytes());
@@ -406,14 +408,14 @@ pub(crate) mod tests {
 
     #[test]
     fn a_cut_or_changed_file_is_an_error_not_a_panic() {
-        let whole = include_bytes!("../tests/fixtures/deflated.npz");
-        let arrays = read(whole).unwrap();
-        for len in 0..whole.len() {
-            assert!(read(&whole[..len]).is_err(), "{len} bytes");
+        let intact = include_bytes!("../tests/fixtures/deflated.npz");
+        let arrays = read(intact).unwrap();
+        for len in 0..intact.len() {
+            assert!(read(&intact[..len]).is_err(), "{len} bytes");
         }
-        for at in 0..whole.len() {
+        for at in 0..intact.len() {
             for change in [0x01, 0x80, 0xff] {
-                let mut file = whole.to_vec();
+                let mut file = intact.to_vec();
                 file[at] ^= change;
                 // Times, names and unused fields may change without harm; values may not.
                 if let Ok(changed) = read(&file) {

@@ -1,7 +1,7 @@
-//! Runs a [`CommandLine`] on this host: output captured, lines of stderr handed on as they come, ended when asked to stop.
+//! Runs a [`CommandLine`] on this host: captures stdout, passes lines of stderr on as they come, ends it on request.
 //!
-//! The child leads a process group of its own, so that stopping it also stops what it started (cargo's rustc, apt's helpers), and so that the
-//! terminal's Ctrl-C reaches it through [`Cancel`] alone: in order, and once.
+//! The child leads a process group of its own. So stopping it also stops what it started (cargo's rustc, apt's
+//! helpers), and the terminal's Ctrl-C reaches it through [`Cancel`] alone: in order, and once.
 
 use std::{
     collections::VecDeque,
@@ -19,16 +19,16 @@ use espalier_bench::command::CommandLine;
 
 use crate::cancel::Cancel;
 
-/// How many of the last lines of stderr an error shows.
+/// The number of last lines of stderr in an error.
 const TAIL_LINES: usize = 20;
-/// How often a silent child is looked after.
+/// How often a silent child is checked.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a child may take to end after it was asked to, before it is killed.
+/// How long a child may take to end after SIGTERM, before it is killed.
 const GRACE: Duration = Duration::from_secs(3);
-/// How long output is waited for after the child has ended: something it left behind may hold the pipe open.
+/// How long to wait for output after the child has ended: a process it left behind may hold the pipe open.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// What a long-running function needs to be stopped and to be followed. `progress` is called on the calling thread.
+/// How a long-running function is stopped and followed. `progress` is called on the calling thread.
 #[derive(Clone, Copy)]
 pub struct Watch<'a> {
     pub cancel: &'a Cancel,
@@ -63,7 +63,7 @@ pub enum ProcessError {
     Failed { command: String, folder: Option<PathBuf>, status: ExitStatus, tail: Vec<String> },
 }
 
-/// Runs a command to its end and gives back its stdout; each line of stderr goes to `watch.progress`.
+/// Runs a command to its end and returns its stdout; each line of stderr goes to `watch.progress`.
 ///
 /// # Errors
 /// It cannot be started, ends with another status than 0, or is stopped on request.
@@ -106,7 +106,7 @@ pub fn run(command: &CommandLine, folder: Option<&Path>, watch: Watch) -> Result
                 tail.push_back(line);
             }
             Err(RecvTimeoutError::Timeout) => {}
-            // Both pipes are closed: nearly always the child has ended, too.
+            // Both pipes are closed: usually the child has ended, too.
             Err(RecvTimeoutError::Disconnected) if ended.is_none() => match wait_briefly(&mut child) {
                 Some(status) => break status,
                 None => thread::sleep(TICK),
@@ -131,7 +131,7 @@ pub fn run(command: &CommandLine, folder: Option<&Path>, watch: Watch) -> Result
     }
 }
 
-/// Stdout of a short question to a program (`gcc --version`); nothing when it is not there or says no.
+/// Stdout of a program that answers at once (`gcc --version`); `None` when it is not there or fails.
 pub fn ask(command: &CommandLine) -> Option<String> {
     let (cancel, silent) = (Cancel::default(), |_: &str| {});
     run(command, None, Watch { cancel: &cancel, progress: &silent }).ok()
@@ -180,11 +180,11 @@ fn wait_briefly(child: &mut Child) -> Option<ExitStatus> {
     }
 }
 
-/// Asks the whole group to end, then makes it.
+/// Sends SIGTERM to the group, then SIGKILL.
 fn stop(child: &mut Child) {
     signal_group(child, libc::SIGTERM);
     let since = Instant::now();
-    // The group, not its leader alone: `cross` ends at once, while docker's client has yet to tell the engine to stop the container.
+    // The group, not its leader alone: `cross` ends at once, while docker's client still has to stop the container.
     while since.elapsed() < GRACE {
         let leader_is_gone = matches!(child.try_wait(), Ok(Some(_)));
         if leader_is_gone && !signal_group(child, 0) {
@@ -196,7 +196,7 @@ fn stop(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Whether there was anybody to signal; signal 0 only asks.
+/// Whether the group has a process; signal 0 is not sent.
 fn signal_group(child: &Child, signal: i32) -> bool {
     let Ok(group) = i32::try_from(child.id()) else { return false };
     // SAFETY: `kill` takes plain numbers; the group was made for this child alone.
@@ -209,9 +209,9 @@ fn in_folder(folder: &Option<PathBuf>) -> String {
 
 fn shown(tail: &[String]) -> String {
     if tail.is_empty() {
-        return ", without a word on stderr".to_owned();
+        return ", without output on stderr".to_owned();
     }
-    tail.iter().fold(", the last it said:".to_owned(), |text, line| text + "\n    " + line)
+    tail.iter().fold(", the end of its stderr:".to_owned(), |text, line| text + "\n    " + line)
 }
 
 #[cfg(test)]
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn output_and_lines_come_apart() {
+    fn output_and_error_lines_are_apart() {
         let lines = RefCell::new(Vec::new());
         let progress = |line: &str| lines.borrow_mut().push(line.to_owned());
         let watch = Watch { cancel: &Cancel::default(), progress: &progress };
@@ -281,14 +281,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cancel = Cancel::default();
         let progress = |_: &str| cancel.request();
-        let script = "sh -c 'trap \"sleep 0.3; echo told > told; exit\" TERM; echo ready >&2; while :; do sleep 0.05; done' & exec sleep 60";
-        let error = run(&shell(script), Some(folder.path()), Watch { cancel: &cancel, progress: &progress });
+        let child = "trap \"sleep 0.3; echo > ended; exit\" TERM; echo ready >&2; while :; do sleep 0.05; done";
+        let script = format!("sh -c '{child}' & exec sleep 60");
+        let error = run(&shell(&script), Some(folder.path()), Watch { cancel: &cancel, progress: &progress });
         assert!(matches!(error, Err(ProcessError::Cancelled)));
-        assert!(folder.path().join("told").exists());
+        assert!(folder.path().join("ended").exists());
     }
 
     #[test]
-    fn what_a_child_leaves_behind_does_not_hold_us_up() {
+    fn a_process_that_a_child_leaves_behind_is_not_waited_for() {
         let watch = Watch { cancel: &Cancel::default(), progress: &|_| {} };
         let since = Instant::now();
         assert_eq!(run(&shell("sleep 5 & echo done"), None, watch).unwrap(), "done\n");

@@ -1,4 +1,4 @@
-//! Python environments of our own below the cache, each with the packages that one purpose needs. Nothing of the system's Python is changed.
+//! Python environments in the cache, each with the packages for one purpose. The system's Python is not changed.
 
 use std::path::{Path, PathBuf};
 
@@ -11,19 +11,19 @@ use crate::{
     process::{self, Watch},
 };
 
-/// What an environment is made of.
+/// An environment and its contents.
 #[derive(Clone, Copy, Debug)]
 pub struct Environment<'a> {
     /// Its folder below the cache.
     pub folder: &'a str,
     /// As `pip install` takes them.
     pub packages: &'a [&'a str],
-    /// Modules that can be imported once it is whole.
+    /// Modules that can be imported once it is complete.
     pub modules: &'a str,
 }
 
 impl Environment<'_> {
-    /// Its interpreter; made where it is not there yet.
+    /// The path of its interpreter; the environment is made where it is not there yet.
     ///
     /// # Errors
     /// There is no Python with `venv`, or PyPI does not answer.
@@ -40,7 +40,7 @@ impl Environment<'_> {
             return Ok(python);
         }
         watch.say(&format!("installing {} from PyPI", self.packages.join(", ")));
-        // Scripts in an environment hold its path: made in place, and whole only when what is wanted can be imported.
+        // Made in place, because its scripts hold its path; complete only when the modules can be imported.
         let venv = CommandLine::new("python3").args(["-m", "venv", "--clear"]).arg(folder.to_string_lossy());
         process::run(&venv, None, watch)
             .context("this needs Python with `venv` (Debian: `apt install python3-venv`)")?;
@@ -61,9 +61,9 @@ pub fn imports(python: &Path, modules: &str) -> bool {
     process::ask(&call(python).args(["-c", &format!("import {modules}")])).is_some()
 }
 
-/// What a line of Python prints; nothing where it fails.
+/// What Python code prints; `None` where it fails.
 pub fn ask(python: &Path, code: &str) -> Option<String> {
-    process::ask(&call(python).args(["-c", code])).map(|said| said.trim().to_owned())
+    process::ask(&call(python).args(["-c", code])).map(|output| output.trim().to_owned())
 }
 
 /// An interpreter that leaves no compiled files behind.

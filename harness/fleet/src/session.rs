@@ -1,7 +1,8 @@
-//! One device, from connecting to letting go: files onto the board, jobs in turn, everything put back.
+//! One device, from connecting to hanging up: files onto the board, jobs in turn, everything restored.
 //!
-//! What happens is told as events in the order it happens; records leave at once, so that nothing measured is lost with the board. A job that fails
-//! because the runner said so is a record and the next one follows; a board that stops answering ends the session, and what is left is for `--resume`.
+//! Events are emitted as they happen; records at once, so that no measurement is lost with the board. A job that the
+//! runner reports as failed is a record, and the next one follows. A board that stops answering ends the session;
+//! `--resume` does the rest.
 
 use std::{
     cell::RefCell,
@@ -20,7 +21,7 @@ use espalier_protocol::Mode;
 use crate::{
     cache::Cache,
     cancel::Cancel,
-    conditions::{self, Found, Shell},
+    conditions::{self, SavedGovernors, Shell},
     deploy::{self, BlobFile, Pushed},
     elf::{self, BoardLibc, ElfInfo},
     file_lock::{self, FileLock},
@@ -36,11 +37,11 @@ const LEASE_MARGIN: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Runner {
     pub file: BlobFile,
-    /// `None` for a program that is no ELF file: whether it fits is then seen when it runs.
+    /// `None` for a program that is no ELF file: whether it fits shows when it runs.
     pub elf: Option<ElfInfo>,
-    /// What is put before it on the command line: an interpreter and its flags, for a program that is not one of the machine's own.
+    /// Goes before it on the command line: an interpreter and its flags, for a script.
     pub interpreter: Vec<String>,
-    /// What built it, e.g. `cargo, rustc 1.96.0, aarch64-linux-gnu-gcc 12.2.0`.
+    /// Builder and compilers, e.g. `cargo, rustc 1.96.0, aarch64-linux-gnu-gcc 12.2.0`.
     pub builder: String,
 }
 
@@ -48,13 +49,13 @@ pub struct Runner {
 #[derive(Clone, Debug)]
 pub struct DeviceWork {
     pub device: Device,
-    /// The programs its jobs name by their place here.
+    /// Jobs name them by their index.
     pub runners: Vec<Runner>,
-    /// What the runners were built for.
+    /// The target the runners were built for.
     pub target: Target,
     /// Variants and prepared inputs.
     pub files: Vec<BlobFile>,
-    /// Who holds the board meanwhile, for others who want it.
+    /// Who holds the lease, for others who want the board.
     pub owner: String,
 }
 
@@ -69,7 +70,7 @@ pub enum Event {
     Pushed(Pushed),
     Started(PlannedJob),
     Record(Box<Record>),
-    /// Something a reader of the results should know.
+    /// For readers of the results.
     Note(String),
     Ended(Ended),
 }
@@ -83,13 +84,13 @@ pub struct Ended {
     pub cancelled: bool,
 }
 
-/// Carries out everything, telling each event. Blocks; run it on a thread of its own.
+/// Runs all jobs of the script and emits each event. Blocks; run it on a thread of its own.
 pub fn carry_out(
     work: &DeviceWork,
     script: &mut dyn Script,
     run_start: Instant,
     cancel: &Cancel,
-    tell: &mut dyn FnMut(Event),
+    emit: &mut dyn FnMut(Event),
 ) {
     let first = script.next(None);
     let mut session = Session {
@@ -98,22 +99,22 @@ pub fn carry_out(
         current: first,
         run_start,
         cancel,
-        tell,
+        emit,
         start: Instant::now(),
         ended: Ended::default(),
         sequence: 0,
     };
-    match session.whole() {
+    match session.run() {
         Err(failure) if cancel.is_requested() => {
             session.ended.cancelled = true;
-            (session.tell)(Event::Note(format!("stopped: {}", failure.message)));
+            (session.emit)(Event::Note(format!("stopped: {}", failure.message)));
         }
         Err(failure) => session.blame(failure),
         Ok(()) => {}
     }
     session.ended.wall = session.start.elapsed();
     let ended = session.ended.clone();
-    (session.tell)(Event::Ended(ended));
+    (session.emit)(Event::Ended(ended));
 }
 
 struct Session<'a> {
@@ -123,17 +124,17 @@ struct Session<'a> {
     current: Option<PlannedJob>,
     run_start: Instant,
     cancel: &'a Cancel,
-    tell: &'a mut dyn FnMut(Event),
+    emit: &'a mut dyn FnMut(Event),
     start: Instant,
     ended: Ended,
     sequence: u32,
 }
 
 impl Session<'_> {
-    fn whole(&mut self) -> Result<(), Failure> {
+    fn run(&mut self) -> Result<(), Failure> {
         let device = &self.work.device;
         let mut transport = Transport::open(device, self.cancel).map_err(at(FailureStage::Connect))?;
-        (self.tell)(Event::Connected);
+        (self.emit)(Event::Connected);
         self.check_fit(&mut transport)?;
         if transport.is_local() {
             let _turn = self.turn_on_this_host().map_err(at(FailureStage::Push))?;
@@ -145,15 +146,15 @@ impl Session<'_> {
         self.with_board(&mut board)
     }
 
-    /// This host has no lease, but two runs that time on it at once would disturb each other all the same.
+    /// This host has no lease, but two runs that time on it at once would disturb each other too.
     fn turn_on_this_host(&mut self) -> anyhow::Result<Option<FileLock>> {
         let device = &self.work.device;
         let is_timed = self.script.is_timed() || self.current.as_ref().is_some_and(|job| job.mode == Mode::Time);
         if device.emulated || !is_timed {
             return Ok(None);
         }
-        let tell = RefCell::new(&mut self.tell);
-        let progress = |text: &str| (tell.borrow_mut())(Event::Note(text.to_owned()));
+        let emit = RefCell::new(&mut self.emit);
+        let progress = |text: &str| (emit.borrow_mut())(Event::Note(text.to_owned()));
         let watch = Watch { cancel: self.cancel, progress: &progress };
         let lock = Cache::open()?.root.join("this-host.lock");
         file_lock::hold(&lock, "another run measures this host; waiting for it", watch).map(Some)
@@ -163,9 +164,9 @@ impl Session<'_> {
         Limits::from(&self.work.device.timeouts)
     }
 
-    /// A binary the board cannot run is found out here, not by a crash there.
+    /// A binary that the board cannot run is an error here, not a crash there.
     fn check_fit(&mut self, transport: &mut Transport) -> Result<(), Failure> {
-        // What is put before the runner decides what can be run.
+        // An emulator before the runner decides what can be run.
         if !self.work.device.runner.is_empty() {
             return Ok(());
         }
@@ -173,13 +174,13 @@ impl Session<'_> {
         if elves.is_empty() {
             return Ok(());
         }
-        let told = transport.shell(elf::PROBE, self.limits(), self.cancel).map_err(at(FailureStage::Connect))?;
-        let board = BoardLibc::parse(&told.stdout);
+        let probe = transport.shell(elf::PROBE, self.limits(), self.cancel).map_err(at(FailureStage::Connect))?;
+        let board = BoardLibc::parse(&probe.stdout);
         for elf in elves {
             let mismatches = elf::check(elf, &board.facts_for(elf), &self.work.target);
             if !mismatches.is_empty() {
-                let told: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
-                let message = format!("the runner does not fit the board: {}", told.join("; "));
+                let reasons: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
+                let message = format!("the runner does not fit the board: {}", reasons.join("; "));
                 return Err(Failure { stage: FailureStage::Build, message });
             }
         }
@@ -190,25 +191,25 @@ impl Session<'_> {
         let device = &self.work.device;
         let runners = self.work.runners.iter().map(|runner| &runner.file);
         let files: Vec<BlobFile> = runners.chain(&self.work.files).cloned().collect();
-        let (limits, tell) = (self.limits(), &mut self.tell);
+        let (limits, emit) = (self.limits(), &mut self.emit);
         let pushed =
             deploy::push(board.transport(), &device.workdir, &files, limits, self.cancel, &mut |done, total| {
-                tell(Event::Pushing { done, total });
+                emit(Event::Pushing { done, total });
             });
         let pushed = pushed.map_err(at(FailureStage::Push))?;
         let paths = pushed.paths.clone();
-        (self.tell)(Event::Pushed(pushed));
+        (self.emit)(Event::Pushed(pushed));
         let mut shell = Shell { transport: board.transport(), limits, cancel: self.cancel };
-        let mut found = Found::default();
-        let prepared = found.prepare(&mut shell, &device.conditions).map_err(at(FailureStage::Push));
-        for note in &found.notes {
-            (self.tell)(Event::Note(note.clone()));
+        let mut saved = SavedGovernors::default();
+        let prepared = saved.set(&mut shell, &device.conditions).map_err(at(FailureStage::Push));
+        for note in &saved.notes {
+            (self.emit)(Event::Note(note.clone()));
         }
         let done = prepared.and_then(|()| self.all_jobs(board, &|sha: &str| paths[sha].clone()));
-        // Ctrl-C does not stop this: it is why it is done.
+        // Not stopped by Ctrl-C, after which it matters most.
         let mut shell = Shell { transport: board.transport(), limits, cancel: &Cancel::default() };
-        if let Err(error) = found.restore(&mut shell) {
-            (self.tell)(Event::Note(format!("the board's governor was not put back: {error}")));
+        if let Err(error) = saved.restore(&mut shell) {
+            (self.emit)(Event::Note(format!("the board's governor was not put back: {error}")));
         }
         done
     }
@@ -216,22 +217,22 @@ impl Session<'_> {
     fn all_jobs(&mut self, board: &mut Board, path: &dyn Fn(&str) -> String) -> Result<(), Failure> {
         while let Some(job) = self.current.clone() {
             if self.cancel.is_requested() {
-                return Err(Failure { stage: FailureStage::Run, message: "asked to".into() });
+                return Err(Failure { stage: FailureStage::Run, message: "on request".into() });
             }
             board.renew(self.cancel).map_err(at(FailureStage::Run))?;
             if let (Mode::Time, Some(celsius)) = (job.mode, self.work.device.conditions.max_start_celsius) {
                 let mut shell = Shell { transport: board.transport(), limits: self.limits(), cancel: self.cancel };
                 let note = conditions::cool_down(&mut shell, celsius).map_err(at(FailureStage::Run))?;
-                note.into_iter().for_each(|note| (self.tell)(Event::Note(note)));
+                note.into_iter().for_each(|note| (self.emit)(Event::Note(note)));
             }
-            (self.tell)(Event::Started(job.clone()));
+            (self.emit)(Event::Started(job.clone()));
             let record = self.one_job(board.transport(), &job, path)?;
             self.current = self.script.next(Some(&record));
         }
         Ok(())
     }
 
-    /// Runs one job and tells its record. An error means that the board is lost (its record is told by the caller).
+    /// Runs one job and emits its record. An error means that the board is lost; the caller emits that record.
     fn one_job(
         &mut self,
         transport: &mut Transport,
@@ -241,17 +242,17 @@ impl Session<'_> {
         let device = &self.work.device;
         let Runner { file, interpreter, .. } = &self.work.runners[job.runner];
         let program: Vec<String> = interpreter.iter().cloned().chain([path(&file.sha256)]).collect();
-        let words = plan::runner_argv(device, &program, &plan::runner_job(job, device, path));
-        let words = match job.padding {
-            Some(bytes) => plan::padded_argv(words, bytes),
-            None => words,
+        let argv = plan::runner_argv(device, &program, &plan::runner_job(job, device, path));
+        let argv = match job.padding {
+            Some(bytes) => plan::padded_argv(argv, bytes),
+            None => argv,
         };
         let limits = self.limits();
         let start_ms = self.run_start.elapsed().as_millis() as u64;
         let start = Instant::now();
         let mut conversation = Conversation::new(job.mode);
         let mut refused = None;
-        let run = transport.run(&words, &[], limits, self.cancel, &mut |line| match conversation.on_line(line) {
+        let run = transport.run(&argv, &[], limits, self.cancel, &mut |line| match conversation.on_line(line) {
             Ok(()) => ControlFlow::Continue(()),
             Err(failure) => {
                 refused = Some(failure);
@@ -271,7 +272,7 @@ impl Session<'_> {
         Ok(self.record(job, start_ms, wall, outcome))
     }
 
-    /// The device's failure, told as the record of the job it kept from being done.
+    /// The device's failure, as the record of the job that it prevented.
     fn blame(&mut self, failure: Failure) {
         if let Some(job) = self.current.clone() {
             let now = self.run_start.elapsed().as_millis() as u64;
@@ -292,7 +293,7 @@ impl Session<'_> {
             outcome,
         };
         self.sequence += 1;
-        (self.tell)(Event::Record(Box::new(record.clone())));
+        (self.emit)(Event::Record(Box::new(record.clone())));
         record
     }
 }
@@ -301,7 +302,7 @@ fn at<E: std::fmt::Display>(stage: FailureStage) -> impl Fn(E) -> Failure {
     move |error| Failure { stage, message: error.to_string() }
 }
 
-/// The way to a board, and the lease on it. This host needs none.
+/// The way to a board with the lease on it; this host needs none.
 enum Board {
     Free(Transport),
     Leased(Lease),

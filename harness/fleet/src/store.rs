@@ -1,8 +1,9 @@
-//! What baselines are made of, kept: runners, variants and inputs by what they hold, `STORE/sha256/ab/abcd…`, to be given back months later.
+//! The files of baselines, kept for good: runners, variants and inputs by content, `STORE/sha256/ab/abcd…`.
 //!
-//! Unlike the cache nothing in it can be made again, and it may be a mount that several machines share. So a file is there whole or not at all, is
-//! hashed on the way in, read back, and hashed again on the way out. A store that is not there is an error that says so: a folder made in the place of
-//! one that was not mounted would look like a store that lost everything.
+//! Unlike the cache nothing in it can be made again, and it may be a mount that several machines share. So a file is
+//! there complete or not at all, is hashed when it is written, read back, and hashed again when it is read. A missing
+//! store is an error: a folder made in the place of one that is not mounted would look like a store that lost
+//! everything.
 
 use std::{
     env,
@@ -18,23 +19,23 @@ use tempfile::NamedTempFile;
 
 use crate::blob::{Blob, hash_file, hex};
 
-/// Names the folder of the store.
+/// The variable that names the folder of the store.
 pub const VARIABLE: &str = "ESPALIER_STORE";
 
-/// A folder of blobs; made when the first one is put into it.
+/// A folder of blobs; made with the first one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     pub folder: PathBuf,
 }
 
-/// What putting came to.
+/// The result of [`Store::put`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
     /// It is there now.
     New,
-    /// It was there, and whole.
+    /// It was there, and correct.
     There,
-    /// It was there and damaged, and is whole now: to be told to people, because disks seldom damage one file.
+    /// It was there and damaged, and is correct now: to be reported, because disks seldom damage one file only.
     Repaired,
 }
 
@@ -42,7 +43,7 @@ impl Store {
     /// The store of a repository: the folder that `ESPALIER_STORE` names, else `reports/store`.
     ///
     /// # Errors
-    /// The folder that was named is not there.
+    /// The folder of the variable is not there.
     pub fn find(root: &Path) -> Result<Store> {
         let Some(named) = env::var_os(VARIABLE).filter(|named| !named.is_empty()) else {
             return Store::open(&root.join("reports/store"));
@@ -51,7 +52,7 @@ impl Store {
     }
 
     /// # Errors
-    /// There is something else than a folder.
+    /// There is something other than a folder.
     pub fn open(folder: &Path) -> Result<Store> {
         let folder = std::path::absolute(folder).with_context(|| format!("no place `{}`", folder.display()))?;
         if folder.exists() && !folder.is_dir() {
@@ -67,10 +68,10 @@ impl Store {
         Store::open(folder)
     }
 
-    /// Copies a blob into the store; whether it may be executed carries over.
+    /// Copies a blob into the store; an executable stays one.
     ///
     /// # Errors
-    /// It cannot be read or is not what it is called, or the store cannot be written or does not give back what was written.
+    /// It cannot be read or does not have its hash, or the store cannot be written or reads back something else.
     pub fn put(&self, blob: &Blob) -> Result<Put> {
         let place = self.place(&blob.sha256)?;
         let source = blob.path.display();
@@ -84,7 +85,7 @@ impl Store {
 
         let folder = place.parent().expect("a place is in a folder of two digits");
         fs::create_dir_all(folder).map_err(|error| self.refused(&blob.sha256, &error))?;
-        // Under its own name it is never half there.
+        // Under its own name it is never incomplete.
         let mut file = NamedTempFile::new_in(folder).map_err(|error| self.refused(&blob.sha256, &error))?;
         let reading = File::open(&blob.path).with_context(|| format!("cannot read `{source}`"))?;
         let copied = copy(reading, &mut file).map_err(|error| match error {
@@ -96,13 +97,13 @@ impl Store {
         }
         let finish = || -> io::Result<()> {
             file.as_file().set_permissions(Permissions::from_mode(mode))?;
-            // Some file systems say only now that they are full.
+            // Some file systems report only here that they are full.
             file.as_file().sync_all()?;
             file.persist(&place)?;
             Ok(())
         };
         finish().map_err(|error| self.refused(&blob.sha256, &error))?;
-        // The new name too should outlast a power cut. Not every file system that is mounted over a network can promise that, and none must.
+        // The new name too should survive a power cut; best effort, because not every network file system can do that.
         let _ = File::open(folder).and_then(|folder| folder.sync_all());
         if self.hash(&place)?.is_none_or(|(sha256, _)| sha256 != blob.sha256) {
             bail!(
@@ -114,31 +115,32 @@ impl Store {
         Ok(if before.is_some() { Put::Repaired } else { Put::New })
     }
 
-    /// The blob of this name, whole, where it lies in the store.
+    /// The blob with this hash, in its place in the store.
     ///
     /// # Errors
-    /// It is missing or damaged, and what to do.
+    /// It is missing or damaged, with what to do about it.
     pub fn get(&self, sha256: &str) -> Result<Blob> {
         let path = self.place(sha256)?;
         let store = self.folder.display();
         match self.hash(&path)? {
             Some((actual, bytes)) if actual == sha256 => Ok(Blob { path, sha256: actual, bytes }),
             Some((actual, bytes)) => bail!(
-                "`{}` is damaged: its {bytes} bytes hash to {actual}; put a good copy in its place, or accept the baseline again",
+                "`{}` is damaged: its {bytes} bytes hash to {actual}; put a good copy in its place, or accept the \
+                 baseline again",
                 path.display()
             ),
             None if !self.folder.is_dir() => bail!(
-                "there is no store `{store}` to take the blob {sha256} from: if the baseline was accepted on another machine, mount its store and name \
-                 it in `{VARIABLE}`; else accept the baseline again"
+                "there is no store `{store}` to take the blob {sha256} from: if the baseline was accepted on another \
+                 machine, mount its store and name it in `{VARIABLE}`; else accept the baseline again"
             ),
             None => bail!(
-                "the store `{store}` has no blob {sha256}: if the baseline was accepted on another machine, mount its store and name it in \
-                 `{VARIABLE}`; else accept the baseline again"
+                "the store `{store}` has no blob {sha256}: if the baseline was accepted on another machine, mount its \
+                 store and name it in `{VARIABLE}`; else accept the baseline again"
             ),
         }
     }
 
-    /// A name comes out of a file that anybody may have written: only what is a hash becomes a path.
+    /// A hash is untrusted input, from a file that people write: nothing else becomes a path.
     fn place(&self, sha256: &str) -> Result<PathBuf> {
         if sha256.len() != 64 || !sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             bail!("`{}` is no SHA-256 in lower-case hexadecimal", sha256.escape_debug());
@@ -149,13 +151,13 @@ impl Store {
     /// Hash and size of a file of the store, if it is there.
     fn hash(&self, place: &Path) -> Result<Option<(String, u64)>> {
         match hash_file(place) {
-            Ok(found) => Ok(Some(found)),
+            Ok(hash) => Ok(Some(hash)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read `{}` of the store", place.display())),
         }
     }
 
-    /// What is there as data is needed as a program now.
+    /// Makes a stored file executable where `mode` is.
     fn mark(&self, place: &Path, mode: u32) -> Result<()> {
         let facts = fs::metadata(place).with_context(|| format!("cannot read `{}`", place.display()))?;
         if mode & 0o111 != 0 && facts.permissions().mode() & 0o111 == 0 {
@@ -174,7 +176,8 @@ impl Store {
         };
         let store = self.folder.display();
         anyhow::anyhow!(
-            "cannot write the blob {sha256} to the store `{store}`: {error}; {advice}, or name another folder in `{VARIABLE}`"
+            "cannot write the blob {sha256} to the store `{store}`: {error}; {advice}, or name another folder in \
+             `{VARIABLE}`"
         )
     }
 }
@@ -233,15 +236,15 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_error<T: std::fmt::Debug>(result: Result<T>, words: &[&str]) {
+    fn check_error<T: std::fmt::Debug>(result: Result<T>, parts: &[&str]) {
         let text = format!("{:#}", result.unwrap_err());
-        for word in words {
-            assert!(text.contains(word), "`{word}` is not in: {text}");
+        for part in parts {
+            assert!(text.contains(part), "`{part}` is not in: {text}");
         }
     }
 
     #[test]
-    fn what_is_put_comes_back() {
+    fn a_blob_that_is_put_can_be_got() {
         let shelf = Shelf::new();
         let blob = blob::put_bytes(&shelf.cache, b"abc").unwrap();
         assert_eq!(shelf.store.put(&blob).unwrap(), Put::New);
@@ -250,13 +253,13 @@ mod tests {
         assert_eq!((back.sha256, back.bytes, fs::read(&back.path).unwrap()), (blob.sha256, 3, b"abc".to_vec()));
         assert!(back.path.ends_with("sha256/ba/ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"));
         assert_eq!(shelf.files(), 1);
-        // The cache may go.
+        // The cache may be deleted.
         fs::remove_dir_all(&shelf.cache.root).unwrap();
         shelf.store.get("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad").unwrap();
     }
 
     #[test]
-    fn damage_is_told_and_mended() {
+    fn damage_is_reported_and_repaired() {
         let shelf = Shelf::new();
         let blob = blob::put_bytes(&shelf.cache, b"abc").unwrap();
         shelf.store.put(&blob).unwrap();
@@ -273,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_with_a_way_out() {
+    fn a_missing_blob_is_an_error_with_advice() {
         let shelf = Shelf::new();
         let absent = "0".repeat(64);
         let store = shelf.store.folder.to_str().unwrap();
@@ -329,9 +332,9 @@ mod tests {
         assert!(is_program());
     }
 
-    /// `/sys` lets nobody make a folder, not even root.
+    /// In `/sys` not even root can make a folder.
     #[test]
-    fn a_store_that_cannot_be_written_says_so() {
+    fn a_store_that_cannot_be_written_is_an_error() {
         let shelf = Shelf::new();
         let store = Store::open(Path::new("/sys/espalier")).unwrap();
         let blob = blob::put_bytes(&shelf.cache, b"abc").unwrap();
@@ -343,8 +346,8 @@ mod tests {
 
     const FULL: &str = "ESPALIER_TEST_FULL_STORE";
 
-    /// A limit on the size of files stands for a disk that is full: writing fails half way. It holds for a whole process, so it is this test that is run
-    /// again, as a child with the limit and the store's folder in [`FULL`].
+    /// A limit on the size of files simulates a full disk: writing fails half way. It holds for a process, so this test
+    /// runs itself again as a child with that limit and the store's folder in [`FULL`].
     #[test]
     fn a_full_disk_leaves_nothing_behind() {
         let shelf = Shelf::new();
@@ -368,7 +371,7 @@ mod tests {
             .env(FULL, shelf.folder.path().join("store"))
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&child.stdout);
-        assert!(child.status.success() && said.contains("1 passed"), "{said}");
+        let output = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && output.contains("1 passed"), "{output}");
     }
 }

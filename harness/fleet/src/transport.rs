@@ -1,5 +1,5 @@
-//! Reaching a board: commands in, lines and exit codes out. This host over pipes, a board over SSH, with one meaning for
-//! both.
+//! Reaching a board: commands in, lines and exit codes out. This host over pipes, a board over SSH, with one meaning
+//! for both.
 //!
 //! Every command can be stopped (Ctrl-C, a limit, the caller) within a moment, and what ran on the board is then ended
 //! there too. All calls block: run them on a thread of their own, one for each device.

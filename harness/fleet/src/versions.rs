@@ -1,6 +1,6 @@
-//! What compilers say about their version, remembered: asking costs tens of milliseconds each, and every build asks several.
+//! Versions of compilers, cached: running one to get its version takes tens of milliseconds, and a build needs several.
 //!
-//! An answer holds for a file as it is (its real path, length, time of change and inode); a replaced compiler is asked anew.
+//! An entry is for a file by its real path, length, time of change and inode; a replaced compiler is run again.
 
 use std::{
     collections::BTreeMap,
@@ -24,17 +24,19 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// Answers remembered in the cache. An unreadable file is an empty one: it only saves time.
+    /// The cached versions. An unreadable file counts as empty: it only saves time.
     pub fn open(cache: &Cache) -> Result<Versions> {
         let file = cache.root.join("versions.json");
         let answers = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         Ok(Versions { file, answers: Mutex::new(answers) })
     }
 
-    /// Stdout of `program args`, whose answer depends on nothing but the program's file. Nothing when it is not there or fails.
+    /// Stdout of `program args`, which depends on nothing but the program's file. `None` when it is not there or fails.
     pub fn of(&self, program: &Path, args: &[&str]) -> Option<String> {
-        let found = which(&program.to_string_lossy())?;
-        let real = fs::canonicalize(&found).ok()?;
+        let path = which(&program.to_string_lossy())?;
+        let real = fs::canonicalize(&path).ok()?;
+        // By its own name, because a program may answer for another one under another name.
+        let command = CommandLine::new(path.display().to_string()).args(args.iter().copied());
         let facts = fs::metadata(&real).ok()?;
         let key = format!(
             "{} {} {}.{:09} {} {}",
@@ -43,20 +45,19 @@ impl Versions {
             facts.mtime(),
             facts.mtime_nsec(),
             facts.ino(),
-            // Under another name a program may answer for another one.
-            CommandLine::new(found.display().to_string()).args(args.iter().copied()),
+            command,
         );
         let mut answers = self.answers.lock().ok()?;
         if let Some(answer) = answers.get(&key) {
             return Some(answer.clone());
         }
-        let answer = ask(&CommandLine::new(found.display().to_string()).args(args.iter().copied()))?;
+        let answer = ask(&command)?;
         answers.insert(key, answer.clone());
         self.store(&answers);
         Some(answer)
     }
 
-    /// A failure to store costs the time of asking again, no more.
+    /// A failure to store only costs time later.
     fn store(&self, answers: &BTreeMap<String, String>) {
         let write = || -> Option<()> {
             let file = tempfile::NamedTempFile::new_in(self.file.parent()?).ok()?;
@@ -75,20 +76,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replaced_compiler_is_asked_anew_and_an_unchanged_one_is_not() {
+    fn only_a_replaced_compiler_is_run_again() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path()).unwrap();
         let compiler = folder.path().join("cc");
-        let asked = folder.path().join("asked");
+        let runs = folder.path().join("runs");
         let install = |version: &str| {
-            fs::write(&compiler, format!("#!/bin/sh\necho {version}\necho x >> {}\n", asked.display())).unwrap();
+            fs::write(&compiler, format!("#!/bin/sh\necho {version}\necho x >> {}\n", runs.display())).unwrap();
             fs::set_permissions(&compiler, fs::Permissions::from_mode(0o755)).unwrap();
         };
         let answer = || Versions::open(&cache).unwrap().of(&compiler, &["--version"]);
         install("12.2.0");
         assert_eq!(answer().as_deref(), Some("12.2.0\n"));
         assert_eq!(answer().as_deref(), Some("12.2.0\n"));
-        assert_eq!(fs::read_to_string(&asked).unwrap(), "x\n");
+        assert_eq!(fs::read_to_string(&runs).unwrap(), "x\n");
         install("13.10.0");
         assert_eq!(answer().as_deref(), Some("13.10.0\n"));
     }

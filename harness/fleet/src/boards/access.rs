@@ -1,6 +1,6 @@
-//! How boards are reached and known again: keys made on the spot, and one ssh configuration that names every board.
+//! How boards are reached and recognised: keys made here, and one ssh configuration with an entry for every board.
 //!
-//! A board's host key is made here and baked into its image, so that it can be pinned before the board is first seen.
+//! A board's host key is made on the host and put into its image, so that it is known before the board first starts.
 
 use std::{fs, path::Path};
 
@@ -17,7 +17,7 @@ use crate::{base64, cancel::Cancel};
 pub struct Keys {
     /// The line for `authorized_keys`.
     pub client_public: String,
-    /// The host's private key as dropbear keeps it.
+    /// The host's private key in dropbear's format.
     pub host_private: Vec<u8>,
     /// `ssh-ed25519 AAAA…`, without a comment.
     pub host_public: String,
@@ -27,14 +27,14 @@ pub const CLIENT_KEY: &str = "id_ed25519";
 const HOST_KEY: &str = "host_ed25519";
 const KNOWN_HOSTS: &str = "known_hosts";
 
-/// Reads a board's keys, made first where they are not there yet.
+/// Reads a board's keys; makes them where they are not there yet.
 pub fn keys(folder: &Path, cancel: &Cancel) -> Result<Keys> {
     let make = |name: &str| -> Result<(String, String)> {
         let private = folder.join(name);
         let public = folder.join(format!("{name}.pub"));
         if !(private.is_file() && public.is_file()) {
             require_program("ssh-keygen", "openssh-client")?;
-            // `ssh-keygen` asks before it overwrites half a pair.
+            // `ssh-keygen` would prompt before it overwrites half a pair.
             let _ = fs::remove_file(&private);
             let line =
                 CommandLine::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "espalier", "-f", name]);
@@ -75,15 +75,17 @@ pub fn ssh_config(boards: &Path, ports: &[(BoardKind, u16)]) -> String {
     text
 }
 
-/// Quoted only where needed: not every reader of such files knows quotes. `%` starts ssh's own substitutions.
+/// Quoted only where needed, because not every reader of such files knows quotes. `%` starts ssh's own substitutions.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string().replace('%', "%%");
     if text.contains(char::is_whitespace) { format!("\"{text}\"") } else { text }
 }
 
-/// An unencrypted ed25519 key of OpenSSH's format, in dropbear's: the type, then seed and public key as one string, each after its length.
+/// Converts an unencrypted ed25519 key from OpenSSH's format to dropbear's: the type, then seed and public key as one
+/// string, each after its length.
 ///
-/// Formats: OpenSSH's `PROTOCOL.key`; dropbear's `buf_put_ed25519_priv_key`. It saves fetching `dropbearconvert` for the host's architecture.
+/// Formats: OpenSSH's `PROTOCOL.key`; dropbear's `buf_put_ed25519_priv_key`. This saves fetching `dropbearconvert` for
+/// the host's architecture.
 fn dropbear_host_key(openssh: &str) -> Result<Vec<u8>> {
     let body: String = openssh.lines().filter(|line| !line.starts_with('-')).collect();
     let bytes = base64::decode(&body).context("it is not base64")?;
@@ -129,8 +131,9 @@ AAAEDLibESocG8BDSwk3ZrGL91H8hig81qMTjmF+NcntrQ2aLaKrhZG3TQYfS1IkrGI1EF
 OdcBJiOyyCDzQP8vnEJHAAAAB2V4YW1wbGUBAgMEBQY=
 -----END OPENSSH PRIVATE KEY-----
 ";
-    /// What `dropbearconvert openssh dropbear` made of it.
-    const DROPBEAR: &str = "0000000b7373682d6564323535313900000040cb89b112a1c1bc0434b093766b18bf751fc86283cd6a3138e617e35c9edad0d9\
+    /// The output of `dropbearconvert openssh dropbear`.
+    const DROPBEAR: &str = "0000000b7373682d6564323535313900000040\
+                            cb89b112a1c1bc0434b093766b18bf751fc86283cd6a3138e617e35c9edad0d9\
                             a2da2ab8591b74d061f4b5224ac623510539d7012623b2c820f340ff2f9c4247";
 
     #[test]
@@ -149,7 +152,7 @@ OdcBJiOyyCDzQP8vnEJHAAAAB2V4YW1wbGUBAgMEBQY=
     }
 
     #[test]
-    fn one_entry_a_board() {
+    fn one_entry_for_each_board() {
         let text = ssh_config(Path::new("/c/boards"), &[(BoardKind::Aarch64, 4022), (BoardKind::Riscv64, 4024)]);
         assert_eq!(
             text,

@@ -68,8 +68,8 @@ impl Archive {
 mod tests {
     use super::*;
 
-    /// Made by GNU cpio 2.13 of the same entries, all with the date 0: `cpio --create --format newc --reproducible --owner
-    /// 0:0`, the names on stdin.
+    /// Made by GNU cpio 2.13 of the same entries, all with the date 0: `cpio --create --format newc --reproducible
+    /// --owner 0:0`, the names on stdin.
     const BY_CPIO: &[u8] = include_bytes!("../../tests/fixtures/newc.cpio");
 
     /// With the fields that programs may choose made equal (numbers of inodes, links of a folder, capital digits), and

@@ -1,7 +1,8 @@
-//! A board's first and only file system, made from unpacked packages: busybox, dropbear, glibc, a few kernel modules.
+//! A board's only file system, made from unpacked packages: busybox, dropbear, glibc, a few kernel modules.
 //!
-//! It lives in memory on the board, so a power cut leaves nothing to repair. Packing takes a fraction of a second and is done anew at every start:
-//! an image cannot be out of date. Left uncompressed, because qemu loads megabytes in no time while an emulated processor takes long to unpack them.
+//! It is in the board's memory, so a power cut leaves nothing to repair. It is packed at every start, in a fraction of
+//! a second, so it cannot be out of date. It is not compressed: qemu loads megabytes at once, while an emulated
+//! processor is slow to decompress them.
 
 use std::{
     fs,
@@ -18,55 +19,55 @@ use super::{
     modules,
     run::{require_program, run},
 };
-use crate::cancel::Cancel;
+use crate::{cancel::Cancel, process::Watch};
 
-/// What comes out of a board's packages, in its folder.
-pub struct Parts {
+/// A board's unpacked packages, in its folder.
+pub struct Unpacked {
     pub kernel: PathBuf,
     modules: PathBuf,
     userland: PathBuf,
 }
 
-/// Drivers the boards need: the network card and, for the sake of keys, random numbers.
+/// Drivers the boards need: the network card and, for keys, random numbers.
 const MODULES: [&str; 3] = ["virtio_pci", "virtio_net", "virtio_rng"];
 
-/// Unpacks a board's packages into its folder, if that was not done yet with these.
-pub fn unpack(folder: &Path, packages: &[PathBuf], progress: &dyn Fn(&str), cancel: &Cancel) -> Result<Parts> {
+/// Unpacks a board's packages into its folder, unless these were unpacked before.
+pub fn unpack(folder: &Path, packages: &[PathBuf], watch: Watch) -> Result<Unpacked> {
     let names: Vec<String> = packages.iter().map(|path| path.display().to_string()).collect();
     let made_from = format!("{}\nmodules: {}\n", names.join("\n"), MODULES.join(" "));
     let done = folder.join("parts");
-    let parts = |root: &Path| Parts {
+    let unpacked = |root: &Path| Unpacked {
         kernel: root.join("kernel"),
         modules: root.join("modules"),
         userland: root.join("userland"),
     };
     if fs::read_to_string(done.join("made-from")).is_ok_and(|earlier| earlier == made_from) {
-        return Ok(parts(&done));
+        return Ok(unpacked(&done));
     }
-    progress("unpacking the kernel and userland");
+    watch.say("unpacking the kernel and userland");
     let fresh = folder.join("parts.new");
     for old in [&done, &fresh] {
         if old.exists() {
             fs::remove_dir_all(old)?;
         }
     }
-    let Parts { kernel, modules, userland } = parts(&fresh);
-    let whole = fresh.join("whole");
+    let Unpacked { kernel, modules, userland } = unpacked(&fresh);
+    let kernel_packages = fresh.join("kernel-packages");
     fs::create_dir_all(&modules)?;
     for package in packages {
         let name = package.file_name().unwrap_or_default().to_string_lossy();
-        unpack_package(package, if name.starts_with("linux-") { &whole } else { &userland }, cancel)?;
+        unpack_package(package, if name.starts_with("linux-") { &kernel_packages } else { &userland }, watch.cancel)?;
     }
-    let image = find_kernel(&whole)?.context("the kernel's packages hold no kernel (`vmlinuz`)")?;
+    let image = find_kernel(&kernel_packages)?.context("the kernel's packages hold no kernel (`vmlinuz`)")?;
     fs::rename(image, kernel)?;
-    for (number, module) in modules::collect(&whole, &MODULES, cancel)?.iter().enumerate() {
+    for (number, module) in modules::collect(&kernel_packages, &MODULES, watch.cancel)?.iter().enumerate() {
         fs::write(modules.join(format!("{number:02}-{}.ko", module.name)), &module.contents)?;
     }
     // Hundreds of megabytes of other boards' drivers.
-    fs::remove_dir_all(&whole)?;
+    fs::remove_dir_all(&kernel_packages)?;
     fs::write(fresh.join("made-from"), made_from)?;
     fs::rename(&fresh, &done)?;
-    Ok(parts(&done))
+    Ok(unpacked(&done))
 }
 
 pub fn unpack_package(package: &Path, folder: &Path, cancel: &Cancel) -> Result<()> {
@@ -86,7 +87,7 @@ fn find_kernel(folder: &Path) -> Result<Option<PathBuf>> {
         if kind.is_file() && (name.starts_with("vmlinuz") || name.starts_with("vmlinux")) {
             return Ok(Some(entry.path()));
         }
-        // The driver tree is large, and holds none.
+        // The driver tree is large and has no kernel in it.
         if kind.is_dir() && name != "kernel" {
             folders.push(entry.path());
         }
@@ -100,7 +101,7 @@ fn find_kernel(folder: &Path) -> Result<Option<PathBuf>> {
 }
 
 /// The archive the kernel unpacks as its root.
-pub fn pack(parts: &Parts, hostname: &str, keys: &Keys) -> Result<Vec<u8>> {
+pub fn pack(unpacked: &Unpacked, hostname: &str, keys: &Keys) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for folder in [
         "dev",
@@ -138,10 +139,10 @@ pub fn pack(parts: &Parts, hostname: &str, keys: &Keys) -> Result<Vec<u8>> {
     archive.file("etc/hosts", 0o644, format!("127.0.0.1 localhost {hostname}\n").as_bytes());
     archive.file("etc/dropbear/host_key", 0o600, &keys.host_private);
     archive.file("etc/dropbear/authorized_keys", 0o600, keys.client_public.as_bytes());
-    add_folder(&mut archive, &parts.modules, "usr/lib/modules")?;
+    add_folder(&mut archive, &unpacked.modules, "usr/lib/modules")?;
     // Older packages have files in `/lib`, newer ones in `/usr/lib`; here both are one folder.
     for name in ["bin", "sbin", "lib", "usr/bin", "usr/sbin", "usr/lib"] {
-        let folder = parts.userland.join(name);
+        let folder = unpacked.userland.join(name);
         if folder.is_dir() {
             let merged = format!("usr/{}", name.trim_start_matches("usr/"));
             add_folder(&mut archive, &folder, &merged)?;
@@ -150,14 +151,14 @@ pub fn pack(parts: &Parts, hostname: &str, keys: &Keys) -> Result<Vec<u8>> {
     Ok(archive.finish())
 }
 
-/// The console gets dropbear's log: the first thing to look at when a board does not answer.
+/// The console gets dropbear's log, which shows why a board does not answer.
 const INITTAB: &str = "\
 ::sysinit:/bin/hostname -F /etc/hostname
 ::respawn:/usr/sbin/dropbear -F -E -s -r /etc/dropbear/host_key
 ::ctrlaltdel:/sbin/poweroff
 ";
 
-/// What lies in a folder of the host; the folder itself is there already.
+/// Adds the contents of a folder of the host; the folder itself is in the archive already.
 fn add_folder(archive: &mut Archive, folder: &Path, path: &str) -> Result<()> {
     let mut entries = fs::read_dir(folder)
         .with_context(|| format!("cannot read `{}`", folder.display()))?
@@ -165,7 +166,7 @@ fn add_folder(archive: &mut Archive, folder: &Path, path: &str) -> Result<()> {
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
-        // Character sets and linker hooks: megabytes that nothing here asks for.
+        // Character sets and linker hooks: megabytes that nothing here uses.
         if ["gconv", "audit"].contains(&name.as_str()) {
             continue;
         }
@@ -202,10 +203,10 @@ mod tests {
             fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
             fs::write(root.join(path), contents).unwrap();
         }
-        let parts =
-            Parts { kernel: root.join("kernel"), modules: root.join("modules"), userland: root.join("userland") };
+        let unpacked =
+            Unpacked { kernel: root.join("kernel"), modules: root.join("modules"), userland: root.join("userland") };
         let keys = Keys { client_public: "client".into(), host_private: b"host".to_vec(), host_public: String::new() };
-        let archive = pack(&parts, "virt-test", &keys).unwrap();
+        let archive = pack(&unpacked, "virt-test", &keys).unwrap();
         let text = String::from_utf8_lossy(&archive);
         for path in
             ["usr/lib/modules/00-a.ko\0", "usr/lib/x/libc.so.6\0", "usr/bin/busybox\0", "init\0", "dev/console\0"]

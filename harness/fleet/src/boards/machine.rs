@@ -1,7 +1,8 @@
-//! qemu as a board's body: found or fetched, started so that it outlives us, watched, switched off.
+//! The qemu of a board: located or fetched, started so that it outlives this process, watched, switched off.
 //!
-//! qemu itself turns into a daemon (`-daemonize`) after its ports are open: what is wrong by then is an error with qemu's own words, and no child of ours
-//! is left. From then on a board is the process in its `pid` file, provided that process' command line names the board's folder.
+//! qemu turns itself into a daemon (`-daemonize`) after its ports are open: a failure up to then has qemu's own
+//! message, and no child of this process is left. From then on a board is the process in its `pid` file, provided that
+//! its command line names the board's folder.
 
 use std::{
     fs,
@@ -17,30 +18,32 @@ use espalier_bench::command::CommandLine;
 
 use super::{
     BoardKind, BoardState, image,
-    packages::{self, Wish},
+    packages::{self, PackageSet},
     run::{last_lines, run},
 };
-use crate::cancel::Cancel;
+use crate::{cancel::Cancel, process::Watch};
 
-/// How to call a qemu: the words before its options.
+/// How to call a qemu.
 pub struct Qemu {
-    words: Vec<String>,
+    /// The program and the arguments before qemu's own options.
+    argv: Vec<String>,
 }
 
 impl Qemu {
-    /// The one on `PATH`, else one unpacked in the cache, fetched first if need be.
+    /// The one on `PATH`, else one in the cache, which is fetched where it is missing.
     ///
-    /// Never installed: Debian's qemu packages exclude each other across releases and backports, and the host's set-up is not ours to change.
-    pub fn find(boards: &Path, kind: BoardKind, progress: &dyn Fn(&str), cancel: &Cancel) -> Result<Qemu> {
+    /// Never installed: Debian's qemu packages exclude each other across releases and backports, and the host's
+    /// packages are not this program's to change.
+    pub fn find(boards: &Path, kind: BoardKind, watch: Watch) -> Result<Qemu> {
         let program = kind.recipe().qemu;
         if crate::process::which(program).is_some() {
-            return Ok(Qemu { words: vec![program.to_owned()] });
+            return Ok(Qemu { argv: vec![program.to_owned()] });
         }
         let folder = boards.join("qemu");
         if !folder.join("complete").is_file() {
-            fetch(boards, &folder, progress, cancel)?;
+            fetch(boards, &folder, watch)?;
         }
-        // Through its own loader, with its own libraries: nothing of the host's has to fit.
+        // Through its own loader, with its own libraries: none of the host's has to fit.
         let mut libraries = Vec::new();
         for parent in [folder.join("lib"), folder.join("usr/lib")] {
             let Ok(entries) = fs::read_dir(&parent) else { continue };
@@ -56,7 +59,7 @@ impl Qemu {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let libraries: Vec<String> = libraries.iter().map(|path| text(path)).collect();
         Ok(Qemu {
-            words: vec![
+            argv: vec![
                 text(&loader),
                 "--library-path".to_owned(),
                 libraries.join(":"),
@@ -68,9 +71,9 @@ impl Qemu {
     }
 }
 
-fn fetch(boards: &Path, folder: &Path, progress: &dyn Fn(&str), cancel: &Cancel) -> Result<()> {
-    let architecture = run(&CommandLine::new("dpkg").arg("--print-architecture"), boards, cancel)?;
-    let wish = Wish {
+fn fetch(boards: &Path, folder: &Path, watch: Watch) -> Result<()> {
+    let architecture = run(&CommandLine::new("dpkg").arg("--print-architecture"), boards, watch.cancel)?;
+    let set = PackageSet {
         name: "qemu",
         architecture: architecture.trim(),
         further_suites: &[],
@@ -78,8 +81,8 @@ fn fetch(boards: &Path, folder: &Path, progress: &dyn Fn(&str), cancel: &Cancel)
         packages: &[&["qemu-system-arm"], &["qemu-system-riscv", "qemu-system-misc"]],
         kernel: None,
     };
-    let packages = packages::fetch(&boards.join("debs"), &wish, progress, cancel)?;
-    progress("unpacking qemu");
+    let packages = packages::fetch(&boards.join("debs"), &set, watch)?;
+    watch.say("unpacking qemu");
     let fresh = boards.join("qemu.new");
     for old in [&fresh, &folder.to_owned()] {
         if old.exists() {
@@ -87,13 +90,13 @@ fn fetch(boards: &Path, folder: &Path, progress: &dyn Fn(&str), cancel: &Cancel)
         }
     }
     for package in &packages {
-        image::unpack_package(package, &fresh, cancel)?;
+        image::unpack_package(package, &fresh, watch.cancel)?;
     }
-    // Two thirds are emulators of machines that are no boards of ours.
-    let ours: Vec<&str> = BoardKind::ALL.iter().map(|kind| kind.recipe().qemu).collect();
+    // Two thirds are emulators of other machines.
+    let used: Vec<&str> = BoardKind::ALL.iter().map(|kind| kind.recipe().qemu).collect();
     for entry in fs::read_dir(fresh.join("usr/bin"))? {
         let entry = entry?;
-        if !ours.contains(&entry.file_name().to_string_lossy().as_ref()) {
+        if !used.contains(&entry.file_name().to_string_lossy().as_ref()) {
             fs::remove_file(entry.path())?;
         }
     }
@@ -102,7 +105,7 @@ fn fetch(boards: &Path, folder: &Path, progress: &dyn Fn(&str), cancel: &Cancel)
     Ok(())
 }
 
-/// Starts a board from `kernel` and `initrd` in its folder; gives the host's port that leads to its SSH server.
+/// Starts a board from `kernel` and the `initrd` in its folder; returns the host's port for its SSH server.
 pub fn start(
     qemu: &Qemu,
     kind: BoardKind,
@@ -111,11 +114,11 @@ pub fn start(
     memory_mib: u32,
     cancel: &Cancel,
 ) -> Result<u16> {
-    // The port it had before, if that is still free: then known_hosts and open configurations stay right.
+    // The port it had before, if that is still free: known_hosts and configurations in use stay valid.
     let earlier = fs::read_to_string(folder.join("port")).ok().and_then(|text| text.trim().parse().ok());
     let mut failure = None;
-    for wanted in [earlier.unwrap_or(0), 0, 0] {
-        let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)) else { continue };
+    for preferred in [earlier.unwrap_or(0), 0, 0] {
+        let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, preferred)) else { continue };
         let port = listener.local_addr()?.port();
         drop(listener);
         let line = command_line(qemu, kind, folder, kernel, memory_mib, port);
@@ -124,7 +127,7 @@ pub fn start(
                 fs::write(folder.join("port"), port.to_string())?;
                 return Ok(port);
             }
-            // Between our look and qemu's somebody else can take the port.
+            // Another process can take the port before qemu does.
             Err(error) if format!("{error:#}").contains("host forwarding") => failure = Some(error),
             Err(error) => return Err(error.context(format!("cannot start `{}`", kind.name()))),
         }
@@ -135,7 +138,7 @@ pub fn start(
 fn command_line(qemu: &Qemu, kind: BoardKind, folder: &Path, kernel: &Path, memory_mib: u32, port: u16) -> CommandLine {
     let recipe = kind.recipe();
     let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
-    let (program, before) = (&qemu.words[0], &qemu.words[1..]);
+    let (program, before) = (&qemu.argv[0], &qemu.argv[1..]);
     CommandLine::new(program)
         .args(before)
         .args(["-machine", recipe.machine, "-cpu", recipe.cpu, "-smp", "2", "-m", &memory_mib.to_string()])
@@ -147,18 +150,18 @@ fn command_line(qemu: &Qemu, kind: BoardKind, folder: &Path, kernel: &Path, memo
         .args(["-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci"])
 }
 
-/// Until the SSH server greets, or the machine died, or `limit` is over.
+/// Waits until the SSH server greets, the machine dies, or `limit` is over.
 pub fn wait_until_answers(folder: &Path, port: u16, limit: Duration, cancel: &Cancel) -> Result<()> {
     let began = Instant::now();
     let log = folder.join("console.log");
     let console = || {
         let bytes = fs::read(&log).unwrap_or_default();
-        // A terminal is not the board's to control.
+        // Without control characters, which could change the user's terminal.
         String::from_utf8_lossy(&bytes).chars().filter(|c| *c == '\n' || !c.is_control()).collect::<String>()
     };
     let end = || format!("the end of `{}`:\n{}", log.display(), last_lines(&console(), 15));
     loop {
-        // Not earlier: qemu keeps what is tried before, and the board would begin its life with a heap of dead connections.
+        // Not earlier: qemu keeps earlier attempts, and the board would start with many dead connections.
         if console().contains(READY) && greets(port) {
             return Ok(());
         }
@@ -178,7 +181,7 @@ pub fn wait_until_answers(folder: &Path, port: u16, limit: Duration, cancel: &Ca
 /// What `init.sh` writes to the console at its end.
 const READY: &str = "espalier: ready";
 
-/// qemu takes connections long before the board does, so only the greeting counts.
+/// qemu accepts connections long before the board does, so only the greeting counts.
 fn greets(port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), Duration::from_secs(1)) else {
         return false;
@@ -192,10 +195,10 @@ fn greets(port: u16) -> bool {
 /// The process that is this board, if it runs.
 pub fn process(folder: &Path) -> Option<i32> {
     let pid: i32 = fs::read_to_string(folder.join("pid")).ok()?.trim().parse().ok()?;
-    // Process ids are given out again.
+    // Process ids are reused.
     let command_line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let initrd = folder.join("initrd").to_string_lossy().into_owned().into_bytes();
-    command_line.split(|byte| *byte == 0).any(|word| word == initrd).then_some(pid)
+    command_line.split(|byte| *byte == 0).any(|argument| argument == initrd).then_some(pid)
 }
 
 pub fn state(pid: i32) -> BoardState {
@@ -248,14 +251,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_init_script_says_what_is_waited_for() {
+    fn the_init_script_prints_what_is_waited_for() {
         assert!(include_str!("init.sh").contains(&format!("echo \"{READY}")));
     }
 
-    /// Guards against arguments that lose their place when words go before them, as with an unpacked qemu.
+    /// Guards against arguments out of place where others go before them, as with an unpacked qemu.
     #[test]
     fn an_unpacked_qemu_is_called_through_its_loader() {
-        let qemu = Qemu { words: ["ld.so", "--library-path", "lib", "qemu-system-arm"].map(str::to_owned).to_vec() };
+        let qemu = Qemu { argv: ["ld.so", "--library-path", "lib", "qemu-system-arm"].map(str::to_owned).to_vec() };
         let folder = Path::new("/c/virt-armv7");
         let line = command_line(&qemu, BoardKind::Armv7, folder, Path::new("/c/kernel"), 512, 4022).to_string();
         assert!(line.starts_with("ld.so --library-path lib qemu-system-arm -machine virt,highmem=off "), "{line}");

@@ -1,6 +1,7 @@
 //! Which kernel modules a board loads, and in which order.
 //!
-//! Packages carry no `modules.dep` (installing them makes it), so dependencies are read where `depmod` reads them: in the modules themselves.
+//! Packages have no `modules.dep` (installing them makes it), so dependencies are read where `depmod` reads them: from
+//! the modules themselves.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,14 +22,15 @@ pub struct Module {
     pub contents: Vec<u8>,
 }
 
-/// `wanted` and all they depend on, dependencies first. What the folder does not have is taken to be built into the kernel.
-pub fn collect(folder: &Path, wanted: &[&str], cancel: &Cancel) -> Result<Vec<Module>> {
+/// The modules `names` and all they depend on, dependencies first. One that the folder does not have counts as built
+/// into the kernel.
+pub fn collect(folder: &Path, names: &[&str], cancel: &Cancel) -> Result<Vec<Module>> {
     let mut paths = BTreeMap::new();
     find(folder, &mut paths)?;
     let mut contents = BTreeMap::new();
     let mut depends = BTreeMap::new();
-    let mut waiting: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
-    let wanted: Vec<String> = waiting.iter().filter(|name| paths.contains_key(*name)).cloned().collect();
+    let mut waiting: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let roots: Vec<String> = waiting.iter().filter(|name| paths.contains_key(*name)).cloned().collect();
     while let Some(name) = waiting.pop() {
         let Some(path) = paths.get(&name) else { continue };
         if contents.contains_key(&name) {
@@ -40,7 +42,7 @@ pub fn collect(folder: &Path, wanted: &[&str], cancel: &Cancel) -> Result<Vec<Mo
         depends.insert(name.clone(), below);
         contents.insert(name, bytes);
     }
-    let order = in_order(&wanted, &depends)?;
+    let order = in_order(&roots, &depends)?;
     Ok(order.into_iter().map(|name| Module { contents: contents.remove(&name).unwrap_or_default(), name }).collect())
 }
 
@@ -59,7 +61,7 @@ fn find(folder: &Path, paths: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// A module's bytes, unpacked here: what boards' kernels can unpack differs.
+/// A module's bytes, decompressed on the host: boards' kernels differ in what they can decompress.
 fn read(path: &Path, cancel: &Cancel) -> Result<Vec<u8>> {
     let unpacker = match path.extension().and_then(|extension| extension.to_str()) {
         Some("xz") => ("xz", "xz-utils"),
@@ -89,7 +91,7 @@ fn depends_entry(modinfo: &[u8]) -> Vec<String> {
 }
 
 /// Depth first, so that what a module needs stands before it.
-fn in_order(wanted: &[String], depends: &BTreeMap<String, Vec<String>>) -> Result<Vec<String>> {
+fn in_order(roots: &[String], depends: &BTreeMap<String, Vec<String>>) -> Result<Vec<String>> {
     fn visit(
         name: &str,
         depends: &BTreeMap<String, Vec<String>>,
@@ -110,7 +112,7 @@ fn in_order(wanted: &[String], depends: &BTreeMap<String, Vec<String>>) -> Resul
         Ok(())
     }
     let (mut entered, mut order) = (BTreeSet::new(), Vec::new());
-    for name in wanted {
+    for name in roots {
         visit(name, depends, &mut entered, &mut order)?;
     }
     Ok(order)
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_comes_first() {
+    fn dependencies_come_first() {
         let depends = BTreeMap::from([
             ("virtio_net".to_owned(), owned(&["net_failover"])),
             ("net_failover".to_owned(), owned(&["failover"])),
@@ -159,14 +161,14 @@ mod tests {
         #[test]
         fn any_graph_without_circles(edges in prop::collection::vec((0..12_usize, 0..12_usize), 0..40)) {
             let name = |number: usize| format!("m{number}");
-            let mut depends: BTreeMap<String, Vec<String>> = (0..12).map(|number| (name(number), Vec::new())).collect();
+            let mut depends: BTreeMap<_, _> = (0..12).map(|number| (name(number), Vec::new())).collect();
             for (one, other) in edges {
                 if one != other {
                     depends.get_mut(&name(one.max(other))).unwrap().push(name(one.min(other)));
                 }
             }
-            let wanted: Vec<String> = (0..12).rev().map(name).collect();
-            let order = in_order(&wanted, &depends).unwrap();
+            let roots: Vec<String> = (0..12).rev().map(name).collect();
+            let order = in_order(&roots, &depends).unwrap();
             prop_assert_eq!(order.len(), 12);
             let place = |name: &String| order.iter().position(|other| other == name).unwrap();
             for (name, below) in &depends {

@@ -1,7 +1,8 @@
 //! Debian packages for another architecture or another suite, downloaded and never installed.
 //!
-//! A private apt (its own lists, status and cache; mirror and keys of the host's) does the resolving: to it nothing is installed yet, so what it wants to
-//! install is exactly the closure. A complete set is used as it stands from then on, network or not; removing its folder fetches anew.
+//! A private apt (with its own lists, status and cache, and the host's mirror and keys) resolves dependencies: for it
+//! nothing is installed yet, so it downloads the closure. From then on a complete set is used as it is, without the
+//! network; removing its folder fetches anew.
 
 use std::{
     fs,
@@ -15,25 +16,25 @@ use super::{
     run::{require_program, run},
     sources::{Source, host_mirror},
 };
-use crate::cancel::Cancel;
+use crate::{cancel::Cancel, process::Watch};
 
-/// What is wanted.
-pub struct Wish<'a> {
-    /// The folder's name below `debs`, and what progress calls it.
+/// Packages to download.
+pub struct PackageSet<'a> {
+    /// The folder's name below `debs`, also in messages.
     pub name: &'a str,
-    /// As dpkg calls it, e.g. `armhf`.
+    /// dpkg's name, e.g. `armhf`.
     pub architecture: &'a str,
     /// Suites to try after the host's own.
     pub further_suites: &'a [&'a str],
-    /// Each with all it depends on; of each inner list the first that the suite has.
+    /// Each with its dependencies; of each inner list the first that the suite has.
     pub packages: &'a [&'a [&'a str]],
-    /// A kernel's metapackage. Of what it depends on only the kernel's own parts are taken, not what would install it.
+    /// A kernel's metapackage. Of its dependencies only the kernel's own packages are taken, not those that install it.
     pub kernel: Option<&'a str>,
 }
 
 /// The `.deb` files of a complete set, in a stable order. `debs` is the folder of all sets.
-pub fn fetch(debs: &Path, wish: &Wish, progress: &dyn Fn(&str), cancel: &Cancel) -> Result<Vec<PathBuf>> {
-    let folder = debs.join(wish.name);
+pub fn fetch(debs: &Path, set: &PackageSet, watch: Watch) -> Result<Vec<PathBuf>> {
+    let folder = debs.join(set.name);
     if let Some(files) = complete(&folder) {
         return Ok(files);
     }
@@ -41,17 +42,17 @@ pub fn fetch(debs: &Path, wish: &Wish, progress: &dyn Fn(&str), cancel: &Cancel)
     require_program("apt-cache", "apt")?;
     let (mirror, host_suite) = host_mirror()?;
     let mut suites = vec![host_suite.as_str()];
-    suites.extend(wish.further_suites.iter().copied().filter(|suite| *suite != host_suite));
+    suites.extend(set.further_suites.iter().copied().filter(|suite| *suite != host_suite));
     let mut failures = Vec::new();
     for suite in suites {
-        progress(&format!("looking for the packages for `{}` in `{suite}`", wish.name));
-        match fetch_from(&folder, &mirror, suite, wish, progress, cancel) {
+        watch.say(&format!("looking for the packages for `{}` in `{suite}`", set.name));
+        match fetch_from(&folder, &mirror, suite, set, watch) {
             Ok(files) => return Ok(files),
-            Err(error) if cancel.is_requested() => return Err(error),
+            Err(error) if watch.cancel.is_requested() => return Err(error),
             Err(error) => failures.push(format!("`{suite}`: {error:#}")),
         }
     }
-    bail!("no suite has all the packages for `{}`: {}", wish.name, failures.join("; "))
+    bail!("no suite has all the packages for `{}`: {}", set.name, failures.join("; "))
 }
 
 fn complete(folder: &Path) -> Option<Vec<PathBuf>> {
@@ -60,38 +61,32 @@ fn complete(folder: &Path) -> Option<Vec<PathBuf>> {
     files.iter().all(|file| file.is_file()).then_some(files)
 }
 
-fn fetch_from(
-    folder: &Path,
-    mirror: &Source,
-    suite: &str,
-    wish: &Wish,
-    progress: &dyn Fn(&str),
-    cancel: &Cancel,
-) -> Result<Vec<PathBuf>> {
+fn fetch_from(folder: &Path, mirror: &Source, suite: &str, set: &PackageSet, watch: Watch) -> Result<Vec<PathBuf>> {
+    let cancel = watch.cancel;
     let fresh = folder.with_extension("new");
     if fresh.exists() {
         fs::remove_dir_all(&fresh)?;
     }
-    let apt = PrivateApt::new(&fresh.join("apt"), mirror, suite, wish.architecture)?;
+    let apt = PrivateApt::new(&fresh.join("apt"), mirror, suite, set.architecture)?;
     apt.run("apt-get", &["update"], cancel)?;
 
-    let mut words = vec!["install", "--download-only", "--yes"];
-    for alternatives in wish.packages {
+    let mut args = vec!["install", "--download-only", "--yes"];
+    for alternatives in set.packages {
         let has = |name: &&&str| apt.run("apt-cache", &["show", name], cancel).is_ok();
         let name = alternatives.iter().find(has);
-        words.push(name.with_context(|| format!("it has no package `{}` for {}", alternatives[0], wish.architecture))?);
+        args.push(name.with_context(|| format!("it has no package `{}` for {}", alternatives[0], set.architecture))?);
     }
-    progress(&format!("downloading packages for `{}` from `{suite}`", wish.name));
-    apt.run("apt-get", &words, cancel)?;
-    if let Some(metapackage) = wish.kernel {
+    watch.say(&format!("downloading packages for `{}` from `{suite}`", set.name));
+    apt.run("apt-get", &args, cancel)?;
+    if let Some(metapackage) = set.kernel {
         let tree = apt.run("apt-cache", &["depends", "--recurse", "--important", metapackage], cancel)?;
         let parts = kernel_parts(&tree);
         if parts.is_empty() {
             bail!("it has no kernel below `{metapackage}`");
         }
-        progress(&format!("downloading the kernel for `{}` from `{suite}`", wish.name));
-        let words: Vec<&str> = ["download"].into_iter().chain(parts).collect();
-        apt.run("apt-get", &words, cancel)?;
+        watch.say(&format!("downloading the kernel for `{}` from `{suite}`", set.name));
+        let args: Vec<&str> = ["download"].into_iter().chain(parts).collect();
+        apt.run("apt-get", &args, cancel)?;
     }
 
     let mut names = Vec::new();
@@ -113,7 +108,7 @@ fn fetch_from(
     complete(folder).context("the downloaded set is gone again")
 }
 
-/// Names of the packages that hold a kernel and its modules, out of `apt-cache depends --recurse`.
+/// Names of the packages with a kernel and its modules, from `apt-cache depends --recurse`.
 fn kernel_parts(tree: &str) -> Vec<&str> {
     let is_part = |name: &&str| {
         // Metapackages carry no version and no files.
@@ -144,17 +139,17 @@ impl PrivateApt {
         self.home.join("cache/archives")
     }
 
-    fn run(&self, program: &str, words: &[&str], cancel: &Cancel) -> Result<String> {
+    fn run(&self, program: &str, args: &[&str], cancel: &Cancel) -> Result<String> {
         let configuration = self.home.join("apt.conf");
         let line = CommandLine::new(program)
             .args(["--config-file", &configuration.to_string_lossy(), "--quiet"])
-            .args(words.iter().copied());
-        // `apt-get download` writes where it stands.
+            .args(args.iter().copied());
+        // `apt-get download` writes to its working folder.
         run(&line, &self.archives(), cancel)
     }
 }
 
-/// Read after the host's own configuration, which stays in force where it matters (proxies, checks of dates).
+/// Read after the host's own configuration, which stays in force otherwise (proxies, checks of dates).
 fn configuration(home: &Path, architecture: &str) -> String {
     let home = home.display();
     format!(
@@ -187,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_kernels_own_parts() {
+    fn only_the_kernels_own_packages() {
         let tree = "\
 linux-image-riscv64
   Depends: linux-base-riscv64

@@ -1,4 +1,5 @@
-//! Programs of the host that emulated boards need: looked for with an error that names the package, run silently to their end or until cancelled.
+//! Programs of the host that emulated boards need: a missing one is an error that names its package; they run silently
+//! to their end or until cancelled.
 
 use std::path::Path;
 
@@ -10,9 +11,9 @@ use crate::{
     process::{self, Watch},
 };
 
-/// Runs in `folder`; gives what came on stdout. The end of what it said on stderr goes into the error.
+/// Runs in `folder` and returns stdout. An error has the end of stderr.
 pub fn run(line: &CommandLine, folder: &Path, cancel: &Cancel) -> Result<String> {
-    // Its words are read: they must be the untranslated ones.
+    // Output is parsed, so it must not be translated.
     let line = line.clone().env("LC_ALL", "C");
     Ok(process::run(&line, Some(folder), Watch { cancel, progress: &|_| () })?)
 }

@@ -1,18 +1,19 @@
-//! The host's apt sources, read to find the Debian mirror it uses and the keys that mirror is trusted with.
+//! The host's apt sources: which Debian mirror it uses, and which keys that mirror is trusted with.
 //!
-//! Boards need packages of other architectures, and at times of another suite: the same mirror has them. No mirror is named in this project.
+//! Boards need packages of other architectures, and sometimes of another suite: the same mirror has them. No mirror is
+//! named in this project.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-/// What one entry of the host's sources says, as far as it matters here.
+/// One entry of the host's sources, without the fields that are not needed here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     pub uri: String,
     pub suites: Vec<String>,
     pub components: Vec<String>,
-    /// As written, with continuation lines: keyring paths, fingerprints or a whole key.
+    /// As written, with continuation lines: keyring paths, fingerprints or a key.
     pub signed_by: Option<String>,
 }
 
@@ -67,20 +68,21 @@ pub fn host_mirror() -> Result<(Source, String)> {
     )
 }
 
-/// The entry that holds the host's own suite. `testing` and `unstable` hosts write those names in place of the codename.
+/// The entry that holds the host's own suite. `testing` and `unstable` hosts write those names in place of the
+/// codename.
 fn choose(sources: &[Source], codename: &str) -> Option<(Source, String)> {
-    [codename, "testing", "unstable", "sid", "stable", "oldstable"].iter().find_map(|wanted| {
+    [codename, "testing", "unstable", "sid", "stable", "oldstable"].iter().find_map(|name| {
         let fits = |source: &&Source| {
-            source.suites.iter().any(|suite| suite == wanted) && source.components.iter().any(|name| name == "main")
+            source.suites.iter().any(|suite| suite == name) && source.components.iter().any(|name| name == "main")
         };
-        sources.iter().find(fits).map(|source| (source.clone(), (*wanted).to_owned()))
+        sources.iter().find(fits).map(|source| (source.clone(), (*name).to_owned()))
     })
 }
 
 /// The deb822 style of `*.sources`.
 fn parse_stanzas(text: &str) -> Vec<Source> {
     let text: String = text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
-    let words = |value: &str| value.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let list = |value: &str| value.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let mut sources = Vec::new();
     for stanza in text.split("\n\n") {
         let field = |name: &str| {
@@ -95,13 +97,13 @@ fn parse_stanzas(text: &str) -> Vec<Source> {
         let (Some(types), Some(uris), Some(suites)) = (field("Types"), field("URIs"), field("Suites")) else {
             continue;
         };
-        if disabled || !words(&types).iter().any(|kind| kind == "deb") {
+        if disabled || !list(&types).iter().any(|kind| kind == "deb") {
             continue;
         }
-        sources.extend(words(&uris).into_iter().map(|uri| Source {
+        sources.extend(list(&uris).into_iter().map(|uri| Source {
             uri,
-            suites: words(&suites),
-            components: words(&field("Components").unwrap_or_default()),
+            suites: list(&suites),
+            components: list(&field("Components").unwrap_or_default()),
             signed_by: field("Signed-By"),
         }));
     }
@@ -122,13 +124,13 @@ fn parse_one_line_entries(text: &str) -> Vec<Source> {
             Some(rest) => rest.split_once(']')?,
             None => ("", rest),
         };
-        let mut words = rest.split_whitespace().map(str::to_owned);
-        let (uri, suite) = (words.next()?, words.next()?);
+        let mut fields = rest.split_whitespace().map(str::to_owned);
+        let (uri, suite) = (fields.next()?, fields.next()?);
         let signed_by = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="));
         Some(Source {
             uri,
             suites: vec![suite],
-            components: words.collect(),
+            components: fields.collect(),
             signed_by: signed_by.map(|value| value.replace(',', " ")),
         })
     };
@@ -140,12 +142,13 @@ mod tests {
     use super::*;
 
     const STANZAS: &str = "\
-# a comment\nTypes: deb deb-src\n# another\nURIs: http://one.test/debian\nSuites: bookworm bookworm-updates\nComponents: main contrib
-Signed-By: /k/one.gpg
+# a comment\nTypes: deb deb-src\n# another\nURIs: http://one.test/debian\nSuites: bookworm bookworm-updates
+Components: main contrib\nSigned-By: /k/one.gpg
 
 Types: deb\nEnabled: no\nURIs: http://off.test/debian\nSuites: bookworm\nComponents: main
 
-types: deb\nuris: http://sec.test/debian-security\nsuites: bookworm-security\ncomponents: main\nsigned-by:\n -----BEGIN\n .\n abc
+types: deb\nuris: http://sec.test/debian-security\nsuites: bookworm-security\ncomponents: main
+signed-by:\n -----BEGIN\n .\n abc
 ";
 
     #[test]

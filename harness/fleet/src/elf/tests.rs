@@ -1,4 +1,4 @@
-//! Oracles: what `readelf` says of a program made elsewhere, what this process is, what glibc says of itself.
+//! Oracles: `readelf`'s output for a program made elsewhere, this very process, glibc's own version.
 
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::process;
 
-/// `arm-linux-gnueabihf-gcc -Os -s -Wl,-z,max-page-size=4096 t.c -lm` (Debian 12) of a program that calls `printf` and `pow`.
+/// `arm-linux-gnueabihf-gcc -Os -s -Wl,-z,max-page-size=4096 t.c -lm` (Debian 12) of a program that calls `printf` and
+/// `pow`.
 const ARMHF: &[u8] = include_bytes!("../../fixtures/armhf.elf");
 
 const fn glibc(minor: u32) -> Glibc {
@@ -17,7 +18,7 @@ const fn glibc(minor: u32) -> Glibc {
 }
 
 #[test]
-fn a_cross_built_program_as_readelf_has_it() {
+fn a_cross_built_program_as_readelf_shows_it() {
     let expected = ElfInfo {
         machine: Machine::Arm,
         bits: 32,
@@ -73,10 +74,11 @@ fn check_probe(output: &str, expected: &str) {
 
 #[test]
 fn boards_as_they_answer() {
-    let debian = "Welcome!\nmachine armv7l\nloader /lib/ld-linux-armhf.so.3 ld.so (Debian GLIBC 2.36-9+deb12u10) stable release version 2.36.\n\
+    let debian = "Welcome!\nmachine armv7l\n\
+                  loader /lib/ld-linux-armhf.so.3 ld.so (Debian GLIBC 2.36-9+deb12u10) stable release version 2.36.\n\
                   libc glibc 2.36\nlibc ldd (Debian GLIBC 2.36-9+deb12u10) 2.36\n";
     check_probe(debian, "armv7l 2.36 Some(true)");
-    // Before 2.33 the loader does not tell; here nothing else does but libc itself.
+    // Before 2.33 the loader has no version; here libc itself is the only source.
     let busybox = "machine armv7l\nloader /lib/ld-linux-armhf.so.3 \nlibc \nlibc \n\
                    libc GNU C Library (Buildroot) stable release version 2.31.\n";
     check_probe(busybox, "armv7l 2.31 Some(true)");
@@ -108,7 +110,7 @@ fn check_fit(change: impl Fn(&mut ElfInfo), board: (&str, Option<u32>, Option<bo
 }
 
 #[test]
-fn what_does_not_fit_is_said() {
+fn every_mismatch_is_named() {
     let as_is = |_: &mut ElfInfo| {};
     check_fit(as_is, ("armv7l", Some(36), Some(true)), &[]);
     check_fit(as_is, ("armv8l", Some(34), None), &[]);
@@ -126,18 +128,14 @@ fn what_does_not_fit_is_said() {
     check_fit(
         as_is,
         ("armv7l", Some(31), Some(true)),
-        &[
-            "needs GLIBC_2.34, the board has 2.31: set `glibc = \"2.31\"` with `builder = \"zigbuild\"`, or `static = true`, \
-           in target `armv7-gnu`",
-        ],
+        &["needs GLIBC_2.34, the board has 2.31: set `glibc = \"2.31\"` with `builder = \"zigbuild\"`, or `static = \
+             true`, in target `armv7-gnu`"],
     );
     check_fit(
         as_is,
         ("armv7l", Some(36), Some(false)),
-        &[
-            "needs the loader `/lib/ld-linux-armhf.so.3`, which the board does not have (another libc, or another float ABI than \
-           hard float): set `static = true` in target `armv7-gnu`",
-        ],
+        &["needs the loader `/lib/ld-linux-armhf.so.3`, which the board does not have (another libc, or another \
+             float ABI than hard float): set `static = true` in target `armv7-gnu`"],
     );
     let fixed = |elf: &mut ElfInfo| (elf.interpreter, elf.glibc) = (None, None);
     check_fit(fixed, ("armv7l", Some(17), Some(false)), &[]);
@@ -150,7 +148,7 @@ fn what_does_not_fit_is_said() {
 }
 
 #[test]
-fn a_target_keeps_its_promise_or_is_told() {
+fn a_broken_promise_of_the_target_is_a_mismatch() {
     let elf = read(ARMHF).unwrap();
     let broken = |libc| {
         let target = Target {

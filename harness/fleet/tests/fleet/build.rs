@@ -1,5 +1,5 @@
-//! Artifacts are made once and never stale: `build` against a small workspace with a runner of its own, by a real cargo and
-//! for this host.
+//! Artifacts are made once and never stale: `build` against a small workspace with a runner of its own, by a real cargo
+//! and for this host.
 
 use std::{
     cell::Cell,
@@ -138,7 +138,8 @@ fn every_layout_is_an_artifact_of_its_own() {
     }
 }
 
-/// Two clones share a cache. cargo knows files by their place in the workspace and by time: older sources it would take for those it has built.
+/// Two clones share a cache. cargo knows files by their place in the workspace and by time: older sources it would take
+/// for those it has built.
 #[test]
 fn an_older_clone_is_built_from_its_own_sources() {
     let newer = Workspace::new();

@@ -1,5 +1,5 @@
-//! The same on boards, busybox and dropbear included: `ESPALIER_TEST_BOARDS` names an ssh configuration and the hosts in
-//! it, e.g. `~/.cache/espalier/boards/ssh_config:virt-aarch64,virt-riscv64`. Prints how long things take.
+//! The same on boards, busybox and dropbear included: `ESPALIER_TEST_BOARDS` names an ssh configuration and the hosts
+//! in it, e.g. `~/.cache/espalier/boards/ssh_config:virt-aarch64,virt-riscv64`. Prints how long things take.
 
 use std::{
     env,

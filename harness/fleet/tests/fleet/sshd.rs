@@ -1,6 +1,6 @@
 //! Tests against a real OpenSSH server on loopback, of the user who runs the tests, with keys and a port of its own. It
-//! stands in for a board. They are ignored, so that `cargo test` says what it leaves out, and are run by `cargo xtask test`
-//! or `cargo test -p espalier-fleet --features ssh -- --ignored sshd::`.
+//! stands in for a board. They are ignored, so that `cargo test` says what it leaves out, and are run by `cargo xtask
+//! test` or `cargo test -p espalier-fleet --features ssh -- --ignored sshd::`.
 
 mod push;
 mod transport;
@@ -122,8 +122,8 @@ pub fn user() -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A private key: one of the server's [`HOST_KEYS`], `user` that is accepted, `unknown` that is not, `locked` that has a
-/// passphrase, `other` for a host key the server does not have.
+/// A private key: one of the server's [`HOST_KEYS`], `user` that is accepted, `unknown` that is not, `locked` that has
+/// a passphrase, `other` for a host key the server does not have.
 pub fn key(name: &str) -> PathBuf {
     static KEYS: OnceLock<PathBuf> = OnceLock::new();
     let folder = KEYS.get_or_init(|| {

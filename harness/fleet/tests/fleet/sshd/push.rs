@@ -138,8 +138,8 @@ fn an_impossible_workdir_is_named() {
     assert!(error.contains("`/proc/espalier`") && error.contains("`workdir`"), "{error}");
 }
 
-/// Says that the rest of a test cannot run here: past libtest's capture, and to the suite, which `ESPALIER_SKIPS` names a
-/// file for.
+/// Says that the rest of a test cannot run here: past libtest's capture, and to the suite, which `ESPALIER_SKIPS` names
+/// a file for.
 fn skip(reason: &str) {
     let line = format!("{}: {reason}\n", std::thread::current().name().unwrap_or("a test"));
     io::stderr().write_all(format!("skipped: {line}").as_bytes()).unwrap();

@@ -163,7 +163,8 @@ fn an_alias_and_an_agent_are_used() {
     let config = server.file(
         "config",
         &format!(
-            "Host shelf-*\n  HostName 127.0.0.1\n  Port {}\n  User {}\n  UserKnownHostsFile {known}\n  IdentityAgent {}\n",
+            "Host shelf-*\n  HostName 127.0.0.1\n  Port {}\n  User {}\n  UserKnownHostsFile {known}\n  \
+             IdentityAgent {}\n",
             server.port,
             user(),
             socket.display()
