@@ -1,13 +1,14 @@
-"""Trains the demonstration model `digits-cnn` and writes what lies beside this file: dense.onnx and the sets train, calibration and eval.
+"""Trains the demonstration model `digits-cnn` and writes the files next to this one: dense.onnx and the sets train,
+calibration and eval.
 
-Nobody needs to run it: its results are checked in. To make them again:
+Its results are checked in, so nobody needs to run it. To make them again:
 
     python3 -m venv venv && venv/bin/pip install numpy onnx onnxruntime scikit-learn "jax[cpu]"
     venv/bin/python models/digits-cnn/train.py
 
-Data: 1797 handwritten digits of 8x8 pixels (see README.md), 1300 to train on and 497 held out, stratified. Every random number comes from
-one seed; the same versions of the packages on the same kind of CPU give the same bytes. The held-out part decides nothing here (no early
-stopping, no choice among epochs), so its accuracy is an honest one.
+Data: 1797 handwritten digits of 8x8 pixels (see README.md), 1300 to train on and 497 held out, stratified. Every random
+number comes from one seed; the same versions of the packages on the same kind of CPU give the same bytes. The held-out
+part decides nothing here (no early stopping, no choice among epochs), so its accuracy is not biased.
 """
 
 import pathlib

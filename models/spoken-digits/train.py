@@ -1,14 +1,16 @@
-"""Trains the demonstration model `spoken-digits` and writes what lies beside this file: dense.onnx and the sets train, calibration and eval.
+"""Trains the demonstration model `spoken-digits` and writes the files next to this one: dense.onnx and the sets train,
+calibration and eval.
 
-Nobody needs to run it: its results are checked in. To make them again (some minutes):
+Its results are checked in, so nobody needs to run it. To make them again (some minutes):
 
     apt-get install espeak-ng
     python3 -m venv venv && venv/bin/pip install numpy onnx onnxruntime torch
     venv/bin/python models/spoken-digits/train.py
 
-Data: espeak-ng says the ten digits in English, in every voice variant it has and eight accents, at many pitches and speeds; noise is added.
-Every random number comes from one seed; the same versions of the packages on the same kind of CPU give the same bytes. Whole families of
-voices are held out, and that part decides nothing here (no early stopping, no choice among epochs), so its accuracy is an honest one.
+Data: espeak-ng says the ten digits in English, in every voice variant it has and eight accents, at many pitches and
+speeds; noise is added. Every random number comes from one seed; the same versions of the packages on the same kind of
+CPU give the same bytes. Whole families of voices are held out. They decide nothing here (no early stopping, no choice
+among epochs), so the held-out accuracy is not biased.
 """
 
 import io
@@ -56,7 +58,8 @@ def main():
     net = trained(train_set["x"], train_set["y"], random)
     onnx.save(to_onnx(net), FOLDER / "dense.onnx")
     np.savez_compressed(FOLDER / "train.npz", **train_set)
-    np.savez_compressed(FOLDER / "calibration.npz", **{name: values[:CALIBRATION] for name, values in train_set.items()})
+    calibration = {name: values[:CALIBRATION] for name, values in train_set.items()}
+    np.savez_compressed(FOLDER / "calibration.npz", **calibration)
     np.savez_compressed(FOLDER / "eval.npz", **eval_set)
 
     onnx.checker.check_model(str(FOLDER / "dense.onnx"), full_check=True)
@@ -69,11 +72,14 @@ def main():
     print(f"held-out accuracy: {(logits.argmax(1) == eval_set['y']).mean():.4f}")
 
 
-# ------------------------------------------------------------------------------------------------------------------------------ speech
+# ---------------------------------------------------------------------------------------------------- speech
 
 
 def recorded(random):
-    """Both sets: `x` uint8 [N, FRAMES, BANDS] in levels of 4 dB, `y` int64 [N]. A family is what voices of one name and different numbers are."""
+    """Both sets: `x` uint8 [N, FRAMES, BANDS] in levels of 4 dB, `y` int64 [N].
+
+    A family is all voices with the same name and different numbers.
+    """
     listed = subprocess.run(["espeak-ng", "--voices=variant"], check=True, capture_output=True, text=True).stdout
     variants = sorted(set(re.findall(r"!v/(\S+)", listed)))
     families = sorted({family(variant) for variant in variants})
@@ -142,7 +148,7 @@ def filters(lowest=100.0, highest=6000.0):
     return np.clip(np.minimum(rising, falling), 0, None)
 
 
-# --------------------------------------------------------------------------------------------------------------------------- the model
+# ------------------------------------------------------------------------------------------------- the model
 
 
 class Net(torch.nn.Module):

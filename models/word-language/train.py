@@ -1,15 +1,16 @@
-"""Trains the demonstration model `word-language` and writes what lies beside this file: dense.onnx and the sets train, calibration and eval.
+"""Trains the demonstration model `word-language` and writes the files next to this one: dense.onnx and the sets train,
+calibration and eval.
 
-Nobody needs to run it: its results are checked in. To make them again (some minutes):
+Its results are checked in, so nobody needs to run it. To make them again (some minutes):
 
     apt-get install wamerican wspanish wpolish hunspell-lt hunspell-fr-classical hunspell-tr
     python3 -m venv venv && venv/bin/pip install numpy onnx onnxruntime torch
     venv/bin/python models/word-language/train.py
 
-Data: pairs of words of one of six languages, from lists in Debian (see README.md). Every random number comes from one seed; the same versions of the packages
-on the same kind of CPU give the same bytes. Words that begin with the same four letters, forms of one word for the most part, are on the same
-side: all to train on or all held out. The held-out part decides nothing here (no early stopping, no choice among epochs), so its accuracy is
-an honest one.
+Data: pairs of words of one of six languages, from lists in Debian (see README.md). Every random number comes from one
+seed; the same versions of the packages on the same kind of CPU give the same bytes. Words with the same first four
+letters, mostly forms of one word, are on the same side of the split. The held-out part decides nothing here (no early
+stopping, no choice among epochs), so its accuracy is not biased.
 """
 
 import collections
@@ -35,7 +36,7 @@ SHORTEST, LONGEST = 4, 10
 TRAIN, HELD_OUT = 2500, 100  # pairs of each language
 CALIBRATION = 480
 
-# Token 0 is nothing, after the end of the second word; token 1 stands before each word, and what becomes of the first of them is classified.
+# Token 0 is padding after the second word. Token 1 comes before each word; the output at the first one is classified.
 PAD, START, FIRST_LETTER = 0, 1, 2
 LENGTH = 2 * (1 + LONGEST)
 TOKENS = FIRST_LETTER + len(LETTERS)
@@ -57,7 +58,8 @@ def main():
     net = trained(train_words, random)
     onnx.save(to_onnx(net), FOLDER / "dense.onnx")
     np.savez_compressed(FOLDER / "train.npz", **train_set)
-    np.savez_compressed(FOLDER / "calibration.npz", **{name: values[:CALIBRATION] for name, values in train_set.items()})
+    calibration = {name: values[:CALIBRATION] for name, values in train_set.items()}
+    np.savez_compressed(FOLDER / "calibration.npz", **calibration)
     np.savez_compressed(FOLDER / "eval.npz", **eval_set)
 
     onnx.checker.check_model(str(FOLDER / "dense.onnx"), full_check=True)
@@ -101,7 +103,10 @@ def pairs(languages, random):
 
 
 def candidates(path, encoding):
-    """Words of lower-case letters, in the list's order. A line of a hunspell dictionary is a word, a slash, and which endings it takes."""
+    """Words of lower-case letters, in the list's order.
+
+    A line of a hunspell dictionary is a word, a slash, and the endings it takes.
+    """
     lines = pathlib.Path(path).read_text(encoding).splitlines()
     listed = dict.fromkeys(line.split("/")[0].split("\t")[0].strip() for line in lines)
     return [word for word in listed if SHORTEST <= len(word) <= LONGEST and all(letter in LETTERS for letter in word)]
@@ -153,7 +158,10 @@ class Layer(torch.nn.Module):
 
 
 def trained(languages, random):
-    """Adam with decoupled weight decay, warm-up and a cosine schedule, on other pairs of the same words in each epoch."""
+    """Adam with decoupled weight decay, warm-up and a cosine schedule.
+
+    Each epoch uses other pairs of the same words.
+    """
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     net = Net()
@@ -213,7 +221,8 @@ def to_onnx(net):
         turned = add("Transpose", [key], f"{at}.turned", perm=[0, 1, 3, 2])
         scores = add("Mul", [add("MatMul", [query, turned], f"{at}.products"), "scale"], f"{at}.scores")
         shares = add("Softmax", [add("Add", [scores, mask], f"{at}.masked")], f"{at}.shares", axis=-1)
-        mixed = add("Transpose", [add("MatMul", [shares, value], f"{at}.mixed")], f"{at}.turned back", perm=[0, 2, 1, 3])
+        mixed = add("MatMul", [shares, value], f"{at}.mixed")
+        mixed = add("Transpose", [mixed], f"{at}.turned back", perm=[0, 2, 1, 3])
         attended = linear(add("Reshape", [mixed, "join"], f"{at}.joined"), f"{at}.out", f"{at}.attended")
         x = add("Add", [x, attended], f"{at}.x")
         up = add("Relu", [linear(norm(x, f"{at}.norm2", f"{at}.z"), f"{at}.up", f"{at}.up")], f"{at}.relu")
@@ -226,7 +235,10 @@ def to_onnx(net):
         "word-language",
         [helper.make_tensor_value_info("tokens", TensorProto.INT64, ["N", LENGTH])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(LANGUAGES)])],
-        [numpy_helper.from_array(np.ascontiguousarray(value) if value.ndim else value, name) for name, value in tensors.items()],
+        [
+            numpy_helper.from_array(np.ascontiguousarray(value) if value.ndim else value, name)
+            for name, value in tensors.items()
+        ],
     )
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="espalier models/word-language"
