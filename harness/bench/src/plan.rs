@@ -93,7 +93,10 @@ impl JobList {
 
 impl Script for JobList {
     fn next(&mut self, last: Option<&Record>) -> Option<PlannedJob> {
-        let refused = |record: &Record| matches!(&record.outcome, Outcome::Failed(failure) if failure.stage == FailureStage::Runner);
+        let refused = |record: &Record| match &record.outcome {
+            Outcome::Failed(Failure { stage, .. }) => *stage == FailureStage::Runner,
+            Outcome::Measured(_) => false,
+        };
         if last.is_some_and(refused) {
             self.skip_list.extend(self.current.take());
         }

@@ -1,4 +1,4 @@
-//! One `devices/<name>.toml`: a board, how it is reached, and in which state it must be to be measured.
+//! One `devices/<name>.toml`: a board, how it is reached, and the state it must be in to be measured.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use super::{
     values,
 };
 
-/// Where runners, models and inputs go unless the file says otherwise.
+/// The folder for runners, models and inputs, unless the file names another.
 pub const DEFAULT_WORKDIR: &str = "/var/tmp/espalier";
 
-/// `targets` are the names that may be given; `None` where they could not be read.
+/// `targets` are the known names; `None` where they could not be read.
 pub fn read_device(
     name: &str,
     mut table: Table<'_, '_>,
@@ -22,7 +22,7 @@ pub fn read_device(
     environment: &Environment<'_>,
 ) -> Device {
     let transport = table.require("transport", "{ ssh = { host = \"board.lab\" } }");
-    // Only a transport that was read as local makes the target this host's; otherwise it must be named.
+    // Only a local device may leave out its target, which is this host's.
     let transport = transport.and_then(|value| read_transport(value, environment));
     let target = match transport {
         Some(Transport::Local) => table.take("target"),
@@ -40,7 +40,7 @@ pub fn read_device(
         runner.iter().filter_map(|word| word.parse(|text| values::filled("a word", text))).collect();
     let emulated = table.take("emulated").and_then(|value| value.flag());
     let in_all = table.take("in-all").and_then(|value| value.flag()).unwrap_or(true);
-    let threads = table.take("threads").map(|value| (value.place(), value.whole(1, Job::MOST_THREADS)));
+    let threads = table.take("threads").map(|value| (value.place(), value.integer(1, Job::MOST_THREADS)));
     let conditions = table.take("conditions").and_then(|value| value.table()).map(read_conditions);
     let timeouts = table.take("timeouts").and_then(|value| value.table()).map(read_timeouts);
     let conditions: Conditions = conditions.unwrap_or_default();
@@ -60,7 +60,7 @@ pub fn read_device(
         description,
         transport: transport.unwrap_or(Transport::Local),
         workdir: workdir.unwrap_or_else(|| DEFAULT_WORKDIR.to_owned()),
-        // Times under an emulator must not be taken for a board's because a line was forgotten.
+        // A forgotten line must not turn times under an emulator into a board's.
         emulated: emulated.unwrap_or_else(|| runner.first().is_some_and(|program| is_emulator(program))),
         runner,
         in_all,
@@ -97,7 +97,7 @@ fn read_ssh(mut table: Table<'_, '_>, environment: &Environment<'_>) -> SshAddre
     let host = table.require("host", "\"board.lab\"").and_then(|value| value.parse(values::host));
     let address = SshAddress {
         host: host.unwrap_or_default(),
-        port: table.take("port").and_then(|value| value.whole(1, u32::from(u16::MAX))).map(|port| port as u16),
+        port: table.take("port").and_then(|value| value.integer(1, u32::from(u16::MAX))).map(|port| port as u16),
         user: table.take("user").and_then(|value| value.parse(values::word)),
         identity: table.take("identity").and_then(|value| value.parse(path)),
         host_key: table.take("host-key").and_then(|value| value.parse(values::host_key)),
@@ -108,7 +108,7 @@ fn read_ssh(mut table: Table<'_, '_>, environment: &Environment<'_>) -> SshAddre
     address
 }
 
-/// A path on this host; `~/` is the home folder, as in ssh's own files.
+/// A path on this host; `~/` is the home folder, as in ssh's files.
 fn home_relative(text: &str, environment: &Environment<'_>) -> Result<String, Wrong> {
     match text.strip_prefix("~/") {
         Some(rest) => match environment("HOME") {
@@ -123,7 +123,7 @@ fn read_conditions(mut table: Table<'_, '_>) -> Conditions {
     let governor = table.take("governor").and_then(|value| value.parse(values::governor));
     let mut cpus = Vec::new();
     for value in table.take("cpus").map(|value| value.items("whole numbers")).unwrap_or_default() {
-        match value.whole(0, 1023) {
+        match value.integer(0, 1023) {
             Some(cpu) if cpus.contains(&cpu) => value.wrong(Wrong::new(format!("CPU {cpu} is already in the list"))),
             Some(cpu) => cpus.push(cpu),
             None => {}

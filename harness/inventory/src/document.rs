@@ -1,9 +1,10 @@
-//! The door: TOML text in, values with positions out, every mistake noted on the way.
+//! Reads TOML: text in, values with their positions out, every mistake noted.
 //!
-//! This reads toml's spanned tree directly and not through serde types with `deny_unknown_fields`: those stop at the first mistake, and all are wanted
-//! at once. A [`Table`] hands out its values key by key and remembers which keys were asked for; what is left when it is closed is unknown, and the
-//! keys asked for are what suggestions are made from, so that no list of keys can go stale. A value that is wrong is noted and read as `None`: the
-//! caller puts a default in its place and goes on, because what it builds is thrown away when there is any problem.
+//! This reads toml's spanned tree and not serde types with `deny_unknown_fields`, because those stop at the first
+//! mistake. A [`Table`] returns its values key by key and remembers the keys requested. Keys left when it is closed are
+//! unknown, and suggestions are made from the requested ones, so that no list of keys can go stale. A wrong value is
+//! noted and read as `None`: the caller uses a default and continues, since its result is discarded when there is any
+//! problem.
 
 use std::{cell::RefCell, ops::Range};
 
@@ -17,7 +18,7 @@ use super::{
     problem::{Problem, SourceFile},
 };
 
-/// What a value should have been.
+/// Why a value is wrong, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     pub message: String,
@@ -29,12 +30,12 @@ impl Wrong {
         Wrong { message: message.into(), suggestion: None }
     }
 
-    pub fn suggest(mut self, suggestion: Option<impl Into<String>>) -> Wrong {
+    pub(crate) fn suggest(mut self, suggestion: Option<impl Into<String>>) -> Wrong {
         self.suggestion = suggestion.map(Into::into);
         self
     }
 
-    /// A name that is none of the known: with the nearest one, or with all where none is near.
+    /// An unknown name, with the nearest known one, or with all of them where none is near.
     pub fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Wrong {
         let suggestion = names::suggest(name, known.clone());
         let list = match suggestion {
@@ -45,28 +46,28 @@ impl Wrong {
     }
 }
 
-/// Values of variables that `${NAME}` stands for.
-pub type Environment<'f> = dyn Fn(&str) -> Option<String> + 'f;
+/// The values of the environment variables in `${NAME}`.
+pub(crate) type Environment<'f> = dyn Fn(&str) -> Option<String> + 'f;
 
-/// One file while it is read.
+/// One file that is being read.
 pub struct Document<'f> {
     pub source: &'f SourceFile,
-    /// Where it is given, `${NAME}` is replaced in every string.
+    /// With it, `${NAME}` is replaced in every string.
     environment: Option<&'f Environment<'f>>,
     syntax: Vec<Problem>,
     problems: RefCell<Vec<Problem>>,
 }
 
 impl<'f> Document<'f> {
-    /// The document, and all that could be read of it.
+    /// The document and everything that could be read of it.
     pub fn open(
         source: &'f SourceFile,
         environment: Option<&'f Environment<'f>>,
     ) -> (Document<'f>, Spanned<DeTable<'f>>) {
         let (mut root, mut errors) = DeTable::parse_recoverable(&source.text);
         errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
-        // The parser takes up again at the next line, so the rest of the file is checked too. Not so behind an open bracket, which makes one value of
-        // all that follows: then the first error is the only one to trust.
+        // The parser continues at the next line, so the rest of the file is checked too. After an open bracket it
+        // cannot: everything that follows is one value, and only the first error is reliable.
         if errors.iter().any(|error| {
             error.message().starts_with("unclosed array") || error.message().starts_with("unclosed inline table")
         }) {
@@ -86,8 +87,8 @@ impl<'f> Document<'f> {
         Table::new(self, String::new(), root.span(), root.into_inner())
     }
 
-    /// Whether parts of the file could not be read, so that what seems missing may be there.
-    pub fn is_broken(&self) -> bool {
+    /// Whether a part of the file could not be read, so that a missing key may be in that part.
+    pub(crate) fn is_broken(&self) -> bool {
         !self.syntax.is_empty()
     }
 
@@ -95,10 +96,10 @@ impl<'f> Document<'f> {
         self.problems.borrow_mut().push(Problem::new(self.source, span, wrong.message, wrong.suggestion));
     }
 
-    /// Everything noted, in the order of the file.
+    /// All problems, in the order of the file.
     pub fn into_problems(self) -> Vec<Problem> {
-        // What the parser made up for an unreadable line is not worth a second complaint; and the keys below an unreadable header went to the table
-        // above it, so that nothing true can be said of them.
+        // The parser's substitute for an unreadable line is not worth a second message. The keys below an unreadable
+        // header were added to the table above it, so that their problems are not real.
         let unreadable: Vec<Range<usize>> = self.syntax.iter().map(|problem| self.lines_lost(problem)).collect();
         let lost = |problem: &Problem| unreadable.iter().any(|lines| lines.contains(&problem.line));
         let lost_with_header = |problem: &Problem| {
@@ -111,7 +112,7 @@ impl<'f> Document<'f> {
         problems
     }
 
-    /// The line of a syntax error; where that is a table's header, all up to the next header.
+    /// The line of a syntax error; for a table's header all lines up to the next header.
     fn lines_lost(&self, syntax: &Problem) -> Range<usize> {
         let is_header = |line: &str| line.trim_start().starts_with('[');
         let mut end = syntax.line + 1;
@@ -122,30 +123,30 @@ impl<'f> Document<'f> {
     }
 }
 
-/// A table of which values are taken one by one; closed by [`Table::close`].
+/// A table whose values are taken one by one; [`Table::close`] checks what is left.
 pub struct Table<'d, 'f> {
     document: &'d Document<'f>,
-    /// As it is written in its header, e.g. `target.pi4`; empty for the whole file.
+    /// As in its header, e.g. `target.pi4`; empty for the file's root.
     name: String,
     span: Range<usize>,
     entries: DeTable<'f>,
-    asked: Vec<(&'static str, bool)>,
+    requested: Vec<(&'static str, bool)>,
     missing: Vec<(&'static str, String)>,
 }
 
 impl<'d, 'f> Table<'d, 'f> {
     fn new(document: &'d Document<'f>, name: String, span: Range<usize>, entries: DeTable<'f>) -> Table<'d, 'f> {
-        Table { document, name, span, entries, asked: Vec::new(), missing: Vec::new() }
+        Table { document, name, span, entries, requested: Vec::new(), missing: Vec::new() }
     }
 
-    /// The value of a key, if it is there.
+    /// The value of an optional key.
     pub fn take(&mut self, key: &'static str) -> Option<Value<'d, 'f>> {
         let value = self.entries.remove(key);
-        self.asked.push((key, value.is_some()));
+        self.requested.push((key, value.is_some()));
         Some(self.value(key, value?))
     }
 
-    /// The same for a key that must be there; `example` is a value as it would be written.
+    /// The value of a required key; `example` is a value as TOML.
     pub fn require(&mut self, key: &'static str, example: &str) -> Option<Value<'d, 'f>> {
         let value = self.take(key);
         if value.is_none() {
@@ -156,7 +157,7 @@ impl<'d, 'f> Table<'d, 'f> {
     }
 
     /// What is left, for tables whose keys are names people give: name, its place, value.
-    pub fn drain(&mut self) -> Vec<(String, Range<usize>, Value<'d, 'f>)> {
+    pub(crate) fn drain(&mut self) -> Vec<(String, Range<usize>, Value<'d, 'f>)> {
         let entries = std::mem::take(&mut self.entries);
         let drained = entries.into_iter().map(|(key, value)| {
             let (span, key) = (key.span(), key.into_inner().into_owned());
@@ -166,15 +167,15 @@ impl<'d, 'f> Table<'d, 'f> {
         drained.collect()
     }
 
-    /// Of the table as a whole.
+    /// Notes a problem of the table itself.
     pub fn wrong(&self, wrong: Wrong) {
         self.document.wrong(self.span.clone(), wrong);
     }
 
-    /// Notes every key that was not asked for, and every required one that is missing.
+    /// Notes every key that was not requested, and every required key that is missing.
     pub fn close(mut self) {
-        let absent = self.asked.iter().filter(|(_, present)| !present).map(|(key, _)| *key);
-        let all = self.asked.iter().map(|(key, _)| *key);
+        let absent = self.requested.iter().filter(|(_, present)| !present).map(|(key, _)| *key);
+        let all = self.requested.iter().map(|(key, _)| *key);
         for (key, _) in &self.entries {
             let place = if self.name.is_empty() { String::new() } else { format!(" in `[{}]`", self.name) };
             let name: &str = key.get_ref();
@@ -201,8 +202,8 @@ impl<'d, 'f> Table<'d, 'f> {
     }
 }
 
-/// Where a value is, once it has been read.
-pub struct Place<'d, 'f> {
+/// The position of a value, kept after the value is read.
+pub(crate) struct Place<'d, 'f> {
     document: &'d Document<'f>,
     span: Range<usize>,
 }
@@ -213,7 +214,7 @@ impl Place<'_, '_> {
     }
 }
 
-/// A value and where it is. Each method below reads it as one type; `None` means that a problem was noted.
+/// A value and its position. Each method reads it as one type; `None` means that a problem was noted.
 pub struct Value<'d, 'f> {
     document: &'d Document<'f>,
     /// With the tables around it, e.g. `conditions.cpus`.
@@ -223,7 +224,7 @@ pub struct Value<'d, 'f> {
 }
 
 impl<'d, 'f> Value<'d, 'f> {
-    pub fn place(&self) -> Place<'d, 'f> {
+    pub(crate) fn place(&self) -> Place<'d, 'f> {
         Place { document: self.document, span: self.span.clone() }
     }
 
@@ -231,7 +232,7 @@ impl<'d, 'f> Value<'d, 'f> {
         self.document.wrong(self.span.clone(), wrong);
     }
 
-    /// A string, with variables replaced where the document is given some.
+    /// A string, with variables replaced where the document has an environment.
     pub fn text(&self) -> Option<String> {
         let DeValue::String(text) = &self.value else {
             // `2.28` for `"2.28"` is the likely slip.
@@ -247,13 +248,13 @@ impl<'d, 'f> Value<'d, 'f> {
         }
     }
 
-    /// A string that `parse` makes something of.
+    /// A string read by `parse`.
     pub fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
         let text = self.text()?;
         parse(&text).map_err(|wrong| self.wrong(wrong)).ok()
     }
 
-    pub fn flag(&self) -> Option<bool> {
+    pub(crate) fn flag(&self) -> Option<bool> {
         match self.value {
             DeValue::Boolean(flag) => Some(flag),
             _ => {
@@ -263,8 +264,8 @@ impl<'d, 'f> Value<'d, 'f> {
         }
     }
 
-    /// A whole number from `low` to `high`, both included.
-    pub fn whole(&self, low: u32, high: u32) -> Option<u32> {
+    /// An integer from `low` to `high`, both included.
+    pub(crate) fn integer(&self, low: u32, high: u32) -> Option<u32> {
         let DeValue::Integer(integer) = &self.value else {
             self.wrong(self.not("a whole number"));
             return None;
@@ -277,7 +278,7 @@ impl<'d, 'f> Value<'d, 'f> {
         number
     }
 
-    /// A whole number from 0 on, of any size.
+    /// An integer from 0 on.
     pub fn count(&self) -> Option<u64> {
         let DeValue::Integer(integer) = &self.value else {
             self.wrong(self.not("a whole number"));
@@ -290,7 +291,7 @@ impl<'d, 'f> Value<'d, 'f> {
         count
     }
 
-    /// A number for which `holds` is true; `rule` says when it is, e.g. `from 0 to 1`. Never NaN nor infinite.
+    /// A finite number for which `holds` is true; `rule` is that condition as text, e.g. `from 0 to 1`.
     pub fn number(&self, rule: &str, holds: impl FnOnce(f64) -> bool) -> Option<f64> {
         let number = match &self.value {
             DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
@@ -308,7 +309,7 @@ impl<'d, 'f> Value<'d, 'f> {
         number.map(|number| number + 0.0)
     }
 
-    /// The values of an array; none where it is no array.
+    /// The values of an array; empty for anything else.
     pub fn items(self, of: &str) -> Vec<Value<'d, 'f>> {
         let DeValue::Array(items) = self.value else {
             self.wrong(self.not(&format!("an array of {of}")));
@@ -328,11 +329,11 @@ impl<'d, 'f> Value<'d, 'f> {
         matches!(&self.value, DeValue::Array(items) if items.is_empty())
     }
 
-    pub fn is_flag(&self) -> bool {
+    pub(crate) fn is_flag(&self) -> bool {
         matches!(self.value, DeValue::Boolean(_))
     }
 
-    pub fn is_table(&self) -> bool {
+    pub(crate) fn is_table(&self) -> bool {
         matches!(self.value, DeValue::Table(_))
     }
 
@@ -359,7 +360,8 @@ impl<'d, 'f> Value<'d, 'f> {
         Wrong::new(format!("`{}` must be {expected}, not {found}", self.name))
     }
 
-    /// `${NAME}` becomes the variable's value and `$$` a `$`; any other `$` is a mistake, lest `$HOME` go unnoticed.
+    /// Replaces `${NAME}` by the variable's value and `$$` by `$`. Any other `$` is a mistake, so that `$HOME` does not
+    /// pass as plain text.
     fn expand(&self, text: &str, environment: &Environment<'_>) -> Option<String> {
         let mut expanded = Some(String::new());
         let mut rest = text;
@@ -380,7 +382,7 @@ impl<'d, 'f> Value<'d, 'f> {
         expanded.map(|expanded| expanded + rest)
     }
 
-    /// Where a part of this string's text is written; the whole string where escapes make the two differ.
+    /// The position of a part of this string's text; that of the complete string where it is written with escapes.
     fn locate(&self, text: &str, part: Range<usize>) -> Range<usize> {
         let written = self.document.source.text.get(self.span.clone()).unwrap_or_default();
         match written.find(text) {
@@ -390,7 +392,7 @@ impl<'d, 'f> Value<'d, 'f> {
     }
 }
 
-/// What the text's first `$` begins: its length in bytes and what it stands for.
+/// The variable at the beginning of `text`: its length in bytes and its value.
 fn variable(text: &str, environment: &Environment<'_>) -> (usize, Result<String, Wrong>) {
     let name_length = |text: &str| text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
     if text.starts_with("$$") {

@@ -1,7 +1,7 @@
 //! Targets, devices and models: the files a person writes, checked and resolved.
 //!
-//! [`load`] takes the contents of `targets.toml`, `devices/*.toml` and `models/*.toml` and gives an [`Inventory`] in which every name is resolved and
-//! every rule holds, or a [`Problem`] for every mistake in all of them.
+//! [`load`] takes the contents of `targets.toml`, `devices/*.toml` and `models/*.toml` and returns an [`Inventory`] in
+//! which every name is resolved and every rule holds, or a [`Problem`] for every mistake in all of them.
 
 mod device;
 pub mod document;

@@ -1,7 +1,7 @@
-//! Files a person wrote in, an [`Inventory`] out: or everything that is wrong with them, at once.
+//! The contents of files in, an [`Inventory`] out, or every problem in them.
 //!
-//! Nothing is read from the disk here; contents, variables and "is there such a file" come in. What has a problem is built nevertheless, with a default
-//! where the mistake is, so that one pass finds all; it never leaves [`load`].
+//! Nothing is read from the disk here: contents, variables and whether a file exists are parameters. A file with a
+//! mistake is read on with a default, so that one pass finds all mistakes; such a result never leaves [`load`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,26 +18,26 @@ use super::{
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceFiles {
-    /// `targets.toml`, where there is one.
+    /// `targets.toml`.
     pub targets: Option<SourceFile>,
-    /// `devices/*.toml`: the file name is the device's.
+    /// `devices/*.toml`; the file's name is the device's.
     pub devices: Vec<SourceFile>,
-    /// `models/*.toml`: likewise. Paths in them are relative to the file's folder.
+    /// `models/*.toml`; the file's name is the model's. Paths in them are relative to the file's folder.
     pub models: Vec<SourceFile>,
 }
 
-/// What the files' meaning depends on besides their contents.
+/// What the meaning of files depends on besides their contents.
 pub struct Surroundings<'a> {
     /// The triple of this host, which becomes the target [`HOST_TARGET`].
     pub host_triple: &'a str,
-    /// The environment variables that `${NAME}` in a device's file stands for.
+    /// Values of `${NAME}` in a device's file.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether there is a file; the path is from the repository's root or absolute.
+    /// Whether a file exists; the path is relative to the root or absolute.
     pub exists: &'a dyn Fn(&str) -> bool,
 }
 
 /// # Errors
-/// Every mistake in every file, in the order targets, devices, models, and within a file from top to bottom.
+/// Every mistake in every file: targets, devices, models, each file from top to bottom.
 pub fn load(files: &SourceFiles, surroundings: &Surroundings<'_>) -> Result<Inventory, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut inventory = Inventory::default();
@@ -50,7 +50,7 @@ pub fn load(files: &SourceFiles, surroundings: &Surroundings<'_>) -> Result<Inve
         problems.extend(document.into_problems());
     }
     inventory.targets.insert(HOST_TARGET.to_owned(), host_target(surroundings.host_triple));
-    // A target whose definition could not be read is not held against the devices that name it.
+    // A device may name a target whose definition could not be read.
     let targets = targets_known.then(|| inventory.targets.keys().map(String::as_str).collect::<Vec<_>>());
 
     for (source, name) in named(&files.devices, "device", &mut problems) {
@@ -70,7 +70,7 @@ pub fn load(files: &SourceFiles, surroundings: &Surroundings<'_>) -> Result<Inve
 
 impl Inventory {
     /// # Errors
-    /// Names the one that was probably meant, and all there are.
+    /// Suggests the nearest name, and lists all.
     pub fn target(&self, name: &str) -> Result<&Target, UnknownName> {
         find("target", &self.targets, name)
     }
@@ -92,7 +92,7 @@ fn find<'a, T>(kind: &'static str, all: &'a BTreeMap<String, T>, name: &str) -> 
     all.get(name).ok_or_else(|| UnknownName::new(kind, name, all.keys().map(String::as_str)))
 }
 
-/// Files with the names they give, without those whose name is none or taken.
+/// Files with their names. Notes names that are invalid or taken.
 fn named<'a>(sources: &'a [SourceFile], kind: &str, problems: &mut Vec<Problem>) -> Vec<(&'a SourceFile, &'a str)> {
     let mut taken = BTreeSet::new();
     let mut named = Vec::new();

@@ -51,7 +51,7 @@ fn read_build(build: Value<'_, '_>, table: &mut Table<'_, '_>) -> Option<Source>
     if let Some(source) = table.take("source") {
         source.wrong(Wrong::new("`source` and `build` exclude each other: a file that is there, or one that is made"));
     }
-    let samples = table.take("samples").map_or(Some(Source::SAMPLES), |value| value.whole(1, 4096));
+    let samples = table.take("samples").map_or(Some(Source::SAMPLES), |value| value.integer(1, 4096));
     Some(Source::Build { net: net?.to_owned(), samples: samples? })
 }
 
@@ -70,15 +70,15 @@ fn read_recipe(table: Table<'_, '_>, has_samples: bool) -> Recipe {
         value.parse(|text| text.parse().map_err(|_| Wrong::unknown("unit", text, Unit::NAMES.into_iter())))
     });
     let ratios = keys.read("ratios", |value| Some(read_ratios(value)));
-    let steps = keys.read("steps", |value| value.whole(1, 100));
+    let steps = keys.read("steps", |value| value.integer(1, 100));
     let schedule =
         keys.read("schedule", |value| value.parse(|text| named("schedule", text, Schedule::ALL, Schedule::name)));
-    let finetune = keys.read("finetune", |value| value.whole(0, 10_000));
+    let finetune = keys.read("finetune", |value| value.integer(0, 10_000));
     let distil = keys.read("distil", read_distil);
     let rate = keys.read("rate", |value| value.number("more than 0 and at most 1", |rate| rate > 0.0 && rate <= 1.0));
-    let batch = keys.read("batch", |value| value.whole(1, 1 << 16));
+    let batch = keys.read("batch", |value| value.integer(1, 1 << 16));
     let seed = keys.read("seed", |value| value.count());
-    let round_to = keys.read("round-to", |value| value.whole(1, 1024));
+    let round_to = keys.read("round-to", |value| value.integer(1, 1024));
     let min_keep =
         keys.read("min-keep", |value| value.number("a fraction from 0 to 1", |keep| (0.0..=1.0).contains(&keep)));
     let soft = keys.read("soft", |value| value.flag());

@@ -1,8 +1,8 @@
-//! Names of targets, devices and models: which are well formed, which is meant by one that is not there.
+//! Names of targets, devices and models: which are valid, and which is probably meant by an unknown one.
 
 use std::fmt;
 
-/// A name nobody has given to anything, with what helps to find the right one.
+/// An unknown name, with what helps to find the right one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownName {
     /// `device`, `model` or `target`.
@@ -38,12 +38,12 @@ impl fmt::Display for UnknownName {
 
 impl std::error::Error for UnknownName {}
 
-/// The known name that was probably meant, if one is close enough to be worth naming: at most a third of the characters differ, or it is the only
-/// one that contains what was written.
+/// The known name that was probably meant: one in which at most a third of the characters (and at most three) differ,
+/// or the only one that contains `name`.
 pub fn suggest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
     let length = name.chars().count();
-    // The cost of a comparison grows with the product of both lengths, and what is that long is no name.
+    // The cost of a comparison grows with the product of both lengths, and no name is that long.
     if length > 100 {
         return None;
     }
@@ -51,7 +51,7 @@ pub fn suggest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&
     let mut containing = Vec::new();
     for candidate in known {
         let lower = candidate.to_lowercase();
-        // One slip counts 1, exchanged neighbours too.
+        // A transposition of neighbours counts 1, as other slips do.
         let distance = strsim::osa_distance(&name, &lower);
         if distance <= (length / 3).min(3) && nearest.is_none_or(|(best, _)| distance < best) {
             nearest = Some((distance, candidate));
@@ -67,12 +67,13 @@ pub fn suggest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&
     }
 }
 
-/// Names become parts of file names, of flags and of tables: hence nothing that needs quoting, and no first `-` or `.`.
+/// Names become parts of file names, flags and tables, so they need no quoting and do not begin with `-` or `.`.
 pub fn is_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
     name.chars().all(allowed) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.len() <= 64
 }
 
+/// The message for a name that [`is_name`] refuses.
 pub fn ill_name(kind: &str, name: &str) -> String {
     format!("`{name}` cannot be a {kind}'s name: a to z, 0 to 9, `.`, `_` and `-`, a letter or digit first, at most 64")
 }

@@ -1,13 +1,14 @@
-//! A mistake in a file a person wrote: where it is, what it is, and what was probably meant.
+//! A mistake in a file: its position, its message, and a suggestion.
 //!
-//! Columns count characters, not bytes, as editors do. The offending line is kept with the problem, so that it can be shown without the file.
+//! Columns count characters, as editors do, not bytes. A problem keeps its line, so that it can be shown without the
+//! file.
 
 use std::{fmt, ops::Range};
 
-/// One file a person wrote, as it was read.
+/// One file and its contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
-    /// From the repository's root, with `/`, e.g. `devices/pi4.toml`.
+    /// From the root, with `/`, e.g. `devices/pi4.toml`.
     pub path: String,
     pub text: String,
 }
@@ -17,27 +18,12 @@ impl SourceFile {
         SourceFile { path: path.into(), text: text.into() }
     }
 
-    /// For a file straight from the disk.
-    ///
-    /// # Errors
-    /// Where the bytes are no UTF-8, which TOML must be.
-    pub fn from_bytes(path: impl Into<String>, bytes: Vec<u8>) -> Result<SourceFile, Problem> {
-        match String::from_utf8(bytes) {
-            Ok(text) => Ok(SourceFile::new(path, text)),
-            Err(error) => {
-                let valid = error.utf8_error().valid_up_to();
-                let lossy = SourceFile::new(path, String::from_utf8_lossy(error.as_bytes()));
-                Err(Problem::new(&lossy, valid..valid + 1, "not UTF-8 text".into(), None))
-            }
-        }
-    }
-
-    /// The file's name without folder and `.toml`, if it has such a name.
+    /// The file's name without folder and `.toml`; `None` for other names.
     pub fn stem(&self) -> Option<&str> {
         self.path.rsplit('/').next()?.strip_suffix(".toml")
     }
 
-    /// What is before the file's name: empty or ending in `/`.
+    /// The path before the file's name: empty or ending in `/`.
     pub(super) fn folder(&self) -> &str {
         &self.path[..self.path.rfind('/').map_or(0, |slash| slash + 1)]
     }
@@ -51,17 +37,17 @@ pub struct Problem {
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
-    /// Characters at fault, at least 1, all on this line.
+    /// Number of wrong characters on this line, at least 1.
     pub width: usize,
     pub message: String,
-    /// Text to put in the place of what is there.
+    /// Text to write instead.
     pub suggestion: Option<String>,
-    /// The whole line at fault.
+    /// The complete line.
     pub source_line: String,
 }
 
 impl Problem {
-    /// `span` is in bytes of the text; it may point anywhere, the position lies in the file.
+    /// `span` is in bytes of the text. It is clamped to the text.
     pub(super) fn new(source: &SourceFile, span: Range<usize>, message: String, suggestion: Option<String>) -> Problem {
         let text = &source.text;
         let start = text.floor_char_boundary(span.start);
@@ -80,10 +66,10 @@ impl Problem {
         }
     }
 
-    /// The problem, the line and a caret below what is at fault: four lines without a newline at the end.
+    /// The problem, its line, and carets below the wrong characters: four lines without a final line break.
     pub fn with_source(&self) -> String {
         let gutter = " ".repeat(self.line.to_string().len());
-        // A tab stays a tab below itself, whatever its width on the screen.
+        // Tabs are kept, so that carets line up whatever the width of a tab.
         let before = self.source_line.chars().take(self.column - 1);
         let indent: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         let line = printable(&self.source_line);
@@ -102,7 +88,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// One character for one character, none of which moves the cursor of a terminal.
+/// Replaces each character that would move a terminal's cursor by one that does not.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
@@ -122,7 +108,7 @@ mod tests {
         check("a = 1\nb = \"x\"\n", 10..13, "f.toml:2:5: wrong\n  |\n2 | b = \"x\"\n  |     ^^^");
         check("ä = é\r\n", 5..7, "f.toml:1:5: wrong\n  |\n1 | ä = é\n  |     ^");
         check("\tb\t= 1\n", 5..6, "f.toml:1:6: wrong\n  |\n1 | \tb\t= 1\n  | \t \t  ^");
-        // A span over lines is cut at the end of the first, one behind the end lies on the last.
+        // A span over several lines is cut at the end of the first; one past the end is on the last line.
         check("a = [\n1]", 4..8, "f.toml:1:5: wrong\n  |\n1 | a = [\n  |     ^");
         check("a\n", 2..2, "f.toml:2:1: wrong\n  |\n2 | \n  | ^");
         check("a", 90..95, "f.toml:1:2: wrong\n  |\n1 | a\n  |  ^");
@@ -130,13 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_reaches_the_terminal_unprinted() {
+    fn no_control_character_reaches_the_terminal() {
         check("a\u{1b}[2J", 0..1, "f.toml:1:1: wrong\n  |\n1 | a\u{fffd}[2J\n  | ^");
-    }
-
-    #[test]
-    fn a_file_that_is_no_text() {
-        let problem = SourceFile::from_bytes("devices/a.toml", b"x = 1\ny = \xff".to_vec()).unwrap_err();
-        assert_eq!(problem.to_string(), "devices/a.toml:2:5: not UTF-8 text");
     }
 }

@@ -1,4 +1,5 @@
-//! What is said about wrong files, and that everything wrong is said. Several files are one text: a line `--- path` begins each.
+//! The messages about wrong files, and that no mistake is missed. Several files are one text: a line `--- path` begins
+//! each.
 
 use std::time::Duration;
 
@@ -9,11 +10,11 @@ mod properties;
 /// All problems, one a line; empty where there is none.
 #[track_caller]
 fn check(input: &str, expected: &str) {
-    let said = match load_text(input) {
+    let got = match load_text(input) {
         Ok(_) => String::new(),
         Err(problems) => problems.iter().map(|problem| format!("{problem}\n")).collect(),
     };
-    assert_eq!(said, expected, "\nsaid:\n{said}\nexpected:\n{expected}");
+    assert_eq!(got, expected, "\ngot:\n{got}\nexpected:\n{expected}");
 }
 
 fn load_text(input: &str) -> Result<Inventory, Vec<Problem>> {
@@ -61,10 +62,17 @@ transport = "local"
 --- devices/pi4.toml
 target = "aarch64-gnu"
 description = "on the shelf"
-transport = { ssh = { host = "${BOARD_HOST}", port = 2222, user = "pi", identity = "~/.ssh/board", host-key = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU", config = "ssh.conf", known-hosts = "/etc/known" } }
 workdir = "/data/$$espalier/"
 runner = ["qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"]
 threads = 2
+[transport.ssh]
+host = "${BOARD_HOST}"
+port = 2222
+user = "pi"
+identity = "~/.ssh/board"
+host-key = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"
+config = "ssh.conf"
+known-hosts = "/etc/known"
 [conditions]
 governor = "performance"
 cpus = [3, 0x2]
@@ -196,7 +204,8 @@ fn a_model_may_be_built() {
         assert_eq!(Source::parse(&source.to_string()), source);
     }
     check(
-        "--- models/r.toml\nbuild = 'resnet5'\nsource = 'cnn/dense.onnx'\neval = 'cnn/eval.npz'\nsamples = 0\n[budget]\nmax-accuracy-drop = 0.01\n",
+        "--- models/r.toml\nbuild = 'resnet5'\nsource = 'cnn/dense.onnx'\neval = 'cnn/eval.npz'\nsamples = 0\n\
+         [budget]\nmax-accuracy-drop = 0.01\n",
         "models/r.toml:1:9: unknown network `resnet5`; did you mean `resnet50`?\n\
          models/r.toml:2:10: `source` and `build` exclude each other: a file that is there, or one that is made\n\
          models/r.toml:3:8: the weights of what is built are random: there is no accuracy\n\
@@ -260,14 +269,16 @@ fn the_longer_form_shows_the_line() {
     let problems = load_text("--- devices/pi4.toml\ntransport = 'local'\ntarget = 'hots'\n").unwrap_err();
     assert_eq!(
         problems[0].with_source(),
-        "devices/pi4.toml:2:10: unknown target `hots`; did you mean `host`?\n  |\n2 | target = 'hots'\n  |          ^^^^^^"
+        "devices/pi4.toml:2:10: unknown target `hots`; did you mean `host`?\n  |\n\
+         2 | target = 'hots'\n  |          ^^^^^^"
     );
 }
 
 #[test]
 fn broken_toml_is_reported_line_by_line_and_the_rest_is_checked() {
     check(
-        "--- devices/a.toml\ntarget = \ntransport = \"local\nrunner = 3\n[conditions\n[timeouts]\nidle = 2 s\nidle = '1m'\n",
+        "--- devices/a.toml\ntarget = \ntransport = \"local\nrunner = 3\n[conditions\n[timeouts]\nidle = 2 s\n\
+         idle = '1m'\n",
         "\
 devices/a.toml:1:10: string values must be quoted, expected literal string
 devices/a.toml:2:19: invalid basic string, expected `\"`
@@ -292,7 +303,8 @@ devices/a.toml:7:1: duplicate key
 #[test]
 fn what_must_be_there() {
     check(
-        "--- targets.toml\n[target.a]\n--- devices/a.toml\n[timeouts]\n--- devices/b.toml\ntransport = { ssh = {} }\n--- models/m.toml\n",
+        "--- targets.toml\n[target.a]\n--- devices/a.toml\n[timeouts]\n--- devices/b.toml\ntransport = { ssh = {} }\n\
+         --- models/m.toml\n",
         "\
 targets.toml:1:1: `triple` is missing in `[target.a]`, e.g. `triple = \"aarch64-unknown-linux-gnu\"`
 devices/a.toml:1:1: `transport` is missing, e.g. `transport = { ssh = { host = \"board.lab\" } }`
@@ -312,11 +324,13 @@ fn targets() {
     }
     target(
         "triple = 'riscv64-unknown-linux-gnu'",
-        "targets.toml:2:10: `riscv64-unknown-linux-gnu` is not a Linux target of rustc's; did you mean `riscv64gc-unknown-linux-gnu`?\n",
+        "targets.toml:2:10: `riscv64-unknown-linux-gnu` is not a Linux target of rustc's; did you mean \
+         `riscv64gc-unknown-linux-gnu`?\n",
     );
     target(
         "triple = 'armv7-unknown-linux-gnu'",
-        "targets.toml:2:10: `armv7-unknown-linux-gnu` is not a Linux target of rustc's; did you mean `armv7-unknown-linux-gnueabihf`?\n",
+        "targets.toml:2:10: `armv7-unknown-linux-gnu` is not a Linux target of rustc's; did you mean \
+         `armv7-unknown-linux-gnueabihf`?\n",
     );
     target(
         "triple = 'x86_64-pc-windows-msvc'",
@@ -353,8 +367,10 @@ fn targets() {
 #[test]
 fn names_of_files() {
     check(
-        "--- devices/Pi 4.toml\ntransport = 'local'\n--- devices/a.toml\ntransport = 'local'\n--- devices/x/a.toml\ntransport = 'local'\n",
-        "devices/Pi 4.toml:1:1: `Pi 4` cannot be a device's name: a to z, 0 to 9, `.`, `_` and `-`, a letter or digit first, at most 64\n\
+        "--- devices/Pi 4.toml\ntransport = 'local'\n--- devices/a.toml\ntransport = 'local'\n--- devices/x/a.toml\n\
+         transport = 'local'\n",
+        "devices/Pi 4.toml:1:1: `Pi 4` cannot be a device's name: a to z, 0 to 9, `.`, `_` and `-`, a letter or digit \
+         first, at most 64\n\
          devices/x/a.toml:1:1: there is another device `a`\n",
     );
 }
@@ -367,7 +383,8 @@ fn transports() {
     }
     transport(
         "'ssh'",
-        "devices/a.toml:2:13: `transport` lacks the board's address; did you mean `{ ssh = { host = \"board.lab\" } }`?\n",
+        "devices/a.toml:2:13: `transport` lacks the board's address; did you mean `{ ssh = { host = \"board.lab\" } \
+         }`?\n",
     );
     transport("'serial'", "devices/a.toml:2:13: unknown transport `serial` (known: `\"local\"`, `{ ssh = { … } }`)\n");
     transport("3", "devices/a.toml:2:13: `transport` must be a string, not a whole number; did you mean `\"3\"`?\n");
@@ -389,15 +406,18 @@ fn transports() {
     transport(&host_key(&format!("SHA256:{fingerprint}")), "");
     transport(
         &host_key(&format!("SHA256:{fingerprint}=")),
-        "devices/a.toml:2:46: `host-key` must be a fingerprint as `ssh-keygen -lf` prints it: `SHA256:` and 43 characters of base64\n",
+        "devices/a.toml:2:46: `host-key` must be a fingerprint as `ssh-keygen -lf` prints it: `SHA256:` and 43 \
+         characters of base64\n",
     );
     transport(
         &host_key(&format!("SHA256:{}", &fingerprint[1..])),
-        "devices/a.toml:2:46: `host-key` must be `SHA256:` and 43 characters, these are 42; `ssh-keygen -lf` prints it\n",
+        "devices/a.toml:2:46: `host-key` must be `SHA256:` and 43 characters, these are 42; `ssh-keygen -lf` prints \
+         it\n",
     );
     transport(
         &host_key("MD5:16:27:ac"),
-        "devices/a.toml:2:46: `host-key` must be a fingerprint as `ssh-keygen -lf` prints it: `SHA256:` and 43 characters of base64\n",
+        "devices/a.toml:2:46: `host-key` must be a fingerprint as `ssh-keygen -lf` prints it: `SHA256:` and 43 \
+         characters of base64\n",
     );
 }
 
@@ -474,9 +494,8 @@ fn variables() {
     description(r#""\u0024{NOPE}""#, Err("devices/a.toml:2:15: the environment variable `NOPE` is not set\n"));
     description(
         "'$HOME'",
-        Err(
-            "devices/a.toml:2:16: a `$` stands for nothing without braces; a plain one is written `$$`; did you mean `${HOME}`?\n",
-        ),
+        Err("devices/a.toml:2:16: a `$` stands for nothing without braces; a plain one is written `$$`; did you mean \
+             `${HOME}`?\n"),
     );
     description(
         "'5 $'",
@@ -559,23 +578,28 @@ fn recipes() {
     recipe(
         "[prune]\nmethod = 'taylor'\nunit = '2:4'\nratios = [0, 0.75]\nsteps = 3\nschedule = 'one-shot'\nfinetune = 5\n\
          round-to = 8\nsoft = true",
-        "models/m.toml:3:10: the method `taylor` looks at samples, and there are none: `calibration` or `train` names an `.npz` of some\n\
+        "models/m.toml:3:10: the method `taylor` looks at samples, and there are none: `calibration` or `train` names \
+         an `.npz` of some\n\
          models/m.toml:5:10: with the unit `2:4` the ratio is 0.5, not 0.75\n\
          models/m.toml:7:12: one-shot is one step, but `steps` is 3\n\
-         models/m.toml:8:12: fine-tuning needs samples, and there are none: `calibration` or `train` names an `.npz` of some\n\
+         models/m.toml:8:12: fine-tuning needs samples, and there are none: `calibration` or `train` names an `.npz` \
+         of some\n\
          models/m.toml:9:12: with the unit `2:4` no tensor shrinks whose size could be rounded\n",
     );
     recipe(
         &format!(
-            "{samples}unit = '4:2'\nsteps = 0\nschedule = 'cubik'\ndistil = 'lables'\nrate = 2\nmin-keep = 10\npack = 'zip'\nfine-tune = 3"
+            "{samples}unit = '4:2'\nsteps = 0\nschedule = 'cubik'\ndistil = 'lables'\nrate = 2\nmin-keep = 10\n\
+             pack = 'zip'\nfine-tune = 3"
         ),
-        "models/m.toml:4:8: unknown unit `4:2` (known: `weight`, `2:4`, `block-4x1`, `channel`, `neuron`, `head`, `hidden`, `layer`, `structure`)\n\
+        "models/m.toml:4:8: unknown unit `4:2` (known: `weight`, `2:4`, `block-4x1`, `channel`, `neuron`, `head`, \
+         `hidden`, `layer`, `structure`)\n\
          models/m.toml:5:9: `prune.steps` must be from 1 to 100\n\
          models/m.toml:6:12: unknown schedule `cubik`; did you mean `cubic`?\n\
          models/m.toml:7:10: unknown way to distil `lables`; did you mean `labels`?\n\
          models/m.toml:8:8: `prune.rate` must be more than 0 and at most 1\n\
          models/m.toml:9:12: `prune.min-keep` must be a fraction from 0 to 1\n\
-         models/m.toml:10:8: `zip` is no packed form: a layout (`dense`, `csr`, `block-csr-4x1`, `bitmap`) and a kind of values (`f32`, `f16`, `int8`, `codebook`), e.g. `bitmap-codebook`\n\
+         models/m.toml:10:8: `zip` is no packed form: a layout (`dense`, `csr`, `block-csr-4x1`, `bitmap`) and a kind \
+         of values (`f32`, `f16`, `int8`, `codebook`), e.g. `bitmap-codebook`\n\
          models/m.toml:11:1: unknown key `fine-tune` in `[prune]`; did you mean `finetune`?\n",
     );
     // A training set that is not there is one mistake.

@@ -1,4 +1,5 @@
-//! What the files a person writes mean, once every name is resolved and every rule holds. Nothing downstream checks again.
+//! The inventory: what the files mean once every name is resolved and every rule holds. Nothing downstream checks
+//! again.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::recipe::Recipe;
 
-/// The target every inventory has: this host's own.
+/// The target of every inventory: this host's.
 pub const HOST_TARGET: &str = "host";
 
 /// Targets, devices and models by name.
@@ -17,7 +18,7 @@ pub struct Inventory {
     pub models: BTreeMap<String, Model>,
 }
 
-/// How a runner is built for a kind of board.
+/// How a runner is built for one sort of board.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub name: String,
@@ -33,7 +34,7 @@ pub struct Target {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Builder {
-    /// The first of the others that is installed and can keep the target's promise about libc.
+    /// The first of the others that is installed and supports the target's libc.
     Auto,
     /// cargo with the system's (cross) linker.
     Cargo,
@@ -45,11 +46,11 @@ pub enum Builder {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Libc {
-    /// Whatever the linker's libc asks for.
+    /// The one the linker finds.
     Any,
-    /// No symbol newer than this version, checked in the ELF before it is pushed.
+    /// A glibc of at least this version; the ELF file is checked for newer symbols before it is pushed.
     Floor(Glibc),
-    /// Statically linked: no libc to match.
+    /// Statically linked.
     Static,
 }
 
@@ -64,7 +65,7 @@ impl Glibc {
     /// Reads `2.28`.
     pub fn parse(text: &str) -> Option<Glibc> {
         let (major, minor) = text.split_once('.')?;
-        // Patch levels (`2.3.4`) add no symbols of their own worth telling apart.
+        // Patch levels (`2.3.4`) hardly add symbols.
         let minor = minor.split('.').next()?;
         Some(Glibc { major: major.parse().ok()?, minor: minor.parse().ok()? })
     }
@@ -86,20 +87,21 @@ pub struct Device {
     pub transport: Transport,
     /// Absolute folder on the board for runners, models and inputs.
     pub workdir: String,
-    /// Words put before the runner's own command line, e.g. `qemu-aarch64-static -L /usr/aarch64-linux-gnu`.
+    /// Arguments before the runner's own command line, e.g. `qemu-aarch64-static -L /usr/aarch64-linux-gnu`.
     pub runner: Vec<String>,
-    /// Times from it say nothing about a real board.
+    /// Its times say nothing about a real board.
     pub emulated: bool,
-    /// Whether `--all-devices` means this one too.
+    /// Whether `--all-devices` includes it.
     pub in_all: bool,
-    /// Threads an inference may use; 1 is none but its own.
+    /// Threads of an inference.
     pub threads: u32,
     pub conditions: Conditions,
     pub timeouts: Timeouts,
 }
 
 impl Device {
-    /// Whether it is measured beside others; this host is measured alone, because builds and emulators would disturb it.
+    /// Whether it may be measured while others are. This host is measured alone, because builds and emulators disturb
+    /// it.
     pub fn is_board(&self) -> bool {
         self.emulated || self.transport != Transport::Local
     }
@@ -120,29 +122,29 @@ pub struct SshAddress {
     pub user: Option<String>,
     /// Path of a private key.
     pub identity: Option<String>,
-    /// `SHA256:…` of the host's public key, as `ssh-keygen -lf` prints it. Then known_hosts is not read.
+    /// `SHA256:…` of the host's public key, as `ssh-keygen -lf` prints it. With it known_hosts is not read.
     pub host_key: Option<String>,
     /// An ssh configuration instead of `~/.ssh/config`.
     pub config: Option<String>,
-    /// A known_hosts file instead of the usual one.
+    /// A known_hosts file instead of `~/.ssh/known_hosts`.
     pub known_hosts: Option<String>,
 }
 
 /// The state a board must be in while it is measured.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conditions {
-    /// Set before, read back, put back afterwards.
+    /// Set before a session, read back, and restored afterwards.
     pub governor: Option<String>,
-    /// CPUs the runner stays on.
+    /// The CPUs the runner is pinned to.
     pub cpus: Vec<u32>,
-    /// Timing invocations wait until the board is at most this warm, for five minutes at the longest; what it was then is recorded.
+    /// Timing invocations wait up to five minutes for the board to cool down to this. The temperature is recorded.
     pub max_start_celsius: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     pub connect: Duration,
-    /// One whole command on the board.
+    /// A command on the board, from start to end.
     pub command: Duration,
     /// Silence of a running command.
     pub idle: Duration,
@@ -163,35 +165,35 @@ impl Default for Timeouts {
 pub struct Model {
     pub name: String,
     pub source: Source,
-    /// `.npz` with the held-out samples (`x`, or one array an input by its name) and their labels (`y`).
+    /// `.npz` with held-out samples (`x`, or one array for each input by its name) and their labels (`y`).
     pub eval: Option<String>,
-    /// `.npz` with samples for methods that look at activations or gradients.
+    /// `.npz` with samples for methods that use activations or gradients.
     pub calibration: Option<String>,
     /// `.npz` with samples for fine-tuning.
     pub train: Option<String>,
     pub recipe: Recipe,
     pub budget: Budget,
-    /// Whether it is meant where no model is named.
+    /// Whether commands that name no model include it.
     pub in_all: bool,
 }
 
 /// Where the dense ONNX file comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A path from the repository's root, or absolute.
+    /// A path from the root, or absolute.
     File(String),
-    /// Made when it is first needed, with random weights, to be run on so many made-up samples.
+    /// Built on first use, with random weights and so many synthetic samples.
     Build { net: String, samples: u32 },
 }
 
 impl Source {
-    /// Before the net's name, where a text says that it was made.
-    pub const BUILD: &'static str = "build:";
+    /// The prefix of a network's name in [`fmt::Display`].
+    const BUILD: &'static str = "build:";
 
-    /// Made-up samples where nothing is said.
+    /// The default number of synthetic samples.
     pub const SAMPLES: u32 = 16;
 
-    /// Reads what [`fmt::Display`] writes; how many samples there are it does not say.
+    /// Reads what [`fmt::Display`] writes, which is without the number of samples.
     pub fn parse(text: &str) -> Source {
         match text.strip_prefix(Source::BUILD) {
             Some(net) => Source::Build { net: net.to_owned(), samples: Source::SAMPLES },
@@ -209,7 +211,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// The release's contract.
+/// What a release may lose.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Budget {
     /// Accuracy a variant may lose against dense, as a fraction (0.01 is one point).

@@ -1,10 +1,11 @@
-//! Strings that mean something: triples, versions, durations, fingerprints. Each function takes the text and says what is wrong with it.
+//! Strings with a format: triples, versions, durations, fingerprints. Each function reads a text or says what is wrong.
 
 use std::time::Duration;
 
 use super::{Builder, Glibc, document::Wrong, names};
 
-/// A Linux triple as rustc knows it. Plausible, not known: `rustc --print target-list` grows, and the build says the rest.
+/// A Linux triple of rustc's. Only its form is checked: `rustc --print target-list` grows, and the build reports the
+/// rest.
 pub fn triple(text: &str) -> Result<String, Wrong> {
     if is_linux_triple(text) {
         return Ok(text.to_owned());
@@ -15,7 +16,7 @@ pub fn triple(text: &str) -> Result<String, Wrong> {
     Err(Wrong::new(message).suggest(debian.or_else(|| names::suggest(text, known()))))
 }
 
-/// What Debian and gcc call it, what rustc calls it.
+/// The names of Debian and gcc, and those of rustc.
 const COMMON_TRIPLES: [(&str, &str); 8] = [
     ("aarch64-linux-gnu", "aarch64-unknown-linux-gnu"),
     ("aarch64-linux-musl", "aarch64-unknown-linux-musl"),
@@ -37,7 +38,7 @@ fn is_linux_triple(text: &str) -> bool {
     plain(architecture)
         && plain(vendor)
         && plain(environment)
-        // Debian's `riscv64` and the bare `arm64` are none of rustc's.
+        // Debian's `riscv64` and plain `arm64` are not rustc's names.
         && !["riscv64", "riscv32", "arm64", "armhf", "amd64", "x86"].contains(&architecture)
         && libc.is_some_and(|abi| abi.starts_with("eabi") == arm32)
 }
@@ -55,7 +56,7 @@ pub fn builder(text: &str) -> Result<Builder, Wrong> {
     )
 }
 
-/// glibc's version, of which only 2.x ever was in use.
+/// A glibc version; only 2.x is in use.
 pub fn glibc(text: &str) -> Result<Glibc, Wrong> {
     let digits = |part: &str| !part.is_empty() && part.len() <= 3 && part.bytes().all(|byte| byte.is_ascii_digit());
     let written = text.split_once('.').is_some_and(|(major, minor)| major == "2" && digits(minor));
@@ -63,7 +64,7 @@ pub fn glibc(text: &str) -> Result<Glibc, Wrong> {
     glibc.ok_or_else(|| Wrong::new(format!("`{text}` is not a version of glibc such as `2.28`")))
 }
 
-/// A CPU or a feature of one, without the sign.
+/// A CPU, or a feature without its sign.
 pub fn cpu(text: &str) -> Result<String, Wrong> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if !text.is_empty() && !text.starts_with('-') && text.chars().all(allowed) {
@@ -84,7 +85,7 @@ pub fn feature(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// `500ms`, `30s`, `10min`, `2h`: whole, more than nothing, at most a day.
+/// `500ms`, `30s`, `10min`, `2h`: an integer above 0, at most a day.
 pub fn duration(text: &str) -> Result<Duration, Wrong> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -107,7 +108,8 @@ pub fn duration(text: &str) -> Result<Duration, Wrong> {
     }
 }
 
-/// `SHA256:` and 32 bytes in base64 without padding: 43 characters, the last of which has only its upper four bits in use.
+/// `SHA256:` and 32 bytes in base64 without padding: 43 characters, of the last of which only the upper four bits are
+/// used.
 pub fn host_key(text: &str) -> Result<String, Wrong> {
     let base64 = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
     let last = |c: char| "AEIMQUYcgkosw048".contains(c);
@@ -124,7 +126,7 @@ pub fn host_key(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// A host's name, address or ssh alias. It becomes a word of a command line: no first `-`.
+/// A host's name, address or ssh alias. It becomes an argument of a command line, so it does not begin with `-`.
 pub fn host(text: &str) -> Result<String, Wrong> {
     let strange = |c: char| c.is_whitespace() || c.is_control() || "/'\"`\\$;&|<>()[]{}".contains(c);
     if text.is_empty() || text.starts_with('-') || text.contains(strange) {
@@ -148,7 +150,8 @@ pub fn word(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// The governors of Linux, which a slip can be told from. Vendors' kernels have others: those are accepted.
+/// A governor. A name close to one of Linux's is a typing mistake; others are accepted, since vendors' kernels have
+/// more.
 pub fn governor(text: &str) -> Result<String, Wrong> {
     const LINUX: [&str; 6] = ["performance", "powersave", "userspace", "ondemand", "conservative", "schedutil"];
     match names::suggest(text, LINUX.into_iter()) {
@@ -157,7 +160,7 @@ pub fn governor(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// An absolute folder that may be filled and emptied.
+/// An absolute path of a folder that may be filled and emptied.
 pub fn workdir(text: &str) -> Result<String, Wrong> {
     let trimmed = text.trim_end_matches('/');
     if !text.starts_with('/') {
@@ -171,7 +174,7 @@ pub fn workdir(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// Any text but none; `what` begins the complaint, e.g. `the path`.
+/// A text that is not empty; `what` begins the message, e.g. `the path`.
 pub fn filled(what: &str, text: &str) -> Result<String, Wrong> {
     if text.is_empty() || text.contains('\0') {
         Err(Wrong::new(format!("{what} must not be empty")))
@@ -180,7 +183,7 @@ pub fn filled(what: &str, text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// One of a closed set.
+/// One of a closed set of names.
 pub fn choose<T: Copy>(what: &str, text: &str, known: &[(&str, T)]) -> Result<T, Wrong> {
     match known.iter().find(|(name, _)| *name == text) {
         Some((_, value)) => Ok(*value),

@@ -1,10 +1,13 @@
-//! Whatever is written, nothing panics, every mistake is reported, and each report points into the file.
+//! Whatever a file contains, nothing panics, every mistake is reported, and each report points into the file.
 
 use proptest::prelude::*;
 
 use super::*;
 
 const ESCAPE: char = '\u{1b}';
+
+/// What a slip inserts.
+const SLIP: &str = "[\\[\\]{}=\"'$\\\\#.,\n\r\taé1\u{1b}\u{feff}]{0,2}";
 
 /// A line and the same line with a mistake. All right lines together are one valid device.
 const LINES: [(&str, &str); 9] = [
@@ -47,7 +50,7 @@ proptest! {
     #[test]
     fn a_valid_file_with_a_slip_has_its_problems_inside_the_file(
         file in 0..4_usize,
-        slips in proptest::collection::vec((any::<proptest::sample::Index>(), 0..2_usize, "[\\[\\]{}=\"'$\\\\#.,\n\r\taé1\u{1b}\u{feff}]{0,2}"), 1..4),
+        slips in proptest::collection::vec((any::<proptest::sample::Index>(), 0..2_usize, SLIP), 1..4),
     ) {
         let files = split(VALID);
         let all: Vec<&SourceFile> = files.targets.iter().chain(&files.devices).chain(&files.models).collect();
