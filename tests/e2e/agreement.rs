@@ -66,7 +66,7 @@ fn a_second_bench_pushes_nothing() {
     assert_eq!((files, present), (3, 0));
     assert!(bytes > 1_000_000, "{bytes}");
     assert_eq!(pushed(&bench(), kind), (0, 0, 3));
-    // Nothing is left lying about, and the board is free.
+    // Nothing is left behind, and the board is free.
     assert_eq!(on_board(kind, &format!("cd '{workdir}' && ls tmp && ls")), "blobs\nkernels\ntmp\n");
 
     // A blob that was damaged on the board is not measured: it is sent again, alone.
@@ -81,7 +81,7 @@ fn a_second_bench_pushes_nothing() {
 fn pushed(outcome: &Outcome, kind: BoardKind) -> (u64, u64, u64) {
     let start = format!("{kind}: ");
     let line = outcome.stderr.lines().find_map(|line| line.strip_prefix(&start).filter(|line| line.contains("pushed")));
-    let line = line.unwrap_or_else(|| panic!("no word of a push\n{}", outcome.all()));
+    let line = line.unwrap_or_else(|| panic!("no line about a push\n{}", outcome.all()));
     let numbers: Vec<u64> =
         line.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect();
     (numbers[0], numbers[1], numbers[2])

@@ -23,7 +23,7 @@ fn an_unreachable_board_costs_the_others_nothing() {
     let run = shelf.newest_run();
     assert_eq!(failures(&run, "gone"), [(FailureStage::Connect, true)], "{:?}", run.records);
     expect_measured(&run, "local", 6);
-    // The table says why there is nothing in it.
+    // The table has the reason too.
     outcome.prints(&[&message]);
 }
 
@@ -34,13 +34,14 @@ fn a_board_that_lets_nobody_in() {
         return;
     }
     let shelf = Shelf::new(name);
-    let key = shelf.path("stranger");
+    let key = shelf.path("unknown");
     let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status().unwrap();
     assert!(made.success());
     let known_hosts = cache().root.join(format!("boards/{KIND}/known_hosts"));
     // Not the keys of whoever runs the tests.
     let config = format!(
-        "Host board\n  HostName 127.0.0.1\n  Port {}\n  User root\n  IdentitiesOnly yes\n  IdentityFile {}\n  UserKnownHostsFile {}\n",
+        "Host board\n  HostName 127.0.0.1\n  Port {}\n  User root\n  IdentitiesOnly yes\n  IdentityFile {}\n  \
+         UserKnownHostsFile {}\n",
         port(KIND),
         key.display(),
         known_hosts.display()
@@ -65,9 +66,9 @@ fn a_changed_host_key_is_refused_with_both_fingerprints() {
     let shelf = Shelf::new(name);
     let boards = cache().root.join("boards");
     let known_hosts = boards.join(format!("{KIND}/known_hosts"));
-    let told = Command::new("ssh-keygen").arg("-lf").arg(&known_hosts).output().unwrap();
-    let told = String::from_utf8(told.stdout).unwrap();
-    let real = told.split_whitespace().find(|word| word.starts_with("SHA256:")).unwrap();
+    let output = Command::new("ssh-keygen").arg("-lf").arg(&known_hosts).output().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    let real = output.split_whitespace().find(|field| field.starts_with("SHA256:")).unwrap();
     let pinned = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     let transport = |pin: &str| {
         format!("{{ host = \"{KIND}\", config = \"${{ESPALIER_CACHE}}/boards/ssh_config\", host-key = \"{pin}\" }}")

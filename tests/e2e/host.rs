@@ -1,4 +1,4 @@
-//! What the runner says on this host, against others who know: onnxruntime for predictions, the kernel for memory.
+//! The runner on this host against independent sources: onnxruntime for predictions, the kernel for memory.
 
 use std::{
     fs,
@@ -59,7 +59,7 @@ fn expect_equal(shelf: &Shelf, python: &Path, model: &str, ratios: &[&str], samp
         assert_eq!(predictions(&run, ratio.parse().unwrap()), expected, "{model} at {ratio}");
         let accuracy = summaries[index].accuracy.expect("the eval set has labels");
         assert_eq!(Some(accuracy.correct), oracle["correct"].as_u64(), "{model} at {ratio}");
-        println!("{model} at {ratio}: {} of {} right, as onnxruntime says", accuracy.correct, accuracy.total);
+        println!("{model} at {ratio}: {} of {} right, as by onnxruntime", accuracy.correct, accuracy.total);
     }
 }
 
@@ -82,39 +82,39 @@ fn peak_memory_is_the_kernels() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let (lines, heard) = mpsc::channel();
+    let (lines, received) = mpsc::channel();
     let stdout = BufReader::new(runner.stdout.take().unwrap());
     let reader = thread::spawn(move || {
         for line in stdout.lines() {
             lines.send(serde_json::from_str::<Line>(&line.unwrap()).unwrap()).unwrap();
         }
     });
-    let mut said: Option<Memory> = None;
-    // It may correct itself; then it waits for us.
+    let mut memory: Option<Memory> = None;
+    // It may send another one; then it waits for stdin to close.
     let mut patience = Duration::from_secs(60);
-    while let Ok(line) = heard.recv_timeout(patience) {
+    while let Ok(line) = received.recv_timeout(patience) {
         match line {
-            Line::Memory(memory) => {
-                said = Some(memory);
+            Line::Memory(measured) => {
+                memory = Some(measured);
                 patience = Duration::from_secs(1);
             }
             Line::Failed { .. } | Line::Finished => panic!("{line:?}"),
             _ => {}
         }
     }
-    let said = said.expect("a memory job says its memory");
+    let memory = memory.expect("a memory job has a memory line");
     let status = fs::read_to_string(format!("/proc/{}/status", runner.id())).unwrap();
     let kernel = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kernel: u64 = kernel.trim().trim_end_matches(" kB").parse().unwrap();
-    let last = said.phases.last().unwrap();
-    println!("peak RSS of `{}`: said {} B, the kernel says {} B", last.name, last.peak_rss, kernel * 1024);
-    assert_eq!(last.peak_rss, kernel * 1024, "{said:?}");
+    let last = memory.phases.last().unwrap();
+    println!("peak RSS of `{}`: {} B from the runner, {} B from the kernel", last.name, last.peak_rss, kernel * 1024);
+    assert_eq!(last.peak_rss, kernel * 1024, "{memory:?}");
     // The mark was reset between phases, so the highest is the process's.
-    assert_eq!(said.peak_rss, said.phases.iter().map(|phase| phase.peak_rss).max().unwrap());
-    assert!(said.phases.iter().skip(1).all(|phase| phase.reset), "this kernel cannot reset the mark: {said:?}");
+    assert_eq!(memory.peak_rss, memory.phases.iter().map(|phase| phase.peak_rss).max().unwrap());
+    assert!(memory.phases.iter().skip(1).all(|phase| phase.reset), "this kernel cannot reset the mark: {memory:?}");
 
     drop(runner.stdin.take());
     assert!(runner.wait().unwrap().success());
     reader.join().unwrap();
-    assert_eq!(heard.try_iter().last(), Some(Line::Finished));
+    assert_eq!(received.try_iter().last(), Some(Line::Finished));
 }

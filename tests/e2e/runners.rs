@@ -1,4 +1,4 @@
-//! Runners that are none: whatever a board sends, the run ends with a message and keeps what it has.
+//! Programs that are no runners: whatever a board sends, the run ends with a message and keeps its records.
 
 use std::{os::unix::fs::PermissionsExt, time::Duration};
 
@@ -6,7 +6,7 @@ use espalier_bench::record::{Failure, FailureStage, Outcome};
 use espalier_fleet::boards::BoardKind;
 use espalier_tests::{Shelf, boards_are_up, on_board};
 
-/// What a runner of today says first.
+/// The first line of a current runner.
 const HELLO: &str =
     r#"echo '{"line":"hello","protocol":1,"runner":"0","arch":"x","pid":1,"engine":"none","cpu_features":[]}'"#;
 
@@ -27,7 +27,7 @@ fn check(shelf: &Shelf, device: &str, body: &str, code: i32, expected: &str) -> 
     outcome.prints(&[&format!("digits-cnn on {device}\n")]);
     let failures = shelf.newest_run().records.into_iter().map(|record| match record.outcome {
         Outcome::Failed(failure) => failure,
-        Outcome::Measured(_) => panic!("measured by a runner that is none: {record:?}"),
+        Outcome::Measured(_) => panic!("measured by a program that is no runner: {record:?}"),
     });
     failures.collect()
 }
@@ -60,12 +60,13 @@ fn garbage_is_refused() {
     expect(&check(long, "sent a line longer than 262144 bytes"), 1, run);
 }
 
-/// What the runner says itself is the job's failure, not the device's, and that variant is not tried again.
+/// A failure that the runner reports is the job's, not the device's, and that variant is not tried again.
 #[test]
-fn a_failure_the_runner_tells_is_the_jobs() {
-    let shelf = Shelf::new("a_failure_the_runner_tells_is_the_jobs");
+fn a_failure_the_runner_reports_is_the_jobs() {
+    let shelf = Shelf::new("a_failure_the_runner_reports_is_the_jobs");
     let body = format!(
-        "{HELLO}; echo '{{\"line\":\"failed\",\"stage\":\"load\",\"message\":\"no such \\u001b[31moperator\"}}'; echo '{{\"line\":\"finished\"}}'; exit 1"
+        "{HELLO}; echo '{{\"line\":\"failed\",\"stage\":\"load\",\"message\":\"no such \\u001b[31moperator\"}}'; \
+         echo '{{\"line\":\"finished\"}}'; exit 1"
     );
     let failures = check(&shelf, "local", &body, 1, "operator (while at load)");
     expect(&failures, 1, FailureStage::Runner);
@@ -106,7 +107,7 @@ fn garbage_from_a_board() {
     let before = std::time::Instant::now();
     expect(&check(&shelf, kind.name(), &format!("{HELLO}; exec sleep 872"), 5, "said nothing for 6 s"), 1, run);
     assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
-    // Nothing runs on, nothing lies about, and the lease is given back.
+    // Nothing runs on, nothing is left behind, and the lease is released.
     assert_eq!(on_board(kind, "ps | grep -c '[s]leep 87[12]' || true").trim(), "0");
     assert_eq!(on_board(kind, &format!("cd '{workdir}' && ls tmp && ls")), "blobs\ntmp\n");
 }

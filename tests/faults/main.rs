@@ -23,7 +23,7 @@ const JOBS: usize = 6;
 /// Records after which the fault comes: there is something to keep and something left to do.
 const KEPT: usize = 2;
 
-/// One fault at a time on a board, whatever it did to the test before.
+/// One fault at a time on a board, also after a test that failed.
 fn alone() -> MutexGuard<'static, ()> {
     static BOARD: Mutex<()> = Mutex::new(());
     BOARD.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -41,7 +41,7 @@ fn a_board_loses_power() {
     let outcome = outcome.expect(5);
     outcome.says(&["was lost", "--resume"]);
     let kept = expect_cut_off(&shelf);
-    // The board comes back empty: its files were in memory.
+    // The board comes back empty, because its files are in memory.
     expect_the_rest(&shelf, &kept);
 }
 
@@ -60,7 +60,7 @@ fn a_board_freezes() {
     drop(thaw);
     let outcome = outcome.expect(5);
     outcome.says(&["said nothing for 6 s", "--resume"]);
-    // Nobody could end it there; it ends by itself when it finds its connection gone.
+    // It could not be ended on the frozen board; it ends when it notices that its connection is gone.
     wait_until("the end of the frozen runner", Duration::from_secs(10), || runners(&workdir) == 0);
     let kept = expect_cut_off(&shelf);
     expect_the_rest(&shelf, &kept);
@@ -71,22 +71,22 @@ fn ctrl_c_leaves_nothing_behind() {
     let _alone = alone();
     let Some((shelf, workdir, running)) = begin("ctrl_c_leaves_nothing_behind", "") else { return };
     assert_ne!(runners(&workdir), 0);
-    let asked = Instant::now();
+    let interrupted = Instant::now();
     running.interrupt();
     let outcome = running.wait(Duration::from_secs(15));
-    println!("ended {:.1} s after Ctrl-C", asked.elapsed().as_secs_f64());
-    assert!(asked.elapsed() < Duration::from_secs(10), "{}", outcome.all());
+    println!("ended {:.1} s after Ctrl-C", interrupted.elapsed().as_secs_f64());
+    assert!(interrupted.elapsed() < Duration::from_secs(10), "{}", outcome.all());
     let outcome = outcome.expect(1);
     outcome.says(&["stopping tidily", "stopped; `cargo xtask bench --resume"]);
     outcome.prints(&[&format!("digits-cnn on {KIND}\n")]);
     assert_eq!(runners(&workdir), 0, "a runner runs on");
-    assert_eq!(on_board(KIND, &format!("cd '{workdir}' && ls tmp && ls")), "blobs\nkernels\ntmp\n", "not given back");
+    assert_eq!(on_board(KIND, &format!("cd '{workdir}' && ls tmp && ls")), "blobs\nkernels\ntmp\n", "not released");
     let records = on_the_board(&shelf);
     assert!((KEPT..JOBS).contains(&records.len()) && records.iter().all(is_measured), "{records:?}");
     expect_the_rest(&shelf, &records);
 }
 
-/// Four times as slow is found on any board, by both sessions, and stands in the file as it was judged.
+/// Four times as slow is detected on any board, by both sessions, and the verdict is in the file.
 #[test]
 fn a_slow_candidate_is_stopped() {
     let _alone = alone();
@@ -106,7 +106,7 @@ fn a_slow_candidate_is_stopped() {
     shelf.run(&["gate", "--from", &run.header.id]).expect(3);
 }
 
-/// The board goes in the middle of a gate: exit code 5, nothing passes that was not measured.
+/// The board is lost in the middle of a gate: exit code 5, and nothing passes that was not measured.
 #[test]
 fn a_gate_loses_its_board() {
     let _alone = alone();
@@ -134,7 +134,7 @@ fn a_gate_loses_its_board() {
     assert!(run.records.len() >= 4, "what was measured is kept");
 }
 
-/// Ctrl-C in the middle of a gate: nothing runs on, the board is given back, and no verdict is made of half a session.
+/// Ctrl-C in the middle of a gate: nothing runs on, the lease is released, and half a session gives no verdict.
 #[test]
 fn ctrl_c_ends_a_gate_without_a_verdict() {
     let _alone = alone();
@@ -152,7 +152,7 @@ fn ctrl_c_ends_a_gate_without_a_verdict() {
     running.interrupt();
     running.wait(Duration::from_secs(20)).expect(1).says(&["stopping tidily"]);
     assert_eq!(runners(&workdir), 0, "a runner runs on");
-    assert_eq!(on_board(KIND, &format!("cd '{workdir}' && ls tmp && ls")), "blobs\nkernels\ntmp\n", "not given back");
+    assert_eq!(on_board(KIND, &format!("cd '{workdir}' && ls tmp && ls")), "blobs\nkernels\ntmp\n", "not released");
     let run = gate_file(&shelf);
     let made = run.comparisons.iter().find(|made| made.criterion == Criterion::P50).unwrap();
     assert_eq!(made.verdict, Verdict::Inconclusive, "{made:?}");
@@ -214,7 +214,7 @@ fn is_measured(record: &Record) -> bool {
     matches!(record.outcome, Outcome::Measured(_))
 }
 
-/// What was measured is there, and the job that met the fault as the last. Returns what was measured.
+/// The measured records are there, and the job that met the fault is the last. Returns the measured ones.
 #[track_caller]
 fn expect_cut_off(shelf: &Shelf) -> Vec<Record> {
     let mut records = on_the_board(shelf);
@@ -242,7 +242,7 @@ fn expect_the_rest(shelf: &Shelf, kept: &[Record]) {
     assert!(kept.iter().all(|record| records.contains(record)), "what was measured has changed");
 }
 
-/// Also where the test fails in between.
+/// Calls a function in the end, also where the test fails.
 struct OnDrop<F: Fn()>(F);
 
 impl<F: Fn()> Drop for OnDrop<F> {

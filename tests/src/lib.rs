@@ -1,9 +1,9 @@
 //! What the end-to-end tests share: the real `cargo xtask` program, run with a folder of configuration of each test's
 //! own, against real boards.
 //!
-//! `cargo xtask test` builds the program, boots the boards and says in variables where things are: `ESPALIER_XTASK`
-//! (the program), `ESPALIER_PYTHON` (an interpreter with onnxruntime, or nothing), `ESPALIER_SKIPS` (where a test that
-//! cannot run here says so). Tests share the boards, not their folders on them: each has a `workdir` of its own.
+//! `cargo xtask test` builds the program, boots the boards and sets the variables `ESPALIER_XTASK` (the program),
+//! `ESPALIER_PYTHON` (an interpreter with onnxruntime, or empty) and `ESPALIER_SKIPS` (the file for tests that cannot
+//! run here). Tests share the boards, but each has a `workdir` of its own there.
 
 mod program;
 mod shelf;
@@ -11,7 +11,7 @@ mod shelf;
 use std::{
     env,
     fs::OpenOptions,
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -26,13 +26,15 @@ use espalier_fleet::{
 pub use program::{Outcome, Running};
 pub use shelf::Shelf;
 
-/// A test that cannot run here, and why, for the suite's summary. A skip is never silent.
+/// Reports a test that cannot run here, and why, on stderr and for the suite's summary.
 pub fn skip(name: &str, reason: &str) {
-    eprintln!("skipped: {name}: {reason}");
+    let line = format!("{name}: {}\n", reason.replace('\n', " "));
+    // Past libtest's capture.
+    io::stderr().write_all(format!("skipped: {line}").as_bytes()).unwrap();
     if let Some(path) = env::var_os("ESPALIER_SKIPS").filter(|path| !path.is_empty()) {
         let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
         // One write: tests run in parallel.
-        file.write_all(format!("{name}: {}\n", reason.replace('\n', " ")).as_bytes()).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
     }
 }
 
@@ -68,7 +70,7 @@ pub fn shipped(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(path)
 }
 
-/// What a script on the board prints. By the system's own ssh, which shares nothing with ours.
+/// What a script on the board prints; by the system's own ssh, which is independent of `fleet`.
 #[track_caller]
 pub fn on_board(kind: BoardKind, script: &str) -> String {
     let output = ssh(kind, script);
@@ -89,7 +91,7 @@ pub fn port(kind: BoardKind) -> u16 {
     statuses.iter().find(|status| status.kind == kind).and_then(|status| status.port).unwrap()
 }
 
-/// Looks every 50 ms until `is_so` or `limit` is over.
+/// Checks every 50 ms until `is_so` holds or `limit` is over.
 #[track_caller]
 pub fn wait_until(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();

@@ -1,5 +1,5 @@
-//! The program under test as a process. What it prints goes to files, so that a test can look at it while it runs and
-//! no full pipe stops it; a program that does not end is a failure with all it had said, not a suite that hangs.
+//! The program under test as a process. Its output goes to files, so that a test can read it while it runs and no full
+//! pipe stops it. A program that does not end is a failure with its output, not a suite that hangs.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use std::{
 pub struct Running {
     child: Child,
     what: String,
-    printed: tempfile::TempDir,
+    output: tempfile::TempDir,
     start: Instant,
 }
 
@@ -28,12 +28,12 @@ pub struct Outcome {
 
 impl Running {
     pub(crate) fn start(mut command: Command) -> Running {
-        let printed = tempfile::tempdir().unwrap();
-        let file = |name: &str| File::create(printed.path().join(name)).unwrap();
+        let output = tempfile::tempdir().unwrap();
+        let file = |name: &str| File::create(output.path().join(name)).unwrap();
         command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
         let what = format!("{command:?}");
         let child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
-        Running { child, what, printed, start: Instant::now() }
+        Running { child, what, output, start: Instant::now() }
     }
 
     /// As Ctrl-C does.
@@ -42,9 +42,9 @@ impl Running {
         assert!(status.success());
     }
 
-    /// What it has said so far.
+    /// What it has printed there so far.
     pub fn stderr(&self) -> String {
-        self.said("stderr")
+        self.printed("stderr")
     }
 
     pub fn has_ended(&mut self) -> bool {
@@ -53,13 +53,13 @@ impl Running {
 
     #[track_caller]
     pub fn wait(mut self, limit: Duration) -> Outcome {
-        let asked = Instant::now();
+        let waiting = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return self.outcome(status);
             }
-            if asked.elapsed() > limit {
-                panic!("{} did not end within {limit:?}; it said:\n{}", self.what, self.said("stderr"));
+            if waiting.elapsed() > limit {
+                panic!("{} did not end within {limit:?}; its stderr:\n{}", self.what, self.printed("stderr"));
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -68,15 +68,15 @@ impl Running {
     fn outcome(&self, status: ExitStatus) -> Outcome {
         Outcome {
             code: status.code(),
-            stdout: self.said("stdout"),
-            stderr: self.said("stderr"),
+            stdout: self.printed("stdout"),
+            stderr: self.printed("stderr"),
             took: self.start.elapsed(),
             what: self.what.clone(),
         }
     }
 
-    fn said(&self, name: &str) -> String {
-        String::from_utf8_lossy(&fs::read(Path::new(self.printed.path()).join(name)).unwrap()).into_owned()
+    fn printed(&self, name: &str) -> String {
+        String::from_utf8_lossy(&fs::read(Path::new(self.output.path()).join(name)).unwrap()).into_owned()
     }
 }
 
