@@ -1,19 +1,14 @@
-//! Single operators of the engine against onnxruntime, over random shapes and attributes. Gradients are held against differences of our own
-//! forward elsewhere, which cannot see a forward that means something else than ONNX does; this can.
+//! Every operator of the engine against onnxruntime, over random shapes and attributes. Gradients are checked against
+//! differences of our own forward pass elsewhere, which cannot see a forward pass that means something else than ONNX
+//! does; this can.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use espalier_engine::{Keep, Network, Tensor};
+use espalier_fixtures::cases::{self, Case};
 use espalier_onnx::{Bytes, Model, TensorProto};
 use espalier_tests::{python, shipped};
 use prost::Message;
-
-#[path = "ops/cases.rs"]
-mod cases;
-#[path = "ops/random.rs"]
-mod random;
-
-use cases::Case;
 
 /// Relative to the largest value of a tensor.
 const TOLERANCE: f32 = 1e-5;
@@ -27,9 +22,7 @@ fn operators_mean_what_they_mean_in_onnxruntime() {
     for (index, case) in cases.iter().enumerate() {
         let stem = folder.path().join(format!("{index:05}"));
         fs::write(stem.with_extension("onnx"), case.model().encode_to_vec()).unwrap();
-        for (place, fed) in case.fed().enumerate() {
-            fs::write(stem.with_extension(format!("in.{place}")), fed.encode_to_vec()).unwrap();
-        }
+        fs::write(stem.with_extension("in.0"), case.fed().encode_to_vec()).unwrap();
     }
     let output = Command::new(python).arg(shipped("tests/oracle/ops.py")).arg(folder.path()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -64,36 +57,38 @@ fn compare(case: &Case, stem: &Path) -> Result<(), String> {
     let bytes = Bytes::from(case.model().encode_to_vec());
     let model = Model::decode(&bytes).map_err(|error| error.to_string())?;
     let network = Network::new(&model).map_err(|error| error.to_string())?;
-    let feeds: Vec<Tensor> = case.fed().map(|fed| Tensor::of("fed", fed).unwrap()).collect();
-    let run = network.run(&feeds, Keep::Outputs).map_err(|error| error.to_string())?;
+    let fed = Tensor::of("fed", case.fed()).unwrap();
+    let run = network.run(&[fed], Keep::Outputs).map_err(|error| error.to_string())?;
     for (index, output) in network.outputs.iter().enumerate() {
         let bytes = fs::read(stem.with_extension(format!("out.{index}"))).map_err(|error| error.to_string())?;
-        let wanted = TensorProto::decode(&*bytes).map_err(|error| error.to_string())?;
-        let wanted = Tensor::of("wanted", &wanted).map_err(|error| error.to_string())?;
-        let found = run.value(*output).ok_or("there is no output")?;
-        alike(found, &wanted).map_err(|why| format!("output {index}: {why}"))?;
+        let expected = TensorProto::decode(&*bytes).map_err(|error| error.to_string())?;
+        let expected = Tensor::of("expected", &expected).map_err(|error| error.to_string())?;
+        let value = run.value(*output).ok_or("there is no output")?;
+        alike(value, &expected).map_err(|why| format!("output {index}: {why}"))?;
     }
     Ok(())
 }
 
-fn alike(found: &Tensor, wanted: &Tensor) -> Result<(), String> {
-    if found.shape() != wanted.shape() {
-        return Err(format!("shape {:?}, {:?} is wanted", found.shape(), wanted.shape()));
+fn alike(value: &Tensor, expected: &Tensor) -> Result<(), String> {
+    if value.shape() != expected.shape() {
+        return Err(format!("shape {:?}, {:?} is expected", value.shape(), expected.shape()));
     }
-    match (found, wanted) {
-        (Tensor::F32(found), Tensor::F32(wanted)) => {
-            let finite = wanted.data().iter().filter(|value| value.is_finite());
+    match (value, expected) {
+        (Tensor::F32(value), Tensor::F32(expected)) => {
+            let finite = expected.data().iter().filter(|value| value.is_finite());
             let scale = finite.fold(1e-3f32, |most, value| most.max(value.abs()));
-            let close = |found: f32, wanted: f32| {
-                found == wanted || found.is_nan() && wanted.is_nan() || (found - wanted).abs() <= TOLERANCE * scale
+            let close = |value: f32, expected: f32| {
+                value == expected
+                    || value.is_nan() && expected.is_nan()
+                    || (value - expected).abs() <= TOLERANCE * scale
             };
-            let mut pairs = found.data().iter().zip(wanted.data());
-            match pairs.position(|(found, wanted)| !close(*found, *wanted)) {
+            let mut pairs = value.data().iter().zip(expected.data());
+            match pairs.position(|(value, expected)| !close(*value, *expected)) {
                 None => Ok(()),
-                Some(at) => Err(format!("element {at} is {}, {} is wanted", found.data()[at], wanted.data()[at])),
+                Some(at) => Err(format!("element {at} is {}, {} is expected", value.data()[at], expected.data()[at])),
             }
         }
-        (found, wanted) if found == wanted => Ok(()),
-        (found, wanted) => Err(format!("{found:?}, {wanted:?} is wanted")),
+        (value, expected) if value == expected => Ok(()),
+        (value, expected) => Err(format!("{value:?}, {expected:?} is expected")),
     }
 }

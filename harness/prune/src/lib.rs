@@ -17,10 +17,10 @@ pub mod select;
 pub mod structure;
 pub mod tune;
 
-mod attributes;
 mod error;
 mod inspect;
 mod macs;
+mod operators;
 mod probe;
 mod recipe;
 mod shapes;

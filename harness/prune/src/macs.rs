@@ -7,7 +7,6 @@ use espalier_engine::{Keep, Network, Tensor};
 
 use crate::{
     Samples,
-    attributes::Attributes,
     onnx::{Model, NodeProto},
     probe,
     prunable::{Survey, Weight},
@@ -63,7 +62,7 @@ fn at(node: &NodeProto, input: usize, shapes: &Shapes) -> Option<u64> {
         // What comes out, by what a weight has a part in.
         "MatMul" | "Gemm" => {
             let other = shape(node.input.get(1 - input.min(1)))?;
-            let transposed = |name: &str| Attributes(node).is_set(name);
+            let transposed = |name: &str| node.is_set(name);
             let inner = match (node.op_type(), input, weights.as_slice()) {
                 ("Gemm", 0, [first, second]) => {
                     if transposed("transA") {

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use crate::{
     OnnxError, PruneError,
     layout::Layout,
-    onnx::{GraphProto, Model, NodeProto, SparseTensorProto, TensorProto, tensor_proto::DataType},
+    onnx::{GraphProto, Model, SparseTensorProto, TensorProto, tensor_proto::DataType},
     tensor::{dtype_name, element_count, may_hold_weights},
 };
 use uses::{Reached, Uses};
@@ -18,6 +18,7 @@ mod reason;
 mod uses;
 
 pub use reason::{Reason, Untouched};
+pub(crate) use uses::small_integers;
 
 /// What [`survey`] finds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -102,7 +103,7 @@ pub fn survey(model: &Model) -> Result<Survey, PruneError> {
         let shape = shape(tensor);
         match judge(tensor, count, uses.follow(name, shape.len())) {
             Ok(Reached { weight_of, layout, .. }) => {
-                let used_by = weight_of.iter().map(|(node, _)| label(&graph.node[*node])).collect();
+                let used_by = weight_of.iter().map(|(node, _)| graph.node[*node].label()).collect();
                 survey.weights.push(Weight { name: name.to_owned(), place, shape, count, used_by, weight_of, layout });
             }
             Err(reason) => {
@@ -113,8 +114,8 @@ pub fn survey(model: &Model) -> Result<Survey, PruneError> {
 
     list_other_storage(graph, &mut survey.untouched)?;
     for node in &graph.node {
-        for subgraph in subgraphs(node) {
-            list_all(subgraph, &|| Reason::Subgraph { node: label(node) }, &mut survey.untouched)?;
+        for subgraph in node.subgraphs() {
+            list_all(subgraph, &|| Reason::Subgraph { node: node.label() }, &mut survey.untouched)?;
         }
     }
     for function in &model.proto.functions {
@@ -140,15 +141,10 @@ fn judge(tensor: &TensorProto, count: u64, mut reached: Reached) -> Result<Reach
     }
 }
 
-/// The graphs of an `If`, `Loop` or `Scan`. Their depth is bounded by the decoder.
-fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
-}
-
 /// Every dense constant of a graph by its name, in the order of the file.
 pub(crate) fn constants(graph: &GraphProto) -> impl Iterator<Item = (&str, Place)> {
     let initializers = graph.initializer.iter().enumerate();
-    let nodes = graph.node.iter().enumerate().filter(|(_, node)| is_constant(node));
+    let nodes = graph.node.iter().enumerate().filter(|(_, node)| node.op() == "Constant");
     initializers.map(|(index, tensor)| (tensor.name(), Place::Initializer(index))).chain(nodes.filter_map(
         |(node, proto)| {
             let attribute = proto.attribute.iter().position(|attribute| attribute.t.is_some())?;
@@ -171,7 +167,7 @@ fn list_other_storage(graph: &GraphProto, untouched: &mut Vec<Untouched>) -> Res
         let name = sparse.values.as_ref().map_or("", |values| values.name());
         list(name, axes(&sparse.dims), stored(name, sparse)?, "a sparse tensor");
     }
-    for node in graph.node.iter().filter(|node| is_constant(node)) {
+    for node in graph.node.iter().filter(|node| node.op() == "Constant") {
         let name = node.output.first().map_or("", String::as_str);
         for attribute in &node.attribute {
             if let Some(sparse) = &attribute.sparse_tensor {
@@ -196,29 +192,11 @@ fn list_all(graph: &GraphProto, reason: &dyn Fn() -> Reason, untouched: &mut Vec
         }
     }
     for node in &graph.node {
-        for subgraph in subgraphs(node) {
+        for subgraph in node.subgraphs() {
             list_all(subgraph, reason, untouched)?;
         }
     }
     Ok(())
-}
-
-fn is_standard(node: &NodeProto) -> bool {
-    matches!(node.domain(), "" | "ai.onnx")
-}
-
-fn is_constant(node: &NodeProto) -> bool {
-    is_standard(node) && node.op_type() == "Constant"
-}
-
-fn qualified_op(node: &NodeProto) -> String {
-    if is_standard(node) { node.op_type().to_owned() } else { format!("{}.{}", node.domain(), node.op_type()) }
-}
-
-/// A node's name, or the first thing it computes where it has none.
-fn label(node: &NodeProto) -> String {
-    let output = node.output.first().map_or("", String::as_str);
-    if node.name().is_empty() { output.to_owned() } else { node.name().to_owned() }
 }
 
 fn shape(tensor: &TensorProto) -> Vec<u64> {

@@ -11,7 +11,6 @@ mod graph;
 mod keywords;
 mod lstm;
 mod mobilenet;
-mod random;
 mod resnet;
 mod samples;
 #[cfg(test)]

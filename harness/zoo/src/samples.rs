@@ -1,6 +1,6 @@
 //! Inputs made up for networks nobody trained: the same every time, and unlike each other, so that answers can be compared.
 
-use crate::random::Random;
+use espalier_onnx::random::SplitMix64;
 
 /// One input of a network, without the axis that counts samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub fn samples(inputs: &[Input], count: usize) -> Vec<Sampled> {
 }
 
 fn floats(input: &Input, sample: usize) -> Vec<f32> {
-    let mut random = Random::named(&format!("{} {sample}", input.name));
+    let mut random = SplitMix64::named(&format!("{} {sample}", input.name));
     match (input.kind, input.dims.as_slice()) {
         (Kind::Image, &[channels, rows, columns]) => {
             (0..channels).flat_map(|_| noise(&mut random, rows, columns)).collect()
@@ -60,20 +60,20 @@ fn floats(input: &Input, sample: usize) -> Vec<f32> {
             let by_feature: Vec<Vec<f32>> = (0..features).map(|_| noise(&mut random, steps, 1)).collect();
             (0..steps).flat_map(|step| by_feature.iter().map(move |feature| feature[step])).collect()
         }
-        (_, dims) => (0..dims.iter().product()).map(|_| random.normal()).collect(),
+        (_, dims) => (0..dims.iter().product()).map(|_| random.normal_but_zero()).collect(),
     }
 }
 
 /// Value noise: random numbers on ever finer grids, bilinear between them, each grid weighing two thirds of the one before.
-fn noise(random: &mut Random, rows: usize, columns: usize) -> Vec<f32> {
-    let mut sum = vec![random.normal() * 0.5; rows * columns];
+fn noise(random: &mut SplitMix64, rows: usize, columns: usize) -> Vec<f32> {
+    let mut sum = vec![random.normal_but_zero() * 0.5; rows * columns];
     let mut weight = 0.8;
     for cells in [1usize, 2, 4, 8, 16, 32, 64] {
         if cells >= rows.max(columns) {
             break;
         }
         let [down, across] = [rows, columns].map(|length| cells.min(length));
-        let grid: Vec<f32> = (0..(down + 1) * (across + 1)).map(|_| random.normal()).collect();
+        let grid: Vec<f32> = (0..(down + 1) * (across + 1)).map(|_| random.normal_but_zero()).collect();
         for row in 0..rows {
             let (above, low) = place(row, rows, down);
             for column in 0..columns {
@@ -105,9 +105,8 @@ const WORDS: usize = 1000;
 fn integers(input: &Input, sample: usize) -> Vec<i64> {
     let length = input.dims.iter().product::<usize>();
     // Of one sample all inputs must say the same, whatever they are called.
-    let mut random = Random::named(&format!("sequence {sample}"));
-    let longest = length as u64;
-    let end = (longest - random.below(longest / 4 + 1)) as usize;
+    let mut random = SplitMix64::named(&format!("sequence {sample}"));
+    let end = length - random.below(length / 4 + 1);
     let middle = end / 2;
     let value = |at: usize| match input.kind {
         Kind::Mask => i64::from(at < end),
@@ -117,7 +116,7 @@ fn integers(input: &Input, sample: usize) -> Vec<i64> {
         Kind::Tokens(_) if at == middle || at + 1 == end => END,
         Kind::Tokens(vocabulary) => {
             let first = WORDS.min(vocabulary / 2);
-            first as i64 + random.below((vocabulary - first) as u64) as i64
+            (first + random.below(vocabulary - first)) as i64
         }
         Kind::Image | Kind::Frames => 0,
     };

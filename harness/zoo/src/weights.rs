@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use espalier_onnx::{TensorProto, tensor_proto::DataType};
 
-use crate::random::Random;
+use espalier_onnx::random::SplitMix64;
 
 /// An initialiser.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,13 +65,13 @@ impl Tensor {
 
     /// The values as the file has them: little-endian, one after the other.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut random = Random::named(&self.name);
+        let mut random = SplitMix64::named(&self.name);
         match &self.values {
             Values::Normal { mean, deviation } => {
                 let mut left = self.elements();
                 while left > 0 {
                     let count = left.min(PIECE);
-                    let piece = (0..count).map(|_| mean + deviation * random.normal());
+                    let piece = (0..count).map(|_| mean + deviation * random.normal_but_zero());
                     out.write_all(&piece.flat_map(f32::to_le_bytes).collect::<Vec<u8>>())?;
                     left -= count;
                 }
@@ -79,7 +79,7 @@ impl Tensor {
             Values::Level { mean: level, deviation } => {
                 let inputs: usize = self.dims[1..].iter().product();
                 for _ in 0..self.dims[0] {
-                    let row: Vec<f32> = (0..inputs).map(|_| random.normal()).collect();
+                    let row: Vec<f32> = (0..inputs).map(|_| random.normal_but_zero()).collect();
                     let mean = row.iter().map(|value| f64::from(*value)).sum::<f64>() / inputs as f64;
                     let levelled = row.iter().map(|value| level + deviation * (value - mean as f32));
                     out.write_all(&levelled.flat_map(f32::to_le_bytes).collect::<Vec<u8>>())?;
@@ -87,7 +87,7 @@ impl Tensor {
             }
             Values::LevelColumns { deviation } => {
                 let columns = self.dims[1];
-                let mut values: Vec<f32> = (0..self.elements()).map(|_| random.normal()).collect();
+                let mut values: Vec<f32> = (0..self.elements()).map(|_| random.normal_but_zero()).collect();
                 let mut sums = vec![0f64; columns];
                 for row in values.chunks(columns) {
                     sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));

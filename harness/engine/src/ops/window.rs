@@ -99,14 +99,15 @@ impl Window {
             let same = matches!(self.padding, Padding::SameUpper | Padding::SameLower);
             let wanted = given("output_shape", shape, axis)?.or_else(|| same.then(|| side.input * side.stride));
             if let Some(wanted) = wanted {
-                let total = full.checked_sub(wanted).ok_or_else(misfit)?;
+                // Beyond what the windows reach there is nothing, and nothing to pad.
+                let total = full.saturating_sub(wanted);
                 (side.before, side.after) = (total - total / 2, total / 2);
                 if matches!(self.padding, Padding::SameUpper) {
                     std::mem::swap(&mut side.before, &mut side.after);
                 }
             }
             let len = full.checked_sub(side.before).and_then(|len| len.checked_sub(side.after));
-            (side.output, side.input) = (side.input, len.filter(|len| *len > 0).ok_or_else(misfit)?);
+            (side.output, side.input) = (side.input, wanted.or(len).filter(|len| *len > 0).ok_or_else(misfit)?);
             Ok(side)
         };
         Ok(Windows::of(sides.into_iter().enumerate().map(transposed).collect::<Result<_, _>>()?))

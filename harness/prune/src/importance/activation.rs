@@ -10,7 +10,6 @@ use espalier_engine::{Array, EngineError, Keep, Network, Node, Tensor};
 use super::{batches::Batches, values};
 use crate::{
     PruneError, Scores,
-    attributes::Attributes,
     layout::Kind,
     onnx::{Model, NodeProto},
     prunable::Survey,
@@ -96,10 +95,10 @@ impl Site<'_> {
             inputs.get(index).copied().flatten().ok_or_else(|| format!("it has no input {index}"))?.f32()
         };
         self.shape = float(self.input)?.shape().to_vec();
-        let attributes = Attributes(self.proto);
+        let node = self.proto;
         match (self.kind, self.input) {
             (Kind::Conv, _) => {
-                let found = under_the_kernel(float(0)?, &self.shape, outputs[0].shape(), &attributes)?;
+                let found = under_the_kernel(float(0)?, &self.shape, outputs[0].shape(), node)?;
                 self.join(found)
             }
             (Kind::ConvTranspose, _) => self.join(along(float(0)?, 1)?),
@@ -111,13 +110,13 @@ impl Site<'_> {
                 let x = float(0)?;
                 self.join(along(x, x.rank().saturating_sub(1))?)
             }
-            (Kind::Gemm, 0) => self.join(along(float(1)?, usize::from(attributes.is_set("transB")))?),
-            (Kind::Gemm, _) => self.join(along(float(0)?, usize::from(!attributes.is_set("transA")))?),
+            (Kind::Gemm, 0) => self.join(along(float(1)?, usize::from(node.is_set("transB")))?),
+            (Kind::Gemm, _) => self.join(along(float(0)?, usize::from(!node.is_set("transA")))?),
             (Kind::Recurrent, 1) => self.join(along(float(0)?, 2)?),
             (Kind::Recurrent, _) => {
                 let initial = inputs.get(5).copied().flatten().map(Tensor::f32).transpose()?;
                 let states = outputs.first().ok_or("it gives out no states")?.f32()?;
-                let found = hidden(states, initial, &attributes)?;
+                let found = hidden(states, initial, node)?;
                 self.join(found)
             }
         }
@@ -139,7 +138,7 @@ impl Site<'_> {
         let shape = &self.shape;
         let last = shape.last().copied().unwrap_or(1).max(1);
         let after: usize = shape.iter().skip(1).product::<usize>().max(1);
-        let transposed = |name| Attributes(self.proto).is_set(name);
+        let transposed = |name| self.proto.is_set(name);
         // A matrix whose inputs run along the last axis, or the one before.
         let inputs_last = match (self.kind, self.input) {
             (Kind::Gemm, 0) => !transposed("transA"),
@@ -185,25 +184,20 @@ fn along(x: &Array<f32>, axis: usize) -> Result<Vec<f64>, String> {
 }
 
 /// Of each input channel, under each offset of the kernel: the squares of what that weight multiplies.
-fn under_the_kernel(
-    x: &Array<f32>,
-    weights: &[usize],
-    output: &[usize],
-    attributes: &Attributes<'_>,
-) -> Result<Vec<f64>, String> {
+fn under_the_kernel(x: &Array<f32>, weights: &[usize], output: &[usize], node: &NodeProto) -> Result<Vec<f64>, String> {
     let spatial = x.rank().saturating_sub(2);
     if x.rank() < 2 || weights.len() != x.rank() || output.len() != x.rank() {
         return Err(format!("shapes {:?}, {weights:?} and {output:?} do not go together", x.shape()));
     }
     let (kernel, lengths) = (&weights[2..], &x.shape()[2..]);
-    let by_axis = |name: &str| attributes.ints(name).filter(|ints| ints.len() >= spatial);
+    let by_axis = |name: &str| node.ints(name).filter(|ints| ints.len() >= spatial);
     let positive = |name: &str, axis: usize| by_axis(name).map_or(1, |ints| ints[axis].max(1)) as usize;
     let before = |axis: usize| -> i64 {
         let reach = (output[2 + axis].saturating_sub(1) * positive("strides", axis)
             + (kernel[axis].saturating_sub(1)) * positive("dilations", axis)
             + 1) as i64;
         let missing = (reach - lengths[axis] as i64).max(0);
-        match attributes.string("auto_pad").unwrap_or("NOTSET") {
+        match node.text("auto_pad").unwrap_or("NOTSET") {
             "SAME_UPPER" => missing / 2,
             "SAME_LOWER" => (missing + 1) / 2,
             "VALID" => 0,
@@ -257,15 +251,15 @@ fn boxed(values: &[f32], lengths: &[usize], ranges: &[(usize, usize, usize)]) ->
 }
 
 /// Of each direction and hidden unit: the squares of the states that go into a step, which are those that came out of the step before.
-fn hidden(states: &Array<f32>, initial: Option<&Array<f32>>, attributes: &Attributes<'_>) -> Result<Vec<f64>, String> {
-    let batch_first = attributes.is_set("layout");
+fn hidden(states: &Array<f32>, initial: Option<&Array<f32>>, node: &NodeProto) -> Result<Vec<f64>, String> {
+    let batch_first = node.is_set("layout");
     let (steps, directions, batch, units) = match *states.shape() {
         [batch, steps, directions, units] if batch_first => (steps, directions, batch, units),
         [steps, directions, batch, units] => (steps, directions, batch, units),
         _ => return Err(format!("its states have shape {:?}", states.shape())),
     };
     let mut sums = vec![0.0; directions * units];
-    let reverse = |direction: usize| direction == 1 || attributes.string("direction") == Some("reverse");
+    let reverse = |direction: usize| direction == 1 || node.text("direction") == Some("reverse");
     for step in 0..steps {
         for direction in 0..directions {
             // The state after the last step goes into none.
@@ -314,7 +308,7 @@ mod tests {
         let shape = if batch_first { [1, 2, directions, 2] } else { [2, directions, 1, 2] };
         let states = Array::new(shape, (1..=4 * directions).map(|state| state as f32).collect());
         let initial = initial.map(|initial| Array::new([directions, 1, 2], initial.to_vec()));
-        assert_eq!(hidden(&states, initial.as_ref(), &Attributes(&proto)).unwrap(), expected);
+        assert_eq!(hidden(&states, initial.as_ref(), &proto).unwrap(), expected);
     }
 
     /// Into each step goes the state before it: of the first step, the initial one, and the last state goes nowhere.

@@ -13,6 +13,7 @@ use crate::{
     Amount, Mask, PruneError, Recipe, Samples, Scores, Unit,
     layout::{Direction, Layout},
     onnx::{Model, NodeProto},
+    operators::{self, Axes},
     probe,
     prunable::{Reason, Survey, Weight},
     select,
@@ -51,7 +52,7 @@ impl<'a> Flow<'a> {
         let outputs: Vec<String> = linear.graph().output.iter().map(|output| output.name().to_owned()).collect();
         for node in &mut linear.graph_mut().node {
             let last = node.output.first().is_some_and(|output| outputs.contains(output));
-            if is_left_out(node.op_type(), last) {
+            if is_left_out(node.op(), last) {
                 *node = NodeProto {
                     op_type: Some("Identity".into()),
                     input: node.input.iter().take(1).cloned().collect(),
@@ -141,20 +142,13 @@ impl<'a> Flow<'a> {
     }
 }
 
-/// Activation functions and normalisations; what makes probabilities of the outputs, too. Softmax within an attention stays, as do the gates of
-/// an LSTM: without them products of products would grow beyond bounds.
+/// Activation functions and normalisations, and what makes probabilities of the network's outputs. Softmax within an
+/// attention stays, as do the gates of an LSTM: without them products of products would grow beyond bounds.
 fn is_left_out(op: &str, last: bool) -> bool {
-    match op {
-        "Relu" | "LeakyRelu" | "PRelu" | "Clip" | "Elu" | "Selu" | "Celu" | "Gelu" | "Softplus" | "Softsign"
-        | "Tanh" | "HardSwish" | "Swish" | "Mish" | "ThresholdedRelu" | "Dropout" => true,
-        "BatchNormalization"
-        | "LayerNormalization"
-        | "InstanceNormalization"
-        | "GroupNormalization"
-        | "RMSNormalization"
-        | "LRN"
-        | "LpNormalization" => true,
-        "Softmax" | "LogSoftmax" | "Sigmoid" => last,
+    match operators::axes(op) {
+        Some(Axes::Activation | Axes::Slopes) => true,
+        Some(Axes::ChannelNormalisation { .. } | Axes::GroupNormalisation | Axes::RowNormalisation) => true,
+        Some(Axes::Gate | Axes::Softmax) => last,
         _ => false,
     }
 }

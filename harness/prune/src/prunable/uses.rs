@@ -5,11 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Reason, constants, is_standard, label, qualified_op, subgraphs};
+use super::{Reason, constants};
 use crate::{
-    attributes::Attributes,
     layout::{Direction, Kind, Layout},
-    onnx::{GraphProto, NodeProto},
+    onnx::{GraphProto, NodeProto, axis_of},
 };
 
 /// Moves that are followed for one constant: a bound on what a made-up graph can cost.
@@ -27,8 +26,8 @@ enum Role {
 
 fn role(node: &NodeProto, input: usize) -> Role {
     let op = node.op_type();
-    let unknown = || Role::Not(Reason::Operator { op: qualified_op(node), input: input as u32 });
-    if !is_standard(node) {
+    let unknown = || Role::Not(Reason::Operator { op: node.qualified_op(), input: input as u32 });
+    if !node.is_standard() {
         return unknown();
     }
     match (op, input) {
@@ -91,7 +90,7 @@ impl<'a> Uses<'a> {
             }
             // Names within that are defined within too are noted in vain: that only makes us more careful.
             let mut within = Vec::new();
-            subgraphs(node).for_each(|subgraph| names_used(subgraph, &mut within));
+            node.subgraphs().for_each(|subgraph| names_used(subgraph, &mut within));
             for name in within {
                 by_name.entry(name).or_default().push(Use::Subgraph { node: position });
             }
@@ -120,7 +119,7 @@ impl<'a> Uses<'a> {
                     Use::Node { node, input } => (*node, *input),
                     Use::Subgraph { node } => {
                         let node = &self.graph.node[*node];
-                        reached.not(qualified_op(node), Reason::Subgraph { node: label(node) });
+                        reached.not(node.qualified_op(), Reason::Subgraph { node: node.label() });
                         continue;
                     }
                     Use::Output => {
@@ -134,10 +133,10 @@ impl<'a> Uses<'a> {
                         reached.weight_of.push((position, input));
                         layouts.push(axes.as_ref().and_then(|axes| layout(node, input, kind, axes, rank)));
                     }
-                    Role::Not(reason) => reached.not(qualified_op(node), reason),
+                    Role::Not(reason) => reached.not(node.qualified_op(), reason),
                     Role::Nothing => {}
                     Role::Moves if waiting.len() >= MOST_MOVES => {
-                        reached.not(qualified_op(node), Reason::Indirect { op: qualified_op(node) });
+                        reached.not(node.qualified_op(), Reason::Indirect { op: node.qualified_op() });
                     }
                     Role::Moves => {
                         let axes = axes.as_ref().and_then(|axes| self.moved(node, axes));
@@ -160,7 +159,7 @@ impl<'a> Uses<'a> {
 
     /// Where axes are after a node that moves values.
     fn moved(&self, node: &NodeProto, axes: &[Option<usize>]) -> Option<Vec<Option<usize>>> {
-        let attribute = |name: &str| Attributes(node).ints(name).map(<[i64]>::to_vec);
+        let attribute = |name: &str| node.ints(name).map(<[i64]>::to_vec);
         let listed = || attribute("axes").or_else(|| self.integers.get(node.input.get(1)?.as_str()).cloned());
         let rank = axes.len();
         match node.op_type() {
@@ -198,7 +197,7 @@ impl Reached {
 /// What the constant's axes are to a node that multiplies with it. `None` where the node cannot use it in that shape.
 fn layout(node: &NodeProto, input: usize, kind: Kind, axes: &[Option<usize>], rank: usize) -> Option<Layout> {
     use Direction::{Batch, Input, Output};
-    let flag = |name: &str| Attributes(node).is_set(name);
+    let flag = |name: &str| node.is_set(name);
     let now = axes.len();
     let wanted: Vec<Direction> = match kind {
         Kind::Conv => [Output].into_iter().chain((1..now).map(|_| Input)).collect(),
@@ -224,18 +223,14 @@ fn layout(node: &NodeProto, input: usize, kind: Kind, axes: &[Option<usize>], ra
     Some(Layout { kind, axes: directions })
 }
 
-/// Axes counted from either end as positions below `rank`.
+/// Axes, each named once; negative ones count from the end.
 fn positions(axes: &[i64], rank: usize) -> Option<HashSet<usize>> {
-    let position = |axis: &i64| {
-        let axis = if *axis < 0 { axis.checked_add(i64::try_from(rank).ok()?)? } else { *axis };
-        usize::try_from(axis).ok().filter(|axis| *axis < rank)
-    };
-    let found: HashSet<usize> = axes.iter().map(position).collect::<Option<_>>()?;
+    let found: HashSet<usize> = axes.iter().map(|axis| axis_of(*axis, rank)).collect::<Option<_>>()?;
     (found.len() == axes.len()).then_some(found)
 }
 
 /// Constants of a few int64 numbers.
-fn small_integers(graph: &GraphProto) -> HashMap<&str, Vec<i64>> {
+pub fn small_integers(graph: &GraphProto) -> HashMap<&str, Vec<i64>> {
     let mut found = HashMap::new();
     for (name, place) in constants(graph) {
         let tensor = place.tensor(graph);
@@ -259,6 +254,6 @@ fn names_used<'a>(graph: &'a GraphProto, names: &mut Vec<&'a str>) {
     names.extend(graph.output.iter().map(|output| output.name()));
     for node in &graph.node {
         names.extend(node.input.iter().map(String::as_str));
-        subgraphs(node).for_each(|subgraph| names_used(subgraph, names));
+        node.subgraphs().for_each(|subgraph| names_used(subgraph, names));
     }
 }

@@ -6,7 +6,6 @@ use espalier_engine::{Keep, Network, Node, Tensor};
 
 use super::{
     classes::{Anatomy, Family},
-    graph::{int, op},
     units::UnitId,
 };
 use crate::{PruneError, Samples, onnx::NodeProto};
@@ -85,10 +84,10 @@ impl Place {
 
 /// The axis of a node's first input that its weights sum over.
 fn taken_in(node: &NodeProto) -> Option<Place> {
-    match op(node) {
+    match node.op() {
         "Conv" | "ConvTranspose" => Some(Place::Front(1)),
         "MatMul" => Some(Place::Back(1)),
-        "Gemm" => Some(Place::Front(if int(node, "transA", 0) == 0 { 1 } else { 0 })),
+        "Gemm" => Some(Place::Front(if node.int("transA", 0) == 0 { 1 } else { 0 })),
         "LSTM" | "GRU" | "RNN" => Some(Place::Front(2)),
         _ => None,
     }

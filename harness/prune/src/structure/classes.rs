@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    graph::{self, input, op},
     normalise::{self, Copies},
     probe::{self, Probe},
     reshape,
@@ -136,7 +135,7 @@ fn tie(
         }
     }
     let mut rules =
-        Rules { units, probe, constants, opset: graph::opset(model), regroups: Vec::new(), unknown: BTreeMap::new() };
+        Rules { units, probe, constants, opset: model.opset(), regroups: Vec::new(), unknown: BTreeMap::new() };
     for node in &graph.node {
         rules.apply(node);
     }
@@ -162,9 +161,9 @@ fn roles(model: &Model) -> HashMap<&str, Role> {
     let mut roles: HashMap<&str, Role> = HashMap::new();
     for node in &model.graph().node {
         for slot in 0..node.input.len() {
-            let Some(name) = input(node, slot) else { continue };
+            let Some(name) = node.input_at(slot) else { continue };
             let role = roles.entry(name).or_insert(Role { convolution: false, recurrent: false, matrix: false });
-            match (op(node), slot) {
+            match (node.op(), slot) {
                 ("Conv" | "ConvTranspose", 1) => role.convolution = true,
                 ("LSTM" | "GRU" | "RNN", 2) => role.recurrent = true,
                 ("LSTM" | "GRU" | "RNN", 1) | ("MatMul" | "Gemm", 0 | 1) => role.matrix = true,

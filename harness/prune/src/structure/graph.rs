@@ -1,78 +1,28 @@
-//! What every part of structured pruning needs of a graph's protobuf: labels, attributes, constants made and read.
+//! Building and editing a graph: attributes set, nodes and constants made, fresh names, dead nodes removed.
 
 use std::collections::{HashMap, HashSet};
 
 use espalier_engine::Tensor;
 
 use crate::onnx::{
-    AttributeProto, GraphProto, Model, NodeProto, TensorProto, attribute_proto::AttributeType, tensor_proto::DataType,
+    AttributeProto, GraphProto, NodeProto, TensorProto, attribute_proto::AttributeType, tensor_proto::DataType,
 };
 
-pub fn is_standard(node: &NodeProto) -> bool {
-    matches!(node.domain(), "" | "ai.onnx")
-}
-
-/// The operator of a node of the standard domain; of others a name no rule knows.
-pub fn op(node: &NodeProto) -> &str {
-    if is_standard(node) { node.op_type() } else { "" }
-}
-
-/// As it is called in messages: with its domain where that is not the standard one.
-pub fn op_name(node: &NodeProto) -> String {
-    if is_standard(node) { node.op_type().to_owned() } else { format!("{}.{}", node.domain(), node.op_type()) }
-}
-
-/// A node's name, or the first thing it computes where it has none.
-pub fn label(node: &NodeProto) -> String {
-    let output = node.output.first().map_or("", String::as_str);
-    if node.name().is_empty() { output.to_owned() } else { node.name().to_owned() }
-}
-
-/// Version of the standard operator set.
-pub fn opset(model: &Model) -> i64 {
-    let standard = model.proto.opset_import.iter().find(|set| matches!(set.domain(), "" | "ai.onnx"));
-    standard.map_or(1, |set| set.version())
-}
-
-/// An input of a node; `None` where it is left out.
-pub fn input(node: &NodeProto, slot: usize) -> Option<&str> {
-    node.input.get(slot).map(String::as_str).filter(|name| !name.is_empty())
-}
-
-pub fn output(node: &NodeProto, slot: usize) -> Option<&str> {
-    node.output.get(slot).map(String::as_str).filter(|name| !name.is_empty())
-}
-
-pub fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
-    node.attribute.iter().find(|attribute| attribute.name() == name)
-}
-
-pub fn int(node: &NodeProto, name: &str, default: i64) -> i64 {
-    attribute(node, name).and_then(|attribute| attribute.i).unwrap_or(default)
-}
-
-pub fn ints<'a>(node: &'a NodeProto, name: &str) -> Option<&'a [i64]> {
-    attribute(node, name).map(|attribute| attribute.ints.as_slice())
-}
-
 pub fn set_int(node: &mut NodeProto, name: &str, value: i64) {
-    node.attribute.retain(|attribute| attribute.name() != name);
-    node.attribute.push(AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(AttributeType::Int as i32),
-        i: Some(value),
-        ..AttributeProto::default()
-    });
+    set(node, name, AttributeProto { i: Some(value), ..typed(AttributeType::Int) });
 }
 
 pub fn set_ints(node: &mut NodeProto, name: &str, values: Vec<i64>) {
+    set(node, name, AttributeProto { ints: values, ..typed(AttributeType::Ints) });
+}
+
+fn typed(kind: AttributeType) -> AttributeProto {
+    AttributeProto { r#type: Some(kind as i32), ..AttributeProto::default() }
+}
+
+fn set(node: &mut NodeProto, name: &str, attribute: AttributeProto) {
     node.attribute.retain(|attribute| attribute.name() != name);
-    node.attribute.push(AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(AttributeType::Ints as i32),
-        ints: values,
-        ..AttributeProto::default()
-    });
+    node.attribute.push(AttributeProto { name: Some(name.to_owned()), ..attribute });
 }
 
 pub fn node(op: &str, name: &str, inputs: &[&str], output: &str) -> NodeProto {
@@ -164,9 +114,7 @@ pub fn sweep(graph: &mut GraphProto) {
     for node in std::mem::take(&mut graph.node).into_iter().rev() {
         if node.output.iter().any(|output| used.contains(output)) {
             used.extend(node.input.iter().cloned());
-            for attribute in &node.attribute {
-                attribute.g.iter().chain(&attribute.graphs).for_each(|graph| names_within(graph, &mut used));
-            }
+            node.subgraphs().for_each(|graph| names_within(graph, &mut used));
             kept.push(node);
         }
     }
@@ -179,8 +127,6 @@ fn names_within(graph: &GraphProto, names: &mut HashSet<String>) {
     names.extend(graph.output.iter().map(|output| output.name().to_owned()));
     for node in &graph.node {
         names.extend(node.input.iter().cloned());
-        for attribute in &node.attribute {
-            attribute.g.iter().chain(&attribute.graphs).for_each(|graph| names_within(graph, names));
-        }
+        node.subgraphs().for_each(|graph| names_within(graph, names));
     }
 }

@@ -9,7 +9,7 @@ use espalier_engine::{Keep, Network, Tensor};
 
 use super::{
     classes::Anatomy,
-    graph::{self, Names, input, label, op, output},
+    graph::{self, Names},
 };
 use crate::{
     Bytes, PruneError, Samples,
@@ -39,8 +39,8 @@ pub fn branches(anatomy: &Anatomy) -> Vec<Branch> {
         node.input.iter().for_each(|name| uses.entry(name).or_default().push(index));
     }
     let mut found: Vec<(Branch, HashSet<usize>)> = Vec::new();
-    for (add, node) in graph.node.iter().enumerate().filter(|(_, node)| op(node) == "Add") {
-        let (Some(a), Some(b), Some(sum)) = (input(node, 0), input(node, 1), output(node, 0)) else { continue };
+    for (add, node) in graph.node.iter().enumerate().filter(|(_, node)| node.op() == "Add") {
+        let (Some(a), Some(b), Some(sum)) = (node.input_at(0), node.input_at(1), node.output_at(0)) else { continue };
         let shape = |name: &str| anatomy.probe.shape(name);
         if shape(a).is_none() || shape(a) != shape(sum) || shape(b) != shape(sum) || a == b {
             continue;
@@ -74,7 +74,7 @@ pub fn branches(anatomy: &Anatomy) -> Vec<Branch> {
             own.sort();
             if !own.is_empty() {
                 let [skip, result, sum] = [skip, result, sum].map(str::to_owned);
-                found.push((Branch { add, node: label(node), skip, result, sum, constants: own }, inner));
+                found.push((Branch { add, node: node.label(), skip, result, sum, constants: own }, inner));
             }
             break;
         }

@@ -1,13 +1,12 @@
 //! Rules of the operators that move, cut and repeat values without computing anything.
 
 use super::{
-    graph::{attribute, input, int, ints, op},
-    probe::{axes, axis_of},
+    probe::axes_of,
     reshape::Regroup,
     rules::{Rules, pin},
     units::Value,
 };
-use crate::onnx::NodeProto;
+use crate::onnx::{NodeProto, axis_of};
 
 type Applied = Option<()>;
 
@@ -15,7 +14,7 @@ impl Rules<'_> {
     pub fn transpose(&mut self, node: &NodeProto) -> Applied {
         let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
         let rank = self.rank(x);
-        let turned: Vec<usize> = match ints(node, "perm").filter(|perm| !perm.is_empty()) {
+        let turned: Vec<usize> = match node.ints("perm").filter(|perm| !perm.is_empty()) {
             Some(perm) => perm.iter().map(|axis| axis_of(*axis, rank)).collect::<Option<_>>()?,
             None => (0..rank).rev().collect(),
         };
@@ -29,7 +28,7 @@ impl Rules<'_> {
 
     pub fn concat(&mut self, node: &NodeProto) -> Applied {
         let y = self.output(node, 0)?;
-        let axis = axis_of(int(node, "axis", 1), self.rank(y))?;
+        let axis = axis_of(node.int("axis", 1), self.rank(y))?;
         let mut offset = 0;
         for slot in 0..node.input.len() {
             let x = self.input(node, slot)?;
@@ -40,7 +39,7 @@ impl Rules<'_> {
 
     pub fn split(&mut self, node: &NodeProto) -> Applied {
         let x = self.input(node, 0)?;
-        let axis = axis_of(int(node, "axis", 0), self.rank(x))?;
+        let axis = axis_of(node.int("axis", 0), self.rank(x))?;
         let mut offset = 0;
         for slot in 0..node.output.len() {
             let y = self.output(node, slot)?;
@@ -68,7 +67,7 @@ impl Rules<'_> {
         let rank = self.rank(x);
         (self.rank(y) == rank).then_some(())?;
         let cut = pin(node, "it is cut at a place that is not constant, or with a step");
-        let sliced = match axes(node, 3, rank, self.probe)? {
+        let sliced = match axes_of(node, 3, rank, self.probe)? {
             Some(axes) => axes,
             None => (0..starts_of(node, self)?.len()).collect(),
         };
@@ -95,7 +94,7 @@ impl Rules<'_> {
 
     pub fn gather(&mut self, node: &NodeProto) -> Applied {
         let (data, indices, y) = (self.input(node, 0)?, self.input(node, 1)?, self.output(node, 0)?);
-        let axis = axis_of(int(node, "axis", 0), self.rank(data))?;
+        let axis = axis_of(node.int("axis", 0), self.rank(data))?;
         let within = self.rank(indices);
         (self.rank(y) + 1 == self.rank(data) + within).then_some(())?;
         let looked_up = pin(node, "it is looked up by index");
@@ -126,7 +125,7 @@ impl Rules<'_> {
 
     /// Lengths that are asked for can be changed where they are constants.
     fn lengths(&mut self, node: &NodeProto, slot: usize, y: Value) -> Applied {
-        let elements = self.probe.elements(input(node, slot)?);
+        let elements = self.probe.elements(node.input_at(slot)?);
         let shift = elements.as_ref().map_or(0, |elements| self.rank(y).saturating_sub(elements.len()));
         let open = pin(node, "its length is computed");
         for axis in 0..self.rank(y) {
@@ -142,9 +141,9 @@ impl Rules<'_> {
     pub fn pad(&mut self, node: &NodeProto) -> Applied {
         let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
         (node.input.len() < 4).then_some(())?;
-        let pads = match ints(node, "pads") {
+        let pads = match node.ints("pads") {
             Some(pads) => pads.to_vec(),
-            None => self.probe.integers(input(node, 1)?)?,
+            None => self.probe.integers(node.input_at(1)?)?,
         };
         let rank = self.rank(x);
         (pads.len() == 2 * rank).then_some(())?;
@@ -152,25 +151,9 @@ impl Rules<'_> {
         self.one_to_one(node, x, y, &padded, "it is padded")
     }
 
-    pub fn resize(&mut self, node: &NodeProto) -> Applied {
-        let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
-        (self.rank(x) == self.rank(y)).then_some(())?;
-        let crops = attribute(node, "coordinate_transformation_mode")
-            .is_some_and(|mode| mode.s.as_deref() == Some(b"tf_crop_and_resize".as_slice()));
-        // `sizes` name every axis, the kept ones too.
-        let sizes = op(node) == "Resize" && input(node, 3).is_some();
-        let constant = input(node, 3).is_none_or(|name| self.probe.integers(name).is_some());
-        let plain = !crops && ints(node, "axes").is_none() && (!sizes || constant);
-        plain.then_some(())?;
-        let changed: Vec<usize> = (0..self.rank(x))
-            .filter(|axis| self.units.len(x, *axis) != self.units.len(y, *axis) || *axis >= 2)
-            .collect();
-        self.one_to_one(node, x, y, &changed, "it is resized")
-    }
-
     pub fn regroup(&mut self, node: &NodeProto) -> Applied {
         let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
-        let target = (op(node) == "Reshape").then(|| input(node, 1).and_then(|name| self.probe.elements(name)));
+        let target = (node.op() == "Reshape").then(|| node.input_at(1).and_then(|name| self.probe.elements(name)));
         let (from, to) = (self.units.shape(x).to_vec(), self.units.shape(y).to_vec());
         let regroups = Regroup::of(node, (x, &from), (y, &to))?;
         if let Some(target) = target {
@@ -193,19 +176,19 @@ impl Rules<'_> {
 }
 
 fn starts_of(node: &NodeProto, rules: &Rules<'_>) -> Option<Vec<i64>> {
-    match ints(node, "starts") {
+    match node.ints("starts") {
         Some(starts) => Some(starts.to_vec()),
-        None => rules.probe.integers(input(node, 1)?),
+        None => rules.probe.integers(node.input_at(1)?),
     }
 }
 
 /// From where to where the `place`-th axis of a `Slice` is cut, if its step is 1.
 fn stretch(node: &NodeProto, rules: &Rules<'_>, place: usize, len: usize) -> Option<(usize, usize)> {
-    let known = |name: &str, slot: usize| match ints(node, name) {
+    let known = |name: &str, slot: usize| match node.ints(name) {
         Some(values) => values.get(place).copied(),
-        None => rules.probe.elements(input(node, slot)?)?.get(place).copied().flatten(),
+        None => rules.probe.elements(node.input_at(slot)?)?.get(place).copied().flatten(),
     };
-    let step = if input(node, 4).is_some() { known("steps", 4)? } else { 1 };
+    let step = if node.input_at(4).is_some() { known("steps", 4)? } else { 1 };
     let clamp = |at: i64| (if at < 0 { at.saturating_add(len as i64) } else { at }).clamp(0, len as i64) as usize;
     let (start, end) = (clamp(known("starts", 1)?), clamp(known("ends", 2)?));
     (step == 1 && start <= end).then_some((start, end))

@@ -11,7 +11,7 @@ use espalier_engine::{
     ops::{self, Attributes},
 };
 
-use super::graph::{self, Names, attribute, input, int, is_standard, label, op};
+use super::graph::{self, Names};
 use crate::{
     OnnxError, PruneError,
     onnx::{GraphProto, Model, NodeProto, TensorProto, tensor_proto::DataType},
@@ -26,7 +26,7 @@ pub type Copies = Vec<(String, String)>;
 /// # Errors
 /// A constant that is broken.
 pub fn normalise(model: &mut Model) -> Result<Copies, PruneError> {
-    let opset = graph::opset(model);
+    let opset = model.opset();
     if model.proto.ir_version() < 4 {
         // Before version 4 every constant had to be an input too.
         model.proto.ir_version = Some(4);
@@ -36,7 +36,8 @@ pub fn normalise(model: &mut Model) -> Result<Copies, PruneError> {
     graph.input.retain(|input| !given.contains(input.name()));
     graph.value_info.clear();
     constants_to_initializers(graph)?;
-    sort(graph)?;
+    let (order, mut nodes) = (graph.node_order()?, std::mem::take(&mut graph.node));
+    graph.node = order.into_iter().map(|index| std::mem::take(&mut nodes[index])).collect();
     let mut copies = Vec::new();
     fold(graph, opset, &mut copies)?;
     graph::sweep(graph);
@@ -49,7 +50,7 @@ pub fn normalise(model: &mut Model) -> Result<Copies, PruneError> {
 fn constants_to_initializers(graph: &mut GraphProto) -> Result<(), PruneError> {
     let mut rest = Vec::with_capacity(graph.node.len());
     for mut node in std::mem::take(&mut graph.node) {
-        if op(&node) != "Constant" {
+        if node.op() != "Constant" {
             rest.push(node);
             continue;
         }
@@ -69,34 +70,6 @@ fn constants_to_initializers(graph: &mut GraphProto) -> Result<(), PruneError> {
     Ok(())
 }
 
-/// Nodes so that each comes after what it uses, otherwise as they were: ONNX asks for it, not every file keeps to it.
-fn sort(graph: &mut GraphProto) -> Result<(), PruneError> {
-    let mut known: HashSet<String> = graph.initializer.iter().map(|tensor| tensor.name().to_owned()).collect();
-    known.extend(graph.input.iter().map(|input| input.name().to_owned()));
-    known.insert(String::new());
-    let mut waiting = std::mem::take(&mut graph.node);
-    while !waiting.is_empty() {
-        let before = waiting.len();
-        let mut later = Vec::new();
-        for node in waiting {
-            if node.input.iter().all(|input| known.contains(input)) {
-                known.extend(node.output.iter().cloned());
-                graph.node.push(node);
-            } else {
-                later.push(node);
-            }
-        }
-        if later.len() == before {
-            let node = &later[0];
-            let missing = node.input.iter().find(|input| !known.contains(*input)).map_or("", String::as_str);
-            let why = format!("node `{}` uses `{missing}`, which nothing computes before it", label(node));
-            return Err(OnnxError::Malformed { why }.into());
-        }
-        waiting = later;
-    }
-    Ok(())
-}
-
 /// Carries out every node that needs nothing but constants.
 fn fold(graph: &mut GraphProto, opset: i64, copies: &mut Copies) -> Result<(), PruneError> {
     let outputs: HashSet<String> = graph.output.iter().map(|output| output.name().to_owned()).collect();
@@ -108,14 +81,14 @@ fn fold(graph: &mut GraphProto, opset: i64, copies: &mut Copies) -> Result<(), P
     for node in std::mem::take(&mut graph.node) {
         let constant = node.input.iter().all(|name| name.is_empty() || constants.contains_key(name));
         let foldable =
-            constant && is_standard(&node) && may_fold(&node) && !node.output.iter().any(|name| outputs.contains(name));
+            constant && node.is_standard() && may_fold(&node) && !node.output.iter().any(|name| outputs.contains(name));
         let folded = if foldable { carry_out(&node, opset, &constants, &mut values)? } else { None };
         let Some(folded) = folded else {
             rest.push(node);
             continue;
         };
         for (tensor, value) in folded {
-            if op(&node) == "Identity" {
+            if node.op() == "Identity" {
                 copies.push((tensor.name().to_owned(), node.input[0].clone()));
             }
             if let Some(value) = value {
@@ -131,8 +104,8 @@ fn fold(graph: &mut GraphProto, opset: i64, copies: &mut Copies) -> Result<(), P
 
 /// Quantised weights stay as small as they are; random numbers stay random; subgraphs are not looked into.
 fn may_fold(node: &NodeProto) -> bool {
-    let keeps = matches!(op(node), "DequantizeLinear" | "QuantizeLinear" | "DynamicQuantizeLinear" | "Bernoulli");
-    let random = op(node).starts_with("Random") || op(node) == "Multinomial";
+    let keeps = matches!(node.op(), "DequantizeLinear" | "QuantizeLinear" | "DynamicQuantizeLinear" | "Bernoulli");
+    let random = node.op().starts_with("Random") || node.op() == "Multinomial";
     let subgraphs = node.attribute.iter().any(|attribute| attribute.g.is_some() || !attribute.graphs.is_empty());
     !keeps && !random && !subgraphs
 }
@@ -147,8 +120,8 @@ fn carry_out(
     values: &mut HashMap<String, Tensor>,
 ) -> Result<Option<Folded>, PruneError> {
     let names: Vec<&str> = node.output.iter().map(String::as_str).collect();
-    if op(node) == "Identity" {
-        let (Some(from), [name]) = (input(node, 0), names.as_slice()) else { return Ok(None) };
+    if node.op() == "Identity" {
+        let (Some(from), [name]) = (node.input_at(0), names.as_slice()) else { return Ok(None) };
         let copy = TensorProto { name: Some((*name).to_owned()), ..constants[from].clone() };
         return Ok(Some(vec![(copy, None)]));
     }
@@ -160,7 +133,7 @@ fn carry_out(
         }
     }
     let inputs: Vec<Option<&Tensor>> = node.input.iter().map(|name| values.get(name)).collect();
-    if asks_for(op(node), &inputs).is_none_or(|count| count > LARGEST_FOLDED) {
+    if asks_for(node.op(), &inputs).is_none_or(|count| count > LARGEST_FOLDED) {
         return Ok(None);
     }
     let named = node.input.iter().filter_map(|name| Some((name.clone(), constants.get(name)?.data_type())));
@@ -207,12 +180,12 @@ fn asks_for(op: &str, inputs: &[Option<&Tensor>]) -> Option<usize> {
 /// The type of what a node computes, told by those of its inputs.
 pub fn result_type(node: &NodeProto, output: usize, inputs: &[i32]) -> Option<i32> {
     let at = |slot: usize| inputs.get(slot).copied().filter(|kind| *kind != 0);
-    match op(node) {
-        "Cast" => Some(int(node, "to", 0) as i32),
+    match node.op() {
+        "Cast" => Some(node.int("to", 0) as i32),
         "CastLike" => at(1),
         "Shape" | "Size" | "ArgMax" | "ArgMin" | "NonZero" => Some(DataType::Int64 as i32),
         "ConstantOfShape" => {
-            let value = attribute(node, "value").and_then(|attribute| attribute.t.as_ref());
+            let value = node.attr("value").and_then(|attribute| attribute.t.as_ref());
             Some(value.map_or(DataType::Float as i32, TensorProto::data_type))
         }
         "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "And" | "Or" | "Xor" | "Not" | "IsNaN"
@@ -232,7 +205,7 @@ fn zero_states(graph: &mut GraphProto, opset: i64) {
     let mut nodes = Vec::with_capacity(graph.node.len());
     let mut rewritten: Vec<(usize, Vec<NodeProto>)> = Vec::new();
     for (index, node) in graph.node.iter().enumerate() {
-        let slots: &[usize] = match op(node) {
+        let slots: &[usize] = match node.op() {
             "LSTM" => &[5, 6],
             "GRU" | "RNN" => &[5],
             _ => continue,
@@ -240,7 +213,7 @@ fn zero_states(graph: &mut GraphProto, opset: i64) {
         let zero: Vec<usize> = slots
             .iter()
             .copied()
-            .filter(|slot| input(node, *slot).is_some_and(|name| is_zero(graph, name, 0)))
+            .filter(|slot| node.input_at(*slot).is_some_and(|name| is_zero(graph, name, 0)))
             .collect();
         if zero.is_empty() {
             continue;
@@ -279,13 +252,13 @@ fn zero_state(
     names: &mut Names,
     made: &mut Vec<NodeProto>,
 ) -> Option<(String, Vec<TensorProto>)> {
-    let recurrence = &graph.initializer[*constants.get(input(node, 2)?)?];
+    let recurrence = &graph.initializer[*constants.get(node.input_at(2)?)?];
     let (directions, hidden) = (*recurrence.dims.first()?, *recurrence.dims.get(2)?);
-    let batch_first = int(node, "layout", 0) == 1;
-    let wish = |part: &str| format!("{}/zero_state/{part}", label(node));
+    let batch_first = node.int("layout", 0) == 1;
+    let wish = |part: &str| format!("{}/zero_state/{part}", node.label());
     let [shape, index, batch, first, last, lens, state] =
         ["shape", "batch_axis", "batch", "directions", "hidden", "lens", "state"].map(|part| names.fresh(&wish(part)));
-    made.push(graph::node("Shape", &shape, &[input(node, 0)?], &shape));
+    made.push(graph::node("Shape", &shape, &[node.input_at(0)?], &shape));
     made.push(graph::node("Gather", &batch, &[&shape, &index], &batch));
     let parts = if batch_first { [&batch, &first, &last] } else { [&first, &batch, &last] };
     let mut concat = graph::node("Concat", &lens, &parts.map(String::as_str), &lens);
@@ -311,9 +284,9 @@ fn is_zero(graph: &GraphProto, name: &str, depth: usize) -> bool {
     let Some(node) = graph.node.iter().find(|node| node.output.iter().any(|output| output == name)) else {
         return false;
     };
-    let zero = |slot: usize| input(node, slot).is_some_and(|name| depth < 16 && is_zero(graph, name, depth + 1));
-    match op(node) {
-        "ConstantOfShape" => attribute(node, "value").and_then(|attribute| attribute.t.as_ref()).is_none_or(|tensor| {
+    let zero = |slot: usize| node.input_at(slot).is_some_and(|name| depth < 16 && is_zero(graph, name, depth + 1));
+    match node.op() {
+        "ConstantOfShape" => node.attr("value").and_then(|attribute| attribute.t.as_ref()).is_none_or(|tensor| {
             Tensor::of(name, tensor).is_ok_and(|value| value.f32().is_ok_and(|value| value.data() == [0.0]))
         }),
         "Slice" | "Expand" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "Gather" | "Tile" => {

@@ -9,12 +9,12 @@ use espalier_engine::{Keep, Network, Tensor};
 
 use super::{
     feeds::{self, FALLBACKS, FIRST, SECOND, Sizes},
-    graph::{self, input, int, ints, op, output},
+    graph,
     normalise::result_type,
 };
 use crate::{
     PruneError,
-    onnx::{GraphProto, Model, NodeProto, tensor_proto::DataType},
+    onnx::{GraphProto, Model, NodeProto, axis_of, tensor_proto::DataType},
 };
 
 /// Elements of a value that is kept: shapes are short.
@@ -65,7 +65,7 @@ impl Probe {
 pub fn probe(model: &mut Model, shapes: &HashMap<String, Vec<usize>>) -> Result<Probe, PruneError> {
     let network = Network::new(model)?;
     let (sizes, first) = run(model.graph(), &network, shapes)?;
-    let looks = model.graph().node.iter().any(|node| matches!(op(node), "Shape" | "Size"));
+    let looks = model.graph().node.iter().any(|node| matches!(node.op(), "Shape" | "Size"));
     let open = model.graph().input.iter().any(|input| feeds::is_open(input) && !shapes.contains_key(input.name()));
     let second = if looks && open {
         let other = if sizes == FIRST { SECOND } else { FIRST };
@@ -87,7 +87,7 @@ pub fn probe(model: &mut Model, shapes: &HashMap<String, Vec<usize>>) -> Result<
     probe.looked_at.retain(|(name, _)| {
         // Only if the `Shape` is still there.
         used.contains(name.as_str())
-            && model.graph().node.iter().any(|node| op(node) == "Shape" && input(node, 0) == Some(name))
+            && model.graph().node.iter().any(|node| node.op() == "Shape" && node.input_at(0) == Some(name))
     });
     Ok(probe)
 }
@@ -152,7 +152,7 @@ fn gather(graph: &GraphProto, first: Values, second: &Values) -> Probe {
         }
     }
     for node in &graph.node {
-        let fixed = if op(node) == "Shape" { looked_at(node, &mut probe, second) } else { derived(node, &probe) };
+        let fixed = if node.op() == "Shape" { looked_at(node, &mut probe, second) } else { derived(node, &probe) };
         let whole = fixed.as_ref().is_some_and(|fixed| fixed.iter().all(|fixed| *fixed));
         for (slot, name) in node.output.iter().enumerate() {
             let Some(info) = probe.infos.get_mut(name) else { continue };
@@ -169,12 +169,12 @@ fn gather(graph: &GraphProto, first: Values, second: &Values) -> Probe {
 
 /// The elements of a `Shape`: fixed where two runs with other sizes agree.
 fn looked_at(node: &NodeProto, probe: &mut Probe, second: &Values) -> Option<Vec<bool>> {
-    let name = input(node, 0)?;
+    let name = node.input_at(0)?;
     let shape = probe.shape(name)?.to_vec();
     let other = second.get(name).map(|(shape, _)| shape.as_slice()).unwrap_or_default();
     let rank = shape.len() as i64;
     let clamp = |axis: i64| (if axis < 0 { axis + rank } else { axis }).clamp(0, rank) as usize;
-    let (start, end) = (clamp(int(node, "start", 0)), clamp(int(node, "end", rank)));
+    let (start, end) = (clamp(node.int("start", 0)), clamp(node.int("end", rank)));
     let fixed: Vec<bool> = (start..end).map(|axis| other.get(axis) == Some(&shape[axis])).collect();
     for (axis, fixed) in (start..end).zip(&fixed) {
         if !fixed {
@@ -186,8 +186,8 @@ fn looked_at(node: &NodeProto, probe: &mut Probe, second: &Values) -> Option<Vec
 
 /// Which elements of a result are the same for every input; `None` where it does not come from shapes and constants alone.
 fn derived(node: &NodeProto, probe: &Probe) -> Option<Vec<bool>> {
-    let fixed = |slot: usize| -> Option<&Vec<bool>> { probe.infos.get(input(node, slot)?)?.fixed.as_ref() };
-    if node.input.is_empty() || op(node).starts_with("Random") {
+    let fixed = |slot: usize| -> Option<&Vec<bool>> { probe.infos.get(node.input_at(slot)?)?.fixed.as_ref() };
+    if node.input.is_empty() || node.op().starts_with("Random") {
         return None;
     }
     for (slot, name) in node.input.iter().enumerate() {
@@ -195,10 +195,10 @@ fn derived(node: &NodeProto, probe: &Probe) -> Option<Vec<bool>> {
             fixed(slot)?;
         }
     }
-    let len: usize = probe.shape(output(node, 0)?)?.iter().product();
+    let len: usize = probe.shape(node.output_at(0)?)?.iter().product();
     let data = fixed(0)?;
     let others = || (1..node.input.len()).all(|slot| fixed(slot).is_none_or(|fixed| fixed.iter().all(|fixed| *fixed)));
-    match op(node) {
+    match node.op() {
         "Cast" | "Identity" | "Squeeze" | "Unsqueeze" | "Reshape" | "Neg" | "Abs" if data.len() == len && others() => {
             Some(data.clone())
         }
@@ -206,8 +206,8 @@ fn derived(node: &NodeProto, probe: &Probe) -> Option<Vec<bool>> {
             let all: Vec<bool> = (0..node.input.len()).filter_map(fixed).flatten().copied().collect();
             (all.len() == len).then_some(all)
         }
-        "Gather" if probe.shape(input(node, 0)?)?.len() == 1 && others() => {
-            let indices = probe.infos.get(input(node, 1)?)?.value.as_ref()?.i64().ok()?;
+        "Gather" if probe.shape(node.input_at(0)?)?.len() == 1 && others() => {
+            let indices = probe.infos.get(node.input_at(1)?)?.value.as_ref()?.i64().ok()?;
             let count = data.len() as i64;
             indices
                 .data()
@@ -215,8 +215,8 @@ fn derived(node: &NodeProto, probe: &Probe) -> Option<Vec<bool>> {
                 .map(|index| data.get(usize::try_from(if *index < 0 { index + count } else { *index }).ok()?).copied())
                 .collect()
         }
-        "Slice" if probe.shape(input(node, 0)?)?.len() == 1 && node.input.len() > 2 && others() => {
-            let at = |slot: usize| probe.integers(input(node, slot)?)?.first().copied();
+        "Slice" if probe.shape(node.input_at(0)?)?.len() == 1 && node.input.len() > 2 && others() => {
+            let at = |slot: usize| probe.integers(node.input_at(slot)?)?.first().copied();
             let (mut start, step) = (at(1)?, if node.input.len() > 4 { at(4)? } else { 1 });
             let count = data.len() as i64;
             start = (if start < 0 { start + count } else { start }).clamp(0, count);
@@ -267,15 +267,15 @@ fn plain_targets(model: &mut Model, probe: &mut Probe) {
     let mut names = graph::Names::of(graph);
     let constants: HashSet<String> = graph.initializer.iter().map(|tensor| tensor.name().to_owned()).collect();
     let mut made = Vec::new();
-    for node in graph.node.iter_mut().filter(|node| op(node) == "Reshape") {
-        let (Some(data), Some(target)) = (input(node, 0), input(node, 1)) else { continue };
+    for node in graph.node.iter_mut().filter(|node| node.op() == "Reshape") {
+        let (Some(data), Some(target)) = (node.input_at(0), node.input_at(1)) else { continue };
         if constants.contains(target) {
             continue;
         }
         let (Some(elements), Some(from)) = (probe.elements(target), probe.shape(data).map(<[usize]>::to_vec)) else {
             continue;
         };
-        let Some(to) = output(node, 0).and_then(|name| probe.shape(name)).map(<[usize]>::to_vec) else { continue };
+        let Some(to) = node.output_at(0).and_then(|name| probe.shape(name)).map(<[usize]>::to_vec) else { continue };
         if elements.len() != to.len() || to.contains(&0) || from.contains(&0) {
             continue;
         }
@@ -283,7 +283,7 @@ fn plain_targets(model: &mut Model, probe: &mut Probe) {
         let mut left = elements.iter().filter(|element| **element == Some(-1)).count();
         for (axis, element) in elements.iter().enumerate() {
             target.push(match element {
-                Some(0) if int(node, "allowzero", 0) == 0 => 0,
+                Some(0) if node.int("allowzero", 0) == 0 => 0,
                 Some(len) => *len,
                 // An axis before which nothing changed is the same one.
                 None if from[..from.len().min(axis + 1)] == to[..=axis] => 0,
@@ -296,7 +296,7 @@ fn plain_targets(model: &mut Model, probe: &mut Probe) {
         if left > 1 {
             continue;
         }
-        let name = names.fresh(&format!("{}/target", graph::label(node)));
+        let name = names.fresh(&format!("{}/target", node.label()));
         let constant = graph::int64s(&name, &target);
         let value = Tensor::I64(espalier_engine::Array::new([target.len()], target.clone()));
         let info = Info { shape: vec![target.len()], fixed: Some(vec![true; target.len()]), value: Some(value) };
@@ -309,19 +309,14 @@ fn plain_targets(model: &mut Model, probe: &mut Probe) {
 }
 
 /// The axes that a node's `axes` name, by attribute or by constant input `slot`; `None` where they are not known.
-pub fn axes(node: &NodeProto, slot: usize, rank: usize, probe: &Probe) -> Option<Option<Vec<usize>>> {
-    let given = match (ints(node, "axes"), input(node, slot)) {
+pub fn axes_of(node: &NodeProto, slot: usize, rank: usize, probe: &Probe) -> Option<Option<Vec<usize>>> {
+    let given = match (node.ints("axes"), node.input_at(slot)) {
         (Some(axes), _) => axes.to_vec(),
         (None, Some(name)) => probe.integers(name)?,
         (None, None) => return Some(None),
     };
     let axes: Option<Vec<usize>> = given.iter().map(|axis| axis_of(*axis, rank)).collect();
     axes.map(Some)
-}
-
-pub fn axis_of(axis: i64, rank: usize) -> Option<usize> {
-    let axis = if axis < 0 { axis + rank as i64 } else { axis };
-    usize::try_from(axis).ok().filter(|axis| *axis < rank)
 }
 
 /// Whether a constant is one of floats: what shrinks.

@@ -1,37 +1,39 @@
 //! What each operator ties together, and what it holds.
 //!
-//! An operator without a rule pins every axis of all it takes and gives: that is sound, and it is counted for the report. Removal is the same as
-//! zeroing because whatever sums over an axis does it with constant weights of the same class: those are zero, so the rest of the class may be
-//! anything.
+//! An operator without a rule pins every axis of its inputs and outputs: that is sound, and it is counted for the report.
+//! Removal equals zeroing because whatever sums over an axis does so with constant weights of the same axis class: those
+//! are zero, so the rest of the class may be anything.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::{
-    graph::{input, int, label, op, op_name, output},
-    probe::{Probe, axes, axis_of},
+    probe::{Probe, axes_of},
     reshape::Regroup,
     units::{Pin, Units, Value},
 };
-use crate::onnx::NodeProto;
+use crate::{
+    onnx::{NodeProto, axis_of},
+    operators::{Axes, axes},
+};
 
 pub struct Rules<'a> {
     pub units: &'a mut Units,
     pub probe: &'a Probe,
     pub constants: &'a HashSet<String>,
     pub opset: i64,
-    /// Left to the end: which factor of an axis is followed depends on what else is pinned.
+    /// Decided at the end: which factor of an axis is followed depends on what else is pinned.
     pub regroups: Vec<Regroup>,
     /// Operators without a rule, and how often each is in the graph.
     pub unknown: BTreeMap<String, usize>,
 }
 
-/// `None` where the rule does not hold for a node: then all stays.
+/// `None` where the rule does not cover a node, whose axes then all stay.
 type Applied = Option<()>;
 
 impl Rules<'_> {
     pub fn apply(&mut self, node: &NodeProto) {
         if self.rule(node).is_none() {
-            *self.unknown.entry(op_name(node)).or_default() += 1;
+            *self.unknown.entry(node.qualified_op()).or_default() += 1;
             let pin = pin(node, "no rule says how it shrinks");
             for name in node.input.iter().chain(&node.output) {
                 if let Some(value) = self.units.value(name) {
@@ -42,62 +44,50 @@ impl Rules<'_> {
     }
 
     fn rule(&mut self, node: &NodeProto) -> Applied {
-        match op(node) {
-            "Identity" | "Cast" | "CastLike" | "Relu" | "LeakyRelu" | "Elu" | "Selu" | "Celu" | "ThresholdedRelu"
-            | "Softplus" | "Softsign" | "HardSigmoid" | "HardSwish" | "Mish" | "Swish" | "Gelu" | "Sigmoid"
-            | "Tanh" | "Erf" | "Exp" | "Log" | "Sqrt" | "Reciprocal" | "Abs" | "Neg" | "Sign" | "Floor" | "Ceil"
-            | "Round" | "Not" | "Sin" | "Cos" | "Tan" | "Asin" | "Acos" | "Atan" | "Sinh" | "Cosh" | "IsNaN"
-            | "IsInf" | "Dropout" | "Clip" | "Shrink" => self.unary(node),
-            "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" | "Min" | "Max" | "Sum" | "Mean" | "Where" | "PRelu"
-            | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "And" | "Or" | "Xor" => {
-                self.elementwise(node)
-            }
-            "Conv" => self.convolution(node),
-            "ConvTranspose" => self.transposed_convolution(node),
-            "MatMul" => self.matrix_product(node),
-            "Gemm" => self.general_product(node),
-            "BatchNormalization" | "InstanceNormalization" => self.normalisation(node),
-            "MaxPool" | "AveragePool" | "LpPool" | "GlobalAveragePool" | "GlobalMaxPool" | "GlobalLpPool" => {
-                self.pool(node)
-            }
-            "Softmax" | "LogSoftmax" | "Hardmax" => self.softmax(node),
-            "LayerNormalization" | "RMSNormalization" => self.layer_normalisation(node),
-            name if name.starts_with("Reduce") => self.reduce(node),
-            "ArgMax" | "ArgMin" => self.arg_reduce(node),
-            "LSTM" => self.recurrent(node, 4),
-            "GRU" => self.recurrent(node, 3),
-            "RNN" => self.recurrent(node, 1),
-            "Transpose" => self.transpose(node),
-            "Concat" => self.concat(node),
-            "Split" => self.split(node),
-            "Slice" => self.slice(node),
-            "Gather" => self.gather(node),
-            "Expand" => self.expand(node),
-            "ConstantOfShape" => self.constant_of_shape(node),
-            "Pad" => self.pad(node),
-            "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => self.regroup(node),
-            "Resize" | "Upsample" => self.resize(node),
-            // Only reads lengths; those that matter are constants by now, or pinned.
-            "Shape" | "Size" => Some(()),
-            "Range" => {
+        match axes(node.op())? {
+            Axes::Activation | Axes::Gate | Axes::Elementwise => self.unary(node),
+            Axes::Broadcast | Axes::Slopes => self.broadcasting(node),
+            Axes::Convolution => self.convolution(node),
+            Axes::TransposedConvolution => self.transposed_convolution(node),
+            Axes::MatrixProduct => self.matrix_product(node),
+            Axes::Gemm => self.general_product(node),
+            Axes::ChannelNormalisation { over_places } => self.channel_normalisation(node, over_places),
+            Axes::RowNormalisation => self.row_normalisation(node),
+            Axes::Softmax => self.softmax(node),
+            Axes::Pool | Axes::GlobalPool => self.pool(node),
+            Axes::Reduce => self.reduce(node),
+            Axes::ReduceToIndex => self.reduce_to_index(node),
+            Axes::Recurrent { gates } => self.recurrent(node, gates),
+            Axes::Transpose => self.transpose(node),
+            Axes::Concat => self.concat(node),
+            Axes::Split => self.split(node),
+            Axes::Slice => self.slice(node),
+            Axes::Gather => self.gather(node),
+            Axes::Expand => self.expand(node),
+            Axes::ConstantOfShape => self.constant_of_shape(node),
+            Axes::Pad => self.pad(node),
+            Axes::Reshape | Axes::Flatten | Axes::Squeeze | Axes::Unsqueeze => self.regroup(node),
+            // Lengths that matter are constants by now, or pinned.
+            Axes::Lengths => Some(()),
+            Axes::Range => {
                 let y = self.output(node, 0)?;
                 self.units.pin_value(y, &pin(node, "its length is computed"));
                 Some(())
             }
-            _ => None,
+            Axes::GroupNormalisation | Axes::SameShape(_) | Axes::OtherShape(_) => None,
         }
     }
 
     pub fn input(&self, node: &NodeProto, slot: usize) -> Option<Value> {
-        self.units.value(input(node, slot)?)
+        self.units.value(node.input_at(slot)?)
     }
 
     pub fn output(&self, node: &NodeProto, slot: usize) -> Option<Value> {
-        self.units.value(output(node, slot)?)
+        self.units.value(node.output_at(slot)?)
     }
 
     pub fn is_constant(&self, node: &NodeProto, slot: usize) -> bool {
-        input(node, slot).is_some_and(|name| self.constants.contains(name))
+        node.input_at(slot).is_some_and(|name| self.constants.contains(name))
     }
 
     pub fn rank(&self, value: Value) -> usize {
@@ -117,7 +107,7 @@ impl Rules<'_> {
         Some(())
     }
 
-    fn elementwise(&mut self, node: &NodeProto) -> Applied {
+    fn broadcasting(&mut self, node: &NodeProto) -> Applied {
         let y = self.output(node, 0)?;
         for slot in 0..node.input.len() {
             let x = self.input(node, slot)?;
@@ -156,12 +146,11 @@ impl Rules<'_> {
         Some(())
     }
 
-    fn normalisation(&mut self, node: &NodeProto) -> Applied {
+    fn channel_normalisation(&mut self, node: &NodeProto, over_places: bool) -> Applied {
         let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
-        let spatial: Vec<usize> =
-            if op(node) == "InstanceNormalization" { (2..self.rank(x)).collect() } else { Vec::new() };
+        let places: Vec<usize> = if over_places { (2..self.rank(x)).collect() } else { Vec::new() };
         (self.rank(x) >= 2).then_some(())?;
-        self.one_to_one(node, x, y, &spatial, "it is normalised over")?;
+        self.one_to_one(node, x, y, &places, "it is normalised over")?;
         let pin = pin(node, "its parameters do not fit");
         for slot in 1..node.input.len() {
             let parameter = self.input(node, slot)?;
@@ -185,17 +174,17 @@ impl Rules<'_> {
         let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
         let rank = self.rank(x);
         let normalised: Vec<usize> = if self.opset >= 13 {
-            vec![axis_of(int(node, "axis", -1), rank)?]
+            vec![axis_of(node.int("axis", -1), rank)?]
         } else {
-            (axis_of(int(node, "axis", 1), rank)?..rank).collect()
+            (axis_of(node.int("axis", 1), rank)?..rank).collect()
         };
         self.one_to_one(node, x, y, &normalised, "it is normalised over")
     }
 
-    fn layer_normalisation(&mut self, node: &NodeProto) -> Applied {
+    fn row_normalisation(&mut self, node: &NodeProto) -> Applied {
         let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
         let rank = self.rank(x);
-        let normalised: Vec<usize> = (axis_of(int(node, "axis", -1), rank)?..rank).collect();
+        let normalised: Vec<usize> = (axis_of(node.int("axis", -1), rank)?..rank).collect();
         self.one_to_one(node, x, y, &normalised, "it is normalised over")?;
         let pin = pin(node, "it is normalised over");
         for value in [self.input(node, 1), self.input(node, 2), self.output(node, 1), self.output(node, 2)] {
@@ -207,18 +196,18 @@ impl Rules<'_> {
     fn reduce(&mut self, node: &NodeProto) -> Applied {
         let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
         let rank = self.rank(x);
-        let reduced = match axes(node, 1, rank, self.probe)? {
+        let reduced = match axes_of(node, 1, rank, self.probe)? {
             Some(axes) if !axes.is_empty() => axes,
-            _ if int(node, "noop_with_empty_axes", 0) == 1 => Vec::new(),
+            _ if node.int("noop_with_empty_axes", 0) == 1 => Vec::new(),
             _ => (0..rank).collect(),
         };
-        self.drop_axes(node, x, y, &reduced, int(node, "keepdims", 1) == 1)
+        self.drop_axes(node, x, y, &reduced, node.int("keepdims", 1) == 1)
     }
 
-    fn arg_reduce(&mut self, node: &NodeProto) -> Applied {
+    fn reduce_to_index(&mut self, node: &NodeProto) -> Applied {
         let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
-        let reduced = axis_of(int(node, "axis", 0), self.rank(x))?;
-        self.drop_axes(node, x, y, &[reduced], int(node, "keepdims", 1) == 1)
+        let reduced = axis_of(node.int("axis", 0), self.rank(x))?;
+        self.drop_axes(node, x, y, &[reduced], node.int("keepdims", 1) == 1)
     }
 
     fn drop_axes(&mut self, node: &NodeProto, x: Value, y: Value, reduced: &[usize], keep: bool) -> Applied {
@@ -238,5 +227,5 @@ impl Rules<'_> {
 }
 
 pub fn pin(node: &NodeProto, why: &'static str) -> Pin {
-    Pin { op: op_name(node), node: label(node), why }
+    Pin { op: node.qualified_op(), node: node.label(), why }
 }

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 
 use super::{
     classes::Anatomy,
-    graph::{self, Names, input, int, ints, op, output, set_int, set_ints},
-    probe::{axes, axis_of},
+    graph::{self, Names, set_int, set_ints},
+    probe::axes_of,
     slices,
     units::{UnitId, Value},
 };
 use crate::{
     Bytes, PruneError,
-    onnx::{Model, NodeProto, TensorProto},
+    onnx::{Model, NodeProto, TensorProto, axis_of},
 };
 
 /// Classes that go, by root.
@@ -120,17 +120,17 @@ struct Patch<'a> {
 
 impl Patch<'_> {
     fn node(&mut self, node: &mut NodeProto) -> Result<(), PruneError> {
-        match op(node) {
+        match node.op() {
             "Conv" | "ConvTranspose" => self.groups(node),
             "LSTM" | "GRU" | "RNN" => {
-                if let Some(hidden) = self.changed_len(input(node, 2), 2) {
+                if let Some(hidden) = self.changed_len(node.input_at(2), 2) {
                     set_int(node, "hidden_size", hidden as i64);
                 }
             }
-            "Reshape" => self.lengths(node, 1, |node| int(node, "allowzero", 0) == 0, true),
+            "Reshape" => self.lengths(node, 1, |node| node.int("allowzero", 0) == 0, true),
             "Expand" => self.lengths(node, 1, |_| false, false),
             "ConstantOfShape" => self.lengths(node, 0, |_| false, false),
-            "Resize" if input(node, 3).is_some() => self.lengths(node, 3, |_| false, false),
+            "Resize" if node.input_at(3).is_some() => self.lengths(node, 3, |_| false, false),
             "Slice" => self.slice(node),
             "Split" => self.split(node),
             _ => {}
@@ -159,11 +159,11 @@ impl Patch<'_> {
 
     /// Depthwise convolutions have as many groups as channels; all others keep theirs.
     fn groups(&mut self, node: &mut NodeProto) {
-        let groups = int(node, "group", 1);
-        let channels = self.value(input(node, 0)).map(|x| self.anatomy.units.len(x, 1) as i64);
+        let groups = node.int("group", 1);
+        let channels = self.value(node.input_at(0)).map(|x| self.anatomy.units.len(x, 1) as i64);
         if groups > 1
             && channels == Some(groups)
-            && let Some(left) = self.changed_len(input(node, 0), 1)
+            && let Some(left) = self.changed_len(node.input_at(0), 1)
         {
             set_int(node, "group", left as i64);
         }
@@ -172,7 +172,9 @@ impl Patch<'_> {
     /// The vector of lengths that input `slot` is, for what the node now gives. `copies` says whether 0 stands for the input's length;
     /// `infers`, whether -1 stands for whatever is left.
     fn lengths(&mut self, node: &mut NodeProto, slot: usize, copies: fn(&NodeProto) -> bool, infers: bool) {
-        let (Some(y), Some(name)) = (self.value(output(node, 0)), input(node, slot).map(str::to_owned)) else { return };
+        let (Some(y), Some(name)) = (self.value(node.output_at(0)), node.input_at(slot).map(str::to_owned)) else {
+            return;
+        };
         let Some(elements) = self.anatomy.probe.elements(&name) else { return };
         if !self.is_changed(y) {
             // A merged axis may shrink along one factor before, and be cut to the old length again: never, as they are tied.
@@ -180,7 +182,7 @@ impl Patch<'_> {
         }
         let rank = self.anatomy.units.shape(y).len();
         let shift = rank.saturating_sub(elements.len());
-        let expands = op(node) == "Expand";
+        let expands = node.op() == "Expand";
         let mut lengths: Vec<Option<i64>> = Vec::with_capacity(elements.len());
         for (place, element) in elements.iter().enumerate() {
             let axis = place + shift;
@@ -234,13 +236,13 @@ impl Patch<'_> {
     }
 
     fn slice(&mut self, node: &mut NodeProto) {
-        let Some(x) = self.value(input(node, 0)) else { return };
+        let Some(x) = self.value(node.input_at(0)) else { return };
         let shape = self.anatomy.units.shape(x).to_vec();
-        let vector = |name: &str, slot: usize| match ints(node, name) {
+        let vector = |name: &str, slot: usize| match node.ints(name) {
             Some(values) => Some(values.to_vec()),
-            None => self.anatomy.probe.integers(input(node, slot)?),
+            None => self.anatomy.probe.integers(node.input_at(slot)?),
         };
-        let Some(Some(axes)) = axes(node, 3, shape.len(), &self.anatomy.probe)
+        let Some(Some(axes)) = axes_of(node, 3, shape.len(), &self.anatomy.probe)
             .map(|axes| axes.or_else(|| Some((0..vector("starts", 1)?.len()).collect())))
         else {
             return;
@@ -261,31 +263,31 @@ impl Patch<'_> {
         if !changed {
             return;
         }
-        if ints(node, "starts").is_some() {
+        if node.ints("starts").is_some() {
             set_ints(node, "starts", starts);
             set_ints(node, "ends", ends);
         } else {
-            let label = graph::label(node);
+            let label = node.label();
             node.input[1] = self.constant(&format!("{label}/starts"), &starts);
             node.input[2] = self.constant(&format!("{label}/ends"), &ends);
         }
     }
 
     fn split(&mut self, node: &mut NodeProto) {
-        let Some(x) = self.value(input(node, 0)) else { return };
-        let Some(axis) = axis_of(int(node, "axis", 0), self.anatomy.units.shape(x).len()) else { return };
+        let Some(x) = self.value(node.input_at(0)) else { return };
+        let Some(axis) = axis_of(node.int("axis", 0), self.anatomy.units.shape(x).len()) else { return };
         if self.anatomy.kept(x, axis, self.removed).is_none() {
             return;
         }
-        let outputs: Option<Vec<Value>> = (0..node.output.len()).map(|slot| self.value(output(node, slot))).collect();
+        let outputs: Option<Vec<Value>> = (0..node.output.len()).map(|slot| self.value(node.output_at(slot))).collect();
         let Some(outputs) = outputs else { return };
         let sizes: Vec<i64> = outputs.into_iter().map(|value| self.len(value, axis) as i64).collect();
-        if graph::opset(&self.anatomy.model) < 13 {
+        if self.anatomy.model.opset() < 13 {
             set_ints(node, "split", sizes);
             return;
         }
         node.attribute.retain(|attribute| attribute.name() != "num_outputs");
-        let name = self.constant(&format!("{}/sizes", graph::label(node)), &sizes);
+        let name = self.constant(&format!("{}/sizes", node.label()), &sizes);
         node.input.truncate(1);
         node.input.push(name);
     }

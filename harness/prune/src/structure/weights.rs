@@ -1,7 +1,6 @@
 //! Rules of the operators with weights: convolutions, matrix products, recurrent layers.
 
 use super::{
-    graph::{int, op},
     rules::{Rules, pin},
     units::Value,
 };
@@ -13,7 +12,7 @@ impl Rules<'_> {
     pub fn convolution(&mut self, node: &NodeProto) -> Applied {
         let (x, weight, y) = (self.input(node, 0)?, self.input(node, 1)?, self.output(node, 0)?);
         let (inputs, outputs) = (self.channels(x)?, self.channels(y)?);
-        let groups = usize::try_from(int(node, "group", 1)).ok().filter(|groups| *groups > 0)?;
+        let groups = usize::try_from(node.int("group", 1)).ok().filter(|groups| *groups > 0)?;
         let shape = self.units.shape(weight).to_vec();
         let fits = shape.len() >= 2 && shape[0] == outputs && shape[1].checked_mul(groups)? == inputs;
         (fits && outputs.is_multiple_of(groups)).then_some(())?;
@@ -46,7 +45,7 @@ impl Rules<'_> {
     pub fn transposed_convolution(&mut self, node: &NodeProto) -> Applied {
         let (x, weight, y) = (self.input(node, 0)?, self.input(node, 1)?, self.output(node, 0)?);
         let (inputs, outputs) = (self.channels(x)?, self.channels(y)?);
-        let groups = usize::try_from(int(node, "group", 1)).ok().filter(|groups| *groups > 0)?;
+        let groups = usize::try_from(node.int("group", 1)).ok().filter(|groups| *groups > 0)?;
         let shape = self.units.shape(weight).to_vec();
         let fits = shape.len() >= 2 && shape[0] == inputs && shape[1].checked_mul(groups)? == outputs;
         (fits && inputs.is_multiple_of(groups)).then_some(())?;
@@ -132,8 +131,8 @@ impl Rules<'_> {
         let (a, b, y) = (self.input(node, 0)?, self.input(node, 1)?, self.output(node, 0)?);
         (self.rank(a) == 2 && self.rank(b) == 2 && self.rank(y) == 2).then_some(())?;
         let mismatch = pin(node, "its factors do not fit");
-        let (rows, summed) = if int(node, "transA", 0) == 0 { (0, 1) } else { (1, 0) };
-        let (columns, summed_too) = if int(node, "transB", 0) == 0 { (1, 0) } else { (0, 1) };
+        let (rows, summed) = if node.int("transA", 0) == 0 { (0, 1) } else { (1, 0) };
+        let (columns, summed_too) = if node.int("transB", 0) == 0 { (1, 0) } else { (0, 1) };
         self.units.tie_axes((a, summed), (b, summed_too), &mismatch);
         self.units.tie_axes((a, rows), (y, 0), &mismatch);
         self.units.tie_axes((b, columns), (y, 1), &mismatch);
@@ -175,7 +174,7 @@ impl Rules<'_> {
         }
         // Biases of W and R, then (LSTM) peepholes.
         for (slot, parts) in [(3, 2 * gates), (7, 3)] {
-            let Some(vector) = self.input(node, slot).filter(|_| slot == 3 || op(node) == "LSTM") else { continue };
+            let Some(vector) = self.input(node, slot).filter(|_| slot == 3 || node.op() == "LSTM") else { continue };
             (self.units.shape(vector) == [directions, parts.checked_mul(hidden)?]).then_some(())?;
             self.units.pin_axis(vector, 0, &fixed);
             for index in 0..parts * hidden {
@@ -185,7 +184,7 @@ impl Rules<'_> {
         if let Some(lens) = self.input(node, 4) {
             self.units.pin_value(lens, &mismatch);
         }
-        let batch_first = int(node, "layout", 0) == 1;
+        let batch_first = node.int("layout", 0) == 1;
         let (time, batch) = if batch_first { (1, 0) } else { (0, 1) };
         for state in [self.input(node, 5), self.input(node, 6), self.output(node, 1), self.output(node, 2)] {
             let Some(state) = state else { continue };
