@@ -28,7 +28,7 @@ use espalier_gate::{
     report::{BaselineFacts, Fault, GateDevice},
     session::CellPlan,
 };
-use espalier_inventory::{Device, Target, Transport};
+use espalier_inventory::{Device, Target};
 use espalier_protocol::Job;
 
 use self::{
@@ -112,9 +112,7 @@ impl Request {
         if !self.ratios.is_empty() {
             models.iter_mut().for_each(|model| model.recipe.ratios.clone_from(&self.ratios));
         }
-        if devices.iter().any(|device| matches!(device.transport, Transport::Ssh(_))) {
-            ssh_feature::ensure(context)?;
-        }
+        ssh_feature::ensure(context, &devices)?;
 
         let (mut infos, mut files) = (Vec::new(), Vec::new());
         for prepared in variants::prepare_all(context, &models, progress)? {

@@ -114,8 +114,8 @@ impl Request {
                 (Some((run, path)), resolved)
             }
         };
-        if !self.dry_run && resolved.devices.iter().any(|device| matches!(device.transport, Transport::Ssh(_))) {
-            ssh_feature::ensure(&context)?;
+        if !self.dry_run {
+            ssh_feature::ensure(&context, &resolved.devices)?;
         }
         let progress = Progress::new(self.quiet);
         let cancel = stop_on_signal(&progress)?;

@@ -12,7 +12,7 @@ use espalier_fleet::{
     python::{self, Environment},
     session::Runner,
 };
-use espalier_inventory::{Device, Transport};
+use espalier_inventory::Device;
 
 use crate::{
     context::{Context, usage},
@@ -47,7 +47,7 @@ pub struct Peer {
 /// Refuses engines that cannot run where they were asked for.
 pub fn check(engines: &[Engine], devices: &[Device]) -> Result<()> {
     let Some(engine) = engines.iter().find(|engine| !engine.is_in_runner()) else { return Ok(()) };
-    match devices.iter().find(|device| device.emulated || device.transport != Transport::Local) {
+    match devices.iter().find(|device| device.is_board()) {
         Some(board) => Err(usage(format!(
             "`--engine {}` runs on this host only, and `{}` is not this host: measure that board without it, in a run of its own",
             engine.name(),

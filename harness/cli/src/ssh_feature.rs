@@ -12,12 +12,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use espalier_inventory::{Device, Transport};
 
 use crate::{context::Context, program::Program};
 
-/// Returns where SSH is in; otherwise this process goes on as the other build, with the same flags.
-pub fn ensure(context: &Context) -> Result<()> {
-    if cfg!(feature = "ssh") {
+/// Returns where this build can reach all of the devices; otherwise the process goes on as the build with SSH, with the same
+/// flags.
+pub fn ensure<'a>(context: &Context, devices: impl IntoIterator<Item = &'a Device>) -> Result<()> {
+    let needs_ssh = devices.into_iter().any(|device| matches!(device.transport, Transport::Ssh(_)));
+    if cfg!(feature = "ssh") || !needs_ssh {
         return Ok(());
     }
     match become_the_other_build(context)? {}

@@ -12,7 +12,9 @@
 
 use std::{error, fmt};
 
-use espalier_stats::{Design, Look, Outcome, Unfit, median, quantile_interval, quantile_of_sorted, sorted};
+use espalier_stats::{
+    Design, Look, Outcome, Unfit, autocorrelation, median, quantile_interval, quantile_of_sorted, sorted,
+};
 
 use super::{
     Arm, Criterion, Effect, Verdict,
@@ -213,7 +215,7 @@ impl LatencyJudge {
         let mut look = self.design.look(k, pairs, floor).ok()?;
         let mut units = pairs;
         let mut tags = Vec::new();
-        let dependence = lag_one(pairs);
+        let dependence = autocorrelation(pairs, 1).unwrap_or(0.0);
         if dependence > DEPENDENT && blocks.len() >= LEAST_UNITS {
             let by_block = self.design.look(k, &blocks, floor).ok()?;
             // By chance the blocks' means can lie closer together than pairs that are dependent; that is no reason to believe more.
@@ -369,14 +371,6 @@ impl Session {
         let step = self.step.unwrap_or(1.0);
         self.smallest.map_or(f64::INFINITY, |smallest| step / (2.0 * smallest))
     }
-}
-
-/// Autocorrelation at lag 1; 0 where nothing varies.
-fn lag_one(values: &[f64]) -> f64 {
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    let products: f64 = values.windows(2).map(|pair| (pair[0] - mean) * (pair[1] - mean)).sum();
-    if squares > 0.0 { products / squares } else { 0.0 }
 }
 
 /// Finite and above zero whatever the logarithm: a limit from two pairs can lie beyond what a number holds.

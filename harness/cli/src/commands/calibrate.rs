@@ -23,7 +23,7 @@ use espalier_gate::{
     simulate::{Random, splitmix},
     validity,
 };
-use espalier_inventory::{Device, Transport};
+use espalier_inventory::Device;
 use espalier_protocol::Mode;
 
 use crate::{
@@ -87,9 +87,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let file = calibration_file(&device.name);
     let earlier = read_calibration(&context, &device.name)
         .map_err(|error| usage(format!("{error:#}; correct the file, or delete it to begin anew")))?;
-    if matches!(device.transport, Transport::Ssh(_)) {
-        ssh_feature::ensure(&context)?;
-    }
+    ssh_feature::ensure(&context, [&device])?;
 
     let mut models = selected.models;
     models.iter_mut().for_each(|model| model.recipe.ratios = vec![0.0]);

@@ -11,7 +11,6 @@ use espalier_gate::{
     report::{BaselineFacts, GateDevice},
     session::{ArmPlan, CellPlan},
 };
-use espalier_inventory::Transport;
 
 use super::{Controls, DeviceGate, Gate, Results, compare::read_calibration, file::GateFile};
 use crate::{
@@ -51,9 +50,7 @@ impl Drill {
                 "`{name}` is emulated: its times say nothing; `--emulated` judges it all the same"
             )));
         }
-        if matches!(device.transport, Transport::Ssh(_)) {
-            ssh_feature::ensure(context)?;
-        }
+        ssh_feature::ensure(context, [&device])?;
         let mut model = selected.models.into_iter().next().context("a model is selected")?;
         model.recipe.ratios = vec![0.0];
         let prepared = variants::prepare_all(context, std::slice::from_ref(&model), progress)?;
