@@ -359,7 +359,7 @@ impl Bench {
             println!("# device `{}`: {} invocations", device.name, jobs.len());
             let blob = |name: &str| match device.transport {
                 Transport::Local => self.context.cache.root.join("blobs").join(name).to_string_lossy().into_owned(),
-                Transport::Ssh(_) => format!("{}/blobs/{name}", device.workdir),
+                _ => format!("{}/blobs/{name}", device.workdir),
             };
             for job in jobs {
                 let program = if job.case.engine.is_in_runner() {
