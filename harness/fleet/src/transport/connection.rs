@@ -19,12 +19,16 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `harness/inventory/src/types.rs`, `device.rs` | a variant of `inventory::Transport`; its keys in a device file |
+//! | `harness/inventory/src/types.rs` | a variant of `Transport` |
+//! | `harness/inventory/src/device.rs` | its keys in a device file |
 //! | `docs/devices.md` | these keys |
 //! | `harness/fleet/src/transport.rs` | `Transport::open`: how the variant connects |
 //! | this file | a variant in both enums and both `match`es |
 //! | a module beside `ssh.rs` | the transport itself; `loopback.rs`, for tests, is the smallest |
-//! | `harness/fleet/tests/fleet/` | the checks of `transport.rs`, against a real server as in `sshd` |
+//! | `harness/fleet/tests/fleet/transport.rs` | its checks, of a real server or board behind the new transport |
+//!
+//! A transport that is compiled without the feature `ssh` also takes the `cfg` of that feature off `remote` and what only
+//! that uses (`transport.rs`, this file, `limits.rs`); the compiler names the places.
 
 use std::time::Duration;
 
