@@ -18,9 +18,31 @@ impl Layout {
     pub const VARIABLE: &str = "ESPALIER_LAYOUT";
 }
 
-/// The package that is built, and the profile it is built with.
+/// The package that is built.
 pub const RUNNER: &str = "espalier-runner";
-pub const PROFILE: &str = "runner";
+
+/// cargo's profile for a runner, in the root `Cargo.toml`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// What is measured and shipped.
+    #[default]
+    Usual,
+    /// Builds several times as fast and runs tract slowly: for tests, which do not look at speed.
+    Quick,
+}
+
+impl Profile {
+    /// The environment variable that chooses a profile by name.
+    pub const VARIABLE: &str = "ESPALIER_RUNNER_PROFILE";
+    pub const ALL: [Profile; 2] = [Profile::Usual, Profile::Quick];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Usual => "runner",
+            Profile::Quick => "runner-quick",
+        }
+    }
+}
 
 /// What is installed, as far as it matters to one target. Paths are absolute or found on `PATH`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +58,7 @@ pub struct Tools {
     pub cross: Option<Cross>,
     /// The folder that holds a build folder for each target.
     pub target_root: String,
+    pub profile: Profile,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,6 +87,7 @@ pub struct BuildPlan {
     pub builder: Builder,
     /// Why this one, as half a sentence.
     pub reason: String,
+    pub profile: Profile,
     /// To be run in the repository's root.
     pub command: CommandLine,
     /// Has cargo forget what it built of a package in that folder. To be run there too, with `--package NAME` of each behind it.
@@ -84,6 +108,7 @@ pub fn plan(target: &Target, tools: &Tools, layout: Layout) -> Result<BuildPlan,
     let (builder, reason) = choose(target, tools)?;
     let folder = format!("{}{}", target.triple, folder_suffix(target, builder));
     let target_folder = format!("{}/{folder}", tools.target_root);
+    let profile = tools.profile.name();
     let mut command = start(builder, target, tools);
     if layout != Layout::USUAL {
         command = command.env(Layout::VARIABLE, layout.0.to_string());
@@ -97,7 +122,7 @@ pub fn plan(target: &Target, tools: &Tools, layout: Layout) -> Result<BuildPlan,
         (Builder::Zigbuild, Libc::Floor(floor)) => format!(".{floor}"),
         _ => String::new(),
     };
-    command = command.args(["--locked", "--profile", PROFILE, "--package", RUNNER, "--bin", RUNNER, "--target"]);
+    command = command.args(["--locked", "--profile", profile, "--package", RUNNER, "--bin", RUNNER, "--target"]);
     command = command.arg(format!("{}{floor}", target.triple)).args(["--target-dir", &target_folder]);
     if target.libc == Libc::Static {
         command = command.args(["--", "-C", "target-feature=+crt-static"]);
@@ -107,11 +132,11 @@ pub fn plan(target: &Target, tools: &Tools, layout: Layout) -> Result<BuildPlan,
         _ => None,
     };
     // zigbuild's output folder does not carry the version it appends to the triple.
-    let program = format!("{target_folder}/{}/{PROFILE}/{RUNNER}", target.triple);
-    let mut forget = CommandLine::new(&tools.cargo).args(["clean", "--locked", "--profile", PROFILE, "--target"]);
+    let program = format!("{target_folder}/{}/{profile}/{RUNNER}", target.triple);
+    let mut forget = CommandLine::new(&tools.cargo).args(["clean", "--locked", "--profile", profile, "--target"]);
     forget = forget.args([&target.triple, "--target-dir", &target_folder]);
     forget.env.extend(tools.cargo_env.iter().cloned());
-    Ok(BuildPlan { builder, reason, command, forget, compiler, target_folder, program })
+    Ok(BuildPlan { builder, reason, profile: tools.profile, command, forget, compiler, target_folder, program })
 }
 
 /// A C compiler that links for a target, and the Debian packages it comes with.
@@ -303,6 +328,7 @@ mod tests {
                 passed_on: None,
             }),
             target_root: "/cache/target".to_owned(),
+            profile: Profile::Usual,
         }
     }
 
@@ -429,6 +455,19 @@ mod tests {
             assert_eq!(other.command.env.pop().unwrap().0, "ESPALIER_LAYOUT");
             assert_eq!(other, usual);
         }
+    }
+
+    #[test]
+    fn the_quick_profile_shares_the_folder() {
+        let quick = Tools { profile: Profile::Quick, ..tools("gcc") };
+        let [usual, quick] = [tools("gcc"), quick]
+            .map(|tools| plan(&target(ARM64, Builder::Cargo, Libc::Any), &tools, Layout::USUAL).unwrap());
+        assert_eq!(quick.target_folder, usual.target_folder);
+        assert_eq!(quick.program, usual.program.replace("/runner/", "/runner-quick/"));
+        let replaced =
+            |command: &CommandLine| command.to_string().replace("--profile runner ", "--profile runner-quick ");
+        assert_eq!(quick.command.to_string(), replaced(&usual.command));
+        assert_eq!(quick.forget.to_string(), replaced(&usual.forget));
     }
 
     #[test]

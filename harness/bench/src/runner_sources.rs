@@ -52,7 +52,7 @@ pub fn locked_packages(lock: &str, package: &str) -> Result<LockedPackages, Stri
     Ok(LockedPackages { local, text })
 }
 
-/// The root `Cargo.toml` without what cannot change a runner: members, lints, and profiles other than `release` and the runner's own.
+/// The root `Cargo.toml` without what cannot change a runner: members, lints, and profiles other than `profile` and those it inherits from.
 ///
 /// # Errors
 /// The text is no TOML.
@@ -64,7 +64,14 @@ pub fn root_settings(manifest: &str, profile: &str) -> Result<String, String> {
         }
     }
     if let Some(profiles) = manifest.get_mut("profile").and_then(Value::as_table_mut) {
-        profiles.retain(|name, _| name == "release" || name == profile);
+        let mut used = BTreeSet::new();
+        let mut next = Some(profile.to_owned());
+        while let Some(name) = next {
+            let parent = profiles.get(&name).and_then(|table| table.get("inherits")?.as_str());
+            next = parent.map(str::to_owned).filter(|parent| !used.contains(parent));
+            used.insert(name);
+        }
+        profiles.retain(|name, _| used.contains(name));
     }
     Ok(manifest.to_string())
 }
@@ -134,13 +141,14 @@ dependencies = ["old 2.0.0"]
     #[test]
     fn the_root_manifest_counts_where_it_can_matter() {
         let manifest = "[workspace]\nmembers = [\"a\"]\n[workspace.dependencies]\nx = \"1\"\n[profile.dev]\ndebug = 1\n\
-                        [profile.runner]\nopt-level = 3\n";
+                        [profile.release]\ndebug = 7\n[profile.runner]\ninherits = \"release\"\nopt-level = 3\n";
         let settings = |manifest: &str| root_settings(manifest, "runner").unwrap();
         let same = |from: &str, to: &str| settings(manifest) == settings(&manifest.replace(from, to));
         assert!(same("[\"a\"]", "[\"a\", \"b\"]"));
         assert!(same("debug = 1", "debug = 2"));
         assert!(!same("x = \"1\"", "x = \"2\""));
         assert!(!same("opt-level = 3", "opt-level = 2"));
+        assert!(!same("debug = 7", "debug = 8"), "an inherited profile counts");
         assert_eq!(members(manifest).unwrap(), ["a"]);
     }
 }

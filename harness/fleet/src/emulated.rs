@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use espalier_bench::{build_plan::Layout, command::CommandLine};
+use espalier_bench::{
+    build_plan::{Layout, Profile},
+    command::CommandLine,
+};
 use espalier_inventory::{Builder, Target};
 
 use crate::{
@@ -68,7 +71,8 @@ impl Emulated {
     /// # Errors
     /// They cannot be built, or one of them fails.
     pub fn tests(&self, repository: &Path, filter: Option<&str>, watch: Watch) -> Result<String> {
-        let program = self.build(repository, &["test", "--no-run", "--lib"], watch)?;
+        let program =
+            self.build(repository, &["test", "--no-run", "--lib", "--profile", Profile::Quick.name()], watch)?;
         let mut command = self.emulator.clone().arg(program.to_string_lossy()).args(["--format", "pretty"]);
         command = command.args(filter);
         Ok(process::run(&command, Some(repository), watch)?)
@@ -77,7 +81,7 @@ impl Emulated {
     /// # Errors
     /// The program that is counted cannot be built or run.
     pub fn instructions(&self, repository: &Path, watch: Watch) -> Result<Vec<Counted>> {
-        let program = self.build(repository, &["build", "--example", "instructions"], watch)?;
+        let program = self.build(repository, &["build", "--example", "instructions", "--release"], watch)?;
         let list = self.emulator.clone().arg(program.to_string_lossy());
         let list = process::run(&list, None, watch)?;
         let count = |line: &str| -> Result<Counted> {
@@ -118,7 +122,7 @@ impl Emulated {
 
     /// Builds what `args` say of the kernels and gives the program.
     fn build(&self, repository: &Path, args: &[&str], watch: Watch) -> Result<PathBuf> {
-        let common = ["--locked", "--release", "--package", PACKAGE, "--target", &self.triple];
+        let common = ["--locked", "--package", PACKAGE, "--target", &self.triple];
         let command = self.cargo.clone().args(args.iter().copied()).args(common);
         let command = command.args(["--target-dir", &self.folder, "--message-format", "json-render-diagnostics"]);
         let output = process::run(&command, Some(repository), watch)?;

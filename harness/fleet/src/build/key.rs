@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use espalier_bench::{
-    build_plan::{Layout, PROFILE, RUNNER},
+    build_plan::{Layout, RUNNER},
     runner_sources,
 };
 use espalier_inventory::Target;
@@ -42,7 +42,7 @@ pub struct Key {
 pub fn of(repository: &Path, prepared: &Prepared, target: &Target) -> Result<Option<Key>> {
     let Some(sources) = sources(repository)? else { return Ok(None) };
     let repository = canonical(repository)?;
-    let settings = runner_sources::root_settings(&read(&repository.join("Cargo.toml"))?, PROFILE)
+    let settings = runner_sources::root_settings(&read(&repository.join("Cargo.toml"))?, prepared.plan.profile.name())
         .map_err(in_file("Cargo.toml"))?;
     let lock = read(&repository.join("Cargo.lock"))?;
     let packages = runner_sources::locked_packages(&lock, RUNNER).map_err(in_file("Cargo.lock"))?;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use espalier_bench::build_plan::{self, BuildPlan, Cross, Layout, Tools, Zigbuild};
+use espalier_bench::build_plan::{self, BuildPlan, Cross, Layout, Profile, Tools, Zigbuild};
 use espalier_inventory::{Builder, Target};
 use serde::{Deserialize, Serialize};
 
@@ -70,10 +70,23 @@ pub fn prepare(cache: &Cache, target: &Target, layout: Layout) -> Result<Prepare
         cross: process::which("cross").map(|_| cross(&active, &toolchain)),
         target_root: cache.folder("target")?.display().to_string(),
         host: active.host,
+        profile: profile_from_environment()?,
     };
     let plan = build_plan::plan(target, &tools, layout).map_err(anyhow::Error::msg)?;
     let compilers = Compilers::of(&plan, zig.as_ref(), &versions)?;
     Ok(Prepared { plan, toolchain, compilers })
+}
+
+/// The profile that the environment names.
+fn profile_from_environment() -> Result<Profile> {
+    let name = std::env::var(Profile::VARIABLE).unwrap_or_default();
+    if name.is_empty() {
+        return Ok(Profile::default());
+    }
+    Profile::ALL.into_iter().find(|profile| profile.name() == name).with_context(|| {
+        let names = Profile::ALL.map(|profile| format!("`{}`", profile.name())).join(" or ");
+        format!("`{}` is `{name}`: it can be {names}", Profile::VARIABLE)
+    })
 }
 
 /// The runner for a target, built from the workspace at `repository` unless it has been.
@@ -96,7 +109,7 @@ pub fn build(cache: &Cache, repository: &Path, target: &Target, layout: Layout, 
     let lock = Path::new(&plan.target_folder).join("espalier-lock");
     let _lock = file_lock::hold(&lock, "another build is at work on this target; waiting for it", watch)?;
     let sources = key::sources(repository)?;
-    let note = Path::new(&plan.target_folder).join("espalier-sources");
+    let note = Path::new(&plan.target_folder).join(format!("espalier-sources-{}", plan.profile.name()));
     if let Some(sources) = &sources {
         forget_others(plan, repository, sources, &note, watch)?;
     }
@@ -116,7 +129,10 @@ pub fn build(cache: &Cache, repository: &Path, target: &Target, layout: Layout, 
         bail!("the runner for target `{}` {}", target.name, broken.join("; it "));
     }
     let blob = blob::put_file(cache, program)?;
-    let builder = format!("{}, rustc {}{}", name(plan.builder), toolchain.version, compilers.short);
+    let mut builder = format!("{}, rustc {}{}", name(plan.builder), toolchain.version, compilers.short);
+    if plan.profile != Profile::Usual {
+        builder += &format!(", profile {}", plan.profile.name());
+    }
     let stored = Stored { sha256: blob.sha256.clone(), command: plan.command.to_string(), builder, elf };
     if let Some(key) = before
         && key.covers(&program.with_extension("d"), Path::new(&plan.target_folder))
