@@ -234,15 +234,25 @@ impl Suite {
         let inventory = self.context.inventory(&|_| false)?;
         let host = inventory.target("host").map_err(|error| usage(error.to_string()))?;
         let mut programs = Programs::default();
-        self.report.step("build the tests of the runner", || {
-            let plan = build::prepare(&self.context.cache, host, Layout::USUAL)?.plan;
-            let mut cargo = tests_of(&packages_named(&[&WITH_TRACT[..], &[KERNELS]].concat()));
+        let plan = build::prepare(&self.context.cache, host, Layout::USUAL)?.plan;
+        let shared = |cargo: &mut Command| {
             cargo.args(["--profile", Profile::Quick.name(), "--target", &host.triple]);
-            cargo.args(["--target-dir", &plan.target_folder]).envs(plan.command.env);
+            cargo.args(["--target-dir", &plan.target_folder]).envs(plan.command.env.iter().cloned());
+        };
+        self.report.step("build the tests of the runner", || {
+            let mut cargo = tests_of(&packages_named(&[&WITH_TRACT[..], &[KERNELS]].concat()));
+            shared(&mut cargo);
             programs = programs::build(cargo, &self.sources)?;
             Ok(Counts::default())
         });
         self.tests("tests of the runner", &programs.tests.iter().collect::<Vec<_>>(), |run| run);
+        self.report.step("documentation tests", || {
+            let mut cargo = cargo();
+            cargo.args(["test", "--doc", "--quiet", "--package", KERNELS]);
+            shared(&mut cargo);
+            cargo.arg("--").args(&self.filter).args(["--format", "pretty"]).current_dir(&self.sources);
+            programs::run(cargo, KERNELS)
+        });
         Ok(())
     }
 

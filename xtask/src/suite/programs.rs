@@ -100,7 +100,8 @@ impl Run<'_> {
     }
 
     fn one(self, program: &TestProgram) -> Result<Counts> {
-        let mut child = Command::new(&program.path)
+        let mut command = Command::new(&program.path);
+        command
             .args(self.filter)
             .args(["--format", "pretty"])
             .args(self.without.iter().flat_map(|without| ["--skip", without]))
@@ -108,23 +109,29 @@ impl Run<'_> {
             // As cargo sets it for tests.
             .env("CARGO_MANIFEST_DIR", &program.folder)
             .env("ESPALIER_SKIPS", self.skips)
-            .envs(self.environment.iter().copied())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot run `{}`", program.path.display()))?;
-        let mut counts = Counts::default();
-        for line in BufReader::new(child.stdout.take().context("stdout is piped")?).lines() {
-            let line = line?;
-            if !count_line(&line, &mut counts) && !is_noise(&line) {
-                println!("{line}");
-            }
-        }
-        let status = child.wait()?;
-        if !status.success() && counts.failed.is_empty() {
-            counts.failed.push(format!("the tests of `{}` ended with {status}", program.name));
-        }
-        Ok(counts)
+            .envs(self.environment.iter().copied());
+        run(command, &program.name)
     }
+}
+
+/// Runs a program that prints a line a test, and counts them; shows the lines that say more.
+///
+/// # Errors
+/// It cannot be started or its output not be read.
+pub fn run(mut command: Command, name: &str) -> Result<Counts> {
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {command:?}"))?;
+    let mut counts = Counts::default();
+    for line in BufReader::new(child.stdout.take().context("stdout is piped")?).lines() {
+        let line = line?;
+        if !count_line(&line, &mut counts) && !is_noise(&line) {
+            println!("{line}");
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && counts.failed.is_empty() {
+        counts.failed.push(format!("the tests of `{name}` ended with {status}"));
+    }
+    Ok(counts)
 }
 
 /// Counts the result of a single test; false where the line should be shown.
