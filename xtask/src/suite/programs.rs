@@ -103,7 +103,8 @@ impl Run<'_> {
         let mut command = Command::new(&program.path);
         command
             .args(self.filter)
-            .args(["--format", "pretty"])
+            // Ignored tests need what the suite has brought: an OpenSSH server, boards that are up.
+            .args(["--format", "pretty", "--include-ignored"])
             .args(self.without.iter().flat_map(|without| ["--skip", without]))
             .current_dir(&program.folder)
             // As cargo sets it for tests.
