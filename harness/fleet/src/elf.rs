@@ -4,8 +4,6 @@
 //! file is untrusted input, so reading never panics. [`PROBE`] finds out what a board has; it is a script for any POSIX
 //! shell, busybox's included.
 
-use std::fmt;
-
 use anyhow::{Context, Result};
 use espalier_inventory::{Glibc, Libc, Target};
 use object::{
@@ -79,29 +77,16 @@ pub struct BoardFacts {
     pub has_interpreter: Option<bool>,
 }
 
-/// A reason why a program cannot run on a board, as a sentence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mismatch(pub String);
-
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Every reason why this program cannot run on that board; an unknown fact is no reason.
-pub fn check(elf: &ElfInfo, board: &BoardFacts, target: &Target) -> Vec<Mismatch> {
+/// Every reason why this program cannot run on that board, as a sentence; an unknown fact is no reason.
+pub fn check(elf: &ElfInfo, board: &BoardFacts, target: &Target) -> Vec<String> {
     if !runs_on(elf, &target.triple, &board.machine) {
         // Further reasons would only repeat this one.
         let built = built_for(elf, &target.triple);
-        return vec![Mismatch(format!(
-            "built for `{built}` (target `{}`), but the board says `{}`",
-            target.name, board.machine
-        ))];
+        return vec![format!("built for `{built}` (target `{}`), but the board says `{}`", target.name, board.machine)];
     }
     let mut mismatches = Vec::new();
     if let (Some(interpreter), Some(false)) = (&elf.interpreter, board.has_interpreter) {
-        mismatches.push(Mismatch(format!(
+        mismatches.push(format!(
             "needs the loader `{interpreter}`, which the board does not have ({}): set `static = true` in target `{}`",
             match elf.float_abi {
                 Some(FloatAbi::Hard) => "another libc, or another float ABI than hard float",
@@ -109,39 +94,39 @@ pub fn check(elf: &ElfInfo, board: &BoardFacts, target: &Target) -> Vec<Mismatch
                 _ => "another libc, or none",
             },
             target.name
-        )));
+        ));
     } else if let (Some(needed), Some(present)) = (elf.glibc, board.libc)
         && needed > present
     {
-        mismatches.push(Mismatch(format!(
+        mismatches.push(format!(
             "needs GLIBC_{needed}, the board has {present}: set `glibc = \"{present}\"` with `builder = \"zigbuild\"`, \
              or `static = true`, in target `{}`",
             target.name
-        )));
+        ));
     }
     mismatches
 }
 
 /// Every promise of its target that a built program breaks; no board is needed for that.
-pub fn check_target(elf: &ElfInfo, target: &Target) -> Vec<Mismatch> {
+pub fn check_target(elf: &ElfInfo, target: &Target) -> Vec<String> {
     let mut mismatches = Vec::new();
     match target.libc {
         Libc::Any => {}
         Libc::Floor(floor) => {
             if let Some(needed) = elf.glibc.filter(|needed| *needed > floor) {
-                mismatches.push(Mismatch(format!(
+                mismatches.push(format!(
                     "needs GLIBC_{needed}, but target `{}` promises `glibc = \"{floor}\"`: the builder took this \
                      host's newer libc; set `builder = \"zigbuild\"` (`cargo xtask setup` brings it), or `static = true`",
                     target.name
-                )));
+                ));
             }
         }
         Libc::Static => {
             if let Some(interpreter) = &elf.interpreter {
-                mismatches.push(Mismatch(format!(
+                mismatches.push(format!(
                     "target `{}` promises `static = true`, but the program needs the loader `{interpreter}`",
                     target.name
-                )));
+                ));
             }
         }
     }

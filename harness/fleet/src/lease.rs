@@ -23,10 +23,14 @@ use crate::{
     transport::{Limits, Transport, TransportError},
 };
 
-/// A board that is leased, and the way to it. Released when dropped.
+/// The way to a board and the lease on it, which is released when dropped.
 pub struct Lease {
-    /// `None` once it is released.
-    transport: Option<Transport>,
+    transport: Transport,
+    /// This host needs none.
+    held: Option<Held>,
+}
+
+struct Held {
     file: String,
     token: String,
     lasts: Duration,
@@ -138,11 +142,16 @@ impl Lease {
             let message = format!("it answered `{}`", sanitise(answer.trim()));
             return Err(LeaseError::Failed { file, message });
         }
-        Ok(Lease { transport: Some(transport), file, token, lasts, limits, renewed })
+        Ok(Lease { transport, held: Some(Held { file, token, lasts, limits, renewed }) })
+    }
+
+    /// For this host, where no lease is needed.
+    pub fn unneeded(transport: Transport) -> Lease {
+        Lease { transport, held: None }
     }
 
     pub fn transport(&mut self) -> &mut Transport {
-        self.transport.as_mut().expect("a lease has its transport until it is released")
+        &mut self.transport
     }
 
     /// Extends it once a third of its time is over; call it between commands.
@@ -150,34 +159,23 @@ impl Lease {
     /// # Errors
     /// `Overtaken` when it had expired and another process has it.
     pub fn renew(&mut self, cancel: &Cancel) -> Result<(), LeaseError> {
-        if self.renewed.elapsed() < self.lasts / 3 {
+        let Some(held) = self.held.as_mut().filter(|held| held.renewed.elapsed() >= held.lasts / 3) else {
             return Ok(());
-        }
+        };
         let now = Instant::now();
-        let (file, token, limits) = (self.file.clone(), self.token.clone(), self.limits);
-        let seconds = self.lasts.as_secs().to_string();
-        run(self.transport(), RENEW, &[&file, &token, &seconds], limits, cancel)?;
-        self.renewed = now;
+        let seconds = held.lasts.as_secs().to_string();
+        run(&mut self.transport, RENEW, &[&held.file, &held.token, &seconds], held.limits, cancel)?;
+        held.renewed = now;
         Ok(())
-    }
-
-    /// Releases the board and keeps the connection. Not stopped by Ctrl-C, after which it matters most.
-    pub fn release(mut self) -> Result<Transport, LeaseError> {
-        let mut transport = self.transport.take().expect("a lease has its transport until it is released");
-        self.release_on(&mut transport)?;
-        Ok(transport)
-    }
-
-    fn release_on(&self, transport: &mut Transport) -> Result<(), LeaseError> {
-        run(transport, RELEASE, &[&self.file, &self.token], self.limits, &Cancel::default()).map(drop)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(mut transport) = self.transport.take() {
-            // Best effort: on a board that cannot be reached any more the lease expires.
-            let _ = self.release_on(&mut transport);
+        if let Some(Held { file, token, limits, .. }) = &self.held {
+            // Best effort: on a board that cannot be reached any more the lease expires. Not stopped by Ctrl-C, after
+            // which it matters most.
+            let _ = run(&mut self.transport, RELEASE, &[file, token], *limits, &Cancel::default());
         }
     }
 }
@@ -263,7 +261,7 @@ mod tests {
         let first = take(&workdir, "anna at\thost; it's $(fine)", 600).unwrap();
         expect_held(take(&workdir, "ben", 600), "anna at host; it's $(fine)");
         drop(first);
-        take(&workdir, "ben", 600).unwrap().release().unwrap();
+        drop(take(&workdir, "ben", 600).unwrap());
         take(&workdir, "carla", 600).unwrap();
     }
 
@@ -293,7 +291,7 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         child.wait().unwrap();
         let gone = process_id(child.id());
-        held_by(&gone).unwrap().release().unwrap();
+        drop(held_by(&gone).unwrap());
         let elsewhere = gone.replacen('/', "x/", 1);
         for process in [process_id(std::process::id()), elsewhere, String::new(), "1".into(), "//-5".into()] {
             assert!(matches!(held_by(&process), Err(LeaseError::Held { owner, .. }) if owner == "anna"), "{process}");
@@ -331,7 +329,7 @@ mod tests {
         // As if it had been taken a while ago.
         let ends: u64 = ends.parse().unwrap();
         std::fs::write(&file, format!("{}\n{rest}", ends - 300)).unwrap();
-        lease.renewed -= Duration::from_secs(300);
+        lease.held.as_mut().unwrap().renewed -= Duration::from_secs(300);
         lease.renew(&Cancel::default()).unwrap();
         let renewed = std::fs::read_to_string(&file).unwrap();
         let (later, same) = renewed.split_once('\n').unwrap();

@@ -10,6 +10,7 @@ pub mod boards;
 pub mod build;
 pub mod cache;
 pub mod cancel;
+mod child;
 pub mod conditions;
 pub mod deploy;
 pub mod elf;

@@ -1,32 +1,26 @@
 //! Runs a [`CommandLine`] on this host: captures stdout, passes lines of stderr on as they come, ends it on request.
-//!
-//! The child leads a process group of its own. So stopping it also stops what it started (cargo's rustc, apt's
-//! helpers), and the terminal's Ctrl-C reaches it through [`Cancel`] alone: in order, and once.
 
 use std::{
     collections::VecDeque,
-    env,
-    io::{self, BufRead, BufReader, Read},
-    os::unix::process::CommandExt,
+    env, io,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
-    time::{Duration, Instant},
+    process::{Command, ExitStatus},
+    time::Duration,
 };
 
 use espalier_bench::command::CommandLine;
 
-use crate::cancel::Cancel;
+use crate::{
+    cancel::Cancel,
+    child::{Child, Stream},
+};
 
 /// The number of last lines of stderr in an error.
 const TAIL_LINES: usize = 20;
-/// How often a silent child is checked.
+/// How soon a request to stop is noticed, at the latest.
 const TICK: Duration = Duration::from_millis(50);
 /// How long a child may take to end after SIGTERM, before it is killed.
 const GRACE: Duration = Duration::from_secs(3);
-/// How long to wait for output after the child has ended: a process it left behind may hold the pipe open.
-const DRAIN: Duration = Duration::from_millis(500);
 
 /// How a long-running function is stopped and followed. `progress` is called on the calling thread.
 #[derive(Clone, Copy)]
@@ -70,65 +64,54 @@ pub enum ProcessError {
 pub fn run(command: &CommandLine, folder: Option<&Path>, watch: Watch) -> Result<String, ProcessError> {
     watch.go_on()?;
     let mut child = start(command, folder)?;
-    let (sender, events) = mpsc::channel();
-    let stdout = child.stdout.take();
-    let stderr = child.stderr.take();
-    let lines = sender.clone();
-    thread::spawn(move || {
-        for line in BufReader::new(stderr?).split(b'\n') {
-            let line = String::from_utf8_lossy(&line.ok()?).trim_end().to_owned();
-            lines.send(Event::ErrorLine(line)).ok()?;
+    let unreadable = |error| ProcessError::Start { command: command.to_string(), error };
+    let (mut output, mut line, mut tail) = (Vec::new(), Vec::new(), VecDeque::new());
+    let mut report = |line: &[u8]| {
+        let line = String::from_utf8_lossy(line).trim_end().to_owned();
+        watch.say(&line);
+        if tail.len() == TAIL_LINES {
+            tail.pop_front();
         }
-        Some(())
-    });
-    thread::spawn(move || {
-        let mut stdout = stdout?;
-        let mut piece = [0; 16 * 1024];
-        loop {
-            match stdout.read(&mut piece).ok()? {
-                0 => return Some(()),
-                length => sender.send(Event::Output(piece[..length].to_vec())).ok()?,
-            }
-        }
-    });
-
-    let mut output = Vec::new();
-    let mut tail = VecDeque::new();
-    let mut ended: Option<(ExitStatus, Instant)> = None;
-    let status = loop {
-        match events.recv_timeout(TICK) {
-            Ok(Event::Output(piece)) => output.extend(piece),
-            Ok(Event::ErrorLine(line)) => {
-                watch.say(&line);
-                if tail.len() == TAIL_LINES {
-                    tail.pop_front();
-                }
-                tail.push_back(line);
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            // Both pipes are closed: usually the child has ended, too.
-            Err(RecvTimeoutError::Disconnected) if ended.is_none() => match wait_briefly(&mut child) {
-                Some(status) => break status,
-                None => thread::sleep(TICK),
-            },
-            Err(RecvTimeoutError::Disconnected) => {}
-        }
-        if watch.cancel.is_requested() {
-            stop(&mut child);
-            return Err(ProcessError::Cancelled);
-        }
-        match ended {
-            Some((status, since)) if since.elapsed() > DRAIN => break status,
-            Some(_) => {}
-            None => ended = child.try_wait().ok().flatten().map(|status| (status, Instant::now())),
-        }
+        tail.push_back(line);
     };
-    if status.success() {
-        Ok(String::from_utf8_lossy(&output).into_owned())
-    } else {
-        let folder = folder.map(Path::to_owned);
-        Err(ProcessError::Failed { command: command.to_string(), folder, status, tail: tail.into() })
+    let mut buffer = vec![0; 64 * 1024];
+    let mut has_ended = false;
+    loop {
+        let mut is_idle = true;
+        if let Some(length) = child.read(Stream::Stdout, &mut buffer).map_err(unreadable)? {
+            output.extend_from_slice(&buffer[..length]);
+            is_idle = false;
+        }
+        if let Some(length) = child.read(Stream::Stderr, &mut buffer).map_err(unreadable)? {
+            for part in buffer[..length].split_inclusive(|byte| *byte == b'\n') {
+                line.extend_from_slice(part);
+                if part.ends_with(b"\n") {
+                    report(&std::mem::take(&mut line));
+                }
+            }
+            is_idle = false;
+        }
+        watch.go_on()?;
+        if is_idle && has_ended {
+            break;
+        }
+        if is_idle {
+            // The last output may have come between the reads and the end: it is read once more.
+            has_ended = child.has_ended();
+            if !has_ended {
+                child.wait(TICK);
+            }
+        }
     }
+    if !line.is_empty() {
+        report(&line);
+    }
+    let status = child.finish().map_err(unreadable)?;
+    if status.success() {
+        return Ok(String::from_utf8_lossy(&output).into_owned());
+    }
+    let folder = folder.map(Path::to_owned);
+    Err(ProcessError::Failed { command: command.to_string(), folder, status, tail: tail.into() })
 }
 
 /// Stdout of a program that answers at once (`gcc --version`); `None` when it is not there or fails.
@@ -145,20 +128,14 @@ pub fn which(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-enum Event {
-    Output(Vec<u8>),
-    ErrorLine(String),
-}
-
 fn start(command: &CommandLine, folder: Option<&Path>) -> Result<Child, ProcessError> {
     let program = command.argv.first().cloned().unwrap_or_default();
     let mut process = Command::new(&program);
     process.args(command.argv.iter().skip(1)).envs(command.env.iter().map(|(name, value)| (name, value)));
-    process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     if let Some(folder) = folder {
         process.current_dir(folder);
     }
-    process.spawn().map_err(|error| {
+    Child::start(&mut process, false, GRACE).map_err(|error| {
         let command = command.to_string();
         // A missing working folder gives the same error kind as a missing program.
         if error.kind() == io::ErrorKind::NotFound && folder.is_none_or(Path::is_dir) {
@@ -167,40 +144,6 @@ fn start(command: &CommandLine, folder: Option<&Path>) -> Result<Child, ProcessE
             ProcessError::Start { command, error }
         }
     })
-}
-
-fn wait_briefly(child: &mut Child) -> Option<ExitStatus> {
-    let since = Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status),
-            _ if since.elapsed() > TICK => return None,
-            _ => thread::sleep(Duration::from_millis(1)),
-        }
-    }
-}
-
-/// Sends SIGTERM to the group, then SIGKILL.
-fn stop(child: &mut Child) {
-    signal_group(child, libc::SIGTERM);
-    let since = Instant::now();
-    // The group, not its leader alone: `cross` ends at once, while docker's client still has to stop the container.
-    while since.elapsed() < GRACE {
-        let leader_is_gone = matches!(child.try_wait(), Ok(Some(_)));
-        if leader_is_gone && !signal_group(child, 0) {
-            return;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    signal_group(child, libc::SIGKILL);
-    let _ = child.wait();
-}
-
-/// Whether the group has a process; signal 0 is not sent.
-fn signal_group(child: &Child, signal: i32) -> bool {
-    let Ok(group) = i32::try_from(child.id()) else { return false };
-    // SAFETY: `kill` takes plain numbers; the group was made for this child alone.
-    unsafe { libc::kill(-group, signal) == 0 }
 }
 
 fn in_folder(folder: &Option<PathBuf>) -> String {
@@ -216,7 +159,7 @@ fn shown(tail: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::{cell::RefCell, thread, time::Instant};
 
     use super::*;
 

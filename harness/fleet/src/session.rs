@@ -25,7 +25,7 @@ use crate::{
     deploy::{self, BlobFile, Pushed},
     elf::{self, BoardLibc, ElfInfo},
     file_lock::{self, FileLock},
-    lease::{Lease, LeaseError},
+    lease::Lease,
     process::Watch,
     transport::{Limits, Transport},
 };
@@ -136,13 +136,15 @@ impl Session<'_> {
         let mut transport = Transport::open(device, self.cancel).map_err(at(FailureStage::Connect))?;
         (self.emit)(Event::Connected);
         self.check_fit(&mut transport)?;
-        if transport.is_local() {
-            let _turn = self.turn_on_this_host().map_err(at(FailureStage::Push))?;
-            return self.with_board(&mut Board::Free(transport));
-        }
-        let lasts = device.timeouts.command + LEASE_MARGIN;
-        let lease = Lease::take(transport, &device.workdir, &self.work.owner, lasts, self.limits(), self.cancel);
-        let mut board = Board::Leased(lease.map_err(at(FailureStage::Push))?);
+        let _turn;
+        let mut board = if transport.is_local() {
+            _turn = self.turn_on_this_host().map_err(at(FailureStage::Push))?;
+            Lease::unneeded(transport)
+        } else {
+            let lasts = device.timeouts.command + LEASE_MARGIN;
+            let lease = Lease::take(transport, &device.workdir, &self.work.owner, lasts, self.limits(), self.cancel);
+            lease.map_err(at(FailureStage::Push))?
+        };
         self.with_board(&mut board)
     }
 
@@ -179,15 +181,14 @@ impl Session<'_> {
         for elf in elves {
             let mismatches = elf::check(elf, &board.facts_for(elf), &self.work.target);
             if !mismatches.is_empty() {
-                let reasons: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
-                let message = format!("the runner does not fit the board: {}", reasons.join("; "));
+                let message = format!("the runner does not fit the board: {}", mismatches.join("; "));
                 return Err(Failure { stage: FailureStage::Build, message });
             }
         }
         Ok(())
     }
 
-    fn with_board(&mut self, board: &mut Board) -> Result<(), Failure> {
+    fn with_board(&mut self, board: &mut Lease) -> Result<(), Failure> {
         let device = &self.work.device;
         let runners = self.work.runners.iter().map(|runner| &runner.file);
         let files: Vec<BlobFile> = runners.chain(&self.work.files).cloned().collect();
@@ -214,7 +215,7 @@ impl Session<'_> {
         done
     }
 
-    fn all_jobs(&mut self, board: &mut Board, path: &dyn Fn(&str) -> String) -> Result<(), Failure> {
+    fn all_jobs(&mut self, board: &mut Lease, path: &dyn Fn(&str) -> String) -> Result<(), Failure> {
         while let Some(job) = self.current.clone() {
             if self.cancel.is_requested() {
                 return Err(Failure { stage: FailureStage::Run, message: "on request".into() });
@@ -300,26 +301,4 @@ impl Session<'_> {
 
 fn at<E: std::fmt::Display>(stage: FailureStage) -> impl Fn(E) -> Failure {
     move |error| Failure { stage, message: error.to_string() }
-}
-
-/// The way to a board with the lease on it; this host needs none.
-enum Board {
-    Free(Transport),
-    Leased(Lease),
-}
-
-impl Board {
-    fn transport(&mut self) -> &mut Transport {
-        match self {
-            Board::Free(transport) => transport,
-            Board::Leased(lease) => lease.transport(),
-        }
-    }
-
-    fn renew(&mut self, cancel: &Cancel) -> Result<(), LeaseError> {
-        match self {
-            Board::Free(_) => Ok(()),
-            Board::Leased(lease) => lease.renew(cancel),
-        }
-    }
 }

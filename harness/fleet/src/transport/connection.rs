@@ -37,6 +37,7 @@ use super::loopback;
 #[cfg(feature = "ssh")]
 use super::ssh;
 use super::{error::TransportError, limits::Deadlines, local, output::Exit};
+use crate::child::Stream;
 
 /// A connection to a board.
 #[cfg(any(feature = "ssh", test))]
@@ -54,12 +55,6 @@ pub(super) enum Channel {
     Ssh(ssh::Channel),
     #[cfg(test)]
     Loopback(loopback::Channel),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stream {
-    Stdout,
-    Stderr,
 }
 
 #[cfg(any(feature = "ssh", test))]

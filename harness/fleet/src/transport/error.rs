@@ -3,8 +3,6 @@
 
 use std::{io, time::Duration};
 
-use espalier_bench::record::FailureStage;
-
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     #[error("no connection to `{address}`: {reason}; is the board on, on the network and its ssh server running?")]
@@ -67,27 +65,6 @@ pub enum TransportError {
          `openssl-devel`) or `ssh-vendored` (needs only time)"
     )]
     NoSsh,
-}
-
-impl TransportError {
-    /// The stage under which the failed job is recorded.
-    pub fn stage(&self) -> FailureStage {
-        match self {
-            TransportError::Silent { .. }
-            | TransportError::TimedOut { .. }
-            | TransportError::Lost { .. }
-            | TransportError::Cancelled
-            | TransportError::BadOutput { .. }
-            | TransportError::Io { .. } => FailureStage::Run,
-            TransportError::Unreachable { .. }
-            | TransportError::Authentication { .. }
-            | TransportError::HostKeyUnknown { .. }
-            | TransportError::HostKeyChanged { .. }
-            | TransportError::HostKeyRevoked { .. }
-            | TransportError::Configuration(_)
-            | TransportError::NoSsh => FailureStage::Connect,
-        }
-    }
 }
 
 fn tried_list(tried: &[String]) -> String {

@@ -4,11 +4,12 @@
 use std::{io::Read, ops::ControlFlow};
 
 use super::{
-    connection::{Channel, Stream},
+    connection::Channel,
     error::TransportError,
     limits::Deadlines,
     output::{Exit, Tail},
 };
+use crate::child::Stream;
 
 /// One command for a transport to run.
 pub(super) struct Request<'a, 'i> {

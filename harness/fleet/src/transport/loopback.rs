@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use super::{connection::Stream, error::TransportError, limits::Deadlines, local::Process, output::Exit};
+use super::{error::TransportError, limits::Deadlines, local::Process, output::Exit};
+use crate::child::Stream;
 
 /// The board, also in the hands of the test.
 #[derive(Clone, Default)]

@@ -133,6 +133,7 @@ impl Remote {
     fn end(&mut self, connection: Connection, mut channel: Channel, process: Option<RemoteProcess>, answers: bool) {
         // Without a process id the command has not started, or its `exec` is on its way: only hanging up can end it.
         let Some(process) = process else { return connection.abandon() };
+        // It is an error too where the connection is in the middle of sending input and refuses all else.
         if answers && kill(&connection, &process).is_ok() {
             // Clean only after the server has closed the channel, which it does behind the last output.
             if discard(&mut channel, Duration::from_secs(1)).is_ok() {

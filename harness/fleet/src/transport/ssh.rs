@@ -17,8 +17,8 @@ use espalier_bench::sanitise::sanitise;
 pub(super) use config::{Endpoint, resolve};
 use link::Link;
 
-use super::{connection::Stream, error::TransportError, limits::Deadlines, output::Exit};
-use crate::cancel::Cancel;
+use super::{error::TransportError, limits::Deadlines, output::Exit};
+use crate::{cancel::Cancel, child::Stream};
 
 /// How often something is sent while a board is quiet, so that no router in between forgets the connection.
 const KEEPALIVE_SECONDS: u32 = 5;
@@ -28,6 +28,8 @@ pub(super) struct Connection(Arc<Link>);
 pub(super) struct Channel {
     link: Arc<Link>,
     channel: ssh2::Channel,
+    /// libssh2 is in the middle of sending a packet, and refuses all others.
+    is_sending: bool,
     is_input_closed: bool,
 }
 
@@ -43,10 +45,9 @@ impl Connection {
 
     pub fn exec(&self, line: &str, deadlines: &Deadlines<'_>) -> Result<Channel, TransportError> {
         let link = &self.0;
-        link.expect_free()?;
         let mut channel = link.must(deadlines, || link.session.channel_session())?;
         link.must(deadlines, || channel.exec(line))?;
-        Ok(Channel { link: Arc::clone(link), channel, is_input_closed: false })
+        Ok(Channel { link: Arc::clone(link), channel, is_sending: false, is_input_closed: false })
     }
 
     pub fn abandon(self) {
@@ -61,13 +62,14 @@ impl Channel {
 
     pub fn send(&mut self, bytes: &[u8]) -> Result<Option<usize>, TransportError> {
         // libssh2 writes 0 bytes, too, while the board has no room.
-        self.link.sent(self.channel.write(bytes)).map(|bytes| bytes.filter(|bytes| *bytes > 0))
+        let sent = self.channel.write(bytes);
+        Ok(self.sent(sent)?.filter(|bytes| *bytes > 0))
     }
 
     pub fn close_input(&mut self) -> Result<bool, TransportError> {
         if !self.is_input_closed {
             let sent = self.channel.send_eof().map_err(io::Error::from);
-            self.is_input_closed = self.link.sent(sent)?.is_some();
+            self.is_input_closed = self.sent(sent)?.is_some();
         }
         Ok(self.is_input_closed)
     }
@@ -82,7 +84,9 @@ impl Channel {
     }
 
     pub fn wait(&mut self, patience: Duration) -> Result<(), TransportError> {
-        self.link.keep_alive()?;
+        if !self.is_sending {
+            self.link.session.keepalive_send().map_err(|error| self.link.lost(&error))?;
+        }
         self.link.wait(patience);
         Ok(())
     }
@@ -94,8 +98,12 @@ impl Channel {
         let signal = channel.exit_signal().ok().and_then(|signal| signal.exit_signal).map(|name| sanitise(&name));
         let code = channel.exit_status().ok().filter(|_| signal.is_none());
         link.must(deadlines, || channel.close())?;
-        // Input that was not taken before the command ended is of no interest any more.
-        link.set_sending(false);
         Ok(Exit { code, signal, ..Exit::default() })
+    }
+
+    fn sent<T>(&mut self, sent: io::Result<T>) -> Result<Option<T>, TransportError> {
+        let sent = self.link.unless_blocked(sent)?;
+        self.is_sending = sent.is_none();
+        Ok(sent)
     }
 }

@@ -47,7 +47,7 @@ fn boards_pass_the_same_checks() {
         timed("checked", now);
         let board = stops(host, board);
         let board = pushes(host, board);
-        leases(board, open());
+        leases(board, open(), open());
     }
 }
 
@@ -100,14 +100,14 @@ fn pushes(host: &str, mut board: Transport) -> Transport {
     board
 }
 
-fn leases(board: Transport, other: Transport) {
+fn leases(board: Transport, another: Transport, mut other: Transport) {
     let take = |board, owner| {
         Lease::take(board, "/tmp/espalier-test", owner, Duration::from_secs(60), LIMITS, &Cancel::default())
     };
     let mut lease = take(board, "anna").unwrap();
     lease.renew(&Cancel::default()).unwrap();
-    assert!(matches!(take(other, "ben"), Err(LeaseError::Held { owner, .. }) if owner == "anna"));
-    let mut board = lease.release().unwrap();
-    let output = board.shell("rmdir /tmp/espalier-test", LIMITS, &Cancel::default()).unwrap();
+    assert!(matches!(take(another, "ben"), Err(LeaseError::Held { owner, .. }) if owner == "anna"));
+    drop(lease);
+    let output = other.shell("rmdir /tmp/espalier-test", LIMITS, &Cancel::default()).unwrap();
     assert!(output.exit.success(), "{output:?}");
 }

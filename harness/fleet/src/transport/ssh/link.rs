@@ -8,10 +8,7 @@ use std::{
     io,
     net::{TcpStream, ToSocketAddrs},
     os::fd::AsRawFd,
-    sync::{
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -25,7 +22,8 @@ use super::{
 };
 use crate::{
     cancel::Cancel,
-    transport::{error::TransportError, limits::Deadlines, local::poll},
+    child::poll,
+    transport::{error::TransportError, limits::Deadlines},
 };
 
 /// libssh2's "would block".
@@ -35,8 +33,6 @@ pub(super) struct Link {
     pub session: Session,
     stream: TcpStream,
     address: String,
-    /// libssh2 is in the middle of sending a packet, and would take no other.
-    is_sending: AtomicBool,
 }
 
 impl Link {
@@ -87,31 +83,6 @@ impl Link {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(self.lost(&error)),
         }
-    }
-
-    /// The same for a call that sends, whether bytes of a channel or its end.
-    pub fn sent<T>(&self, result: io::Result<T>) -> Result<Option<T>, TransportError> {
-        let sent = self.unless_blocked(result)?;
-        self.set_sending(sent.is_none());
-        Ok(sent)
-    }
-
-    pub fn set_sending(&self, is_sending: bool) {
-        self.is_sending.store(is_sending, Ordering::Relaxed);
-    }
-
-    /// # Errors
-    /// A packet is on its way, so that nothing else can be sent: such a connection is as good as lost.
-    pub fn expect_free(&self) -> Result<(), TransportError> {
-        if self.is_sending.load(Ordering::Relaxed) { Err(self.lost(&"it is busy")) } else { Ok(()) }
-    }
-
-    /// Sends something if nothing was for a while.
-    pub fn keep_alive(&self) -> Result<(), TransportError> {
-        if self.expect_free().is_ok() {
-            self.session.keepalive_send().map_err(|error| self.lost(&error))?;
-        }
-        Ok(())
     }
 
     /// Waits until the socket is ready for what libssh2 wants next, or `patience` is over.
@@ -223,7 +194,7 @@ fn handshake(
     let address = endpoint.address();
     let deadlines = Deadlines::connecting(format!("the ssh handshake with `{address}`"), limit, cancel);
     let mut handshake = session.clone();
-    let link = Link { session, stream, address, is_sending: AtomicBool::new(false) };
+    let link = Link { session, stream, address };
     let done = link.complete(&deadlines, || handshake.handshake())?;
     Ok(done.map(|()| link).map_err(|error| broken(endpoint, &error)))
 }
