@@ -17,7 +17,7 @@ use crate::context::usage;
 /// # Errors
 /// A file that cannot be used, as a mistake of whoever gave it.
 pub fn read(what: &str, path: &Path, model: &Inspection) -> Result<Samples> {
-    let set = eval_set::read_as(what, path, Some(&wanted(model))).map_err(|error| usage(format!("{error:#}")))?;
+    let set = eval_set::read(what, path, Some(&wanted(model))).map_err(|error| usage(format!("{error:#}")))?;
     let cannot = || format!("the {what} `{}` cannot be used", path.display());
     let labels = set.labels.map(|labels| labels.into_iter().map(usize::try_from).collect::<Result<_, _>>());
     let labels = labels.transpose().map_err(|_| usage(format!("{}: it has labels `y` below 0", cannot())))?;

@@ -88,9 +88,12 @@ impl Maker<'_> {
         }
         let (labels, inputs) = match (&model.eval, &model.source) {
             (Some(eval), _) => {
-                let set =
-                    eval_set::read(&self.root.join(eval), Some(&wanted(&espalier_prune::inspect(&source.dense)?)))
-                        .map_err(|error| usage(format!("{error:#}")))?;
+                let set = eval_set::read(
+                    "eval set",
+                    &self.root.join(eval),
+                    Some(&wanted(&espalier_prune::inspect(&source.dense)?)),
+                )
+                .map_err(|error| usage(format!("{error:#}")))?;
                 let blob = blob::put_bytes(self.cache, &tensor::encode(&set.inputs))?;
                 let sha256 = blob.sha256.clone();
                 files.push(file(blob));

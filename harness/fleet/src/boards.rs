@@ -7,6 +7,7 @@
 mod access;
 mod cpio;
 mod image;
+mod kind;
 mod machine;
 mod modules;
 mod packages;
@@ -14,13 +15,15 @@ mod run;
 mod sources;
 
 use std::{
-    fmt, fs,
+    fs,
     path::{Path, PathBuf},
-    str::FromStr,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+
+pub use kind::BoardKind;
+pub use machine::BoardState;
 
 use crate::{
     cache::Cache,
@@ -28,91 +31,6 @@ use crate::{
     file_lock::{self, FileLock},
     process::Watch,
 };
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum BoardKind {
-    Aarch64,
-    Armv7,
-    Riscv64,
-}
-
-impl BoardKind {
-    pub const ALL: [BoardKind; 3] = [BoardKind::Aarch64, BoardKind::Armv7, BoardKind::Riscv64];
-
-    /// Also the name of the device file, the ssh host and the folder of state.
-    pub fn name(self) -> &'static str {
-        match self {
-            BoardKind::Aarch64 => "virt-aarch64",
-            BoardKind::Armv7 => "virt-armv7",
-            BoardKind::Riscv64 => "virt-riscv64",
-        }
-    }
-
-    fn recipe(self) -> Recipe {
-        match self {
-            BoardKind::Aarch64 => Recipe {
-                architecture: "arm64",
-                kernel: "linux-image-arm64",
-                further_suites: &[],
-                qemu: "qemu-system-aarch64",
-                machine: "virt",
-                cpu: "cortex-a72",
-                console: "ttyAMA0",
-            },
-            BoardKind::Armv7 => Recipe {
-                architecture: "armhf",
-                kernel: "linux-image-armmp",
-                further_suites: &[],
-                qemu: "qemu-system-arm",
-                // With `highmem` the PCI window is where this kernel does not look for it, and there is no network.
-                machine: "virt,highmem=off",
-                cpu: "cortex-a15",
-                console: "ttyAMA0",
-            },
-            BoardKind::Riscv64 => Recipe {
-                architecture: "riscv64",
-                kernel: "linux-image-riscv64",
-                // Debian 12 does not have the architecture; released ones go first.
-                further_suites: &["trixie", "sid"],
-                qemu: "qemu-system-riscv64",
-                machine: "virt",
-                cpu: "rv64,v=true,vlen=128",
-                console: "ttyS0",
-            },
-        }
-    }
-}
-
-impl fmt::Display for BoardKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for BoardKind {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<BoardKind> {
-        BoardKind::ALL.into_iter().find(|kind| kind.name() == text).with_context(|| {
-            let names: Vec<String> = BoardKind::ALL.iter().map(|kind| format!("`{kind}`")).collect();
-            format!("there is no emulated board `{text}`, only {}", names.join(", "))
-        })
-    }
-}
-
-struct Recipe {
-    /// dpkg's name.
-    architecture: &'static str,
-    /// The kernel's metapackage.
-    kernel: &'static str,
-    /// Suites to try when the host's own lacks a package.
-    further_suites: &'static [&'static str],
-    qemu: &'static str,
-    machine: &'static str,
-    cpu: &'static str,
-    /// The kernel's name of the serial line.
-    console: &'static str,
-}
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -132,20 +50,9 @@ impl Default for Options {
 /// A board that answers.
 #[derive(Clone, Debug)]
 pub struct Board {
-    pub kind: BoardKind,
-    /// On 127.0.0.1.
-    pub port: u16,
-    pub pid: i32,
     pub ssh_config: PathBuf,
     /// From power on to the SSH server's greeting; `None` when it was up already.
     pub boot: Option<Duration>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BoardState {
-    Off,
-    Running,
-    Frozen,
 }
 
 #[derive(Clone, Debug)]
@@ -193,10 +100,9 @@ pub fn up(
         }
     }
     let port = read_port(&folder).with_context(|| format!("`{kind}` lost its port"))?;
-    let pid = machine::process(&folder).with_context(|| format!("`{kind}` ended as soon as it was up"))?;
+    machine::process(&folder).with_context(|| format!("`{kind}` ended as soon as it was up"))?;
     progress(&format!("up on port {port} after {:.1} s", began.elapsed().as_secs_f64()));
-    let boot = power_on.map(|power_on| power_on.elapsed());
-    Ok(Board { kind, port, pid, ssh_config: boards.join("ssh_config"), boot })
+    Ok(Board { ssh_config: boards.join("ssh_config"), boot: power_on.map(|power_on| power_on.elapsed()) })
 }
 
 /// Everything a board is started from.
@@ -328,15 +234,6 @@ fn lock(path: &Path, watch: Watch) -> Result<FileLock> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_read_back() {
-        for kind in BoardKind::ALL {
-            assert_eq!(kind.name().parse::<BoardKind>().unwrap(), kind);
-        }
-        let message = "virt-arm".parse::<BoardKind>().unwrap_err().to_string();
-        assert_eq!(message, "there is no emulated board `virt-arm`, only `virt-aarch64`, `virt-armv7`, `virt-riscv64`");
-    }
 
     #[test]
     fn without_boards_all_are_off_and_nothing_is_made() {

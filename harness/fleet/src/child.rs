@@ -43,8 +43,7 @@ impl Child {
         Ok(child)
     }
 
-    /// Writes to stdin: `None` where the pipe is full, 0 where the child reads no more, which is no error: its exit
-    /// status has the reason.
+    /// Writes to stdin: `None` where the pipe is full, 0 where the child reads no more; its exit status has the reason.
     pub fn write(&mut self, bytes: &[u8]) -> Option<usize> {
         match self.stdin.as_mut().map(|pipe| pipe.write(bytes)) {
             Some(Ok(bytes)) => Some(bytes),

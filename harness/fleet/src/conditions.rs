@@ -81,10 +81,8 @@ pub fn cool_down(shell: &mut Shell, celsius: f64) -> Result<Option<String>, Tran
     let start = Instant::now();
     loop {
         let temperatures = shell.output(TEMPERATURES)?;
-        let hottest = temperatures
-            .lines()
-            .filter_map(|line| line.trim().parse::<f64>().ok())
-            .fold(None, |hottest, now| Some(hottest.map_or(now / 1000.0, |before: f64| before.max(now / 1000.0))));
+        let millidegrees = temperatures.lines().filter_map(|line| line.trim().parse::<f64>().ok());
+        let hottest = millidegrees.reduce(f64::max).map(|hottest| hottest / 1000.0);
         match hottest {
             None => {
                 return Ok(Some("a highest start temperature is configured, but the board has no thermometer".into()));

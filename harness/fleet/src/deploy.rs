@@ -3,8 +3,7 @@
 //! A file is sent under a temporary name, hashed by the board itself, and renamed. Blobs that are there are hashed
 //! again before they are trusted: a second push sends nothing, and a damaged blob is replaced. The board needs `sh`,
 //! `cat`, `mkdir`, `mv`, `rm`, `chmod` and `sha256sum` (the lease `date`, `sleep` and `rmdir` too). With `df` the space
-//! is checked first; with `gunzip` files are sent compressed where that helps. Devices on this host use the files where
-//! they are.
+//! is checked first; with `gunzip` files are sent compressed where that helps. On this host files stay where they are.
 
 use std::{
     collections::BTreeMap,
@@ -108,12 +107,13 @@ pub fn push(
     }
 
     let blobs: BTreeMap<&str, &BlobFile> = files.iter().map(|file| (file.sha256.as_str(), file)).collect();
-    let board = survey(transport, workdir, &blobs, limits, cancel)?;
+    let mut push = Push { transport, workdir, limits, cancel };
+    let board = push.survey(&blobs)?;
     let missing: Vec<&BlobFile> =
         blobs.values().copied().filter(|file| !board.present.contains(&file.sha256)).collect();
     let total = missing.iter().map(|file| file.bytes).sum();
     if board.available.is_some_and(|available| total > available) {
-        return Err(DeployError::NoSpace { workdir: workdir.to_owned(), needed: total, available: board.available });
+        return Err(push.no_space(total, board.available));
     }
     let mut done = 0;
     for file in &missing {
@@ -121,7 +121,7 @@ pub fn push(
             done += bytes;
             progress(done, total);
         };
-        pushed.bytes_sent += send(transport, workdir, file, &board, limits, cancel, &mut advance)?;
+        pushed.bytes_sent += push.send(file, &board, &mut advance)?;
     }
     pushed.files_sent = missing.len();
     pushed.files_present = blobs.len() - missing.len();
@@ -139,18 +139,20 @@ struct Board {
     has_gunzip: bool,
 }
 
-/// One round trip: makes the folders, removes stale temporary files, and lists what is there.
-fn survey(
-    transport: &mut Transport,
-    workdir: &str,
-    blobs: &BTreeMap<&str, &BlobFile>,
+struct Push<'a> {
+    transport: &'a mut Transport,
+    workdir: &'a str,
     limits: Limits,
-    cancel: &Cancel,
-) -> Result<Board, DeployError> {
-    let folder = shell_quote(workdir);
-    let names = blobs.keys().map(|name| shell_quote(name)).collect::<Vec<_>>().join(" ");
-    let script = format!(
-        r#"mkdir -p {folder}/blobs {folder}/tmp && cd {folder} && [ -w blobs ] && [ -w tmp ] || exit {NO_WORKDIR}
+    cancel: &'a Cancel,
+}
+
+impl Push<'_> {
+    /// One round trip: makes the folders, removes stale temporary files, and lists what is there.
+    fn survey(&mut self, blobs: &BTreeMap<&str, &BlobFile>) -> Result<Board, DeployError> {
+        let folder = shell_quote(self.workdir);
+        let names = blobs.keys().map(|name| shell_quote(name)).collect::<Vec<_>>().join(" ");
+        let script = format!(
+            r#"mkdir -p {folder}/blobs {folder}/tmp && cd {folder} && [ -w blobs ] && [ -w tmp ] || exit {NO_WORKDIR}
 command -v sha256sum >/dev/null || exit {NO_SHA256SUM}
 find tmp -type f -mmin +{STALE_MINUTES} -exec rm -f {{}} \; 2>/dev/null
 command -v gunzip >/dev/null && echo gunzip
@@ -158,58 +160,49 @@ echo "df $(df -Pk . 2>/dev/null | tail -n 1)"
 cd blobs
 for name in {names}; do [ -f "$name" ] && sha256sum "$name"; done
 exit 0"#
-    );
-    let largest = blobs.values().map(|file| file.bytes).max().unwrap_or(0);
-    let Output { exit, stdout } = transport.shell(&script, hashing(limits, largest), cancel)?;
-    match exit.code {
-        Some(0) => {}
-        Some(NO_SHA256SUM) => return Err(DeployError::MissingTool { tool: "sha256sum" }),
-        Some(NO_WORKDIR) if exit.stderr.is_empty() => {
-            let message = "it cannot be written to".to_owned();
-            return Err(DeployError::Workdir { workdir: workdir.to_owned(), message });
+        );
+        let largest = blobs.values().map(|file| file.bytes).max().unwrap_or(0);
+        let Output { exit, stdout } = self.transport.shell(&script, self.hashing(largest), self.cancel)?;
+        match exit.code {
+            Some(0) => {}
+            Some(NO_SHA256SUM) => return Err(DeployError::MissingTool { tool: "sha256sum" }),
+            Some(NO_WORKDIR) if is_full(&exit.stderr) => {
+                let needed = blobs.values().map(|file| file.bytes).sum();
+                return Err(self.no_space(needed, None));
+            }
+            _ => {
+                let message = match exit.code {
+                    Some(NO_WORKDIR) if exit.stderr.is_empty() => "it cannot be written to".to_owned(),
+                    Some(NO_WORKDIR) => exit.stderr,
+                    _ => exit.describe(),
+                };
+                return Err(DeployError::Workdir { workdir: self.workdir.to_owned(), message });
+            }
         }
-        Some(NO_WORKDIR) if is_full(&exit.stderr) => {
-            let needed = blobs.values().map(|file| file.bytes).sum();
-            return Err(DeployError::NoSpace { workdir: workdir.to_owned(), needed, available: None });
+        let mut board = Board { present: Vec::new(), available: None, has_gunzip: false };
+        for line in stdout.lines() {
+            if line == "gunzip" {
+                board.has_gunzip = true;
+            } else if let Some(line) = line.strip_prefix("df ") {
+                board.available = free_bytes(line);
+            } else if let Some((sum, name)) = line.split_once("  ")
+                && sum == name
+            {
+                board.present.push(sum.to_owned());
+            }
         }
-        _ => {
-            let message = if exit.code == Some(NO_WORKDIR) { exit.stderr } else { exit.describe() };
-            return Err(DeployError::Workdir { workdir: workdir.to_owned(), message });
-        }
+        Ok(board)
     }
-    let mut board = Board { present: Vec::new(), available: None, has_gunzip: false };
-    for line in stdout.lines() {
-        if line == "gunzip" {
-            board.has_gunzip = true;
-        } else if let Some(line) = line.strip_prefix("df ") {
-            board.available = free_bytes(line);
-        } else if let Some((sum, name)) = line.split_once("  ")
-            && sum == name
-        {
-            board.present.push(sum.to_owned());
-        }
-    }
-    Ok(board)
-}
 
-/// Sends one file; returns the number of bytes sent.
-fn send(
-    transport: &mut Transport,
-    workdir: &str,
-    file: &BlobFile,
-    board: &Board,
-    limits: Limits,
-    cancel: &Cancel,
-    advance: &mut dyn FnMut(u64),
-) -> Result<u64, DeployError> {
-    let unreadable = |source| DeployError::Unreadable { path: file.path.clone(), source };
-    let mut source = File::open(&file.path).map_err(unreadable)?;
-    let is_packed = board.has_gunzip && compresses_well(&mut source).map_err(unreadable)?;
-    let unpack = if is_packed { "gunzip" } else { "cat" };
-    // The traps remove the temporary file whatever happens: Ctrl-C here ends the script there, and a lost connection
-    // ends its input.
-    let script = format!(
-        r#"tmp=tmp/$1.$$
+    /// Sends one file; returns the number of bytes sent.
+    fn send(&mut self, file: &BlobFile, board: &Board, advance: &mut dyn FnMut(u64)) -> Result<u64, DeployError> {
+        let unreadable = |source| DeployError::Unreadable { path: file.path.clone(), source };
+        let mut source = File::open(&file.path).map_err(unreadable)?;
+        let is_packed = board.has_gunzip && compresses_well(&mut source).map_err(unreadable)?;
+        let unpack = if is_packed { "gunzip" } else { "cat" };
+        // The traps remove the temporary file in any case: Ctrl-C ends the script, a lost connection its input.
+        let script = format!(
+            r#"tmp=tmp/$1.$$
 cd "$2" || exit {NO_WORKDIR}
 trap 'rm -f "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -217,27 +210,37 @@ trap 'exit 1' HUP INT TERM
 sum=$(sha256sum < "$tmp")
 [ "${{sum%% *}}" = "$1" ] || {{ echo "${{sum%% *}}"; exit {WRONG_SUM}; }}
 chmod "$3" "$tmp" && mv -f "$tmp" "blobs/$1""#
-    );
-    let mode = if file.executable { "755" } else { "644" };
-    let argv = ["sh", "-c", &script, "sh", &file.sha256, workdir, mode].map(str::to_owned);
-    let counted = Counted { source, advance };
-    let mut input: Box<dyn Read + '_> =
-        if is_packed { Box::new(GzEncoder::new(counted, Compression::default())) } else { Box::new(counted) };
-    let mut sent = 0;
-    let mut count = |bytes| sent += bytes;
-    let Output { exit, stdout } =
-        transport.feed(&argv, &mut *input, &mut count, hashing(limits, file.bytes), cancel)?;
-    if exit.success() {
-        return Ok(sent);
+        );
+        let mode = if file.executable { "755" } else { "644" };
+        let argv = ["sh", "-c", &script, "sh", &file.sha256, self.workdir, mode].map(str::to_owned);
+        let counted = Counted { source, advance };
+        let mut input: Box<dyn Read + '_> =
+            if is_packed { Box::new(GzEncoder::new(counted, Compression::default())) } else { Box::new(counted) };
+        let mut sent = 0;
+        let mut count = |bytes| sent += bytes;
+        let Output { exit, stdout } =
+            self.transport.feed(&argv, &mut *input, &mut count, self.hashing(file.bytes), self.cancel)?;
+        if exit.success() {
+            return Ok(sent);
+        }
+        Err(if is_full(&exit.stderr) {
+            self.no_space(file.bytes, board.available)
+        } else if exit.code == Some(WRONG_SUM) {
+            let (path, expected) = (file.path.clone(), file.sha256.clone());
+            DeployError::Damaged { path, expected, got: sanitise(stdout.trim()) }
+        } else {
+            DeployError::Refused { path: file.path.clone(), message: exit.describe() }
+        })
     }
-    Err(if is_full(&exit.stderr) {
-        DeployError::NoSpace { workdir: workdir.to_owned(), needed: file.bytes, available: board.available }
-    } else if exit.code == Some(WRONG_SUM) {
-        let (path, expected) = (file.path.clone(), file.sha256.clone());
-        DeployError::Damaged { path, expected, got: sanitise(stdout.trim()) }
-    } else {
-        DeployError::Refused { path: file.path.clone(), message: exit.describe() }
-    })
+
+    /// A board is silent while it hashes: it gets one more second per megabyte before it counts as frozen.
+    fn hashing(&self, bytes: u64) -> Limits {
+        Limits { idle: self.limits.idle + Duration::from_secs(bytes / 1_000_000), ..self.limits }
+    }
+
+    fn no_space(&self, needed: u64, available: Option<u64>) -> DeployError {
+        DeployError::NoSpace { workdir: self.workdir.to_owned(), needed, available }
+    }
 }
 
 /// Reports how much of a file was read, whether it is compressed afterwards or not.
@@ -267,11 +270,6 @@ fn compresses_well(source: &mut File) -> io::Result<bool> {
     source.rewind()?;
     let packed = io::copy(&mut GzEncoder::new(&sample[..], Compression::fast()), &mut io::sink())?;
     Ok(packed * 100 < sample.len() as u64 * 85)
-}
-
-/// A board is silent while it hashes: it gets one more second per megabyte before it counts as frozen.
-fn hashing(limits: Limits, bytes: u64) -> Limits {
-    Limits { idle: limits.idle + Duration::from_secs(bytes / 1_000_000), ..limits }
 }
 
 fn is_full(stderr: &str) -> bool {

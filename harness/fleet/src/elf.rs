@@ -1,8 +1,7 @@
 //! What a program requires of a board, read from its ELF file, and whether a board has it.
 //!
 //! Checked before anything is pushed: a mismatch would be "not found", "exec format error" or a crash on the board. The
-//! file is untrusted input, so reading never panics. [`PROBE`] finds out what a board has; it is a script for any POSIX
-//! shell, busybox's included.
+//! file is untrusted input, so reading never panics. [`PROBE`], a script for any POSIX shell, finds out what a board has.
 
 use anyhow::{Context, Result};
 use espalier_inventory::{Glibc, Libc, Target};
@@ -152,8 +151,7 @@ done
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BoardLibc {
     pub machine: String,
-    /// Path of each loader, and its own glibc version where it has one (since 2.33). A board may have several, for
-    /// several ABIs.
+    /// Path of each loader, one for each ABI, and its own glibc version where it has one (since 2.33).
     pub loaders: Vec<(String, Option<Glibc>)>,
     /// The version of the libc the board's own programs use.
     pub glibc: Option<Glibc>,
@@ -197,8 +195,7 @@ impl BoardLibc {
     }
 }
 
-/// The version in a banner of glibc: `glibc 2.36`, `ldd (Debian GLIBC 2.36-9) 2.36`, `… stable release version 2.36.`.
-/// `None` for musl's.
+/// The version in a banner of glibc, not musl: `glibc 2.36`, `ldd (Debian GLIBC 2.36-9) 2.36`, `… release version 2.36.`.
 fn glibc_in(banner: &str) -> Option<Glibc> {
     let lower = banner.to_ascii_lowercase();
     if !(lower.contains("glibc") || lower.contains("gnu libc") || lower.contains("gnu c library")) {

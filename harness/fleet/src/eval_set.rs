@@ -46,19 +46,12 @@ impl EvalSet {
     }
 }
 
-/// Reads an eval set, and checks it against the model's inputs where they are known.
+/// Reads samples, and checks them against the model's inputs where they are known; `what` names them in messages, e.g.
+/// `eval set`.
 ///
 /// # Errors
 /// Names the file, the array, its shape, and what was expected.
-pub fn read(path: &Path, model: Option<&[ModelInput]>) -> Result<EvalSet> {
-    read_as("eval set", path, model)
-}
-
-/// The same for samples of another use, which `what` names for messages, e.g. `training set`.
-///
-/// # Errors
-/// As [`read`].
-pub fn read_as(what: &str, path: &Path, model: Option<&[ModelInput]>) -> Result<EvalSet> {
+pub fn read(what: &str, path: &Path, model: Option<&[ModelInput]>) -> Result<EvalSet> {
     let file = std::fs::read(path).with_context(|| format!("cannot read the {what} `{}`", path.display()))?;
     parse(&file, model).with_context(|| format!("the {what} `{}` cannot be used", path.display()))
 }
@@ -270,7 +263,7 @@ mod tests {
     fn the_shipped_eval_set() {
         let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/digits-cnn/eval.npz"));
         let model = [input("input", "float32", &[None, Some(1), Some(8), Some(8)])];
-        let set = read(path, Some(&model)).unwrap();
+        let set = read("eval set", path, Some(&model)).unwrap();
         assert_eq!((set.samples(), set.inputs.len()), (497, 1));
         assert_eq!(
             set.inputs[0].header,
@@ -403,10 +396,10 @@ mod tests {
 
     #[test]
     fn the_file_is_named() {
-        let missing = read(Path::new("no/such.npz"), None).unwrap_err();
+        let missing = read("eval set", Path::new("no/such.npz"), None).unwrap_err();
         assert_eq!(missing.to_string(), "cannot read the eval set `no/such.npz`");
         let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/make_npz.py"));
-        let wrong = format!("{:#}", read(script, None).unwrap_err());
+        let wrong = format!("{:#}", read("eval set", script, None).unwrap_err());
         assert!(
             wrong.ends_with(
                 "make_npz.py` cannot be used: it is no `.npz` file, or was cut off: it has no zip directory at its end"

@@ -5,8 +5,7 @@
 //! - when it ends, by the board's own clock: the lease of a host that died expires by itself;
 //! - a random token: a lease that was taken over meanwhile is not released by mistake;
 //! - its owner, for people;
-//! - the process that holds it: what a dead process of this host left behind is taken over at once, so that `--resume`
-//!   need not wait.
+//! - the process that holds it: what a dead process of this host left behind is taken over at once, for `--resume`.
 //!
 //! It is read and written under `workdir/lease.lock`, a folder, because `mkdir` succeeds for one only, on every file
 //! system and shell. Taking over an expired lease without it was a race that tests lost.
@@ -89,8 +88,7 @@ hold() {
 }
 "#;
 
-/// `$2` token, `$3` owner, `$4` seconds, `$5` process, `$6` the token of a lease to take over. A file that is no lease
-/// is ignored.
+/// `$2` token, `$3` owner, `$4` seconds, `$5` process, `$6` the token of a lease to take over.
 const TAKE: &str = r#"now=$(date +%s)
 if [ "$ends" -gt "$now" ] 2>/dev/null && [ "$token" != "$6" ]; then
     echo "held $((ends - now)) $owner"
@@ -173,8 +171,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(Held { file, token, limits, .. }) = &self.held {
-            // Best effort: on a board that cannot be reached any more the lease expires. Not stopped by Ctrl-C, after
-            // which it matters most.
+            // Best effort, because a lease expires by itself. Not stopped by Ctrl-C, after which it matters most.
             let _ = run(&mut self.transport, RELEASE, &[file, token], *limits, &Cancel::default());
         }
     }

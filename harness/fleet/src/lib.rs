@@ -1,5 +1,4 @@
-//! Everything with side effects between a plan and its records: building runners, reaching boards, pushing files,
-//! running jobs.
+//! Everything with side effects between a plan and its records: building, reaching boards, pushing files, running jobs.
 //!
 //! `espalier-bench` decides what to do and what results mean; the functions here should be too simple to be wrong.
 

@@ -2,8 +2,7 @@
 //!
 //! Read by hand because the crates for it cost more than they save: they build zstd, bzip2 and AES for archives that
 //! NumPy never writes, and trust a header's shape before they know how many bytes follow. Here nothing is allocated
-//! that the file does not hold. Formats: PKWARE's APPNOTE 6.3 (sections 4.3.7, 4.3.12, 4.3.16) and NumPy's
-//! `numpy.lib.format`.
+//! that the file does not hold. Formats: PKWARE's APPNOTE 6.3 (4.3.7, 4.3.12, 4.3.16) and NumPy's `numpy.lib.format`.
 
 use std::io::Read;
 
@@ -210,8 +209,7 @@ fn split_header(file: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(header).ok()?, data))
 }
 
-/// What follows `'key':` in a dictionary as NumPy prints it. All keys are of the first level: plain types have no
-/// other.
+/// What follows `'key':` in a dictionary as NumPy prints it. Plain types have keys of the first level only.
 fn dict_value<'a>(header: &'a str, key: &str) -> Option<&'a str> {
     let at = header.find(&format!("'{key}':"))?;
     Some(header[at + key.len() + 3..].trim_start())

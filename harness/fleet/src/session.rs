@@ -1,8 +1,7 @@
 //! One device, from connecting to hanging up: files onto the board, jobs in turn, everything restored.
 //!
 //! Events are emitted as they happen; records at once, so that no measurement is lost with the board. A job that the
-//! runner reports as failed is a record, and the next one follows. A board that stops answering ends the session;
-//! `--resume` does the rest.
+//! runner reports as failed is a record, and the next one follows. A board that stops answering ends the session.
 
 use std::{
     cell::RefCell,
@@ -253,7 +252,7 @@ impl Session<'_> {
         let start = Instant::now();
         let mut conversation = Conversation::new(job.mode);
         let mut refused = None;
-        let run = transport.run(&argv, &[], limits, self.cancel, &mut |line| match conversation.on_line(line) {
+        let run = transport.run(&argv, limits, self.cancel, &mut |line| match conversation.on_line(line) {
             Ok(()) => ControlFlow::Continue(()),
             Err(failure) => {
                 refused = Some(failure);

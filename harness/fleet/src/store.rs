@@ -1,23 +1,20 @@
 //! The files of baselines, kept for good: runners, variants and inputs by content, `STORE/sha256/ab/abcd…`.
 //!
 //! Unlike the cache nothing in it can be made again, and it may be a mount that several machines share. So a file is
-//! there complete or not at all, is hashed when it is written, read back, and hashed again when it is read. A missing
-//! store is an error: a folder made in the place of one that is not mounted would look like a store that lost
-//! everything.
+//! there complete or not at all, is hashed when it is written, read back, and hashed again when it is read. A missing store is an error: a folder made where one is not mounted would look like a store that lost everything.
 
 use std::{
     env,
     fs::{self, File, Permissions},
-    io::{self, Read, Write},
+    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use crate::blob::{Blob, hash_file, hex};
+use crate::blob::{Blob, hash_file};
 
 /// The variable that names the folder of the store.
 pub const VARIABLE: &str = "ESPALIER_STORE";
@@ -83,26 +80,25 @@ impl Store {
             return Ok(Put::There);
         }
 
-        let folder = place.parent().expect("a place is in a folder of two digits");
-        fs::create_dir_all(folder).map_err(|error| self.refused(&blob.sha256, &error))?;
-        // Under its own name it is never incomplete.
-        let mut file = NamedTempFile::new_in(folder).map_err(|error| self.refused(&blob.sha256, &error))?;
-        let reading = File::open(&blob.path).with_context(|| format!("cannot read `{source}`"))?;
-        let copied = copy(reading, &mut file).map_err(|error| match error {
-            Copy::Reading(error) => anyhow::Error::new(error).context(format!("cannot read `{source}`")),
-            Copy::Writing(error) => self.refused(&blob.sha256, &error),
-        })?;
-        if copied != blob.sha256 {
-            bail!("`{source}` is damaged: it should hash to {} and does to {copied}", blob.sha256);
+        let cannot_read = || format!("cannot read `{source}`");
+        let (actual, _) = hash_file(&blob.path).with_context(cannot_read)?;
+        if actual != blob.sha256 {
+            bail!("`{source}` is damaged: it should hash to {} and does to {actual}", blob.sha256);
         }
-        let finish = || -> io::Result<()> {
+        let mut reading = File::open(&blob.path).with_context(cannot_read)?;
+        let folder = place.parent().expect("a place is in a folder of two digits");
+        let mut write = || -> io::Result<()> {
+            fs::create_dir_all(folder)?;
+            // Under its own name it is never incomplete.
+            let mut file = NamedTempFile::new_in(folder)?;
+            io::copy(&mut reading, &mut file)?;
             file.as_file().set_permissions(Permissions::from_mode(mode))?;
             // Some file systems report only here that they are full.
             file.as_file().sync_all()?;
             file.persist(&place)?;
             Ok(())
         };
-        finish().map_err(|error| self.refused(&blob.sha256, &error))?;
+        write().map_err(|error| self.refused(&blob.sha256, &error))?;
         // The new name too should survive a power cut; best effort, because not every network file system can do that.
         let _ = File::open(folder).and_then(|folder| folder.sync_all());
         if self.hash(&place)?.is_none_or(|(sha256, _)| sha256 != blob.sha256) {
@@ -179,25 +175,6 @@ impl Store {
             "cannot write the blob {sha256} to the store `{store}`: {error}; {advice}, or name another folder in \
              `{VARIABLE}`"
         )
-    }
-}
-
-enum Copy {
-    Reading(io::Error),
-    Writing(io::Error),
-}
-
-/// SHA-256 of what was copied.
-fn copy(mut from: impl Read, mut to: impl Write) -> Result<String, Copy> {
-    let mut hasher = Sha256::new();
-    let mut piece = vec![0; 256 * 1024];
-    loop {
-        let length = from.read(&mut piece).map_err(Copy::Reading)?;
-        if length == 0 {
-            return Ok(hex(&hasher.finalize()));
-        }
-        hasher.update(&piece[..length]);
-        to.write_all(&piece[..length]).map_err(Copy::Writing)?;
     }
 }
 

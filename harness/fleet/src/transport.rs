@@ -1,5 +1,4 @@
-//! Reaching a board: commands in, lines and exit codes out. This host over pipes, a board over SSH, with one meaning
-//! for both.
+//! Commands in, lines and exit codes out: on this host over pipes, on a board over SSH, with one meaning for both.
 //!
 //! Every command can be stopped (Ctrl-C, a limit, the caller) within a moment, and what ran on the board is then ended
 //! there too. All calls block: run them on a thread of their own, one for each device.
@@ -78,28 +77,20 @@ impl Transport {
         matches!(self, Transport::Local)
     }
 
-    /// Runs `argv` with `env` on top of what is set there. Each line of stdout goes to `on_line` as it arrives, raw,
-    /// without its line feed and of at most [`espalier_protocol::MAX_LINE`] bytes; when that breaks off, the command is
-    /// ended. A command that fails is an [`Exit`], not an error.
+    /// Runs a command. Each line of stdout goes to `on_line` as it arrives, raw, without its line feed and of at most
+    /// [`espalier_protocol::MAX_LINE`] bytes; when that breaks off, the command is ended. A failed command is no error.
     pub fn run(
         &mut self,
         argv: &[String],
-        env: &[(String, String)],
         limits: Limits,
         cancel: &Cancel,
         on_line: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Exit, TransportError> {
-        let mut whole = Vec::new();
-        if !env.is_empty() {
-            whole.push("env".to_owned());
-            whole.extend(env.iter().map(|(name, value)| format!("{name}={value}")));
-        }
-        whole.extend_from_slice(argv);
-        let what = describe(&whole);
+        let what = describe(argv);
         let bad = |problem: String| TransportError::BadOutput { what: what.clone(), problem };
         let mut lines = Lines::default();
         let exit = self.exec(Request {
-            argv: &whole,
+            argv,
             deadlines: Deadlines::new(&what, limits, cancel),
             input: None,
             on_stdout: &mut |bytes| lines.push(bytes, on_line).map_err(bad),
@@ -116,8 +107,7 @@ impl Transport {
         self.capture(&argv, None, limits, cancel)
     }
 
-    /// Runs `argv` with `source` as stdin and keeps what it prints; `on_bytes` gets the number of bytes sent, chunk by
-    /// chunk.
+    /// Runs a command with `source` as stdin and keeps what it prints; `on_bytes` gets the size of each chunk sent.
     pub fn feed(
         &mut self,
         argv: &[String],

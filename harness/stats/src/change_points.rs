@@ -1,10 +1,8 @@
-//! Where the level of a series changed for good: E-divisive means in windows, judged by t tests, as Hunter and its
-//! successor Apache Otava do it.
+//! Where the level of a series changed for good: E-divisive means in windows, judged by t tests, as in Hunter and Apache Otava.
 //!
 //! In: values in the order of time, on a scale where differences count (log ratios). Out: the points that hold, and
 //! those that nearly did. Splitting finds candidates with a lenient test; merging removes the weakest until the rest is
-//! sound. [`ChangePoints::otava`] gives Otava's own indexes; [`ChangePoints::nightly`] differs in the fields that are
-//! described below.
+//! sound. [`ChangePoints::otava`] gives Otava's own indexes; [`ChangePoints::nightly`] differs in some fields.
 //!
 //! Sources: Matteson and James, A nonparametric approach for multiple change point analysis of multivariate data (JASA
 //! 2014), for the statistic; Fleming et al., Hunter: using change point detection to hunt for performance regressions
@@ -12,7 +10,9 @@
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use crate::{Interval, Unfit, check, median, t_interval};
+use crate::interval::{Interval, t_interval};
+use crate::quantile::median;
+use crate::unfit::{Unfit, check};
 
 /// How to look for change points.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,8 +121,7 @@ impl ChangePoints {
         Ok(found)
     }
 
-    /// Candidates of all windows. A window begins half a window after the one before, or at that one's last candidate
-    /// where this is later.
+    /// Candidates of all windows. A window begins half a window after the one before, or at its last candidate if later.
     fn split(&self, series: &[f64]) -> Vec<usize> {
         let window = self.window.max(2);
         let mut found = Vec::new();
@@ -175,8 +174,7 @@ impl ChangePoints {
         }
     }
 
-    /// Removes points, the least significant first, then the smallest, until all that are left hold. Returns these and
-    /// the removed ones.
+    /// Removes points, the least significant first, then the smallest, until all that are left hold. Returns both.
     fn merge(&self, series: &[f64], candidates: &[usize], known: &[usize]) -> (Vec<usize>, Vec<usize>) {
         let mut indexes = [candidates, known].concat();
         indexes.sort_unstable();
@@ -340,8 +338,7 @@ fn moments(values: &[f64]) -> (f64, f64) {
     (mean, values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / n)
 }
 
-/// Sums of the distances between all pairs of values in `a..b`, for every a and b: the statistic is made of differences
-/// of these.
+/// Sums of the distances between all pairs of values in `a..b`, for every a and b: the statistic needs their differences.
 struct Distances {
     length: usize,
     sums: Vec<f64>,

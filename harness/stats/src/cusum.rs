@@ -29,8 +29,7 @@ pub struct CusumStep {
 }
 
 impl Cusum {
-    /// One step a value. Sums go on growing after an alarm; to start anew, pass a new series. A NaN counts as no
-    /// deviation.
+    /// One step a value. Sums go on growing after an alarm. A NaN counts as no deviation.
     pub fn run(&self, deviations: &[f64]) -> Vec<CusumStep> {
         let mut step = CusumStep::default();
         let steps = deviations.iter().enumerate().map(|(index, &z)| {

@@ -1,6 +1,7 @@
 //! Means with Student's t intervals. An interval needs two values: the spread of a single value is unknown, not zero.
 
-use crate::{Unfit, check, logs, student::t_quantile};
+use crate::student::t_quantile;
+use crate::unfit::{Unfit, check, logs};
 
 /// An estimate with the limits that cover the true value in `confidence` of all repetitions. Same unit throughout.
 #[derive(Clone, Copy, Debug, PartialEq)]

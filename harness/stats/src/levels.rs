@@ -2,15 +2,15 @@
 //! "Rigorous benchmarking in reasonable time"). Two levels: inferences in an invocation, and invocations. Callers pass
 //! logarithms: then 0.01 is one per cent at both levels.
 
-use crate::{Unfit, check, mean, sd};
+use crate::interval::{mean, sd};
+use crate::unfit::{Unfit, check};
 
 /// Unbiased shares of the variance, in the square of the values' unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Levels {
     /// T₁²: of one inference around its invocation's mean.
     pub within: f64,
-    /// T₂²: of an invocation's own mean around that of all. An estimate: below zero where invocations differ less than
-    /// their inferences explain.
+    /// T₂²: of an invocation's own mean around that of all. Estimated: may be below zero.
     pub between: f64,
 }
 
@@ -39,8 +39,7 @@ pub fn variance_levels<S: AsRef<[f64]>>(invocations: &[S]) -> Result<Levels, Unf
 impl Levels {
     /// Inferences in an invocation that give the smallest total error for a given time: ⌈√(c₂/c₁ · T₁²/T₂²)⌉, with
     /// `inference_cost` c₁ for one more inference and `invocation_cost` c₂ for one more invocation (start, load,
-    /// warm-up), in the same unit. At least one. `None` where invocations do not differ: then a single long invocation
-    /// is best.
+    /// warm-up), in the same unit. At least one. `None` where invocations do not differ: then one long one is best.
     pub fn best_iterations(self, inference_cost: f64, invocation_cost: f64) -> Option<u64> {
         let best = (invocation_cost / inference_cost * self.within / self.between).sqrt().ceil();
         (self.between > 0.0 && best.is_finite()).then(|| (best as u64).max(1))

@@ -5,7 +5,8 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use crate::{Unfit, check, mcnemar_two_sided};
+use crate::mcnemar::mcnemar_two_sided;
+use crate::unfit::{Unfit, check};
 
 /// Adjusted p-values, in the order given: of those at or under q at most a share q is false (Benjamini & Hochberg,
 /// Journal of the Royal Statistical Society B 57, 1995, 289-300). A NaN counts as 1: that test showed nothing.

@@ -3,15 +3,14 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use crate::Unfit;
+use crate::unfit::Unfit;
 
 /// A difference of paired shares, as fractions; above zero if the new answers are worse.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairedDrop {
     /// (lost − won) / total, as seen.
     pub observed: f64,
-    /// What the limits are around: `observed`, but with one more of each where few answers changed (see
-    /// [`paired_drop`]).
+    /// What the limits are around: `observed`, or with one more of each, see [`paired_drop`].
     pub centre: f64,
     pub standard_error: f64,
 }

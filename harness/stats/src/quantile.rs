@@ -4,7 +4,8 @@
 
 use statrs::distribution::{Binomial, DiscreteCDF};
 
-use crate::{Interval, Unfit, check, interval::student_t};
+use crate::interval::{Interval, student_t};
+use crate::unfit::{Unfit, check};
 
 /// The value below which a share `q` in [0, 1] of the values lies: linear between the order statistics at h = (n + 1/3)
 /// q + 1/3.

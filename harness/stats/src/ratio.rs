@@ -1,6 +1,7 @@
 //! Ratios of times, on logarithms: exchanging the arms gives exactly the reciprocal, and units cancel.
 
-use crate::{Interval, Unfit, logs, mean, t_interval};
+use crate::interval::{Interval, mean, t_interval};
+use crate::unfit::{Unfit, logs};
 
 /// exp(mean of logs): the centre of values that differ by factors.
 ///
@@ -19,8 +20,7 @@ pub fn geometric_mean_interval(values: &[f64], confidence: f64) -> Result<Interv
 }
 
 /// `base` over `other`, exp(mean(ln base − ln other)), with Student's t interval over the pairs. Values at the same
-/// index were measured next to each other, so what both share (heat, load) cancels. With times, above 1 means that
-/// `other` is faster.
+/// index were measured next to each other, so what both share (heat, load) cancels. Of times, above 1: `other` is faster.
 ///
 /// # Errors
 /// Different lengths, fewer than two pairs, or a value that is not finite and above zero.

@@ -1,8 +1,9 @@
 //! Two small samples of values that hardly vary (peaks of memory): do they overlap at all? There is no model of their
 //! spread: only their order counts, and a tolerance below which a difference does not matter.
 
-/// How the second sample compares with the first. `Higher` and `Lower` are complete: no two values of different samples
-/// are in the other order.
+use crate::quantile;
+
+/// How the second sample compares with the first. `Higher` and `Lower` hold for every pair of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Separation {
     /// All above, and the median by more than the tolerance.
@@ -26,8 +27,7 @@ impl Separation {
     }
 }
 
-/// What two values may differ by: the larger of a share of the smaller value and an absolute number in the unit of the
-/// values. Not below zero.
+/// What two values may differ by: the larger of a share of the smaller value and an absolute number. Not below zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tolerance {
     pub relative: f64,
@@ -73,7 +73,7 @@ struct Spread {
 
 impl Spread {
     fn of(values: &[f64]) -> Option<Spread> {
-        let median = crate::median(values).ok()?;
+        let median = quantile::median(values).ok()?;
         let low = values.iter().copied().reduce(f64::min)?;
         Some(Spread { low, median, high: values.iter().copied().reduce(f64::max)? })
     }

@@ -3,10 +3,11 @@
 //!
 //! In: differences of logarithms, ln B − ln A, one a pair. Out: the mean, its limits and one of three outcomes. Each
 //! error is spent over the looks by [`nominal_levels`], so looking early costs nothing in validity; noise only moves
-//! outcomes to "undecided". Where both margins are proved the lower one counts: a proved regression is not excused by
-//! being small.
+//! outcomes to "undecided". Where both margins are proved the lower one counts: a small regression is a regression.
 
-use crate::{Unfit, check, spending::nominal_levels, student::t_quantile};
+use crate::spending::nominal_levels;
+use crate::student::t_quantile;
+use crate::unfit::{Unfit, check};
 
 /// Both margins as logarithms of ratios, ln(1 + th).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,8 +50,7 @@ pub struct Design {
     plan: Vec<Planned>,
 }
 
-/// One-sided nominal levels of a look, and the critical values they have there if the number of pairs is the planned
-/// one.
+/// One-sided nominal levels of a look, and their critical values for the planned number of pairs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Planned {
     alpha: f64,

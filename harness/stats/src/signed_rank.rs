@@ -1,15 +1,14 @@
-//! Hodges and Lehmann's estimate with exact signed-rank limits: the second opinion beside the mean, robust to an
-//! outlier.
+//! Hodges and Lehmann's estimate with exact signed-rank limits: robust to an outlier, unlike the mean.
 //!
 //! In: differences. Out: the median of all their pairwise means (Walsh averages) and two of those means as limits. The
 //! one assumption is that differences are symmetric about their centre. It decides no gate: with few pairs it cannot
 //! reach the levels a gate needs (eight pairs: 1 in 256 at best).
 
-use crate::{Interval, Unfit, check};
+use crate::interval::Interval;
+use crate::unfit::{Unfit, check};
 
 /// The estimate of the centre with limits that cover it with at least `confidence` (Hollander & Wolfe, Nonparametric
-/// Statistical Methods, 3.2-3.3). Takes memory for n² / 2 means and time for n³ / 4 sums: fine for hundreds of
-/// differences, not for thousands.
+/// Statistical Methods, 3.2-3.3). Takes memory for n² / 2 means and time for n³ / 4 sums: for hundreds of differences.
 ///
 /// # Errors
 /// A value that is not finite, or too few for any limit of that confidence: 0.95 takes six, 0.99 eight.
@@ -28,8 +27,7 @@ pub fn hodges_lehmann(differences: &[f64], confidence: f64) -> Result<Interval, 
 }
 
 /// How many Walsh averages of `n` differences lie below the lower limit, and as many above the upper: the largest w
-/// with P(W ≤ w) ≤ `tail` for Wilcoxon's signed-rank sum W, whose distribution is built by adding one rank after
-/// another.
+/// with P(W ≤ w) ≤ `tail` for Wilcoxon's signed-rank sum W, its distribution built rank by rank.
 fn outside(n: usize, tail: f64) -> usize {
     // The sum is symmetric, and a tail below one half ends in its lower half.
     let half = n * (n + 1) / 4;

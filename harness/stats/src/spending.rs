@@ -1,5 +1,4 @@
-//! How a gate that looks several times splits its error over the looks: Lan and DeMets' alpha spending, as one-sided
-//! nominal levels.
+//! How a gate that looks several times splits its error over the looks: Lan and DeMets' alpha spending, one-sided.
 //!
 //! In: the error and the share of the information each look has. Out: the level at which each look may reject. The
 //! spending function is the power family with exponent 1 (Kim & DeMets 1987), alpha(t) = alpha · t: early looks get
@@ -53,8 +52,7 @@ fn steps(information: &[f64]) -> Vec<f64> {
 
 /// Standard deviations below zero that are followed; what lies lower comes back with probability 1e-15.
 const REACH: f64 = 8.0;
-/// Width of a panel in standard deviations of the increments. With ten nodes in it the quadrature is good to twelve
-/// digits.
+/// Width of a panel in standard deviations of the increments. Ten nodes give twelve digits.
 const PANEL: f64 = 3.0;
 /// Gauss and Legendre's ten nodes on (-1, 1), the positive half, with their weights (Abramowitz & Stegun table 25.4).
 const NODES: [(f64, f64); 5] = [
@@ -93,8 +91,7 @@ impl Paths {
         boundary
     }
 
-    /// The paths one increment of standard deviation `sd` later, between `low` and `high`; `scale` is the finest detail
-    /// that matters there.
+    /// The paths one increment of standard deviation `sd` later, between `low` and `high`; `scale` is the finest detail.
     fn moved(&self, sd: f64, low: f64, high: f64, scale: f64) -> Paths {
         let panels = ((high - low) / (PANEL * scale)).ceil().max(1.0);
         let half = (high - low) / panels / 2.0;

@@ -23,13 +23,11 @@ pub struct States {
 const FEWEST: usize = 8;
 
 /// The split with the least spread within its groups (2-means; in one dimension the best split is one of the n − 1
-/// splits of the sorted values, so all are tried). `None` for one cloud, for fewer than 8 values, and for
-/// values that are not finite.
+/// splits of the sorted values, so all are tried). `None` for one cloud, for fewer than 8 values, and for non-finite ones.
 ///
 /// A gap of at most (4 + 25 / n) pooled standard deviations within the groups is one cloud. Of 4000 simulated samples
 /// of normal values at most 1.5 % were above it with n = 8 to 10, and 0.5 % from n = 12 on; of evenly spread values,
-/// which a steady drift gives, at most 3.5 % and 2.5 %. Closer speeds overlap too much to tell which invocation ran at
-/// which.
+/// which a steady drift gives, at most 3.5 % and 2.5 %. Closer speeds overlap too much.
 pub fn two_states(values: &[f64]) -> Option<States> {
     let n = values.len();
     if n < FEWEST || values.iter().any(|value| !value.is_finite()) {
@@ -68,11 +66,9 @@ pub fn two_states(values: &[f64]) -> Option<States> {
     })
 }
 
-/// Fisher's exact test, two-sided, of two arms' (low, high) counts: the probability of all tables with these sums that
-/// are no likelier than this one.
+/// Fisher's exact test, two-sided, of two arms' (low, high) counts: the probability of all tables that are no likelier.
 ///
-/// Summed here because statrs' `fishers_exact` takes the upper tail as 1 − cdf, which is below zero for tables as
-/// different as (5, 55), (58, 2).
+/// Summed here because statrs' `fishers_exact` takes the upper tail as 1 − cdf, below zero for (5, 55), (58, 2).
 pub fn fisher_exact(base: (u64, u64), candidate: (u64, u64)) -> f64 {
     let (lows, drawn) = (base.0 + candidate.0, base.0 + base.1);
     let population = drawn + candidate.0 + candidate.1;

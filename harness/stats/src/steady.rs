@@ -1,7 +1,8 @@
-//! When has an invocation warmed up? For the calibration of the warm-up, and as a check of each invocation's timed
-//! part.
+//! When has an invocation warmed up? For calibrating the warm-up and checking each timed part.
 
-use crate::{check, mann_kendall, median, trend::theil_sen};
+use crate::quantile::median;
+use crate::trend::{mann_kendall, theil_sen};
+use crate::unfit::check;
 
 /// Values in a running median, and batches in a drift test.
 const WINDOW: usize = 10;
@@ -43,8 +44,7 @@ pub fn steady_from(times: &[f64]) -> usize {
 pub struct BatchDrift {
     /// Of the test of Mann and Kendall on the batches' medians.
     pub p_value: f64,
-    /// Change over the run by the slope of Theil and Sen, as a fraction of the median; below zero where the run becomes
-    /// faster.
+    /// Change over the run by the slope of Theil and Sen, as a fraction of the median; negative where it becomes faster.
     pub drift: f64,
     /// `p_value` below 0.001 and more than 1 % either way.
     pub flagged: bool,

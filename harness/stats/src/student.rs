@@ -62,8 +62,7 @@ const CENTRE: f64 = 0.25;
 /// Newton doubles the digits each time and needs about five steps; the rest is slack for rounding.
 const STEPS: usize = 40;
 
-/// Between `CENTRE` and one half the curve is convex, so Newton's method from the middle comes down to the solution and
-/// never passes it.
+/// Between `CENTRE` and one half the curve is convex, so Newton's method comes down to the solution from the middle.
 fn central_quantile(p: f64, v: f64) -> f64 {
     let mut t = 0.0;
     for _ in 0..STEPS {

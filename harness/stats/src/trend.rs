@@ -6,7 +6,8 @@ use std::cmp::Ordering;
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use crate::{Unfit, check, median};
+use crate::quantile::median;
+use crate::unfit::{Unfit, check};
 
 /// The test of Mann and Kendall.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,8 +31,7 @@ pub struct Step {
     pub p_value: f64,
 }
 
-/// S = Σ sign(xⱼ − xᵢ) over i < j. The variance is Kendall's (1975) with ties; the normal approximation holds from ten
-/// values on.
+/// S = Σ sign(xⱼ − xᵢ) over i < j. The variance is Kendall's (1975) with ties; good from ten values on.
 ///
 /// # Errors
 /// Fewer than two values, or one that is not finite.

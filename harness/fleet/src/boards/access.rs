@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use espalier_bench::command::CommandLine;
 
 use super::{
-    BoardKind,
+    kind::BoardKind,
     run::{require_program, run},
 };
 use crate::{base64, cancel::Cancel};
@@ -81,11 +81,9 @@ fn quoted(path: &Path) -> String {
     if text.contains(char::is_whitespace) { format!("\"{text}\"") } else { text }
 }
 
-/// Converts an unencrypted ed25519 key from OpenSSH's format to dropbear's: the type, then seed and public key as one
-/// string, each after its length.
+/// Converts an unencrypted ed25519 key from OpenSSH's format to dropbear's: type, then seed and public key, each after its length.
 ///
-/// Formats: OpenSSH's `PROTOCOL.key`; dropbear's `buf_put_ed25519_priv_key`. This saves fetching `dropbearconvert` for
-/// the host's architecture.
+/// Formats: OpenSSH's `PROTOCOL.key`; dropbear's `buf_put_ed25519_priv_key`. This saves `dropbearconvert`.
 fn dropbear_host_key(openssh: &str) -> Result<Vec<u8>> {
     let body: String = openssh.lines().filter(|line| !line.starts_with('-')).collect();
     let bytes = base64::decode(&body).context("it is not base64")?;

@@ -58,11 +58,16 @@ pub fn unpack(folder: &Path, packages: &[PathBuf], watch: Watch) -> Result<Unpac
         let name = package.file_name().unwrap_or_default().to_string_lossy();
         unpack_package(package, if name.starts_with("linux-") { &kernel_packages } else { &userland }, watch.cancel)?;
     }
-    let image = find_kernel(&kernel_packages)?.context("the kernel's packages hold no kernel (`vmlinuz`)")?;
-    fs::rename(image, kernel)?;
-    for (number, module) in modules::collect(&kernel_packages, &MODULES, watch.cancel)?.iter().enumerate() {
+    let files = files(&kernel_packages)?;
+    let is_kernel = |path: &&PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("vmlinuz") || name.starts_with("vmlinux")
+    };
+    let image = files.iter().find(is_kernel).context("the kernel's packages hold no kernel (`vmlinuz`)")?;
+    for (number, module) in modules::collect(&files, &MODULES, watch.cancel)?.iter().enumerate() {
         fs::write(modules.join(format!("{number:02}-{}.ko", module.name)), &module.contents)?;
     }
+    fs::rename(image, kernel)?;
     // Hundreds of megabytes of other boards' drivers.
     fs::remove_dir_all(&kernel_packages)?;
     fs::write(fresh.join("made-from"), made_from)?;
@@ -78,50 +83,25 @@ pub fn unpack_package(package: &Path, folder: &Path, cancel: &Cancel) -> Result<
     Ok(())
 }
 
-fn find_kernel(folder: &Path) -> Result<Option<PathBuf>> {
-    let mut folders = Vec::new();
-    for entry in fs::read_dir(folder)? {
+/// All files below a folder.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read `{}`", folder.display()))? {
         let entry = entry?;
         let kind = entry.file_type()?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if kind.is_file() && (name.starts_with("vmlinuz") || name.starts_with("vmlinux")) {
-            return Ok(Some(entry.path()));
-        }
-        // The driver tree is large and has no kernel in it.
-        if kind.is_dir() && name != "kernel" {
-            folders.push(entry.path());
+        if kind.is_dir() {
+            files.extend(self::files(&entry.path())?);
+        } else if kind.is_file() {
+            files.push(entry.path());
         }
     }
-    for folder in folders {
-        if let Some(kernel) = find_kernel(&folder)? {
-            return Ok(Some(kernel));
-        }
-    }
-    Ok(None)
+    Ok(files)
 }
 
 /// The archive the kernel unpacks as its root.
 pub fn pack(unpacked: &Unpacked, hostname: &str, keys: &Keys) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
-    for folder in [
-        "dev",
-        "etc",
-        "etc/dropbear",
-        "mnt",
-        "mnt/tiny",
-        "proc",
-        "root",
-        "sys",
-        "tmp",
-        "usr",
-        "usr/bin",
-        "usr/lib",
-        "usr/lib/modules",
-        "usr/sbin",
-        "var",
-        "var/log",
-        "run",
-    ] {
+    for folder in FOLDERS.split_whitespace() {
         archive.folder(folder, 0o755);
     }
     for folder in ["bin", "lib", "sbin"] {
@@ -150,6 +130,10 @@ pub fn pack(unpacked: &Unpacked, hostname: &str, keys: &Keys) -> Result<Vec<u8>>
     }
     Ok(archive.finish())
 }
+
+/// Each after the one it is in.
+const FOLDERS: &str = "dev etc etc/dropbear mnt mnt/tiny proc root sys tmp \
+                       usr usr/bin usr/lib usr/lib/modules usr/sbin var var/log run";
 
 /// The console gets dropbear's log, which shows why a board does not answer.
 const INITTAB: &str = "\

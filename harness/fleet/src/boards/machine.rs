@@ -17,11 +17,19 @@ use anyhow::{Context, Result, bail};
 use espalier_bench::command::CommandLine;
 
 use super::{
-    BoardKind, BoardState, image,
+    image,
+    kind::BoardKind,
     packages::{self, PackageSet},
     run::{last_lines, run},
 };
 use crate::{cancel::Cancel, process::Watch};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BoardState {
+    Off,
+    Running,
+    Frozen,
+}
 
 /// How to call a qemu.
 pub struct Qemu {
@@ -202,24 +210,22 @@ pub fn process(folder: &Path) -> Option<i32> {
 }
 
 pub fn state(pid: i32) -> BoardState {
-    let field = fs::read_to_string(format!("/proc/{pid}/status")).ok().and_then(|status| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix("State:"))
-            .map(|state| state.trim_start().starts_with(['T', 't']))
-    });
-    match field {
-        Some(true) => BoardState::Frozen,
-        Some(false) => BoardState::Running,
+    match status(pid, "State:") {
+        Some(state) if state.starts_with(['T', 't']) => BoardState::Frozen,
+        Some(_) => BoardState::Running,
         None => BoardState::Off,
     }
 }
 
-/// Memory qemu takes on the host now.
+/// Memory of the host that qemu uses now.
 pub fn resident_bytes(pid: i32) -> Option<u64> {
+    Some(status(pid, "VmRSS:")?.trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+}
+
+/// A field of `/proc/PID/status`.
+fn status(pid: i32, field: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().trim_end_matches(" kB");
-    Some(kib.parse::<u64>().ok()? * 1024)
+    Some(status.lines().find_map(|line| line.strip_prefix(field))?.trim().to_owned())
 }
 
 pub fn uptime(folder: &Path) -> Option<Duration> {

@@ -1,7 +1,6 @@
 //! Which kernel modules a board loads, and in which order.
 //!
-//! Packages have no `modules.dep` (installing them makes it), so dependencies are read where `depmod` reads them: from
-//! the modules themselves.
+//! Packages have no `modules.dep` (installing them makes it), so dependencies are read from the modules, as `depmod` does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,11 +21,9 @@ pub struct Module {
     pub contents: Vec<u8>,
 }
 
-/// The modules `names` and all they depend on, dependencies first. One that the folder does not have counts as built
-/// into the kernel.
-pub fn collect(folder: &Path, names: &[&str], cancel: &Cancel) -> Result<Vec<Module>> {
-    let mut paths = BTreeMap::new();
-    find(folder, &mut paths)?;
+/// The modules `names` and all they depend on, dependencies first. A missing one counts as built in.
+pub fn collect(files: &[PathBuf], names: &[&str], cancel: &Cancel) -> Result<Vec<Module>> {
+    let paths: BTreeMap<String, &PathBuf> = files.iter().filter_map(|path| Some((module_name(path)?, path))).collect();
     let mut contents = BTreeMap::new();
     let mut depends = BTreeMap::new();
     let mut waiting: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -46,19 +43,13 @@ pub fn collect(folder: &Path, names: &[&str], cancel: &Cancel) -> Result<Vec<Mod
     Ok(order.into_iter().map(|name| Module { contents: contents.remove(&name).unwrap_or_default(), name }).collect())
 }
 
-/// Module files below a folder, by the name the kernel knows them by.
-fn find(folder: &Path, paths: &mut BTreeMap<String, PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read `{}`", folder.display()))? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            find(&entry.path(), paths)?;
-        } else if let Some((name, "" | ".xz" | ".zst" | ".gz")) = entry.file_name().to_string_lossy().split_once(".ko")
-        {
-            // File names have `-` where the kernel says `_`.
-            paths.insert(name.replace('-', "_"), entry.path());
-        }
+/// The name by which the kernel knows a module file.
+fn module_name(path: &Path) -> Option<String> {
+    match path.file_name()?.to_str()?.split_once(".ko") {
+        // File names have `-` where the kernel has `_`.
+        Some((name, "" | ".xz" | ".zst" | ".gz")) => Some(name.replace('-', "_")),
+        _ => None,
     }
-    Ok(())
 }
 
 /// A module's bytes, decompressed on the host: boards' kernels differ in what they can decompress.

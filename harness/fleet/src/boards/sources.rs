@@ -1,7 +1,6 @@
 //! The host's apt sources: which Debian mirror it uses, and which keys that mirror is trusted with.
 //!
-//! Boards need packages of other architectures, and sometimes of another suite: the same mirror has them. No mirror is
-//! named in this project.
+//! Boards need packages of other architectures, and sometimes of another suite: the same mirror has them.
 
 use std::{fs, path::Path};
 
@@ -68,8 +67,7 @@ pub fn host_mirror() -> Result<(Source, String)> {
     )
 }
 
-/// The entry that holds the host's own suite. `testing` and `unstable` hosts write those names in place of the
-/// codename.
+/// The entry with the host's own suite, which `testing` and `unstable` hosts call by that name.
 fn choose(sources: &[Source], codename: &str) -> Option<(Source, String)> {
     [codename, "testing", "unstable", "sid", "stable", "oldstable"].iter().find_map(|name| {
         let fits = |source: &&Source| {

@@ -1,5 +1,4 @@
-//! What can go wrong on the way to a board, each with what to do about it. Text from the board is sanitised before it
-//! gets in here.
+//! What can go wrong on the way to a board, each with what to do about it. Text from the board is sanitised.
 
 use std::{io, time::Duration};
 

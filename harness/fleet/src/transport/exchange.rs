@@ -1,7 +1,10 @@
 //! One command while it runs: its input goes out and its output comes in, until it ends, has printed enough or is out
 //! of time. The same for every transport.
 
-use std::{io::Read, ops::ControlFlow};
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Read},
+    ops::ControlFlow,
+};
 
 use super::{
     connection::Channel,
@@ -29,6 +32,9 @@ pub(super) struct Input<'a> {
     pub on_bytes: &'a mut dyn FnMut(u64),
 }
 
+/// What libssh2 puts into one packet.
+const CHUNK: usize = 32 * 1024;
+
 /// Carries bytes both ways until the command ends; `None` where `on_stdout` broke off and the command still runs.
 pub(super) fn attend(
     channel: &mut Channel,
@@ -37,17 +43,22 @@ pub(super) fn attend(
     on_stdout: &mut OnStdout<'_>,
     stderr: &mut Tail,
 ) -> Result<Option<Exit>, TransportError> {
-    let mut feeding = input.map(Feeding::new);
+    // Gives the same chunk until it is consumed: after a write that would have blocked libssh2 must get it again.
+    let mut input = input.map(|Input { source, on_bytes }| (BufReader::with_capacity(CHUNK, source), on_bytes));
     let (mut is_fed, mut has_ended) = (false, false);
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let mut moved = false;
         if !is_fed {
-            let chunk = feeding.as_mut().map(Feeding::chunk).transpose()?.unwrap_or_default();
+            let chunk = match &mut input {
+                Some((reader, _)) => chunk(reader)?,
+                None => &[],
+            };
             let sent = if chunk.is_empty() { Some(0) } else { channel.send(chunk)? };
-            match (sent, &mut feeding) {
-                (Some(bytes @ 1..), Some(feeding)) => {
-                    feeding.advance(bytes);
+            match (sent, &mut input) {
+                (Some(bytes @ 1..), Some((reader, on_bytes))) => {
+                    reader.consume(bytes);
+                    on_bytes(bytes as u64);
                     moved = true;
                 }
                 (Some(_), _) => is_fed = channel.close_input()?,
@@ -79,42 +90,12 @@ pub(super) fn attend(
     }
 }
 
-/// The input of a command and the chunk of it that is on its way.
-struct Feeding<'a> {
-    input: Input<'a>,
-    buffer: Vec<u8>,
-    sent: usize,
-}
-
-/// What libssh2 puts into one packet.
-const CHUNK: usize = 32 * 1024;
-
-impl<'a> Feeding<'a> {
-    fn new(input: Input<'a>) -> Feeding<'a> {
-        Feeding { input, buffer: Vec::new(), sent: 0 }
-    }
-
-    /// What to send next; empty at the end. The same until [`Feeding::advance`]: after a write that would have blocked
-    /// libssh2 must be given the same bytes again.
-    fn chunk(&mut self) -> Result<&[u8], TransportError> {
-        if self.sent == self.buffer.len() {
-            self.sent = 0;
-            self.buffer.resize(CHUNK, 0);
-            let read = loop {
-                match self.input.source.read(&mut self.buffer) {
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    other => break other,
-                }
-            };
-            let read =
-                read.map_err(|source| TransportError::Io { what: "cannot read what is to be sent".into(), source })?;
-            self.buffer.truncate(read);
+/// What to send next; empty at the end.
+fn chunk(reader: &mut impl BufRead) -> Result<&[u8], TransportError> {
+    while let Err(source) = reader.fill_buf() {
+        if source.kind() != ErrorKind::Interrupted {
+            return Err(TransportError::Io { what: "cannot read what is to be sent".into(), source });
         }
-        Ok(&self.buffer[self.sent..])
     }
-
-    fn advance(&mut self, bytes: usize) {
-        self.sent += bytes;
-        (self.input.on_bytes)(bytes as u64);
-    }
+    Ok(reader.fill_buf().unwrap_or_default())
 }

@@ -40,8 +40,7 @@ struct RemoteProcess {
 }
 
 /// Prints who it is, then becomes the command. OpenSSH makes it lead a process group, so that its children end with it;
-/// dropbear does not. (`setsid` forks only where it is not needed.) Otherwise all is the shell's own: it starts no
-/// further process on the board.
+/// dropbear does not. (`setsid` forks only where it is not needed.) It starts no further process on the board.
 const PREAMBLE: &str = r#"read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id
 echo "espalier-process $$ $boot"
 kill -0 -$$ 2>/dev/null || { command -v setsid >/dev/null && exec setsid "$@"; }

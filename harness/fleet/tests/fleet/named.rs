@@ -62,7 +62,7 @@ fn stops(host: &str, mut board: Transport) -> Transport {
     let cancel = Cancel::default();
     let mut requested = None;
     let script = argv(&["sh", "-c", "echo up; sleep 71; echo no"]);
-    let result = board.run(&script, &[], LIMITS, &cancel, &mut |_| {
+    let result = board.run(&script, LIMITS, &cancel, &mut |_| {
         cancel.request();
         requested = Some(Instant::now());
         ControlFlow::Continue(())
@@ -74,7 +74,7 @@ fn stops(host: &str, mut board: Transport) -> Transport {
     let limits = Limits { idle: Duration::from_secs(2), ..LIMITS };
     let script = argv(&["sh", "-c", "echo up; exec sleep 72"]);
     let now = Instant::now();
-    let result = board.run(&script, &[], limits, &Cancel::default(), &mut |_| ControlFlow::Continue(()));
+    let result = board.run(&script, limits, &Cancel::default(), &mut |_| ControlFlow::Continue(()));
     assert!(matches!(result, Err(TransportError::Silent { .. })), "{result:?}");
     eprintln!("{host}: silence of 2 s ended in {:.2} s", now.elapsed().as_secs_f64());
     assert!(!runs(&mut board, "sleep 72"));

@@ -77,7 +77,7 @@ pub fn argv(argv: &[&str]) -> Vec<String> {
 /// Runs a script and collects its lines.
 pub fn lines(transport: &mut Transport, script: &str, limits: Limits) -> (Result<Exit, TransportError>, Vec<String>) {
     let mut seen = Vec::new();
-    let result = transport.run(&argv(&["sh", "-c", script]), &[], limits, &Cancel::default(), &mut |line| {
+    let result = transport.run(&argv(&["sh", "-c", script]), limits, &Cancel::default(), &mut |line| {
         seen.push(line.to_owned());
         ControlFlow::Continue(())
     });
@@ -118,20 +118,12 @@ pub fn passes_lines_codes_and_stderr(mut board: Transport) {
     let mut print = argv(&["printf", "<%s>"]);
     print.extend(argv(&tricky));
     let mut seen = Vec::new();
-    let env = [("ESPALIER_X".to_owned(), "y z".to_owned())];
-    board
-        .run(&print, &env, LIMITS, &Cancel::default(), &mut |line| {
-            seen.push(line.to_owned());
-            ControlFlow::Continue(())
-        })
-        .unwrap();
+    let mut on_line = |line: &str| {
+        seen.push(line.to_owned());
+        ControlFlow::Continue(())
+    };
+    board.run(&print, LIMITS, &Cancel::default(), &mut on_line).unwrap();
     assert_eq!(seen.join("\n"), tricky.map(|text| format!("<{text}>")).concat());
-    let output = board
-        .run(&argv(&["sh", "-c", "[ \"$ESPALIER_X\" = 'y z' ]"]), &env, LIMITS, &Cancel::default(), &mut |_| {
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-    assert!(output.success());
 
     for bytes in [0, 1, MOST_PADDING] {
         let padded = padded_argv(argv(&["sh", "-c", "echo ${#ESPALIER_PAD}"]), bytes);
@@ -140,7 +132,7 @@ pub fn passes_lines_codes_and_stderr(mut board: Transport) {
             seen.push(line.to_owned());
             ControlFlow::Continue(())
         };
-        assert!(board.run(&padded, &[], LIMITS, &Cancel::default(), &mut on_line).unwrap().success());
+        assert!(board.run(&padded, LIMITS, &Cancel::default(), &mut on_line).unwrap().success());
         assert_eq!(seen, [bytes.to_string()]);
     }
 
@@ -170,7 +162,7 @@ pub fn streams(mut board: Transport) {
         }
         ControlFlow::Continue(())
     };
-    let exit = board.run(&argv(&["sh", "-c", &script]), &[], LIMITS, &Cancel::default(), &mut on_line);
+    let exit = board.run(&argv(&["sh", "-c", &script]), LIMITS, &Cancel::default(), &mut on_line);
     assert!(exit.unwrap().success());
 }
 
@@ -198,7 +190,7 @@ pub fn cancelled(mut board: Transport, script: &str, marker: &str, within: Durat
     let cancel = Cancel::default();
     let (ours, script) = (cancel.clone(), argv(&["sh", "-c", script]));
     let running = thread::spawn(move || {
-        let result = board.run(&script, &[], LIMITS, &ours, &mut |_| ControlFlow::Continue(()));
+        let result = board.run(&script, LIMITS, &ours, &mut |_| ControlFlow::Continue(()));
         (result, board)
     });
     let started = Instant::now();

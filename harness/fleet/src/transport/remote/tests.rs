@@ -31,7 +31,7 @@ fn run(
 ) -> (Result<Exit, TransportError>, Vec<String>) {
     let argv = ["sh", "-c", script].map(str::to_owned);
     let mut lines = Vec::new();
-    let result = transport.run(&argv, &[], limits, &Cancel::default(), &mut |line| {
+    let result = transport.run(&argv, limits, &Cancel::default(), &mut |line| {
         lines.push(line.to_owned());
         on_line(line)
     });

@@ -62,22 +62,8 @@ pub enum Trust {
 }
 
 /// Keywords of an ssh configuration that are used here.
-const USED: [&str; 14] = [
-    "host",
-    "hostname",
-    "port",
-    "user",
-    "identityfile",
-    "identitiesonly",
-    "identityagent",
-    "userknownhostsfile",
-    "globalknownhostsfile",
-    "hostkeyalias",
-    "proxyjump",
-    "proxycommand",
-    "include",
-    "ignoreunknown",
-];
+const USED: &str = "host hostname port user identityfile identitiesonly identityagent \
+                    userknownhostsfile globalknownhostsfile hostkeyalias proxyjump proxycommand include ignoreunknown";
 
 pub fn resolve(device: &str, address: &SshAddress) -> Result<Endpoint, TransportError> {
     let home = env::home_dir().filter(|home| !home.as_os_str().is_empty());
@@ -233,7 +219,7 @@ fn used_lines(text: &str) -> String {
             continue;
         }
         skipping &= keyword != "host";
-        if !skipping && USED.contains(&keyword.as_str()) {
+        if !skipping && USED.split(' ').any(|used| used == keyword) {
             used.push_str(line);
             used.push('\n');
         }

@@ -132,8 +132,7 @@ impl Link {
     }
 }
 
-/// A pin does not tell the key's algorithm: all keys of the server are compared in turn before the key counts as
-/// changed.
+/// A pin does not tell the key's algorithm, so all keys of the server are compared in turn.
 fn open_pinned(endpoint: &Endpoint, pin: &str, limit: Duration, cancel: &Cancel) -> Result<Link, TransportError> {
     let mut left = KINDS.to_vec();
     let mut seen = Vec::new();
@@ -184,8 +183,7 @@ fn handshake(
     cancel: &Cancel,
 ) -> Result<Result<Link, TransportError>, TransportError> {
     let stream = reach(endpoint, limit, cancel)?;
-    // Lines of a protocol are small: waiting to fill packets would only delay them. A refusal costs milliseconds and
-    // nothing else.
+    // Lines of a protocol are small: waiting to fill packets would only delay them. A refusal is harmless.
     let _ = stream.set_nodelay(true);
     let copy = stream.try_clone().map_err(|error| broken(endpoint, &error))?;
     session.method_pref(MethodType::HostKey, kinds).map_err(|error| broken(endpoint, &error))?;

@@ -63,7 +63,7 @@ fn a_caller_that_breaks_off_ends_the_command() {
     let server = Sshd::start();
     let mut board = open(server.address()).unwrap();
     let script = argv(&["sh", "-c", "echo one; echo two; sleep 61.5"]);
-    let exit = board.run(&script, &[], LIMITS, &Cancel::default(), &mut |_| ControlFlow::Break(())).unwrap();
+    let exit = board.run(&script, LIMITS, &Cancel::default(), &mut |_| ControlFlow::Break(())).unwrap();
     assert!(exit.stopped && !exit.success());
     expect_gone("sleep\x0061.5", Duration::from_secs(1));
     assert!(lines(&mut board, "true", LIMITS).0.unwrap().success());
