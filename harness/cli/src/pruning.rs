@@ -4,7 +4,7 @@ use anyhow::Result;
 use espalier_inventory::{self as inventory, Distillation};
 use espalier_prune::{
     Amount, Bytes, Macs, Manifest, PruneError, Recipe, Samples, Unit, structure,
-    tune::{self, Event, Grade, Options, Plan, Search, Stage, Watch},
+    tune::{self, Evaluation, Event, Options, Plan, Search, Stage, Watch},
 };
 
 use crate::{context::usage, progress::Task};
@@ -33,7 +33,7 @@ pub struct Made {
     pub bytes: Bytes,
     pub manifest: Manifest,
     /// Of the dense model and of every step, where something was judged. In a search each step says whether it held.
-    pub dense: Option<Grade>,
+    pub dense: Option<Evaluation>,
     pub trail: Vec<(Stage, Option<bool>)>,
     /// What the reader must know, if not all went as asked.
     pub note: Option<String>,
@@ -80,7 +80,7 @@ impl Material {
                     bytes: made.bytes,
                     manifest: made.manifest,
                     dense: made.dense,
-                    trail: made.trail.into_iter().map(|stage| (stage, None)).collect(),
+                    trail: made.stages.into_iter().map(|stage| (stage, None)).collect(),
                 })
             }
             (Wanted::Until { max_drop, ratio }, Some(samples)) => {
@@ -95,7 +95,7 @@ impl Material {
                     bytes: found.bytes,
                     manifest: found.manifest,
                     dense: Some(found.dense),
-                    trail: found.trail.into_iter().map(|(stage, held)| (stage, Some(held))).collect(),
+                    trail: found.stages.into_iter().map(|(stage, held)| (stage, Some(held))).collect(),
                 })
             }
             (Wanted::Until { .. }, None) => {
@@ -192,18 +192,20 @@ fn plan(recipe: &inventory::Recipe, amount: Amount) -> Plan {
 
 /// An event in words; `true` for one that is worth a line of a log.
 pub fn told(event: &Event) -> (String, bool) {
-    let graded = |grade: &Option<Grade>| grade.map_or(String::new(), |grade| format!(", {}", in_words(grade)));
+    let graded = |evaluation: &Option<Evaluation>| {
+        evaluation.map_or(String::new(), |evaluation| format!(", {}", in_words(evaluation)))
+    };
     match event {
-        Event::Pruned { step, steps, ratio, removed, grade } => {
-            (format!("step {} of {steps}: ratio {ratio:.4}, {removed} removed{}", step + 1, graded(grade)), true)
+        Event::Pruned { step, steps, ratio, removed, evaluation } => {
+            (format!("step {} of {steps}: ratio {ratio:.4}, {removed} removed{}", step + 1, graded(evaluation)), true)
         }
         Event::Batch { epoch, epochs, batch, batches, loss } => {
             (format!("epoch {} of {epochs}, batch {} of {batches}: loss {loss:.4}", epoch + 1, batch + 1), false)
         }
-        Event::Epoch { epoch, epochs, loss, grade } => {
-            (format!("epoch {} of {epochs}: loss {loss:.4}{}", epoch + 1, graded(grade)), true)
+        Event::Epoch { epoch, epochs, loss, evaluation } => {
+            (format!("epoch {} of {epochs}: loss {loss:.4}{}", epoch + 1, graded(evaluation)), true)
         }
-        Event::Judged { done, of } => (format!("{done} of {of} judged"), false),
+        Event::Evaluated { done, of } => (format!("{done} of {of} judged"), false),
     }
 }
 
@@ -214,8 +216,8 @@ pub fn show(task: &Task, prefix: &str, in_full: bool, event: &Event) {
     if is_milestone && in_full { task.milestone(&text) } else { task.now(&text) }
 }
 
-pub fn in_words(grade: Grade) -> String {
-    format!("accuracy {:.4}, loss {:.4}", grade.accuracy, grade.loss)
+pub fn in_words(evaluation: Evaluation) -> String {
+    format!("accuracy {:.4}, loss {:.4}", evaluation.accuracy, evaluation.loss)
 }
 
 /// Whose mistake it is: one in flags, samples or the choice of model, or something that failed.

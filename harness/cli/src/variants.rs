@@ -195,7 +195,7 @@ impl Maker<'_> {
         }
         let prefix = format!("{} at ratio {ratio}", source.model.name);
         let mut watch = Watch {
-            tell: &mut |event| pruning::show(self.task, &prefix, false, &event),
+            on_event: &mut |event| pruning::show(self.task, &prefix, false, &event),
             stop: &|| self.cancel.is_requested(),
         };
         let material = source.material.as_ref().expect("it was just read");

@@ -5,7 +5,7 @@ use espalier_onnx::Bytes;
 use crate::{
     PruneError, macs,
     manifest::PrunedTensor,
-    onnx::{Model, ValueInfoProto, tensor_shape_proto::dimension, type_proto},
+    onnx::{Axis, Model, ValueInfoProto},
     prunable::{Untouched, survey},
     tensor::{Values, dtype_name},
 };
@@ -41,13 +41,6 @@ pub struct Port {
     pub axes: Option<Vec<Axis>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Axis {
-    Fixed(u64),
-    /// Of any length; by its name, which may be empty.
-    Free(String),
-}
-
 /// # Errors
 /// Those of reading the model: see [`PruneError`].
 pub fn inspect(model: &Bytes) -> Result<Inspection, PruneError> {
@@ -75,12 +68,11 @@ pub fn inspect(model: &Bytes) -> Result<Inspection, PruneError> {
         counts.map(of).collect()
     };
     let macs = macs::uses(&model, &survey, None).map(by_tensor);
-    let given: std::collections::HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
     Ok(Inspection {
         ir_version: model.proto.ir_version(),
         opsets: model.proto.opset_import.iter().map(|set| (set.domain().to_owned(), set.version())).collect(),
         producer: model.proto.producer_name().to_owned(),
-        inputs: graph.input.iter().filter(|input| !given.contains(input.name())).map(port).collect(),
+        inputs: graph.fed().map(port).collect(),
         outputs: graph.output.iter().map(port).collect(),
         parameters: survey.parameters(),
         prunable: survey.prunable(),
@@ -91,22 +83,6 @@ pub fn inspect(model: &Bytes) -> Result<Inspection, PruneError> {
 }
 
 fn port(info: &ValueInfoProto) -> Port {
-    let tensor = match info.r#type.as_ref().and_then(|kind| kind.value.as_ref()) {
-        Some(type_proto::Value::TensorType(tensor)) => Some(tensor),
-        _ => None,
-    };
-    let axes = tensor.and_then(|tensor| tensor.shape.as_ref()).map(|shape| {
-        let axis = |value: &Option<dimension::Value>| match value {
-            // Some exporters write a free axis as 0 or -1.
-            Some(dimension::Value::DimValue(len @ 1..)) => Axis::Fixed(*len as u64),
-            Some(dimension::Value::DimParam(name)) => Axis::Free(name.clone()),
-            _ => Axis::Free(String::new()),
-        };
-        shape.dim.iter().map(|dim| axis(&dim.value)).collect()
-    });
-    Port {
-        name: info.name().to_owned(),
-        dtype: tensor.map_or("unknown", |tensor| dtype_name(tensor.elem_type())),
-        axes,
-    }
+    let dtype = info.tensor_type().map_or("unknown", |tensor| dtype_name(tensor.elem_type()));
+    Port { name: info.name().to_owned(), dtype, axes: info.axes() }
 }

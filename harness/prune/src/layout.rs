@@ -5,7 +5,7 @@
 
 /// How a weight is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum LayerKind {
     Conv,
     ConvTranspose,
     Gemm,
@@ -28,7 +28,7 @@ pub enum Direction {
 /// One [`Direction`] for each axis of the tensor as the file keeps it, whatever is moved between there and its use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    pub kind: Kind,
+    pub kind: LayerKind,
     pub axes: Vec<Direction>,
 }
 
@@ -38,7 +38,8 @@ impl Layout {
         let mut found = self.axes.iter().enumerate().filter(|(_, axis)| **axis == direction);
         let first = found.next()?.0;
         // A Conv's kernel follows its input channels.
-        (self.kind == Kind::Conv || self.kind == Kind::ConvTranspose || found.next().is_none()).then_some(first)
+        (self.kind == LayerKind::Conv || self.kind == LayerKind::ConvTranspose || found.next().is_none())
+            .then_some(first)
     }
 
     /// `shape` has as many axes as the layout.
@@ -93,7 +94,7 @@ mod tests {
             (vec![], vec![]),
             (vec![Input, Output], vec![0, 3]),
         ] {
-            let matrices = Layout { kind: Kind::MatMul, axes }.matrices(&shape);
+            let matrices = Layout { kind: LayerKind::MatMul, axes }.matrices(&shape);
             let mut seen = Vec::new();
             for batch in &matrices.batches {
                 for row in &matrices.rows {
@@ -103,7 +104,7 @@ mod tests {
             seen.sort_unstable();
             assert_eq!(seen, (0..shape.iter().product::<u64>() as usize).collect::<Vec<_>>());
         }
-        let matrices = Layout { kind: Kind::MatMul, axes: vec![Input, Output] }.matrices(&[4, 3]);
+        let matrices = Layout { kind: LayerKind::MatMul, axes: vec![Input, Output] }.matrices(&[4, 3]);
         assert_eq!((matrices.rows, matrices.columns), (vec![0, 1, 2], vec![0, 3, 6, 9]));
     }
 }

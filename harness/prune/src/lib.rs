@@ -18,17 +18,17 @@ pub mod structure;
 pub mod tune;
 
 mod error;
+mod inputs;
 mod inspect;
 mod macs;
 mod operators;
-mod probe;
 mod recipe;
 mod shapes;
 
 pub use error::PruneError;
-pub use espalier_onnx::{self as onnx, Bytes, OnnxError, file, tensor};
+pub use espalier_onnx::{self as onnx, Axis, Bytes, OnnxError, file, tensor};
 pub use espalier_recipe::{Method, Scope, Structure, Unit};
-pub use inspect::{Axis, Inspection, Port, inspect};
+pub use inspect::{Inspection, Port, inspect};
 pub use manifest::{Calibration, Macs, Manifest, PrunedTensor};
 pub use prunable::{Reason, Untouched, survey};
 pub use recipe::{Amount, Recipe};
@@ -76,8 +76,8 @@ pub fn prune(model: &Bytes, recipe: &Recipe, samples: Option<&Samples>) -> Resul
         return removed(&model, recipe, &survey, &importance, None, samples);
     }
     let (scores, already) = match recipe.method {
-        Method::Synflow => importance::Flow::new(&model, None, &survey, samples)?.last_step(recipe)?,
-        method => (importance::scores(&model, None, &survey, method, samples, recipe.batch, recipe.seed)?, None),
+        Method::Synflow => importance::Flow::new(&model, &survey, samples)?.last_step(recipe)?,
+        method => (importance::scores(&model, &survey, method, samples, recipe.batch, recipe.seed)?, None),
     };
     removed(&model, recipe, &survey, &|tensor| Ok(Cow::Borrowed(&scores.0[tensor])), already.as_ref(), samples)
 }
@@ -116,7 +116,7 @@ fn unchanged(model: &Model, recipe: &Recipe, survey: Survey, samples: Option<&Sa
     Ok(Pruned { bytes: model.source().clone(), manifest })
 }
 
-/// `before` and `after` tell zeros by tensor of the survey.
+/// `before` and `after` on_event zeros by tensor of the survey.
 fn counted(
     model: &Model,
     survey: &Survey,
@@ -142,9 +142,8 @@ fn pruned_tensor(weight: &prunable::Weight, removal: &Removal, zeros: u64) -> Pr
     }
 }
 
-/// `tensors` are those of the survey; what the unit does not fit is listed with the untouched.
+/// `tensors` are those of the survey; those that the unit does not fit are listed with the untouched.
 fn manifest(recipe: &Recipe, survey: &Survey, tensors: Vec<PrunedTensor>, samples: Option<&Samples>) -> Manifest {
-    let parameters = survey.parameters();
     let (tensors, misfits): (Vec<_>, Vec<_>) =
         tensors.into_iter().partition(|tensor| tensor.units > 0 || tensor.weights == 0);
     let misfits = misfits.into_iter().map(|tensor| Untouched {
@@ -153,28 +152,10 @@ fn manifest(recipe: &Recipe, survey: &Survey, tensors: Vec<PrunedTensor>, sample
         parameters: tensor.weights,
         reason: Reason::Unit { unit: recipe.unit },
     });
+    let untouched = misfits.chain(survey.untouched.iter().cloned()).collect();
     let sum = |count: fn(&PrunedTensor) -> u64| tensors.iter().map(count).fold(0, u64::saturating_add);
-    let (units, removed_units) = (sum(|tensor| tensor.units), sum(|tensor| tensor.removed_units));
-    Manifest {
-        method: recipe.method,
-        scope: recipe.scope,
-        unit: recipe.unit,
-        ratio: recipe.ratio,
-        threshold: recipe.threshold,
-        effective_ratio: if units == 0 { 0.0 } else { removed_units as f64 / units as f64 },
-        units,
-        removed_units,
-        prunable: sum(|tensor| tensor.weights),
-        removed: sum(|tensor| tensor.removed),
-        zeros: sum(|tensor| tensor.zeros),
-        parameters,
-        macs: None,
-        calibration: Calibration::of(recipe, samples),
-        seed: recipe.seed,
-        structure: None,
-        untouched: misfits.chain(survey.untouched.iter().cloned()).collect(),
-        tensors,
-    }
+    let units = (sum(|tensor| tensor.units), sum(|tensor| tensor.removed_units));
+    Manifest::new(recipe, survey, tensors, untouched, units, samples)
 }
 
 fn why_nothing(survey: &Survey, unit: Unit) -> String {

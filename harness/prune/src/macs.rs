@@ -6,9 +6,8 @@
 use espalier_engine::{Keep, Network, Tensor};
 
 use crate::{
-    Samples,
-    onnx::{Model, NodeProto},
-    probe,
+    Samples, inputs,
+    onnx::{Axis, Model, NodeProto},
     prunable::{Survey, Weight},
     shapes::{self, Shapes},
 };
@@ -62,22 +61,9 @@ fn at(node: &NodeProto, input: usize, shapes: &Shapes) -> Option<u64> {
         // What comes out, by what a weight has a part in.
         "MatMul" | "Gemm" => {
             let other = shape(node.input.get(1 - input.min(1)))?;
-            let transposed = |name: &str| node.is_set(name);
             let inner = match (node.op_type(), input, weights.as_slice()) {
-                ("Gemm", 0, [first, second]) => {
-                    if transposed("transA") {
-                        *first
-                    } else {
-                        *second
-                    }
-                }
-                ("Gemm", _, [first, second]) => {
-                    if transposed("transB") {
-                        *second
-                    } else {
-                        *first
-                    }
-                }
+                ("Gemm", 0, [rows, columns]) => *if node.is_set("transA") { rows } else { columns },
+                ("Gemm", _, [rows, columns]) => *if node.is_set("transB") { columns } else { rows },
                 ("MatMul", 0, [.., last]) => *last,
                 ("MatMul", _, [only]) => *only,
                 ("MatMul", _, [.., inner, _]) => *inner,
@@ -99,32 +85,27 @@ fn at(node: &NodeProto, input: usize, shapes: &Shapes) -> Option<u64> {
 
 /// Shapes of everything that follows from the inputs', and how many samples those are of.
 fn from_the_file(model: &Model, samples: Option<&Samples>) -> Option<(Shapes, usize)> {
-    let graph = model.graph();
-    let given: std::collections::HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
-    let mut inputs = Shapes::new();
+    let mut shapes = Shapes::new();
     let mut batch = 1;
-    for (index, info) in graph.input.iter().filter(|input| !given.contains(input.name())).enumerate() {
+    for (index, info) in model.graph().fed().enumerate() {
         let sample = samples.and_then(|samples| samples.inputs.get(index)).map(Tensor::shape);
-        let (_, axes) = probe::declared(info)?;
-        let mut shape = Vec::new();
-        for (axis, fixed) in axes.iter().enumerate() {
-            shape.push(match (fixed, sample.and_then(|shape| shape.get(axis))) {
-                (Some(fixed), _) => *fixed,
-                (None, _) if axis == 0 => 1,
-                (None, Some(length)) => *length,
-                (None, None) => return None,
-            });
-        }
+        let length =
+            |(axis, declared): (usize, Axis)| match (declared.fixed(), sample.and_then(|shape| shape.get(axis))) {
+                (Some(fixed), _) => Some(fixed),
+                (None, _) if axis == 0 => Some(1),
+                (None, sample) => sample.copied(),
+            };
+        let shape = info.axes()?.into_iter().enumerate().map(length).collect::<Option<Vec<usize>>>()?;
         batch = shape.first().copied().unwrap_or(1);
-        inputs.insert(info.name().to_owned(), shape);
+        shapes.insert(info.name().to_owned(), shape);
     }
-    Some((shapes::infer(graph, inputs), batch))
+    Some((shapes::infer(model.graph(), shapes), batch))
 }
 
 fn from_a_run(model: &Model, samples: Option<&Samples>) -> Option<(Shapes, usize)> {
     // A network that cannot be run has no counts; whoever needs it to run hears why elsewhere.
     let network = Network::new(model).ok()?;
-    let feeds = probe::ones(model, &network, samples).ok()?;
+    let feeds = inputs::ones(model, &network, samples).ok()?;
     let mut shapes = Shapes::new();
     let named = |id: &Option<usize>, tensor: &Tensor| Some((network.name((*id)?).to_owned(), tensor.shape().to_vec()));
     network

@@ -132,7 +132,7 @@ mod tests {
     use espalier_fixtures::cases::{self, Case};
 
     use super::*;
-    use crate::{onnx::Model, shapes, structure::Anatomy as DependencyGraph};
+    use crate::{onnx::Model, shapes, structure::DependencyGraph};
 
     /// Operators whose first output's shape `shapes` does not tell, as it depends on values.
     const BY_VALUES: &str = "Split Slice Expand ConstantOfShape Pad Shape Size Range Tile DepthToSpace SpaceToDepth \

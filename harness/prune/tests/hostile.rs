@@ -1,4 +1,5 @@
-//! Files that are broken or made to break us: an error or a result, never a panic, never a flood of memory.
+//! Broken and hostile files: an error or a result, never a panic, never a flood of memory. A program of its own, because
+//! its allocator counts what all threads allocate.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -11,7 +12,7 @@ use proptest::prelude::*;
 
 static DIGITS: &[u8] = include_bytes!("../../../models/digits-cnn/dense.onnx");
 
-/// Counts what is allocated at most at a time, in all threads together.
+/// Counts what is allocated at most at a time, in all threads merged.
 struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);

@@ -105,8 +105,8 @@ fn axes(port: &Port) -> String {
 }
 
 fn told_structure(report: &Report) -> String {
-    let mut text = format!("{} dimensions whose units can be taken out\n", report.families.len());
-    for family in &report.families {
+    let mut text = format!("{} dimensions whose units can be taken out\n", report.groups.len());
+    for family in &report.groups {
         let units = format!("{} {}{}", family.units, family.kind.name(), if family.units == 1 { "" } else { "s" });
         let axes = family.axes.iter().map(|(tensor, axis)| format!("{}[{axis}]", sanitise(tensor)));
         text += &format!("  {:<40} {units:>20}: {}\n", sanitise(&family.name), axes.collect::<Vec<_>>().join(", "));

@@ -84,7 +84,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let cancel = stop_on_signal(&progress)?;
     let task = progress.task("prune", None);
     let mut watch =
-        Watch { tell: &mut |event| pruning::show(&task, "", true, &event), stop: &|| cancel.is_requested() };
+        Watch { on_event: &mut |event| pruning::show(&task, "", true, &event), stop: &|| cancel.is_requested() };
     let made = material.make(&recipe, wanted, &mut watch).map_err(refused).with_context(failed)?;
     task.done();
     espalier_prune::file::write(&flags.output, &made.bytes)?;

@@ -78,7 +78,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let cancel = stop_on_signal(&progress)?;
     let task = progress.task("sensitivity", None);
     let mut watch =
-        Watch { tell: &mut |event| pruning::show(&task, "", false, &event), stop: &|| cancel.is_requested() };
+        Watch { on_event: &mut |event| pruning::show(&task, "", false, &event), stop: &|| cancel.is_requested() };
     let asked = pruning::one_run(&recipe, Amount::Ratio(0.0));
     let scan = scan(&dense, &asked, &flags.ratios, &samples, &mut watch).map_err(refused).with_context(failed)?;
     task.done();
@@ -103,7 +103,7 @@ fn scan(
 ) -> Result<Scan, PruneError> {
     let model = Model::decode(dense)?;
     let survey = espalier_prune::survey(&model)?;
-    let scores = importance::scores(&model, None, &survey, recipe.method, Some(samples), recipe.batch, recipe.seed)?;
+    let scores = importance::scores(&model, &survey, recipe.method, Some(samples), recipe.batch, recipe.seed)?;
     tune::sensitivity(dense, &scores, ratios, samples, watch)
 }
 
@@ -123,7 +123,7 @@ fn sheet(model: &str, method: &str, ratios: &[f64], scan: &Scan, samples: &Sampl
             let row = scan.rows.iter().find(|row| row.tensor == *name && row.ratio == *ratio);
             row.map_or(plain("—".to_owned()), |row| {
                 // Two decimals: a sample in ten thousand. No minus before a zero.
-                let points = (100.0 * (row.grade.accuracy - scan.dense.accuracy) * 100.0).round() / 100.0 + 0.0;
+                let points = (100.0 * (row.evaluation.accuracy - scan.dense.accuracy) * 100.0).round() / 100.0 + 0.0;
                 let tone = if points < -1.0 { Tone::Bad } else { Tone::Plain };
                 Cell { text: format!("{points:+.2}"), tone }
             })
@@ -149,10 +149,10 @@ fn csv(scan: &Scan) -> String {
     for row in &scan.rows {
         // Names are a stranger's.
         let name = row.tensor.replace('"', "\"\"").replace(|c: char| c.is_control(), "?");
-        let drop = scan.dense.accuracy - row.grade.accuracy;
+        let drop = scan.dense.accuracy - row.evaluation.accuracy;
         text += &format!(
             "\"{name}\",{},{},{},{},{drop},{},{}\r\n",
-            row.weights, row.ratio, row.removed, row.grade.accuracy, row.grade.loss, row.agreement
+            row.weights, row.ratio, row.removed, row.evaluation.accuracy, row.evaluation.loss, row.agreement
         );
     }
     text
@@ -162,8 +162,8 @@ fn json(scan: &Scan, method: &str, samples: &Samples) -> Result<String> {
     let rows = scan.rows.iter().map(|row| {
         serde_json::json!({
             "tensor": row.tensor, "weights": row.weights, "ratio": row.ratio, "removed": row.removed,
-            "accuracy": row.grade.accuracy, "accuracy_drop": scan.dense.accuracy - row.grade.accuracy,
-            "loss": row.grade.loss, "agreement": row.agreement,
+            "accuracy": row.evaluation.accuracy, "accuracy_drop": scan.dense.accuracy - row.evaluation.accuracy,
+            "loss": row.evaluation.loss, "agreement": row.agreement,
         })
     });
     let document = serde_json::json!({

@@ -77,7 +77,7 @@ fn constants(graph: &GraphProto) -> impl Iterator<Item = (&str, &TensorProto)> {
 
 #[cfg(test)]
 mod tests {
-    use espalier_prune::layout::Kind;
+    use espalier_prune::layout::LayerKind;
 
     use super::*;
 
@@ -85,7 +85,7 @@ mod tests {
     fn outputs_are_found_on_their_side() {
         use Direction::{Batch, Input, Output};
         let check = |axes: &[Direction], shape: &[u64], rows: u64, channels: Channels| {
-            let layout = Layout { kind: Kind::MatMul, axes: axes.to_vec() };
+            let layout = Layout { kind: LayerKind::MatMul, axes: axes.to_vec() };
             assert_eq!(matrix(shape, Some(&layout)), (rows, channels), "{axes:?}");
         };
         check(&[Output, Input, Input, Input], &[64, 3, 7, 7], 64, Channels::Rows);

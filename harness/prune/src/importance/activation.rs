@@ -10,7 +10,7 @@ use espalier_engine::{Array, EngineError, Keep, Network, Node, Tensor};
 use super::{batches::Batches, values};
 use crate::{
     PruneError, Scores,
-    layout::Kind,
+    layout::LayerKind,
     onnx::{Model, NodeProto},
     prunable::Survey,
 };
@@ -44,7 +44,7 @@ pub fn scores(model: &Model, network: &Network, survey: &Survey, batches: &Batch
     let mut squares = network.backward(&run, &seeds, &wanted)?;
     let mut scores = Vec::new();
     for weight in &survey.weights {
-        let present = values(model, Some(network), weight)?;
+        let present = values(model, weight)?;
         let squares = network.find(&weight.name).and_then(|id| squares.take(id));
         scores.push(match squares {
             Some(squares) => present.iter().zip(squares.data()).map(|(w, square)| w.abs() * square.sqrt()).collect(),
@@ -62,7 +62,7 @@ fn refused(node: &Node, why: String) -> EngineError {
 struct Site<'a> {
     node: usize,
     input: usize,
-    kind: Kind,
+    kind: LayerKind,
     proto: &'a NodeProto,
     /// Shape of the weights there.
     shape: Vec<usize>,
@@ -77,11 +77,11 @@ fn sites<'a>(model: &'a Model, survey: &Survey) -> Vec<Site<'a>> {
     let site = |(node, input): (usize, usize)| {
         let proto = &model.graph().node[node];
         let kind = match proto.op_type() {
-            "Conv" => Kind::Conv,
-            "ConvTranspose" => Kind::ConvTranspose,
-            "Gemm" => Kind::Gemm,
-            "MatMul" => Kind::MatMul,
-            _ => Kind::Recurrent,
+            "Conv" => LayerKind::Conv,
+            "ConvTranspose" => LayerKind::ConvTranspose,
+            "Gemm" => LayerKind::Gemm,
+            "MatMul" => LayerKind::MatMul,
+            _ => LayerKind::Recurrent,
         };
         Site { node, input, kind, proto, shape: Vec::new(), sums: Vec::new() }
     };
@@ -97,23 +97,23 @@ impl Site<'_> {
         self.shape = float(self.input)?.shape().to_vec();
         let node = self.proto;
         match (self.kind, self.input) {
-            (Kind::Conv, _) => {
+            (LayerKind::Conv, _) => {
                 let found = under_the_kernel(float(0)?, &self.shape, outputs[0].shape(), node)?;
                 self.join(found)
             }
-            (Kind::ConvTranspose, _) => self.join(along(float(0)?, 1)?),
-            (Kind::MatMul, 0) => {
+            (LayerKind::ConvTranspose, _) => self.join(along(float(0)?, 1)?),
+            (LayerKind::MatMul, 0) => {
                 let x = float(1)?;
                 self.join(along(x, x.rank().saturating_sub(2))?)
             }
-            (Kind::MatMul, _) => {
+            (LayerKind::MatMul, _) => {
                 let x = float(0)?;
                 self.join(along(x, x.rank().saturating_sub(1))?)
             }
-            (Kind::Gemm, 0) => self.join(along(float(1)?, usize::from(node.is_set("transB")))?),
-            (Kind::Gemm, _) => self.join(along(float(0)?, usize::from(!node.is_set("transA")))?),
-            (Kind::Recurrent, 1) => self.join(along(float(0)?, 2)?),
-            (Kind::Recurrent, _) => {
+            (LayerKind::Gemm, 0) => self.join(along(float(1)?, usize::from(node.is_set("transB")))?),
+            (LayerKind::Gemm, _) => self.join(along(float(0)?, usize::from(!node.is_set("transA")))?),
+            (LayerKind::Recurrent, 1) => self.join(along(float(0)?, 2)?),
+            (LayerKind::Recurrent, _) => {
                 let initial = inputs.get(5).copied().flatten().map(Tensor::f32).transpose()?;
                 let states = outputs.first().ok_or("it gives out no states")?.f32()?;
                 let found = hidden(states, initial, node)?;
@@ -141,20 +141,20 @@ impl Site<'_> {
         let transposed = |name| self.proto.is_set(name);
         // A matrix whose inputs run along the last axis, or the one before.
         let inputs_last = match (self.kind, self.input) {
-            (Kind::Gemm, 0) => !transposed("transA"),
-            (Kind::Gemm, _) => transposed("transB"),
-            (Kind::MatMul, _) => self.input == 0 || shape.len() < 2,
+            (LayerKind::Gemm, 0) => !transposed("transA"),
+            (LayerKind::Gemm, _) => transposed("transB"),
+            (LayerKind::MatMul, _) => self.input == 0 || shape.len() < 2,
             _ => true,
         };
         let feature: Box<dyn Fn(usize) -> usize> = match (self.kind, self.input) {
-            (Kind::Conv, _) => {
+            (LayerKind::Conv, _) => {
                 // Of the features of all input channels, those of the output channel's group.
                 let groups = self.sums.len() / after;
                 let outputs = shape.first().copied().unwrap_or(1).div_ceil(groups.max(1)).max(1);
                 Box::new(move |index| index / after / outputs * after + index % after)
             }
-            (Kind::ConvTranspose, _) => Box::new(move |index| index / after),
-            (Kind::Recurrent, 2) => {
+            (LayerKind::ConvTranspose, _) => Box::new(move |index| index / after),
+            (LayerKind::Recurrent, 2) => {
                 let gates = shape.get(1).copied().unwrap_or(1);
                 Box::new(move |index| index / (gates * last).max(1) * last + index % last)
             }

@@ -1,11 +1,10 @@
-//! Samples cut into what the network is fed at a time, held against what the file says of its inputs first.
+//! Samples cut into batches, checked against what the file says of its inputs.
 
 use espalier_engine::{Network, Tensor};
 
 use crate::{
     PruneError, Samples,
-    onnx::{Model, ValueInfoProto},
-    probe,
+    onnx::{Axis, Model, ValueInfoProto},
     tensor::dtype_name,
 };
 
@@ -13,15 +12,15 @@ pub struct Batches<'a> {
     samples: &'a Samples,
     size: usize,
     count: usize,
-    /// The file wants just that many samples.
+    /// The number of samples in a run, where the file fixes it.
     fixed: Option<usize>,
 }
 
 impl<'a> Batches<'a> {
-    /// Of `size` samples, the last one of what is left; or of as many as the file fixes, and what is left over is left out.
+    /// Batches of `size` samples, the last one of what is left; or of as many as the file fixes, without what is left.
     ///
     /// # Errors
-    /// [`PruneError::Samples`]: none at all, or not of the network's number, types and shapes.
+    /// [`PruneError::Samples`]: none, or not of the number, types and shapes of the network's inputs.
     pub fn new(
         model: &Model,
         network: &Network,
@@ -44,12 +43,10 @@ impl<'a> Batches<'a> {
                     samples.len()
                 )));
             }
-            let Some(declared) = model.graph().input.iter().find(|info| info.name() == name).and_then(Declared::of)
-            else {
-                continue;
-            };
-            declared.check(name, tensor).map_err(refused)?;
-            fixed = fixed.or(declared.axes.first().copied().flatten());
+            if let Some(info) = model.graph().input.iter().find(|info| info.name() == name) {
+                check(info, tensor).map_err(refused)?;
+                fixed = fixed.or(info.axes().and_then(|axes| axes.first()?.fixed()));
+            }
         }
         if let Some(labels) = &samples.labels
             && labels.len() != samples.len()
@@ -70,7 +67,7 @@ impl<'a> Batches<'a> {
         self.count
     }
 
-    /// How many samples are looked at.
+    /// How many samples all batches have.
     pub fn samples(&self) -> usize {
         self.samples.len().min(self.count * self.size)
     }
@@ -79,7 +76,7 @@ impl<'a> Batches<'a> {
         (batch * self.size..self.samples.len().min((batch + 1) * self.size)).collect()
     }
 
-    /// Whether less than a batch can be run.
+    /// Whether part of a batch can be run.
     pub fn may_be_split(&self) -> bool {
         self.fixed.is_none()
     }
@@ -95,37 +92,25 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// What the file says of an input.
-struct Declared {
-    dtype: &'static str,
-    /// `None` for an axis of any length.
-    axes: Vec<Option<usize>>,
-}
-
-impl Declared {
-    fn of(info: &ValueInfoProto) -> Option<Declared> {
-        let (dtype, axes) = probe::declared(info)?;
-        Some(Declared { dtype: dtype_name(dtype), axes })
+/// Checks samples against what the file says of their input, apart from how many there are.
+fn check(info: &ValueInfoProto, given: &Tensor) -> Result<(), String> {
+    let (Some(tensor), Some(axes)) = (info.tensor_type(), info.axes()) else { return Ok(()) };
+    let (name, dtype) = (info.name(), dtype_name(tensor.elem_type()));
+    let kind = match dtype {
+        "float16" | "float32" | "float64" | "bfloat16" => "float",
+        "bool" => "boolean",
+        _ => "integer",
+    };
+    if given.kind() != kind {
+        return Err(format!("input `{name}` is of type {dtype}, they are {} ones", given.kind()));
     }
-
-    fn check(&self, name: &str, given: &Tensor) -> Result<(), String> {
-        let kind = match self.dtype {
-            "float16" | "float32" | "float64" | "bfloat16" => "float",
-            "bool" => "boolean",
-            _ => "integer",
-        };
-        if given.kind() != kind {
-            return Err(format!("input `{name}` is of type {}, they are {} ones", self.dtype, given.kind()));
-        }
-        // How many there are is nobody's shape.
-        let (wanted, shape) = (&self.axes, given.shape());
-        let fits = wanted.len() == shape.len()
-            && wanted.iter().zip(shape).skip(1).all(|(wanted, length)| wanted.is_none_or(|wanted| wanted == *length));
-        if fits {
-            return Ok(());
-        }
-        let axes = wanted.iter().skip(1).map(|axis| axis.map_or("?".to_owned(), |axis| axis.to_string()));
-        let wanted: Vec<String> = std::iter::once("N".to_owned()).chain(axes).collect();
-        Err(format!("input `{name}` takes shape [{}], they are of shape {shape:?}", wanted.join(", ")))
+    let axes: Vec<Option<usize>> = axes.iter().map(Axis::fixed).collect();
+    let shape = given.shape();
+    let fits = |(axis, length): (&Option<usize>, &usize)| axis.is_none_or(|axis| axis == *length);
+    if axes.len() == shape.len() && axes.iter().zip(shape).skip(1).all(fits) {
+        return Ok(());
     }
+    let lengths = axes.iter().skip(1).map(|axis| axis.map_or("?".to_owned(), |axis| axis.to_string()));
+    let lengths: Vec<String> = std::iter::once("N".to_owned()).chain(lengths).collect();
+    Err(format!("input `{name}` takes shape [{}], they are of shape {shape:?}", lengths.join(", ")))
 }

@@ -37,7 +37,7 @@ pub fn scores(
     }
     if method == Method::Taylor {
         for (mean, weight) in means.iter_mut().zip(&survey.weights) {
-            let present = values(model, Some(network), weight)?;
+            let present = values(model, weight)?;
             mean.iter_mut().zip(present.iter()).for_each(|(mean, weight)| *mean *= weight.abs());
         }
     }

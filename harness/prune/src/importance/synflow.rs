@@ -10,11 +10,10 @@ use espalier_engine::{Array, Keep, Network, Tensor, ValueId};
 
 use super::values;
 use crate::{
-    Amount, Mask, PruneError, Recipe, Samples, Scores, Unit,
+    Amount, Mask, PruneError, Recipe, Samples, Scores, Unit, inputs,
     layout::{Direction, Layout},
     onnx::{Model, NodeProto},
     operators::{self, Axes},
-    probe,
     prunable::{Reason, Survey, Weight},
     select,
 };
@@ -37,16 +36,11 @@ impl<'a> Flow<'a> {
     ///
     /// # Errors
     /// Weights that are not numbers, operators the engine does not know.
-    pub fn new(
-        model: &Model,
-        present: Option<&Network>,
-        survey: &'a Survey,
-        samples: Option<&Samples>,
-    ) -> Result<Flow<'a>, PruneError> {
+    pub fn new(model: &Model, survey: &'a Survey, samples: Option<&Samples>) -> Result<Flow<'a>, PruneError> {
         let weights: Vec<Vec<f32>> = survey
             .weights
             .iter()
-            .map(|weight| Ok(values(model, present, weight)?.iter().map(|weight| weight.abs()).collect()))
+            .map(|weight| Ok(values(model, weight)?.iter().map(|weight| weight.abs()).collect()))
             .collect::<Result<_, PruneError>>()?;
         let mut linear = model.clone();
         let outputs: Vec<String> = linear.graph().output.iter().map(|output| output.name().to_owned()).collect();
@@ -76,7 +70,7 @@ impl<'a> Flow<'a> {
         let ids =
             survey.weights.iter().map(|weight| network.find(&weight.name).expect("the network has every constant"));
         let ids = ids.collect();
-        let feeds = probe::ones(model, &network, samples)?;
+        let feeds = inputs::ones(model, &network, samples)?;
         Ok(Flow { survey, network, feeds, weights, ids })
     }
 

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Reason, constants};
 use crate::{
-    layout::{Direction, Kind, Layout},
+    layout::{Direction, LayerKind, Layout},
     onnx::{GraphProto, NodeProto, axis_of},
 };
 
@@ -16,7 +16,7 @@ const MOST_MOVES: usize = 1000;
 
 /// What one node does with one of its inputs.
 enum Role {
-    Weight(Kind),
+    Weight(LayerKind),
     Not(Reason),
     /// Gives the same values out, elsewhere.
     Moves,
@@ -32,11 +32,11 @@ fn role(node: &NodeProto, input: usize) -> Role {
     }
     match (op, input) {
         // Integer arithmetic: weights all the same; their type keeps them from being pruned.
-        ("Conv" | "ConvInteger", 1) | ("QLinearConv", 3) => Role::Weight(Kind::Conv),
-        ("ConvTranspose", 1) => Role::Weight(Kind::ConvTranspose),
-        ("Gemm", 0 | 1) => Role::Weight(Kind::Gemm),
-        ("MatMul", 0 | 1) | ("MatMulInteger", 1) | ("QLinearMatMul", 3) => Role::Weight(Kind::MatMul),
-        ("LSTM" | "GRU" | "RNN", 1 | 2) => Role::Weight(Kind::Recurrent),
+        ("Conv" | "ConvInteger", 1) | ("QLinearConv", 3) => Role::Weight(LayerKind::Conv),
+        ("ConvTranspose", 1) => Role::Weight(LayerKind::ConvTranspose),
+        ("Gemm", 0 | 1) => Role::Weight(LayerKind::Gemm),
+        ("MatMul", 0 | 1) | ("MatMulInteger", 1) | ("QLinearMatMul", 3) => Role::Weight(LayerKind::MatMul),
+        ("LSTM" | "GRU" | "RNN", 1 | 2) => Role::Weight(LayerKind::Recurrent),
         ("Conv" | "ConvTranspose" | "Gemm", 2) | ("LSTM" | "GRU" | "RNN", 3) | ("Add" | "Sub", _) => {
             Role::Not(Reason::Bias)
         }
@@ -195,18 +195,18 @@ impl Reached {
 }
 
 /// What the constant's axes are to a node that multiplies with it. `None` where the node cannot use it in that shape.
-fn layout(node: &NodeProto, input: usize, kind: Kind, axes: &[Option<usize>], rank: usize) -> Option<Layout> {
+fn layout(node: &NodeProto, input: usize, kind: LayerKind, axes: &[Option<usize>], rank: usize) -> Option<Layout> {
     use Direction::{Batch, Input, Output};
     let flag = |name: &str| node.is_set(name);
     let now = axes.len();
     let wanted: Vec<Direction> = match kind {
-        Kind::Conv => [Output].into_iter().chain((1..now).map(|_| Input)).collect(),
-        Kind::ConvTranspose => [Input].into_iter().chain((1..now).map(|_| Output)).collect(),
-        Kind::Recurrent => vec![Batch, Output, Input],
-        Kind::Gemm if (input == 1) == flag(if input == 1 { "transB" } else { "transA" }) => vec![Output, Input],
-        Kind::Gemm => vec![Input, Output],
-        Kind::MatMul if now <= 1 => vec![Input; now],
-        Kind::MatMul => {
+        LayerKind::Conv => [Output].into_iter().chain((1..now).map(|_| Input)).collect(),
+        LayerKind::ConvTranspose => [Input].into_iter().chain((1..now).map(|_| Output)).collect(),
+        LayerKind::Recurrent => vec![Batch, Output, Input],
+        LayerKind::Gemm if (input == 1) == flag(if input == 1 { "transB" } else { "transA" }) => vec![Output, Input],
+        LayerKind::Gemm => vec![Input, Output],
+        LayerKind::MatMul if now <= 1 => vec![Input; now],
+        LayerKind::MatMul => {
             let last = if input == 0 { [Output, Input] } else { [Input, Output] };
             (2..now).map(|_| Batch).chain(last).collect()
         }

@@ -5,28 +5,28 @@ use std::collections::HashMap;
 use espalier_engine::{Keep, Network, Node, Tensor};
 
 use super::{
-    classes::{Anatomy, Family},
+    dependencies::{ChannelGroup, DependencyGraph},
     units::UnitId,
 };
 use crate::{PruneError, Samples, onnx::NodeProto};
 
-/// By class of each family; the mean over all places where a class is taken in, 0 for one that nothing takes in.
+/// By class of each group; the mean over all places where a class is taken in, 0 for one that nothing takes in.
 ///
 /// # Errors
 /// Samples that are missing or do not fit.
 pub fn importance(
-    anatomy: &mut Anatomy,
-    families: &[Family],
+    dependencies: &mut DependencyGraph,
+    groups: &[ChannelGroup],
     samples: Option<&Samples>,
     batch: usize,
 ) -> Result<Vec<Vec<f64>>, PruneError> {
     let samples = samples.filter(|samples| !samples.is_empty());
     let samples = samples.ok_or_else(|| PruneError::Samples { why: "activation needs some".into() })?;
-    let network = Network::new(&anatomy.model)?;
+    let network = Network::new(&dependencies.model)?;
     let indices: Vec<usize> = (0..samples.len()).collect();
     // Sums of absolute values, and of how many, by node and index of the axis.
     let mut sums: HashMap<usize, (Vec<f64>, usize)> = HashMap::new();
-    let nodes = &anatomy.model.graph().node;
+    let nodes = &dependencies.model.graph().node;
     for part in indices.chunks(batch.max(1)) {
         network.run_observed(&samples.take(part).inputs, Keep::Outputs, &mut |node: &Node, inputs, _| {
             let (Some(axis), Some(Tensor::F32(x))) =
@@ -52,19 +52,19 @@ pub fn importance(
     positions.sort_unstable();
     for position in positions {
         let (sum, count) = &sums[&position];
-        let node = &anatomy.model.graph().node[position];
-        let Some(value) = anatomy.units.value(&node.input[0]) else { continue };
-        let rank = anatomy.units.shape(value).len();
+        let node = &dependencies.model.graph().node[position];
+        let Some(value) = dependencies.units.value(&node.input[0]) else { continue };
+        let rank = dependencies.units.shape(value).len();
         let Some(axis) = taken_in(node).and_then(|axis| axis.of(rank)) else { continue };
-        for (index, sum) in sum.iter().enumerate().take(anatomy.units.len(value, axis)) {
-            let root = anatomy.units.root(anatomy.units.unit(value, axis, index));
+        for (index, sum) in sum.iter().enumerate().take(dependencies.units.len(value, axis)) {
+            let root = dependencies.units.root(dependencies.units.unit(value, axis, index));
             let entry = by_root.entry(root).or_default();
             entry.0 += sum / (*count).max(1) as f64;
             entry.1 += 1;
         }
     }
     let of = |root: &UnitId| by_root.get(root).map_or(0.0, |(sum, count)| sum / *count as f64);
-    Ok(families.iter().map(|family| family.classes.iter().map(|class| of(&class.root)).collect()).collect())
+    Ok(groups.iter().map(|group| group.classes.iter().map(|class| of(&class.root)).collect()).collect())
 }
 
 /// An axis counted from the front or from the back.

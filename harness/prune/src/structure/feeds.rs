@@ -1,22 +1,23 @@
-//! Inputs made up for a run that shows shapes: open axes get odd sizes that differ, integers are small enough to be anybody's index.
+//! Inputs for the run that shapes come from. Open axes get odd lengths that differ, so that the axes of a reshape can be
+//! told apart; integers are small enough to be an index into anything.
 
 use std::collections::HashMap;
 
-use espalier_engine::{Array, Tensor};
+use espalier_engine::Tensor;
 
 use crate::{
-    PruneError,
-    onnx::{GraphProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::dimension, type_proto},
+    PruneError, inputs,
+    onnx::{Axis, GraphProto, ValueInfoProto, random::SplitMix64},
 };
 
-/// What to make up.
+/// How long open axes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// For open axes, in the order in which they turn up.
+    /// For open axes, in the order of their first use.
     few: [usize; 5],
-    /// For open axes beyond the second of an input: images are made smaller on their way, down to nothing.
+    /// For open axes of images: images get smaller from layer to layer, down to nothing.
     large: usize,
-    /// What integers are.
+    /// The value of integers.
     index: i64,
 }
 
@@ -26,7 +27,8 @@ impl Default for Sizes {
     }
 }
 
-/// Two that differ in every axis, so that what is the same in both does not depend on what is fed. Then what else may work.
+/// Two that differ in every axis: what is the same in both does not depend on the inputs. The fallbacks are tried where the
+/// first fails.
 pub const FIRST: Sizes = Sizes { few: [3, 7, 5, 11, 13], large: 65, index: 1 };
 pub const SECOND: Sizes = Sizes { few: [5, 11, 7, 13, 17], large: 129, index: 1 };
 pub const FALLBACKS: [Sizes; 3] = [
@@ -35,81 +37,54 @@ pub const FALLBACKS: [Sizes; 3] = [
     Sizes { few: [1; 5], large: 32, index: 0 },
 ];
 
-const LARGEST: usize = 1 << 28;
-
-/// One tensor for each input that has to be fed, in the order of the graph. `given` are shapes that the caller knows better, by input.
+/// One tensor for each input that has to be fed, in the order of the graph. `given` are shapes that override the file's, by
+/// input.
 ///
 /// # Errors
 /// Inputs that are no tensors, or of unknown rank.
 pub fn feeds(graph: &GraphProto, given: &HashMap<String, Vec<usize>>, sizes: Sizes) -> Result<Vec<Tensor>, PruneError> {
-    let constants: std::collections::HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
     let mut open: HashMap<String, usize> = HashMap::new();
     let mut next = 0;
     let mut feeds = Vec::new();
-    for input in graph.input.iter().filter(|input| !constants.contains(input.name())) {
+    for input in graph.fed() {
         let refused = |why: &str| PruneError::Samples { why: format!("input `{}` {why}", input.name()) };
-        let Some(type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|kind| kind.value.as_ref())
-        else {
-            return Err(refused("is not a tensor, so no input can be made up for it"));
-        };
-        let shape = match (given.get(input.name()), &tensor.shape) {
+        input.tensor_type().ok_or_else(|| refused("is not a tensor, so there is no synthetic input for it"))?;
+        let shape = match (given.get(input.name()), input.axes()) {
             (Some(shape), _) => shape.clone(),
-            (None, Some(shape)) => {
-                let axes = shape.dim.iter().enumerate().map(|(axis, dim)| match &dim.value {
-                    Some(dimension::Value::DimValue(len @ 1..)) => *len as usize,
-                    value => {
-                        let name = match value {
-                            Some(dimension::Value::DimParam(name)) if !name.is_empty() => name.clone(),
-                            // Axes without a name: the first of each input is the batch.
-                            _ if axis == 0 => String::new(),
-                            _ => format!("{}#{axis}", input.name()),
-                        };
-                        *open.entry(name).or_insert_with(|| {
-                            if axis >= 2 && shape.dim.len() >= 4 {
-                                return sizes.large;
-                            }
-                            next += 1;
-                            sizes.few[(next - 1) % sizes.few.len()]
-                        })
-                    }
-                });
-                axes.collect()
-            }
             (None, None) => return Err(refused("does not say how many axes it has; give its shape")),
+            (None, Some(axes)) => {
+                let rank = axes.len();
+                let length = |(axis, declared): (usize, Axis)| {
+                    let name = match declared {
+                        Axis::Fixed(length) => return length as usize,
+                        Axis::Free(name) if !name.is_empty() => name,
+                        // Axes without a name: the first of each input is the batch.
+                        Axis::Free(_) if axis == 0 => String::new(),
+                        Axis::Free(_) => format!("{}#{axis}", input.name()),
+                    };
+                    *open.entry(name).or_insert_with(|| {
+                        if axis >= 2 && rank >= 4 {
+                            return sizes.large;
+                        }
+                        next += 1;
+                        sizes.few[(next - 1) % sizes.few.len()]
+                    })
+                };
+                axes.into_iter().enumerate().map(length).collect()
+            }
         };
-        let len = shape.iter().try_fold(1usize, |product, len| product.checked_mul(*len)).filter(|len| *len <= LARGEST);
-        let len = len.ok_or_else(|| refused("is too large to be made up"))?;
-        feeds.push(match DataType::try_from(tensor.elem_type()) {
-            Ok(DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16) => {
-                Tensor::F32(Array::new(shape, noise(len)))
-            }
-            Ok(DataType::Bool) => Tensor::Bool(Array::new(shape, vec![true; len])),
-            Ok(DataType::String | DataType::Complex64 | DataType::Complex128 | DataType::Undefined) | Err(_) => {
-                return Err(refused("is of a type the engine does not compute with"));
-            }
-            Ok(_) => Tensor::I64(Array::new(shape, vec![sizes.index; len])),
-        });
+        feeds.push(inputs::filled(input, shape, noise, sizes.index)?);
     }
     Ok(feeds)
 }
 
 /// Whether an input has an axis whose length is not fixed.
 pub fn is_open(input: &ValueInfoProto) -> bool {
-    match input.r#type.as_ref().and_then(|kind| kind.value.as_ref()) {
-        Some(type_proto::Value::TensorType(tensor)) => tensor.shape.as_ref().is_none_or(|shape| {
-            shape.dim.iter().any(|dim| !matches!(dim.value, Some(dimension::Value::DimValue(1..))))
-        }),
-        _ => true,
-    }
+    input.axes().is_none_or(|axes| axes.iter().any(|axis| axis.fixed().is_none()))
 }
 
 /// Numbers in [-1, 1), the same every time.
 fn noise(len: usize) -> Vec<f32> {
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
-    (0..len)
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
+    let mut random = SplitMix64::new(1);
+    (0..len).map(|_| random.between(-1.0, 1.0)).collect()
 }

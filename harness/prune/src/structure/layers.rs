@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use espalier_engine::{Keep, Network, Tensor};
 
 use super::{
-    classes::Anatomy,
+    dependencies::DependencyGraph,
     graph::{self, Names},
 };
 use crate::{
@@ -29,8 +29,8 @@ pub struct Branch {
     pub constants: Vec<String>,
 }
 
-pub fn branches(anatomy: &Anatomy) -> Vec<Branch> {
-    let graph = anatomy.model.graph();
+pub fn branches(dependencies: &DependencyGraph) -> Vec<Branch> {
+    let graph = dependencies.model.graph();
     let producers = graph::producers(graph);
     let constants = graph::initializers(graph);
     let outputs: HashSet<&str> = graph.output.iter().map(|output| output.name()).collect();
@@ -41,7 +41,7 @@ pub fn branches(anatomy: &Anatomy) -> Vec<Branch> {
     let mut found: Vec<(Branch, HashSet<usize>)> = Vec::new();
     for (add, node) in graph.node.iter().enumerate().filter(|(_, node)| node.op() == "Add") {
         let (Some(a), Some(b), Some(sum)) = (node.input_at(0), node.input_at(1), node.output_at(0)) else { continue };
-        let shape = |name: &str| anatomy.probe.shape(name);
+        let shape = |name: &str| dependencies.probe.shape(name);
         if shape(a).is_none() || shape(a) != shape(sum) || shape(b) != shape(sum) || a == b {
             continue;
         }
@@ -133,8 +133,8 @@ pub fn strength(model: &Model, branches: &[Branch], samples: &Samples, batch: us
 }
 
 /// The model without them.
-pub fn without(anatomy: &Anatomy, branches: &[&Branch]) -> Bytes {
-    let mut model = anatomy.model.clone();
+pub fn without(dependencies: &DependencyGraph, branches: &[&Branch]) -> Bytes {
+    let mut model = dependencies.model.clone();
     let graph = model.graph_mut();
     let outputs: HashSet<String> = graph.output.iter().map(|output| output.name().to_owned()).collect();
     // What stands for a sum may itself be a sum that goes.
@@ -160,8 +160,8 @@ pub fn without(anatomy: &Anatomy, branches: &[&Branch]) -> Bytes {
 }
 
 /// The model with what they give multiplied by zero.
-pub fn masked(anatomy: &Anatomy, branches: &[&Branch]) -> Bytes {
-    let mut model = anatomy.model.clone();
+pub fn masked(dependencies: &DependencyGraph, branches: &[&Branch]) -> Bytes {
+    let mut model = dependencies.model.clone();
     let graph = model.graph_mut();
     let mut names = Names::of(graph);
     for branch in branches.iter().rev() {

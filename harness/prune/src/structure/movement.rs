@@ -3,8 +3,8 @@
 use super::{
     probe::axes_of,
     reshape::Regroup,
-    rules::{Rules, pin},
-    units::Value,
+    rules::Rules,
+    units::{Value, pin},
 };
 use crate::onnx::{NodeProto, axis_of};
 

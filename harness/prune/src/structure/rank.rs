@@ -1,8 +1,8 @@
-//! Which classes go: exactly as many as asked for, the least important first, and never all of a family.
+//! Which classes go: exactly as many as asked for, the least important first, and never all of a group.
 
 use std::collections::HashMap;
 
-use super::classes::{Family, Kind};
+use super::dependencies::{ChannelGroup, GroupKind};
 use crate::{Amount, PruneError, Scope, Scores, recipe::removed as rounded};
 
 /// What limits removal beside the ratio.
@@ -10,31 +10,31 @@ use crate::{Amount, PruneError, Scope, Scores, recipe::removed as rounded};
 pub struct Limits {
     /// Kept counts are rounded up to multiples of it; heads excepted.
     pub round_to: usize,
-    /// Fraction of each family that stays; one unit stays in any case.
+    /// Fraction of each group that stays; one unit stays in any case.
     pub keep_at_least: f64,
 }
 
 impl Limits {
-    /// How many of a family may go.
-    fn removable(&self, family: &Family) -> usize {
-        let len = family.classes.len();
+    /// How many of a group may go.
+    fn removable(&self, group: &ChannelGroup) -> usize {
+        let len = group.classes.len();
         let stay = (self.keep_at_least.clamp(0.0, 1.0) * len as f64).ceil() as usize;
         len - stay.clamp(1, len)
     }
 }
 
-/// Which classes go, by family; and in words what kept the count from being what was asked for.
+/// Which classes go, by group; and in words what kept the count from being what was asked for.
 pub struct Choice {
     pub removed: Vec<Vec<bool>>,
     pub notes: Vec<String>,
 }
 
-/// Importance by class of each family: the sum of the scores of all weights that belong to it. `tensors` are the scored tensors as (initialiser,
+/// Importance by class of each group: the sum of the scores of all weights that belong to it. `tensors` are the scored tensors as (initialiser,
 /// shape), in the order of the scores.
-pub fn importance(families: &[Family], tensors: &[(usize, Vec<usize>)], scores: &Scores) -> Vec<Vec<f64>> {
+pub fn importance(groups: &[ChannelGroup], tensors: &[(usize, Vec<usize>)], scores: &Scores) -> Vec<Vec<f64>> {
     let mut sums: HashMap<(usize, usize), Vec<f64>> = HashMap::new();
     let wanted: std::collections::HashSet<(usize, usize)> =
-        families.iter().flat_map(|family| family.axes.iter().copied()).collect();
+        groups.iter().flat_map(|group| group.axes.iter().copied()).collect();
     for ((tensor, shape), scores) in tensors.iter().zip(&scores.0) {
         for axis in 0..shape.len() {
             if !wanted.contains(&(*tensor, axis)) {
@@ -52,66 +52,59 @@ pub fn importance(families: &[Family], tensors: &[(usize, Vec<usize>)], scores: 
     let of = |&(tensor, axis, index): &(usize, usize, usize)| {
         sums.get(&(tensor, axis)).and_then(|sum| sum.get(index)).copied().unwrap_or(0.0)
     };
-    families
-        .iter()
-        .map(|family| family.classes.iter().map(|class| class.members.iter().map(of).sum()).collect())
-        .collect()
+    groups.iter().map(|group| group.classes.iter().map(|class| class.members.iter().map(of).sum()).collect()).collect()
 }
 
 /// # Errors
 /// Importance that is not a number.
 pub fn choose(
-    families: &[Family],
+    groups: &[ChannelGroup],
     importance: &[Vec<f64>],
     scope: Scope,
     amount: Amount,
     limits: &Limits,
 ) -> Result<Choice, PruneError> {
-    for (family, importance) in families.iter().zip(importance) {
+    for (group, importance) in groups.iter().zip(importance) {
         if let Some(index) = importance.iter().position(|importance| !importance.is_finite()) {
-            return Err(PruneError::NotAScore { tensor: family.name.clone(), index: index as u64 });
+            return Err(PruneError::NotAScore { tensor: group.name.clone(), index: index as u64 });
         }
     }
-    let mut choice = Choice {
-        removed: families.iter().map(|family| vec![false; family.classes.len()]).collect(),
-        notes: Vec::new(),
-    };
+    let mut choice =
+        Choice { removed: groups.iter().map(|group| vec![false; group.classes.len()]).collect(), notes: Vec::new() };
     match scope {
-        // Families differ in size and in the scale of their weights: what counts is how a class compares with its family.
+        // Families differ in size and in the scale of their weights: what counts is how a class compares with its group.
         Scope::Global => {
             let relative = importance.iter().map(|importance| {
                 let mean = importance.iter().sum::<f64>() / importance.len().max(1) as f64;
                 importance.iter().map(|value| if mean > 0.0 { value / mean } else { 0.0 }).collect::<Vec<f64>>()
             });
             let relative: Vec<Vec<f64>> = relative.collect();
-            let all: Vec<usize> = (0..families.len()).collect();
-            take(families, &relative, &all, amount, limits, &mut choice);
+            let all: Vec<usize> = (0..groups.len()).collect();
+            take(groups, &relative, &all, amount, limits, &mut choice);
         }
         Scope::Local => {
-            for family in 0..families.len() {
-                take(families, importance, &[family], amount, limits, &mut choice);
+            for group in 0..groups.len() {
+                take(groups, importance, &[group], amount, limits, &mut choice);
             }
         }
     }
     if limits.round_to > 1 {
-        round(families, importance, limits.round_to, &mut choice);
+        round(groups, importance, limits.round_to, &mut choice);
     }
     Ok(choice)
 }
 
-/// Removes from the families named, which compete with each other.
+/// Removes from the groups named, which compete with each other.
 fn take(
-    families: &[Family],
+    groups: &[ChannelGroup],
     importance: &[Vec<f64>],
     among: &[usize],
     amount: Amount,
     limits: &Limits,
     choice: &mut Choice,
 ) {
-    let mut order: Vec<(usize, usize)> = among
-        .iter()
-        .flat_map(|family| (0..families[*family].classes.len()).map(move |class| (*family, class)))
-        .collect();
+    let mut order: Vec<(usize, usize)> =
+        among.iter().flat_map(|group| (0..groups[*group].classes.len()).map(move |class| (*group, class))).collect();
     // Stable: among equals the earlier go first.
     order.sort_by(|a, b| importance[a.0][a.1].total_cmp(&importance[b.0][b.1]));
     let wanted = match amount {
@@ -122,35 +115,35 @@ fn take(
         }
     };
     let mut left: HashMap<usize, usize> =
-        among.iter().map(|family| (*family, limits.removable(&families[*family]))).collect();
+        among.iter().map(|group| (*group, limits.removable(&groups[*group]))).collect();
     let mut removed = 0;
-    for (family, class) in order {
+    for (group, class) in order {
         if removed == wanted {
             break;
         }
-        match left.get_mut(&family) {
+        match left.get_mut(&group) {
             Some(left) if *left > 0 => {
                 *left -= 1;
                 removed += 1;
-                choice.removed[family][class] = true;
+                choice.removed[group][class] = true;
             }
-            // Another family gives one more in its place.
+            // Another group gives one more in its place.
             _ => {}
         }
     }
     if removed < wanted {
-        let what = if among.len() == 1 { format!("`{}`", families[among[0]].name) } else { "all families".to_owned() };
+        let what = if among.len() == 1 { format!("`{}`", groups[among[0]].name) } else { "all groups".to_owned() };
         choice
             .notes
-            .push(format!("{what}: {removed} units removed, not {wanted}, as at least one of each family stays"));
+            .push(format!("{what}: {removed} units removed, not {wanted}, as at least one of each group stays"));
     }
 }
 
 /// Puts back the most important of what was removed until what is kept is a multiple.
-fn round(families: &[Family], importance: &[Vec<f64>], multiple: usize, choice: &mut Choice) {
+fn round(groups: &[ChannelGroup], importance: &[Vec<f64>], multiple: usize, choice: &mut Choice) {
     let mut back = 0;
-    for (index, family) in families.iter().enumerate() {
-        if family.kind == Kind::Head {
+    for (index, group) in groups.iter().enumerate() {
+        if group.kind == GroupKind::Head {
             continue;
         }
         let removed = &mut choice.removed[index];
@@ -176,11 +169,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::structure::Class;
+    use crate::structure::AxisClass;
 
-    fn family(len: usize, kind: Kind) -> Family {
-        let classes = (0..len).map(|class| Class { root: class as u32, members: vec![(0, 0, class)] }).collect();
-        Family { kind, axes: vec![(0, 0)], name: "w".into(), classes }
+    fn group(len: usize, kind: GroupKind) -> ChannelGroup {
+        let classes = (0..len).map(|class| AxisClass { root: class as u32, members: vec![(0, 0, class)] }).collect();
+        ChannelGroup { kind, axes: vec![(0, 0)], name: "w".into(), classes }
     }
 
     fn count(choice: &Choice) -> Vec<usize> {
@@ -192,16 +185,16 @@ mod tests {
     }
 
     proptest! {
-        /// Exactly as many as asked for, at least one of each family stays, and no unit that stays is less important than one that goes.
+        /// Exactly as many as asked for, at least one of each group stays, and no unit that stays is less important than one that goes.
         #[test]
         fn exactly_as_many_as_asked_for(
             scores in prop::collection::vec(prop::collection::vec(0..5u8, 2..30), 1..6), ratio in 0.0..0.9f64, local: bool,
         ) {
-            let families: Vec<Family> = scores.iter().map(|scores| family(scores.len(), Kind::Channel)).collect();
+            let groups: Vec<ChannelGroup> = scores.iter().map(|scores| group(scores.len(), GroupKind::Channel)).collect();
             let importance: Vec<Vec<f64>> =
                 scores.iter().map(|scores| scores.iter().map(|score| f64::from(*score) + 0.5).collect()).collect();
             let scope = if local { Scope::Local } else { Scope::Global };
-            let choice = choose(&families, &importance, scope, Amount::Ratio(ratio), &limits(1, 0.0)).unwrap();
+            let choice = choose(&groups, &importance, scope, Amount::Ratio(ratio), &limits(1, 0.0)).unwrap();
             let counts = count(&choice);
             for (index, count) in counts.iter().enumerate() {
                 let len = scores[index].len();
@@ -223,9 +216,9 @@ mod tests {
 
     #[test]
     fn limits_hold_and_are_told() {
-        let families = [family(10, Kind::Channel), family(4, Kind::Head)];
+        let groups = [group(10, GroupKind::Channel), group(4, GroupKind::Head)];
         let importance = [(0..10).map(f64::from).collect(), vec![1.0; 4]];
-        let choose = |amount, limits: Limits| choose(&families, &importance, Scope::Local, amount, &limits).unwrap();
+        let choose = |amount, limits: Limits| choose(&groups, &importance, Scope::Local, amount, &limits).unwrap();
         assert_eq!(count(&choose(Amount::Ratio(0.5), limits(1, 0.0))), [5, 2]);
         // 5 kept are made 8; heads are left alone.
         let rounded = choose(Amount::Ratio(0.5), limits(8, 0.0));
@@ -240,7 +233,7 @@ mod tests {
 
     #[test]
     fn importance_is_the_sum_over_all_that_belongs_to_a_class() {
-        let mut channels = family(2, Kind::Channel);
+        let mut channels = group(2, GroupKind::Channel);
         channels.axes = vec![(0, 0), (1, 1)];
         channels.classes[0].members = vec![(0, 0, 0), (1, 1, 0)];
         channels.classes[1].members = vec![(0, 0, 1), (1, 1, 1)];

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::classes::{Anatomy, Family, Kept, Kind};
+use super::dependencies::{ChannelGroup, DependencyGraph, GroupKind, Kept};
 
 /// Part of the manifest of a structured variant. Names are those of the normalised graph: see `changes`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    pub families: Vec<FamilyReport>,
+    #[serde(rename = "families")]
+    pub groups: Vec<GroupReport>,
     /// Whole residual branches, where those were asked for.
     #[serde(default)]
     pub branches: Vec<BranchReport>,
@@ -31,9 +32,9 @@ pub struct Report {
 
 /// One dimension of the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FamilyReport {
+pub struct GroupReport {
     pub name: String,
-    pub kind: Kind,
+    pub kind: GroupKind,
     pub units: usize,
     pub removed: usize,
     /// What shrinks with it: constants and their axes.
@@ -52,13 +53,13 @@ pub struct BranchReport {
 pub const CHANGES: &str = "constants the graph computed were folded, lengths it computed from fixed axes too; unused nodes and constants, and \
                            shapes noted for inner values, were left out; zero initial states were made anew for each recurrent layer";
 
-pub fn family(anatomy: &Anatomy, family: &Family, removed: usize) -> FamilyReport {
-    let name = |tensor: usize| anatomy.model.graph().initializer[tensor].name().to_owned();
-    FamilyReport {
-        name: family.name.clone(),
-        kind: family.kind,
-        units: family.classes.len(),
+pub fn group(dependencies: &DependencyGraph, group: &ChannelGroup, removed: usize) -> GroupReport {
+    let name = |tensor: usize| dependencies.model.graph().initializer[tensor].name().to_owned();
+    GroupReport {
+        name: group.name.clone(),
+        kind: group.kind,
+        units: group.classes.len(),
         removed,
-        axes: family.axes.iter().map(|(tensor, axis)| (name(*tensor), *axis)).collect(),
+        axes: group.axes.iter().map(|(tensor, axis)| (name(*tensor), *axis)).collect(),
     }
 }

@@ -3,10 +3,7 @@
 //! If something of the merged axis goes, it goes along one factor, and the other factors stay. Which one is decided when all other rules have
 //! been applied: one that is not pinned; of several, the one attention runs over in parallel, else the longest.
 
-use super::{
-    rules::pin,
-    units::{Pin, Units, Value},
-};
+use super::units::{Pin, Units, Value, pin};
 use crate::onnx::NodeProto;
 
 type Axis = (Value, usize);
@@ -63,7 +60,7 @@ impl Regroup {
 }
 
 /// Decides all that were put off.
-pub fn settle(units: &mut Units, mut regroups: Vec<Regroup>) {
+pub fn decide(units: &mut Units, mut regroups: Vec<Regroup>) {
     regroups.retain(|regroup| {
         if let Regroup::Mixed { axes, pin } = regroup {
             axes.iter().for_each(|(value, axis)| units.pin_axis(*value, *axis, pin));
@@ -182,7 +179,7 @@ mod tests {
             pinned.into_iter().for_each(|axis| units.pin_axis(split, axis, &pin));
             heads.into_iter().for_each(|axis| units.mark_heads(split, axis));
             let factors = vec![(split, 0), (split, 1)];
-            settle(&mut units, vec![Regroup::Factors { merged: (merged, 0), factors, pin: pin.clone() }]);
+            decide(&mut units, vec![Regroup::Factors { merged: (merged, 0), factors, pin: pin.clone() }]);
             assert!(units.is_open(split, follows) && !units.is_open(split, 1 - follows));
             // The seventh is row 1, column 3.
             let along = units.unit(split, follows, if follows == 0 { 1 } else { 3 });

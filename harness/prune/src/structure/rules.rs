@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::{
     probe::{Probe, axes_of},
     reshape::Regroup,
-    units::{Pin, Units, Value},
+    units::{Units, Value, pin},
 };
 use crate::{
     onnx::{NodeProto, axis_of},
@@ -224,8 +224,4 @@ impl Rules<'_> {
         }
         Some(())
     }
-}
-
-pub fn pin(node: &NodeProto, why: &'static str) -> Pin {
-    Pin { op: node.qualified_op(), node: node.label(), why }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{
-    classes::Anatomy,
+    dependencies::DependencyGraph,
     graph::{self, Names, set_int, set_ints},
     probe::axes_of,
     slices,
@@ -20,7 +20,7 @@ pub type Removed = HashSet<UnitId>;
 /// What becomes of a constant some of whose indices go; of each axis, those that stay.
 type Change = fn(&TensorProto, &[(usize, Vec<usize>)]) -> Result<TensorProto, PruneError>;
 
-impl Anatomy {
+impl DependencyGraph {
     /// The model without them.
     ///
     /// # Errors
@@ -32,7 +32,8 @@ impl Anatomy {
         let graph = model.graph_mut();
         let mut nodes = Vec::with_capacity(graph.node.len());
         for mut node in std::mem::take(&mut graph.node) {
-            let mut patch = Patch { anatomy: self, removed, names: &mut names, nodes: Vec::new(), tensors: Vec::new() };
+            let mut patch =
+                Patch { dependencies: self, removed, names: &mut names, nodes: Vec::new(), tensors: Vec::new() };
             patch.node(&mut node)?;
             let Patch { nodes: made, tensors, .. } = patch;
             nodes.extend(made);
@@ -110,7 +111,7 @@ impl Anatomy {
 }
 
 struct Patch<'a> {
-    anatomy: &'a mut Anatomy,
+    dependencies: &'a mut DependencyGraph,
     removed: &'a Removed,
     names: &'a mut Names,
     /// Made for the node, to come before it.
@@ -139,28 +140,28 @@ impl Patch<'_> {
     }
 
     fn value(&self, name: Option<&str>) -> Option<Value> {
-        self.anatomy.units.value(name?)
+        self.dependencies.units.value(name?)
     }
 
     fn len(&mut self, value: Value, axis: usize) -> usize {
-        let kept = self.anatomy.kept(value, axis, self.removed);
-        kept.map_or_else(|| self.anatomy.units.len(value, axis), |kept| kept.len())
+        let kept = self.dependencies.kept(value, axis, self.removed);
+        kept.map_or_else(|| self.dependencies.units.len(value, axis), |kept| kept.len())
     }
 
     fn changed_len(&mut self, name: Option<&str>, axis: usize) -> Option<usize> {
         let value = self.value(name)?;
-        Some(self.anatomy.kept(value, axis, self.removed)?.len())
+        Some(self.dependencies.kept(value, axis, self.removed)?.len())
     }
 
     fn is_changed(&mut self, value: Value) -> bool {
-        let rank = self.anatomy.units.shape(value).len();
-        (0..rank).any(|axis| self.anatomy.kept(value, axis, self.removed).is_some())
+        let rank = self.dependencies.units.shape(value).len();
+        (0..rank).any(|axis| self.dependencies.kept(value, axis, self.removed).is_some())
     }
 
     /// Depthwise convolutions have as many groups as channels; all others keep theirs.
     fn groups(&mut self, node: &mut NodeProto) {
         let groups = node.int("group", 1);
-        let channels = self.value(node.input_at(0)).map(|x| self.anatomy.units.len(x, 1) as i64);
+        let channels = self.value(node.input_at(0)).map(|x| self.dependencies.units.len(x, 1) as i64);
         if groups > 1
             && channels == Some(groups)
             && let Some(left) = self.changed_len(node.input_at(0), 1)
@@ -175,12 +176,12 @@ impl Patch<'_> {
         let (Some(y), Some(name)) = (self.value(node.output_at(0)), node.input_at(slot).map(str::to_owned)) else {
             return;
         };
-        let Some(elements) = self.anatomy.probe.elements(&name) else { return };
+        let Some(elements) = self.dependencies.probe.elements(&name) else { return };
         if !self.is_changed(y) {
             // A merged axis may shrink along one factor before, and be cut to the old length again: never, as they are tied.
             return;
         }
-        let rank = self.anatomy.units.shape(y).len();
+        let rank = self.dependencies.units.shape(y).len();
         let shift = rank.saturating_sub(elements.len());
         let expands = node.op() == "Expand";
         let mut lengths: Vec<Option<i64>> = Vec::with_capacity(elements.len());
@@ -237,12 +238,12 @@ impl Patch<'_> {
 
     fn slice(&mut self, node: &mut NodeProto) {
         let Some(x) = self.value(node.input_at(0)) else { return };
-        let shape = self.anatomy.units.shape(x).to_vec();
+        let shape = self.dependencies.units.shape(x).to_vec();
         let vector = |name: &str, slot: usize| match node.ints(name) {
             Some(values) => Some(values.to_vec()),
-            None => self.anatomy.probe.integers(node.input_at(slot)?),
+            None => self.dependencies.probe.integers(node.input_at(slot)?),
         };
-        let Some(Some(axes)) = axes_of(node, 3, shape.len(), &self.anatomy.probe)
+        let Some(Some(axes)) = axes_of(node, 3, shape.len(), &self.dependencies.probe)
             .map(|axes| axes.or_else(|| Some((0..vector("starts", 1)?.len()).collect())))
         else {
             return;
@@ -253,7 +254,7 @@ impl Patch<'_> {
         }
         let mut changed = false;
         for (place, axis) in axes.into_iter().enumerate() {
-            let Some(kept) = self.anatomy.kept(x, axis, self.removed) else { continue };
+            let Some(kept) = self.dependencies.kept(x, axis, self.removed) else { continue };
             let len = shape[axis] as i64;
             let clamp = |at: i64| (if at < 0 { at.saturating_add(len) } else { at }).clamp(0, len) as usize;
             let before = |at: usize| kept.partition_point(|index| *index < at) as i64;
@@ -275,14 +276,14 @@ impl Patch<'_> {
 
     fn split(&mut self, node: &mut NodeProto) {
         let Some(x) = self.value(node.input_at(0)) else { return };
-        let Some(axis) = axis_of(node.int("axis", 0), self.anatomy.units.shape(x).len()) else { return };
-        if self.anatomy.kept(x, axis, self.removed).is_none() {
+        let Some(axis) = axis_of(node.int("axis", 0), self.dependencies.units.shape(x).len()) else { return };
+        if self.dependencies.kept(x, axis, self.removed).is_none() {
             return;
         }
         let outputs: Option<Vec<Value>> = (0..node.output.len()).map(|slot| self.value(node.output_at(slot))).collect();
         let Some(outputs) = outputs else { return };
         let sizes: Vec<i64> = outputs.into_iter().map(|value| self.len(value, axis) as i64).collect();
-        if self.anatomy.model.opset() < 13 {
+        if self.dependencies.model.opset() < 13 {
             set_ints(node, "split", sizes);
             return;
         }

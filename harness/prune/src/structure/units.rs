@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::PruneError;
+use crate::{PruneError, onnx::NodeProto};
 
 /// More would be no model: BERT-large has half a million.
 const MOST_UNITS: usize = 1 << 27;
@@ -22,6 +22,10 @@ pub struct Pin {
     pub op: String,
     pub node: String,
     pub why: &'static str,
+}
+
+pub fn pin(node: &NodeProto, why: &'static str) -> Pin {
+    Pin { op: node.qualified_op(), node: node.label(), why }
 }
 
 #[derive(Debug, Default)]

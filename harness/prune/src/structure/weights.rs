@@ -1,8 +1,8 @@
 //! Rules of the operators with weights: convolutions, matrix products, recurrent layers.
 
 use super::{
-    rules::{Rules, pin},
-    units::Value,
+    rules::Rules,
+    units::{Value, pin},
 };
 use crate::onnx::NodeProto;
 

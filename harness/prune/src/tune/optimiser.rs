@@ -1,29 +1,17 @@
-//! How parameters move along their gradients: Adam with decoupled weight decay (Loshchilov and Hutter, 2019), and gradient descent with
-//! momentum; and how fast, over the course of a training.
+//! How parameters move along their gradients: Adam with decoupled weight decay (Kingma and Ba, 2015; Loshchilov and Hutter,
+//! 2019); and how fast, over the course of a training.
 
 use std::f64::consts::PI;
-
-/// The rule parameters move by. `decay` is what a weight loses of itself in a step, times the rate; biases and the like do not decay.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Rule {
-    Adam {
-        decay: f32,
-    },
-    /// Two numbers less a parameter to keep.
-    Descent {
-        momentum: f32,
-        decay: f32,
-    },
-}
 
 const MEAN: f32 = 0.9;
 const SQUARE: f32 = 0.999;
 const EPSILON: f32 = 1e-8;
 
-/// What a rule remembers of earlier steps, for each parameter.
+/// Adam's running means, by parameter.
 #[derive(Clone, Debug)]
 pub struct Optimiser {
-    rule: Rule,
+    /// The share of itself that a weight loses in a step, divided by the rate; biases and the like do not decay.
+    decay: f32,
     steps: i32,
     means: Vec<Vec<f32>>,
     squares: Vec<Vec<f32>>,
@@ -31,9 +19,9 @@ pub struct Optimiser {
 
 impl Optimiser {
     /// `lengths` are those of the parameters that [`Optimiser::update`] will be given, by their index.
-    pub fn new(rule: Rule, lengths: &[usize]) -> Optimiser {
-        let zeros = |wanted: bool| lengths.iter().map(|len| vec![0.0; if wanted { *len } else { 0 }]).collect();
-        Optimiser { rule, steps: 0, means: zeros(true), squares: zeros(matches!(rule, Rule::Adam { .. })) }
+    pub fn new(decay: f32, lengths: &[usize]) -> Optimiser {
+        let zeros: Vec<Vec<f32>> = lengths.iter().map(|len| vec![0.0; *len]).collect();
+        Optimiser { decay, steps: 0, means: zeros.clone(), squares: zeros }
     }
 
     /// Begins a step; then [`Optimiser::update`] is called once for each parameter.
@@ -41,7 +29,7 @@ impl Optimiser {
         self.steps = self.steps.saturating_add(1);
     }
 
-    /// Moves one parameter. What `masked` is `true` for is +0 afterwards, whatever its gradient.
+    /// Moves one parameter. Where `masked` is `true` it is +0 afterwards, whatever its gradient.
     pub fn update(
         &mut self,
         parameter: usize,
@@ -51,36 +39,22 @@ impl Optimiser {
         rate: f32,
         decays: bool,
     ) {
-        let means = &mut self.means[parameter];
-        match self.rule {
-            Rule::Adam { decay } => {
-                let decay = if decays { rate * decay } else { 0.0 };
-                let (mean_scale, square_scale) = (1.0 - MEAN.powi(self.steps), 1.0 - SQUARE.powi(self.steps));
-                let state = means.iter_mut().zip(&mut self.squares[parameter]);
-                for ((value, gradient), (mean, square)) in values.iter_mut().zip(gradient).zip(state) {
-                    *mean = MEAN * *mean + (1.0 - MEAN) * gradient;
-                    *square = SQUARE * *square + (1.0 - SQUARE) * gradient * gradient;
-                    let step = (*mean / mean_scale) / ((*square / square_scale).sqrt() + EPSILON);
-                    *value -= rate * step + decay * *value;
-                }
-            }
-            Rule::Descent { momentum, decay } => {
-                let decay = if decays { rate * decay } else { 0.0 };
-                for ((value, gradient), mean) in values.iter_mut().zip(gradient).zip(means.iter_mut()) {
-                    *mean = momentum * *mean + gradient;
-                    *value -= rate * *mean + decay * *value;
-                }
-            }
+        let decay = if decays { rate * self.decay } else { 0.0 };
+        let (mean_scale, square_scale) = (1.0 - MEAN.powi(self.steps), 1.0 - SQUARE.powi(self.steps));
+        let state = self.means[parameter].iter_mut().zip(&mut self.squares[parameter]);
+        for ((value, gradient), (mean, square)) in values.iter_mut().zip(gradient).zip(state) {
+            *mean = MEAN * *mean + (1.0 - MEAN) * gradient;
+            *square = SQUARE * *square + (1.0 - SQUARE) * gradient * gradient;
+            let step = (*mean / mean_scale) / ((*square / square_scale).sqrt() + EPSILON);
+            *value -= rate * step + decay * *value;
         }
-        if let Some(masked) = masked {
-            for (value, _) in values.iter_mut().zip(masked).filter(|(_, masked)| **masked) {
-                *value = 0.0;
-            }
+        for (value, _) in values.iter_mut().zip(masked.unwrap_or_default()).filter(|(_, masked)| **masked) {
+            *value = 0.0;
         }
     }
 }
 
-/// The rate of step `step` of `steps`, from 0: a rise over the share `warm_up` of them, then half a cosine down to nothing.
+/// The rate of step `step` of `steps`, from 0: a rise over the share `warm_up` of them, then half a cosine down to 0.
 pub fn rate(peak: f32, step: usize, steps: usize, warm_up: f32) -> f32 {
     let rise = f64::from(warm_up) * steps as f64;
     let step = step as f64;
@@ -96,8 +70,8 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(rule: Rule, gradients: &[f32], expected: &[f32]) {
-        let mut optimiser = Optimiser::new(rule, &[1]);
+    fn check(decay: f32, gradients: &[f32], expected: &[f32]) {
+        let mut optimiser = Optimiser::new(decay, &[1]);
         let mut values = [1.0];
         for (gradient, expected) in gradients.iter().zip(expected) {
             optimiser.step();
@@ -110,29 +84,20 @@ mod tests {
     /// square (0.999 * 0.001 * 4 + 0.001) / 0.001999: 0.42105 / 1.58095.
     #[test]
     fn adam_as_by_hand() {
-        check(Rule::Adam { decay: 0.0 }, &[2.0, -1.0], &[0.9, 0.873_367]);
-        check(Rule::Adam { decay: 0.5 }, &[2.0], &[0.85]);
-    }
-
-    #[test]
-    fn descent_as_by_hand() {
-        check(Rule::Descent { momentum: 0.9, decay: 0.0 }, &[2.0, -1.0], &[0.8, 0.72]);
-        check(Rule::Descent { momentum: 0.0, decay: 1.0 }, &[2.0], &[0.7]);
+        check(0.0, &[2.0, -1.0], &[0.9, 0.873_367]);
+        check(0.5, &[2.0], &[0.85]);
     }
 
     #[test]
     fn what_is_masked_is_zero_to_the_bit() {
-        for rule in [Rule::Adam { decay: 0.1 }, Rule::Descent { momentum: 0.9, decay: 0.1 }] {
-            let mut optimiser = Optimiser::new(rule, &[3]);
-            let mut values = [-0.0, 0.5, -0.25];
-            for _ in 0..3 {
-                optimiser.step();
-                let masked = [true, false, true];
-                optimiser.update(0, &mut values, &[1.0, 1.0, -1.0], Some(&masked), 0.1, true);
-            }
-            assert_eq!([values[0].to_bits(), values[2].to_bits()], [0, 0]);
-            assert!(values[1] < 0.3);
+        let mut optimiser = Optimiser::new(0.1, &[3]);
+        let mut values = [-0.0, 0.5, -0.25];
+        for _ in 0..3 {
+            optimiser.step();
+            optimiser.update(0, &mut values, &[1.0, 1.0, -1.0], Some(&[true, false, true]), 0.1, true);
         }
+        assert_eq!([values[0].to_bits(), values[2].to_bits()], [0, 0]);
+        assert!(values[1] < 0.3);
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Which values of a network are taught: by role, as with pruning. A float32 constant is a parameter if every slot it is used in is one that a
-//! layer learns: weights, biases, scales and shifts of normalisations, embeddings. Scalars (a square root of two, an epsilon), clip bounds and
-//! masks are none, nor are the running statistics of a BatchNormalization, which stay as they are.
+//! Which constants of a network are parameters: by role, as with pruning. A float32 constant is a parameter if every input
+//! it is used as is one that layers learn: weights, biases, scales and shifts of normalisations, embeddings. Scalars (a
+//! square root of two, an epsilon), clip bounds and masks are not, nor are the running statistics of a BatchNormalization,
+//! which stay unchanged.
 
 use std::collections::HashMap;
 
@@ -12,7 +13,7 @@ use crate::onnx::{Model, tensor_proto::DataType};
 pub struct Parameter {
     pub name: String,
     pub id: ValueId,
-    /// Matrices and kernels lose weight by decay, vectors do not.
+    /// Weight decay applies to matrices and kernels, not to vectors.
     pub decays: bool,
 }
 
@@ -32,13 +33,13 @@ pub fn parameters(model: &Model, network: &Network) -> Vec<Parameter> {
         let tensor = node.attribute.iter().find_map(|attribute| attribute.t.as_ref())?;
         Some((node.output.first()?.as_str(), tensor.data_type()))
     });
-    let given_out: Vec<&str> = graph.output.iter().map(|output| output.name()).collect();
+    let outputs: Vec<&str> = graph.output.iter().map(|output| output.name()).collect();
     let floats = initializers.chain(constants).filter(|(_, kind)| *kind == DataType::Float as i32);
     floats
         .filter_map(|(name, _)| {
             let id = network.find(name)?;
             let values = network.constant(id)?.f32().ok()?;
-            let learned = !given_out.contains(&name) && is_learned(id, &users, network, values, DEPTH);
+            let learned = !outputs.contains(&name) && is_learned(id, &users, network, values, DEPTH);
             learned.then(|| Parameter { name: name.to_owned(), id, decays: long_axes(values.shape()) > 1 })
         })
         .collect()
@@ -54,7 +55,7 @@ fn is_learned(value: ValueId, users: &Users<'_>, network: &Network, constant: &A
         return false;
     };
     let is_vector = long_axes(constant.shape()) == 1;
-    // No layer learns a minus infinity: that is a mask.
+    // Minus infinity is never learned: it makes a mask.
     let is_small = constant.data().iter().all(|value| value.abs() < 1e4);
     uses.iter().all(|(node, slot)| match (node.op_type.as_str(), slot) {
         ("Conv" | "ConvTranspose" | "Gemm", 1 | 2) | ("Gemm", 0) | ("MatMul", 0 | 1) => true,
@@ -71,9 +72,9 @@ fn is_learned(value: ValueId, users: &Users<'_>, network: &Network, constant: &A
         | ("Gather", 0) => true,
         // A bias, or a table of positions.
         ("Add" | "Sub", _) => constant.len() > 1 && is_small && meets_a_variable(node, *slot, network),
-        // The scale of a normalisation that an exporter wrote out; a matrix here is rather a mask.
+        // The scale of a normalisation that an exporter wrote out; a matrix would rather be a mask.
         ("Mul", _) => is_vector && is_small && meets_a_variable(node, *slot, network),
-        // On the way to a layer: gradients come back through all of these.
+        // Between the constant and its layer: gradients pass through all of these.
         (
             "Identity" | "Transpose" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" | "Slice" | "Split" | "Expand",
             0,

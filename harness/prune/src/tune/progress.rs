@@ -1,4 +1,4 @@
-//! What a model that was pruned in steps is, compared with the dense one: manifests of several steps made one.
+//! Manifests of models that were pruned in steps, compared with the dense model.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -11,7 +11,7 @@ use crate::{
 ///
 /// # Errors
 /// A model that cannot be read.
-pub fn of_nothing(dense: &Bytes, recipe: &Recipe) -> Result<Manifest, PruneError> {
+pub fn of_dense(dense: &Bytes, recipe: &Recipe) -> Result<Manifest, PruneError> {
     Ok(crate::prune(dense, &Recipe { ratio: 0.0, threshold: None, ..*recipe }, None)?.manifest)
 }
 
@@ -19,10 +19,10 @@ pub fn of_nothing(dense: &Bytes, recipe: &Recipe) -> Result<Manifest, PruneError
 ///
 /// # Errors
 /// A mask of another model.
-pub fn of_mask(model: &Bytes, recipe: &Recipe, mask: &Mask, judged: &Samples) -> Result<Manifest, PruneError> {
+pub fn of_mask(model: &Bytes, recipe: &Recipe, mask: &Mask, samples: &Samples) -> Result<Manifest, PruneError> {
     let model = Model::decode(model)?;
     let survey = survey(&model)?;
-    // What is removed already goes first, whatever the scores: the mask comes out as it is, with its units counted.
+    // Removed weights are removed first, whatever the scores: the mask comes out unchanged, with its units counted.
     let zeros = |tensor: usize| Ok(Cow::Owned(vec![0.0; mask.0[tensor].len()]));
     let amount = match recipe.amount() {
         Amount::Ratio(ratio) => Amount::Ratio(ratio),
@@ -34,11 +34,11 @@ pub fn of_mask(model: &Bytes, recipe: &Recipe, mask: &Mask, judged: &Samples) ->
         let values = Values::of(&weight.name, weight.place.tensor(model.graph()))?;
         tensors.push(crate::pruned_tensor(weight, &selection.tensor(index)?, values.zeros()));
     }
-    Ok(crate::manifest(recipe, &survey, tensors, Some(judged)))
+    Ok(crate::manifest(recipe, &survey, tensors, Some(samples)))
 }
 
-/// Of a model whose tensors shrank `before`, and `now` shrank again.
-pub fn together(before: Option<&Manifest>, now: Manifest, recipe: &Recipe) -> Manifest {
+/// Of a model whose tensors shrank `before` and shrank again `now`.
+pub fn merged(before: Option<&Manifest>, now: Manifest, recipe: &Recipe) -> Manifest {
     let Some(before) = before else {
         return Manifest { ratio: recipe.ratio, ..now };
     };
@@ -64,10 +64,10 @@ pub fn together(before: Option<&Manifest>, now: Manifest, recipe: &Recipe) -> Ma
 }
 
 fn add(all: &mut Report, now: Report) {
-    for family in &mut all.families {
-        let same = now.families.iter().find(|other| other.axes == family.axes);
-        // One of which a single unit is left is none any more.
-        family.removed = same.map_or(family.removed, |now| family.units - (now.units - now.removed));
+    for group in &mut all.groups {
+        let same = now.groups.iter().find(|other| other.axes == group.axes);
+        // A group with a single unit left is no group any more.
+        group.removed = same.map_or(group.removed, |now| group.units - (now.units - now.removed));
     }
     let gone = |node: &str| now.branches.iter().any(|branch| branch.node == node && branch.removed);
     all.branches.iter_mut().for_each(|branch| branch.removed |= gone(&branch.node));

@@ -1,35 +1,36 @@
 //! The running statistics of BatchNormalization, estimated anew from samples.
 //!
-//! Pruning changes what flows into a normalisation; its mean and variance still are those of the dense network. No gradients are needed: nodes
-//! are carried out one after another on all samples, and each normalisation is given the statistics of what really arrives, before what comes
-//! after it is computed. Exact in one pass, at the price of holding the live values of all samples at once: a few hundred samples do.
+//! Pruning changes what flows into a normalisation, but its mean and variance are those of the dense network. No gradients
+//! are needed: nodes run one after another on all samples, and each normalisation gets the statistics of its actual input
+//! before the nodes after it run. This is exact in one pass, but holds the live values of all samples at once: a few
+//! hundred samples suffice.
 
 use std::collections::HashMap;
 
 use espalier_engine::{Array, EngineError, Network, Node, Tensor, ValueId};
 
-use super::learner::Learner;
+use super::trainable::TrainableModel;
 use crate::{Bytes, PruneError, Samples, remove};
 
-/// What became of a model's normalisations.
+/// A model with recalibrated normalisations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recalibrated {
     pub bytes: Bytes,
     pub nodes: usize,
-    /// Those left alone: their statistics are shared, computed, or not float32.
+    /// Those left unchanged: their statistics are shared, computed, or not float32.
     pub left: Vec<String>,
 }
 
 const BATCH: usize = 32;
 
 /// # Errors
-/// Samples that do not fit, and whatever the engine refuses. A model without BatchNormalization is given back as it is.
+/// Samples that do not fit, and whatever the engine refuses. A model without BatchNormalization is returned unchanged.
 pub fn recalibrate(model: &Bytes, samples: &Samples) -> Result<Recalibrated, PruneError> {
-    let Learner { network, .. } = &mut Learner::new(model)?;
+    let TrainableModel { network, .. } = &mut TrainableModel::new(model)?;
     let Some(last) = network.nodes.iter().rposition(is_normalisation) else {
         return Ok(Recalibrated { bytes: model.clone(), nodes: 0, left: Vec::new() });
     };
-    let batches = Learner::new(model)?.batches(samples, BATCH)?;
+    let batches = TrainableModel::new(model)?.batches(samples, BATCH)?;
     let mut flows = batches.into_iter().map(|inputs| Flow::new(network, inputs)).collect::<Vec<_>>();
     let mut uses = uses(network, last);
     let mut statistics: HashMap<ValueId, Vec<f32>> = HashMap::new();
@@ -43,7 +44,7 @@ pub fn recalibrate(model: &Bytes, samples: &Samples) -> Result<Recalibrated, Pru
                     let (mean, variance) = moments(flows.iter().filter_map(|flow| flow.values[&input].f32().ok()));
                     done += 1;
                     for (id, values) in [(mean_id, mean), (variance_id, variance)] {
-                        // No values came: what was known before is better than nothing.
+                        // Without values the old statistics are better than none.
                         if let (Some(Tensor::F32(constant)), false) = (network.constant_mut(id), values.is_empty()) {
                             constant.data_mut().copy_from_slice(&values);
                             statistics.insert(id, values);
@@ -68,7 +69,7 @@ pub fn recalibrate(model: &Bytes, samples: &Samples) -> Result<Recalibrated, Pru
     Ok(Recalibrated { bytes: remove::write(model, &named.collect::<HashMap<_, _>>())?, nodes: done, left })
 }
 
-/// The values that one batch has at the moment.
+/// The live values of one batch.
 struct Flow {
     values: HashMap<ValueId, Tensor>,
 }
@@ -96,7 +97,7 @@ fn is_normalisation(node: &Node) -> bool {
     node.op_type == "BatchNormalization"
 }
 
-/// The constants a normalisation keeps its mean and variance in, if it has them to itself.
+/// The constants of a normalisation's mean and variance, if no other node uses them.
 fn own_statistics(network: &Network, node: &Node) -> Option<(ValueId, ValueId)> {
     let id = |slot: usize| node.inputs.get(slot).copied().flatten();
     let (mean, variance) = (id(3)?, id(4)?);
@@ -107,8 +108,8 @@ fn own_statistics(network: &Network, node: &Node) -> Option<(ValueId, ValueId)> 
     (mean != variance && is_own(mean) && is_own(variance)).then_some((mean, variance))
 }
 
-/// Mean and variance of each channel (axis 1) over everything else. Two passes: the variance of large numbers that differ little is no
-/// difference of squares.
+/// Mean and variance of each channel (axis 1) over all other axes. In two passes: a difference of squares would lose the
+/// variance of large numbers that differ little.
 fn moments<'a>(arrays: impl Iterator<Item = &'a Array<f32>> + Clone) -> (Vec<f32>, Vec<f32>) {
     let channels = arrays.clone().next().and_then(|array| array.shape().get(1).copied()).unwrap_or(0);
     let each = |sums: &mut [f64], f: &dyn Fn(usize, f64) -> f64| {

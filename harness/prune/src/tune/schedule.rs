@@ -1,11 +1,11 @@
-//! How fast a ratio is reached, and how a number of epochs is shared among the steps. Ratios are always of the dense model.
+//! The recipe of each step of a schedule, and the share of the epochs that it gets. Ratios are of the dense model.
 
 use espalier_recipe::{Schedule, Unit};
 
 use crate::Recipe;
 
-/// The recipe of each step. Where the unit says the ratio (`2:4`), fewer and fewer of a group stay; steps that would keep as many as the one
-/// before are left out.
+/// The recipe of each step. Where the unit fixes the ratio (`2:4`), fewer and fewer of a group stay; steps that would keep
+/// as many as the one before are left out.
 pub fn recipes(schedule: Schedule, recipe: &Recipe, steps: usize) -> Vec<Recipe> {
     let Unit::NOfM { keep, of } = recipe.unit else {
         return schedule.ratios(recipe.ratio, steps).into_iter().map(|ratio| Recipe { ratio, ..*recipe }).collect();
@@ -25,7 +25,7 @@ pub fn recipes(schedule: Schedule, recipe: &Recipe, steps: usize) -> Vec<Recipe>
     };
     kept.into_iter().map(at).collect()
 }
-/// `epochs` over `steps`: as evenly as can be, but about twice as many for the last, after which nothing is removed any more.
+/// `epochs` over `steps`, evenly, but about twice as many for the last, after which nothing more is removed.
 pub fn share(epochs: usize, steps: usize) -> Vec<usize> {
     let before = steps.saturating_sub(1);
     let each = ((epochs as f64 / (steps + 1) as f64).round() as usize).min(epochs / steps.max(1));

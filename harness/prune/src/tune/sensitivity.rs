@@ -1,10 +1,9 @@
-//! What each tensor bears: pruned alone, at several ratios, without fine-tuning, everything else as it was.
+//! The sensitivity of each tensor: the accuracy with that tensor pruned alone, at several ratios, without fine-tuning.
 
 use super::{
     Event, Watch,
-    course::{Grade, grade_classes},
-    learner::Learner,
-    train::{set_to_zero, values_mut},
+    data::{Evaluation, evaluate_classes},
+    trainable::TrainableModel,
 };
 use crate::{
     Bytes, PruneError, Samples, Scores,
@@ -16,11 +15,11 @@ use crate::{
 /// A scan of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scan {
-    /// Of the dense model. Without labels it is what the variants are held against, and its accuracy 1.
-    pub dense: Grade,
-    /// By tensor in the order of the file, then by ratio as asked for.
+    /// Of the dense model. Without labels its predictions are the expected ones, and its accuracy is 1.
+    pub dense: Evaluation,
+    /// By tensor in the order of the file, then by ratio in the order given.
     pub rows: Vec<Row>,
-    /// It was stopped: the rows are the first of what there would have been.
+    /// The scan was stopped, and rows are missing at the end.
     pub stopped: bool,
 }
 
@@ -31,8 +30,8 @@ pub struct Row {
     pub weights: u64,
     pub ratio: f64,
     pub removed: u64,
-    pub grade: Grade,
-    /// The share of samples on which it says what the dense model says.
+    pub evaluation: Evaluation,
+    /// The share of samples for which it predicts the dense model's class.
     pub agreement: f64,
 }
 
@@ -51,15 +50,15 @@ pub fn sensitivity(
         return Err(PruneError::Ratio { ratio: *ratio });
     }
     let survey = survey(&Model::decode(model)?)?;
-    let mut learner = Learner::new(model)?;
-    let answers = learner.ask(samples)?;
-    let says = answers.classes();
-    let wanted = samples.labels.as_ref().unwrap_or(&says);
-    let mut scan = Scan { dense: grade_classes(&answers, wanted)?, rows: Vec::new(), stopped: false };
+    let mut network = TrainableModel::new(model)?;
+    let predictions = network.predict(samples)?;
+    let dense_classes = predictions.classes();
+    let expected = samples.labels.as_ref().unwrap_or(&dense_classes);
+    let mut scan = Scan { dense: evaluate_classes(&predictions, expected)?, rows: Vec::new(), stopped: false };
     let of = survey.weights.len() * ratios.len();
     for (weight, scores) in survey.weights.iter().zip(&scores.0) {
-        let id = learner.network.find(&weight.name).expect("a weight is a value of the network");
-        let whole = learner.network.constant(id).expect("a weight is a constant").clone();
+        let id = network.network.find(&weight.name).expect("a weight is a value of the network");
+        let whole = network.network.constant(id).expect("a weight is a constant").clone();
         for ratio in ratios {
             if (watch.stop)() {
                 scan.stopped = true;
@@ -69,19 +68,19 @@ pub fn sensitivity(
             let mut cut = Cut::smallest(removed, |visit| scores.iter().for_each(|score| visit(key(*score))))
                 .ok_or_else(|| PruneError::Samples { why: "the scores are those of another model".into() })?;
             let mask: Vec<bool> = scores.iter().map(|score| cut.removes(key(*score))).collect();
-            set_to_zero(values_mut(&mut learner, id), &mask);
-            let answers = learner.ask(samples)?;
-            *learner.network.constant_mut(id).expect("a weight is a constant") = whole.clone();
-            let same = answers.classes().iter().zip(&says).filter(|(now, before)| now == before).count();
+            network.set_to_zero(id, &mask);
+            let predictions = network.predict(samples)?;
+            *network.network.constant_mut(id).expect("a weight is a constant") = whole.clone();
+            let same = predictions.classes().iter().zip(&dense_classes).filter(|(now, before)| now == before).count();
             scan.rows.push(Row {
                 tensor: weight.name.clone(),
                 weights: weight.count,
                 ratio: *ratio,
                 removed,
-                grade: grade_classes(&answers, wanted)?,
-                agreement: same as f64 / says.len() as f64,
+                evaluation: evaluate_classes(&predictions, expected)?,
+                agreement: same as f64 / dense_classes.len() as f64,
             });
-            (watch.tell)(Event::Judged { done: scan.rows.len(), of });
+            (watch.on_event)(Event::Evaluated { done: scan.rows.len(), of });
         }
     }
     Ok(scan)

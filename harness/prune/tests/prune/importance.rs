@@ -95,7 +95,7 @@ fn samples(count: usize, labelled: bool) -> Samples {
 #[track_caller]
 fn scored(file: &Bytes, method: Method, samples: Option<&Samples>, batch: usize) -> Scores {
     let model = Model::decode(file).unwrap();
-    importance::scores(&model, None, &survey(&model).unwrap(), method, samples, batch, 0).unwrap()
+    importance::scores(&model, &survey(&model).unwrap(), method, samples, batch, 0).unwrap()
 }
 
 /// Mean cross-entropy of logits, in f64.

@@ -1,11 +1,13 @@
-//! Pruning through the public functions: on models made here, and on the shipped one.
+//! Pruning through the public functions: on models built here, on exports, and on the shipped one. What counts memory is
+//! a program of its own, `hostile`: its allocator must not see other tests.
 
 mod build;
 mod counts;
 mod exports;
+mod fine_tuned;
 mod importance;
 mod roles;
 mod shipped;
-mod taught;
+mod structure;
 mod tune;
 mod units;

@@ -1,4 +1,4 @@
-//! Teaching and pruning in steps, on a small net that tells four heaps of points apart.
+//! Fine-tuning and pruning in steps, on a small net that separates four clusters of points.
 
 use std::cell::Cell;
 
@@ -7,9 +7,10 @@ use espalier_prune::{
     Bytes, Mask, Method, PruneError, Recipe, Samples, Scope, Scores, importance,
     onnx::{GraphProto, Model, NodeProto, TensorProto, ValueInfoProto},
     prunable::survey,
+    tensor::Values,
     tune::{
-        Distil, End, Event, Grade, Iterated, Learner, Options, Plan, Rule, Schedule, Search, Tuned, Watch, fine_tune,
-        iterate, sensitivity, until, zeros,
+        Distil, End, Event, Iterated, Options, Plan, Schedule, Search, TrainableModel, Watch, iterate, sensitivity,
+        until,
     },
 };
 
@@ -66,7 +67,7 @@ fn fed(weights: Vec<TensorProto>, nodes: Vec<NodeProto>) -> Bytes {
     build::model(GraphProto { input: vec![port("x")], output: vec![port("y")], ..build::graph(weights, nodes) })
 }
 
-fn untaught() -> Bytes {
+fn untrained() -> Bytes {
     fed(weights(), layers())
 }
 
@@ -74,54 +75,72 @@ fn options(epochs: usize) -> Options {
     Options { epochs, batch: 20, rate: 1e-2, ..Options::default() }
 }
 
-/// Calls `work` with somebody who listens and stops at batch `stop`; gives back what was told too.
+/// Calls `work` with a watch that stops at batch `stop`; returns the events too.
 fn watched<R>(stop: usize, work: impl FnOnce(&mut Watch<'_>) -> R) -> (R, Vec<Event>) {
-    let (mut events, asked) = (Vec::new(), Cell::new(0));
+    let (mut events, calls) = (Vec::new(), Cell::new(0));
     let result = work(&mut Watch {
-        tell: &mut |event| events.push(event),
+        on_event: &mut |event| events.push(event),
         stop: &|| {
-            asked.set(asked.get() + 1);
-            asked.get() > stop
+            calls.set(calls.get() + 1);
+            calls.get() > stop
         },
     });
     (result, events)
 }
 
-fn taught_with(mask: Option<&Mask>, options: &Options) -> Tuned {
-    watched(usize::MAX, |watch| fine_tune(&untaught(), mask, None, &points(200, 3), None, options, watch)).0.unwrap()
+/// One step that removes `ratio` of the weights, then fine-tunes.
+fn one_step(ratio: f64, options: &Options) -> Plan {
+    Plan { schedule: Schedule::OneShot, options: *options, ..Plan::new(Recipe::magnitude(ratio)) }
 }
 
-fn taught() -> Bytes {
-    taught_with(None, &options(12)).bytes
+fn fine_tune(model: &Bytes, samples: &Samples, plan: &Plan) -> Iterated {
+    watched(usize::MAX, |watch| iterate(model, plan, samples, None, watch)).0.unwrap()
+}
+
+fn trained_with(options: &Options) -> Iterated {
+    fine_tune(&untrained(), &points(200, 3), &one_step(0.0, options))
+}
+
+fn trained() -> Bytes {
+    trained_with(&options(12)).bytes
+}
+
+/// A mask of the weights that are zero.
+fn zeros(model: &Bytes) -> Mask {
+    let model = Model::decode(model).unwrap();
+    let of = |weight: &espalier_prune::prunable::Weight| {
+        let mut zeros = Vec::new();
+        let values = Values::of(&weight.name, weight.place.tensor(model.graph())).unwrap();
+        values.for_each(|value| zeros.push(value == 0.0));
+        zeros
+    };
+    Mask(survey(&model).unwrap().weights.iter().map(of).collect())
 }
 
 fn accuracy(model: &Bytes, samples: &Samples) -> f64 {
-    let classes = Learner::new(model).unwrap().ask(samples).unwrap().classes();
+    let classes = TrainableModel::new(model).unwrap().predict(samples).unwrap().classes();
     let right = classes.iter().zip(samples.labels.as_ref().unwrap()).filter(|(a, b)| a == b).count();
     right as f64 / samples.len() as f64
 }
 
 #[test]
 fn a_net_learns_from_labels() {
-    let rules = [Rule::Adam { decay: 1e-4 }, Rule::Descent { momentum: 0.9, decay: 1e-4 }];
-    for rule in rules {
-        let tuned = taught_with(None, &Options { rule, ..options(12) });
-        let (before, after) = (tuned.before.unwrap(), tuned.after.unwrap());
-        assert!(before.accuracy < 0.7 && after.accuracy > 0.9, "{rule:?}: {before:?}, then {after:?}");
-        assert!(accuracy(&tuned.bytes, &points(400, 4)) > 0.9, "{rule:?}");
-        assert_eq!(tuned.end, End::Complete);
-    }
+    let tuned = trained_with(&options(12));
+    let (before, after) = (tuned.dense.unwrap(), tuned.stages[0].tuned.unwrap());
+    assert!(before.accuracy < 0.7 && after.accuracy > 0.9, "{before:?}, then {after:?}");
+    assert!(accuracy(&tuned.bytes, &points(400, 4)) > 0.9);
+    assert_eq!(tuned.end, End::Complete);
 }
 
 #[test]
-fn everything_is_told() {
-    let (_, events) =
-        watched(usize::MAX, |watch| fine_tune(&untaught(), None, None, &points(200, 3), None, &options(3), watch));
+fn every_event_is_reported() {
+    let plan = one_step(0.0, &options(3));
+    let (_, events) = watched(usize::MAX, |watch| iterate(&untrained(), &plan, &points(200, 3), None, watch));
     let batches = events.iter().filter(|event| matches!(event, Event::Batch { batches: 9, .. })).count();
     let epochs: Vec<f64> = events
         .iter()
         .filter_map(|event| match event {
-            Event::Epoch { loss, grade: Some(_), epochs: 3, .. } => Some(*loss),
+            Event::Epoch { loss, evaluation: Some(_), epochs: 3, .. } => Some(*loss),
             _ => None,
         })
         .collect();
@@ -131,60 +150,65 @@ fn everything_is_told() {
 
 #[test]
 fn a_seed_makes_the_same_bytes() {
-    let again = taught_with(None, &options(2)).bytes;
-    assert_eq!(taught_with(None, &options(2)).bytes, again);
-    assert_ne!(taught_with(None, &Options { seed: 21, ..options(2) }).bytes, again);
+    let again = trained_with(&options(2)).bytes;
+    assert_eq!(trained_with(&options(2)).bytes, again);
+    assert_ne!(trained_with(&Options { seed: 21, ..options(2) }).bytes, again);
 }
 
 #[test]
 fn what_is_masked_stays_zero_and_the_rest_of_the_file_as_it_was() {
-    let mask = Mask(vec![
-        (0..WIDTH * HIDDEN).map(|index| index % 3 != 0).collect(),
-        (0..HIDDEN * CLASSES).map(|index| index % 2 == 0).collect(),
-    ]);
-    let tuned = taught_with(Some(&mask), &options(4)).bytes;
+    let tuned = fine_tune(&untrained(), &points(200, 3), &one_step(0.6, &options(4)));
+    let (mask, tuned) = (tuned.mask.unwrap(), tuned.bytes);
+    assert_eq!(mask.removed(), 96);
     for (name, mask) in ["w1", "w2"].iter().zip(&mask.0) {
-        let (before, after) = (build::values(&untaught(), name), build::values(&tuned, name));
+        let (before, after) = (build::values(&untrained(), name), build::values(&tuned, name));
         for ((before, after), masked) in before.iter().zip(&after).zip(mask) {
             assert_eq!(after.to_bits() == 0, *masked);
             assert!(*masked || before != after, "an unmasked weight did not move");
         }
     }
-    assert_ne!(build::values(&tuned, "b1"), build::values(&untaught(), "b1"));
-    assert_eq!(zeros(&tuned).unwrap(), mask);
+    assert_ne!(build::values(&tuned, "b1"), build::values(&untrained(), "b1"));
+    assert_eq!(zeros(&tuned), mask);
     // All that may differ are the weights: 4 bytes each.
-    let moved = untaught().iter().zip(&tuned).filter(|(a, b)| a != b).count();
-    assert_eq!(tuned.len(), untaught().len());
+    let moved = untrained().iter().zip(&tuned).filter(|(a, b)| a != b).count();
+    assert_eq!(tuned.len(), untrained().len());
     assert!(moved <= 4 * (WIDTH * HIDDEN + HIDDEN + HIDDEN * CLASSES + CLASSES), "{moved} bytes differ");
 }
 
 #[test]
 fn without_labels_the_dense_model_teaches() {
-    let dense = taught();
     let samples = Samples { labels: None, ..points(200, 3) };
-    let mask = Mask(vec![(0..WIDTH * HIDDEN).map(|index| index % 4 != 0).collect(), vec![false; HIDDEN * CLASSES]]);
-    for distil in [Distil::Free { temperature: 2.0 }, Distil::Values] {
-        let options = Options { distil, ..options(12) };
-        let tuned =
-            watched(usize::MAX, |watch| fine_tune(&dense, Some(&mask), Some(&dense), &samples, None, &options, watch));
-        let tuned = tuned.0.unwrap();
-        let (before, after) = (tuned.before.unwrap(), tuned.after.unwrap());
-        assert!(after.accuracy > before.accuracy && after.accuracy > 0.8, "{distil:?}: {before:?}, then {after:?}");
-        assert!(accuracy(&tuned.bytes, &points(400, 4)) > 0.9, "{distil:?}");
-    }
+    let options = Options { distil: Distil::Free { temperature: 2.0 }, ..options(12) };
+    let tuned = fine_tune(&trained(), &samples, &one_step(0.65, &options));
+    let (before, after) = (tuned.stages[0].pruned.unwrap(), tuned.stages[0].tuned.unwrap());
+    assert!(after.accuracy > before.accuracy && after.accuracy > 0.8, "{before:?}, then {after:?}");
+    assert!(accuracy(&tuned.bytes, &points(400, 4)) > 0.9);
 }
 
-/// The same answers with a softmax after them, and the same gradients: training must not look at probabilities as if they were logits.
+/// One number a sample is a value, not a class.
+#[test]
+fn a_single_output_is_fitted_as_a_number() {
+    let mut weights = weights();
+    weights[2] = build::raw("w2", &[HIDDEN as i64, 1], &noise(HIDDEN, 2));
+    weights[3] = build::raw("b2", &[1], &[0.5]);
+    let samples = Samples { labels: None, ..points(200, 3) };
+    let options = Options { distil: Distil::Free { temperature: 2.0 }, ..options(12) };
+    let tuned = fine_tune(&fed(weights, layers()), &samples, &one_step(0.5, &options));
+    let (before, after) = (tuned.stages[0].pruned.unwrap(), tuned.stages[0].tuned.unwrap());
+    assert_eq!((tuned.dense.unwrap().accuracy, tuned.dense.unwrap().loss), (1.0, 0.0));
+    assert!(after.loss < before.loss / 2.0 && after.accuracy > 0.9, "{before:?}, then {after:?}");
+}
+
+/// A softmax after the predictions does not change the gradients: training must not take probabilities for logits.
 #[test]
 fn a_final_softmax_is_looked_through() {
     let mut nodes = layers();
     nodes[4].output = vec!["z".into()];
     nodes.push(build::node("Softmax", "z", "y"));
     let softmax = fed(weights(), nodes);
-    let samples = points(200, 3);
-    let tuned = watched(usize::MAX, |watch| fine_tune(&softmax, None, None, &samples, None, &options(3), watch));
-    let without = taught_with(None, &options(3)).bytes;
-    assert_eq!(build::values(&tuned.0.unwrap().bytes, "w1"), build::values(&without, "w1"));
+    let tuned = fine_tune(&softmax, &points(200, 3), &one_step(0.0, &options(3)));
+    let without = trained_with(&options(3)).bytes;
+    assert_eq!(build::values(&tuned.bytes, "w1"), build::values(&without, "w1"));
 }
 
 fn plan(method: Method, ratio: f64, epochs: usize) -> Plan {
@@ -193,11 +217,11 @@ fn plan(method: Method, ratio: f64, epochs: usize) -> Plan {
 }
 
 fn iterated(plan: &Plan, stop: usize) -> Iterated {
-    watched(stop, |watch| iterate(&taught(), plan, &points(200, 3), None, watch)).0.unwrap()
+    watched(stop, |watch| iterate(&trained(), plan, &points(200, 3), None, watch)).0.unwrap()
 }
 
 fn removed(iterated: &Iterated) -> Vec<u64> {
-    iterated.trail.iter().map(|stage| stage.removed).collect()
+    iterated.stages.iter().map(|stage| stage.removed).collect()
 }
 
 const N: usize = (WIDTH + CLASSES) * HIDDEN;
@@ -208,14 +232,14 @@ fn every_step_removes_its_share_of_the_dense_model() {
     // 160 weights; 1 - 0.25^(s/4).
     let hard = iterated(&plan, usize::MAX);
     assert_eq!(removed(&hard), [47, 80, 103, 120]);
-    assert_eq!(hard.mask, Some(zeros(&hard.bytes).unwrap()));
+    assert_eq!(hard.mask, Some(zeros(&hard.bytes)));
     assert_eq!((hard.ratio, hard.end, hard.note(0.75)), (0.75, End::Complete, None));
-    let (first, last) = (hard.trail[0].pruned.unwrap(), hard.trail[3].tuned.unwrap());
-    assert!(last.accuracy > 0.9, "pruned to {first:?}, taught to {last:?}");
+    let (first, last) = (hard.stages[0].pruned.unwrap(), hard.stages[3].tuned.unwrap());
+    assert!(last.accuracy > 0.9, "pruned to {first:?}, fine-tuned to {last:?}");
 
     let soft = iterated(&Plan { soft: true, ..plan.clone() }, usize::MAX);
     assert_eq!(removed(&soft), [47, 80, 103, 120]);
-    assert_eq!(zeros(&soft.bytes).unwrap().removed(), 120);
+    assert_eq!(zeros(&soft.bytes).removed(), 120);
     let once = iterated(&Plan { schedule: Schedule::OneShot, ..plan.clone() }, usize::MAX);
     assert_eq!(removed(&once), [120]);
     assert_eq!(
@@ -230,7 +254,7 @@ fn other_units_keep_their_counts() {
     let of = |unit: &str, ratio| {
         let mut plan = plan(Method::Magnitude, ratio, 4);
         plan.recipe.unit = unit.parse().unwrap();
-        zeros(&iterated(&plan, usize::MAX).bytes).unwrap().removed()
+        zeros(&iterated(&plan, usize::MAX).bytes).removed()
     };
     // 40 tiles of 4.
     assert_eq!(of("block-4x1", 0.5), 80);
@@ -269,49 +293,49 @@ fn stopped_it_gives_the_best_so_far() {
     let plan = plan(Method::Magnitude, 0.75, 9);
     // 9 batches an epoch; 2, 2 and 5 epochs. In the middle of the last step:
     let last = iterated(&plan, 70);
-    assert_eq!((last.end, last.ratio, last.trail.len()), (End::Stopped, 0.75, 3));
+    assert_eq!((last.end, last.ratio, last.stages.len()), (End::Stopped, 0.75, 3));
     assert!(last.note(0.75).unwrap().contains("best so far"), "{:?}", last.note(0.75));
-    assert_eq!(zeros(&last.bytes).unwrap().removed(), 120);
+    assert_eq!(zeros(&last.bytes).removed(), 120);
     // In the first one:
     let first = iterated(&plan, 15);
-    assert_eq!((first.end, first.trail.len(), removed(&first)), (End::Stopped, 1, vec![59]));
-    assert_eq!(zeros(&first.bytes).unwrap().removed(), 59);
+    assert_eq!((first.end, first.stages.len(), removed(&first)), (End::Stopped, 1, vec![59]));
+    assert_eq!(zeros(&first.bytes).removed(), 59);
     // Before anything:
     let none = iterated(&plan, 0);
-    assert_eq!((none.end, none.ratio, none.bytes == taught()), (End::Stopped, 0.0, true));
-    // What is given back is the state with the best grade of all that were told.
+    assert_eq!((none.end, none.ratio, none.bytes == trained()), (End::Stopped, 0.0, true));
+    // The result is the state with the best of all reported evaluations.
     let validation = points(100, 9);
-    let (tuned, events) = watched(20, |watch| {
-        fine_tune(&untaught(), None, None, &points(200, 3), Some(&validation), &options(12), watch)
-    });
-    let grades = events.iter().filter_map(|event| match event {
-        Event::Epoch { grade: Some(grade), .. } => Some(grade.accuracy),
+    let plan = one_step(0.0, &options(12));
+    let (tuned, events) = watched(21, |watch| iterate(&untrained(), &plan, &points(200, 3), Some(&validation), watch));
+    let accuracies = events.iter().filter_map(|event| match event {
+        Event::Epoch { evaluation: Some(evaluation), .. } => Some(evaluation.accuracy),
         _ => None,
     });
     let tuned = tuned.unwrap();
-    assert_eq!(tuned.after.map(|grade| grade.accuracy), grades.reduce(f64::max));
-    assert_eq!(accuracy(&tuned.bytes, &validation), tuned.after.unwrap().accuracy);
+    let after = tuned.stages[0].tuned.unwrap().accuracy;
+    assert_eq!(Some(after), accuracies.reduce(f64::max));
+    assert_eq!(accuracy(&tuned.bytes, &validation), after);
 }
 
 #[test]
 fn a_loss_that_is_no_number_ends_it() {
     let options = Options { rate: 1e30, clip: f32::INFINITY, ..options(3) };
-    let tuned = taught_with(None, &options);
+    let tuned = trained_with(&options);
     assert_eq!(tuned.end, End::Diverged);
     assert!(build::values(&tuned.bytes, "w1").iter().all(|value| value.is_finite()));
 }
 
-/// Without teaching every ratio's accuracy is known beforehand: all of them are tried here.
+/// Without fine-tuning every ratio's accuracy is known beforehand: all of them are tried here.
 #[test]
 fn the_largest_ratio_within_a_budget() {
-    let (dense, samples, validation) = (taught(), points(100, 3), points(100, 9));
+    let (dense, samples, validation) = (trained(), points(100, 3), points(100, 9));
     let search = Search { halvings: 9, ..Search::new(plan(Method::Magnitude, 0.99, 0), 0.05) };
     let found = watched(usize::MAX, |watch| until(&dense, &search, &samples, Some(&validation), watch)).0.unwrap();
 
     let least = accuracy(&dense, &validation) - 0.05;
     let model = Model::decode(&dense).unwrap();
     let survey = survey(&model).unwrap();
-    let Scores(scores) = importance::scores(&model, None, &survey, Method::Magnitude, None, 1, 0).unwrap();
+    let Scores(scores) = importance::scores(&model, &survey, Method::Magnitude, None, 1, 0).unwrap();
     let mut order: Vec<(f32, usize, usize)> = Vec::new();
     for (tensor, scores) in scores.iter().enumerate() {
         order.extend(scores.iter().enumerate().map(|(index, score)| (*score, tensor, index)));
@@ -328,43 +352,43 @@ fn the_largest_ratio_within_a_budget() {
     let removed = found.mask.unwrap().removed() as usize;
     assert_eq!(removed, (found.ratio * N as f64).round() as usize);
     assert!(holds[removed - 1] && !holds[removed], "{removed} of {N} is not where it tips: {holds:?}");
-    assert!(found.trail.iter().all(|(stage, held)| *held == holds[stage.removed as usize - 1]));
+    assert!(found.stages.iter().all(|(stage, held)| *held == holds[stage.removed as usize - 1]));
     assert!(accuracy(&found.bytes, &validation) >= least);
 }
 
 #[test]
-fn teaching_reaches_further() {
+fn fine_tuning_reaches_further() {
     let found = |epochs| {
         let search = Search::new(plan(Method::Taylor, 0.95, epochs), 0.03);
         let validation = points(200, 9);
-        watched(usize::MAX, |watch| until(&taught(), &search, &points(200, 3), Some(&validation), watch)).0.unwrap()
+        watched(usize::MAX, |watch| until(&trained(), &search, &points(200, 3), Some(&validation), watch)).0.unwrap()
     };
-    let (alone, taught) = (found(0), found(6));
-    assert!(taught.ratio > alone.ratio, "{} untaught, {} taught", alone.ratio, taught.ratio);
-    let last = taught.trail.iter().rfind(|(_, held)| *held).unwrap().0.tuned.unwrap();
-    assert!(last.accuracy >= taught.dense.accuracy - 0.03 - 1e-9);
-    assert_eq!(zeros(&taught.bytes).unwrap().removed(), taught.mask.unwrap().removed());
+    let (alone, tuned) = (found(0), found(6));
+    assert!(tuned.ratio > alone.ratio, "{} without, {} with fine-tuning", alone.ratio, tuned.ratio);
+    let last = tuned.stages.iter().rfind(|(_, held)| *held).unwrap().0.tuned.unwrap();
+    assert!(last.accuracy >= tuned.dense.accuracy - 0.03 - 1e-9);
+    assert_eq!(zeros(&tuned.bytes).removed(), tuned.mask.unwrap().removed());
 }
 
 #[test]
 fn no_ratio_holds_an_impossible_budget() {
     let search = Search::new(plan(Method::Magnitude, 0.9, 0), -1.0);
-    let found = watched(usize::MAX, |watch| until(&taught(), &search, &points(100, 3), None, watch)).0.unwrap();
-    assert_eq!((found.ratio, found.mask, found.bytes == taught()), (0.0, None, true));
+    let found = watched(usize::MAX, |watch| until(&trained(), &search, &points(100, 3), None, watch)).0.unwrap();
+    assert_eq!((found.ratio, found.mask, found.bytes == trained()), (0.0, None, true));
 }
 
 #[test]
 fn each_tensor_alone() {
-    let (dense, samples) = (taught(), points(200, 9));
+    let (dense, samples) = (trained(), points(200, 9));
     let scores = Scores(["w1", "w2"].map(|name| build::values(&dense, name).iter().map(|w| w.abs()).collect()).into());
     let scan = |stop| watched(stop, |watch| sensitivity(&dense, &scores, &[0.0, 0.5, 0.9], &samples, watch)).0.unwrap();
     let whole = scan(usize::MAX);
-    let told: Vec<(&str, u64)> = whole.rows.iter().map(|row| (row.tensor.as_str(), row.removed)).collect();
-    assert_eq!(told, [("w1", 0), ("w1", 48), ("w1", 86), ("w2", 0), ("w2", 32), ("w2", 58)]);
+    let removed: Vec<(&str, u64)> = whole.rows.iter().map(|row| (row.tensor.as_str(), row.removed)).collect();
+    assert_eq!(removed, [("w1", 0), ("w1", 48), ("w1", 86), ("w2", 0), ("w2", 32), ("w2", 58)]);
     for row in whole.rows.iter().filter(|row| row.ratio == 0.0) {
-        assert_eq!((row.grade, row.agreement), (whole.dense, 1.0));
+        assert_eq!((row.evaluation, row.agreement), (whole.dense, 1.0));
     }
-    assert!(whole.rows[2].agreement < 1.0 && whole.rows[2].grade.accuracy < whole.dense.accuracy);
+    assert!(whole.rows[2].agreement < 1.0 && whole.rows[2].evaluation.accuracy < whole.dense.accuracy);
     // Half of w1, pruned by the pruner itself: the other tensor is as it was.
     let mask = |tensor: usize| {
         let recipe = Recipe::new(Method::Magnitude, Scope::Local, espalier_prune::Unit::Weight, 0.5);
@@ -375,32 +399,31 @@ fn each_tensor_alone() {
         mask.0[1 - tensor].fill(false);
         accuracy(&espalier_prune::remove::apply(&dense, &survey, &mask).unwrap(), &samples)
     };
-    assert_eq!([whole.rows[1].grade.accuracy, whole.rows[4].grade.accuracy], [mask(0), mask(1)]);
+    assert_eq!([whole.rows[1].evaluation.accuracy, whole.rows[4].evaluation.accuracy], [mask(0), mask(1)]);
     let some = scan(2);
     assert_eq!((some.stopped, some.rows.as_slice()), (true, &whole.rows[..2]));
 }
 
 #[test]
-fn samples_that_do_not_do() {
-    let check = |samples: Samples, options: &Options, says: &str| {
-        let tuned = watched(usize::MAX, |watch| fine_tune(&untaught(), None, None, &samples, None, options, watch)).0;
+fn samples_that_do_not_fit() {
+    let check = |samples: Samples, options: &Options, expected: &str| {
+        let plan = one_step(0.0, options);
+        let tuned = watched(usize::MAX, |watch| iterate(&untrained(), &plan, &samples, None, watch)).0;
         let Err(PruneError::Samples { why }) = tuned else { panic!("{tuned:?}") };
-        assert!(why.contains(says), "`{why}` does not say `{says}`");
+        assert!(why.contains(expected), "`{why}` does not say `{expected}`");
     };
     let good = points(40, 3);
     check(Samples { labels: None, ..good.clone() }, &options(1), "no labels");
+    check(Samples { labels: None, ..good.clone() }, &options(1), "a teacher is needed");
     check(Samples { labels: Some(vec![0; 39]), ..good.clone() }, &options(1), "40 samples have 39 labels");
     check(Samples { labels: Some(vec![4; 40]), ..good.clone() }, &options(1), "class 4");
     check(Samples { inputs: vec![], labels: None }, &options(1), "1 inputs");
     check(good.take(&[]), &options(1), "there are none");
-    let free = Options { distil: Distil::Free { temperature: 2.0 }, ..options(1) };
-    check(good, &free, "teacher");
 }
 
-/// What the pruned one says about a few samples is no measure.
+/// The accuracy on a few samples means nothing.
 #[test]
-fn few_samples_are_all_taught() {
-    let tuned =
-        watched(usize::MAX, |watch| fine_tune(&untaught(), None, None, &points(8, 3), None, &options(1), watch));
-    assert_eq!(tuned.0.unwrap().after, None::<Grade>);
+fn few_samples_are_all_trained_on() {
+    let tuned = fine_tune(&untrained(), &points(8, 3), &one_step(0.0, &options(1)));
+    assert_eq!((tuned.dense, tuned.stages[0].tuned), (None, None));
 }

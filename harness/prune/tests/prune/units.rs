@@ -79,7 +79,7 @@ fn layers((o, i, k): (usize, usize, usize)) -> Vec<Layer> {
             nodes: vec![node("MatMul", "left x", "6")],
             matrices: matrices(1, o, i, |_, row, column| row * i + column),
         },
-        // torch's newer exporter: gates cut, put together in another order, and given a direction.
+        // torch's newer exporter: gates cut, put merged in another order, and given a direction.
         Layer {
             name: "gates",
             dims: dims(&[4 * o, i]),
@@ -111,7 +111,7 @@ fn file(layers: &[Layer], weights: &[Vec<f32>]) -> Bytes {
     model(graph(tensors.collect(), layers.iter().flat_map(|layer| layer.nodes.clone()).collect()))
 }
 
-/// What is removed together, in order: indices of (tensor, element).
+/// What is removed merged, in order: indices of (tensor, element).
 fn units(layers: &[Layer], unit: Unit, tensor: usize) -> Vec<Vec<usize>> {
     let mut found = Vec::new();
     match unit {

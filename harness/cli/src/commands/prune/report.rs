@@ -6,7 +6,7 @@ use espalier_inventory::Recipe;
 use espalier_prune::{
     Bytes, Macs, Manifest, PruneError, Samples,
     structure::Report,
-    tune::{Grade, Learner, Stage},
+    tune::{Evaluation, Stage, TrainableModel},
 };
 
 use crate::pruning::{Made, in_words};
@@ -73,7 +73,7 @@ fn macs(macs: Macs) -> String {
 }
 
 fn steps(made: &Made) -> String {
-    let graded = |grade: Option<Grade>| grade.map_or("not judged".to_owned(), in_words);
+    let graded = |evaluation: Option<Evaluation>| evaluation.map_or("not judged".to_owned(), in_words);
     let mut text = String::new();
     if let Some(dense) = made.dense {
         text += &format!("  dense: {} (samples set aside)\n", in_words(dense));
@@ -93,7 +93,7 @@ fn steps(made: &Made) -> String {
 
 fn structure(report: &Report) -> String {
     let mut text = String::new();
-    for family in &report.families {
+    for family in &report.groups {
         text +=
             &format!("  {:<40} {:>10} of {:>10} {}s\n", family.name, family.removed, family.units, family.kind.name());
     }
@@ -120,7 +120,7 @@ pub fn held_out(dense: &Bytes, pruned: &Bytes, eval: &Samples, most: Option<f64>
 }
 
 fn compare(dense: &Bytes, pruned: &Bytes, eval: &Samples, most: Option<f64>) -> Result<String, PruneError> {
-    let classes = |model: &Bytes| Ok::<_, PruneError>(Learner::new(model)?.ask(eval)?.classes());
+    let classes = |model: &Bytes| Ok::<_, PruneError>(TrainableModel::new(model)?.predict(eval)?.classes());
     let (before, after) = (classes(dense)?, classes(pruned)?);
     let count = before.len();
     let percent = |part: usize| 100.0 * part as f64 / count.max(1) as f64;

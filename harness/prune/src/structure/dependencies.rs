@@ -1,4 +1,4 @@
-//! Classes of units that go together, and families of classes alike: a family is one dimension of the network, as the channels between two
+//! Classes of units that go together, and groups of classes alike: a group is one dimension of the network, as the channels between two
 //! convolutions.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -9,31 +9,31 @@ use super::{
     normalise::{self, Copies},
     probe::{self, Probe},
     reshape,
-    rules::{Rules, pin},
-    units::{UnitId, Units},
+    rules::Rules,
+    units::{UnitId, Units, pin},
 };
 use crate::{
     PruneError, Structure,
     onnx::{Model, NodeProto},
 };
 
-/// What a family is one of.
+/// What a group is one of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum GroupKind {
     Channel,
     Neuron,
     Head,
     Hidden,
 }
 
-impl Kind {
+impl GroupKind {
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Channel => "channel",
-            Kind::Neuron => "neuron",
-            Kind::Head => "head",
-            Kind::Hidden => "hidden",
+            GroupKind::Channel => "channel",
+            GroupKind::Neuron => "neuron",
+            GroupKind::Head => "head",
+            GroupKind::Hidden => "hidden",
         }
     }
 
@@ -41,30 +41,30 @@ impl Kind {
         match structure {
             Structure::Any => true,
             Structure::Layer => false,
-            Structure::Channel => self == Kind::Channel,
-            Structure::Neuron => self == Kind::Neuron,
-            Structure::Head => self == Kind::Head,
-            Structure::Hidden => self == Kind::Hidden,
+            Structure::Channel => self == GroupKind::Channel,
+            Structure::Neuron => self == GroupKind::Neuron,
+            Structure::Head => self == GroupKind::Head,
+            Structure::Hidden => self == GroupKind::Hidden,
         }
     }
 }
 
 /// Units that go together, as far as constants have a part in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Class {
+pub struct AxisClass {
     pub root: UnitId,
     /// (initialiser, axis, index), in order.
     pub members: Vec<(usize, usize, usize)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Family {
-    pub kind: Kind,
+pub struct ChannelGroup {
+    pub kind: GroupKind,
     /// (initialiser, axis), in order: what shrinks with it.
     pub axes: Vec<(usize, usize)>,
     /// What it is called: after the first matrix it is rows of.
     pub name: String,
-    pub classes: Vec<Class>,
+    pub classes: Vec<AxisClass>,
 }
 
 /// An axis of a weight that stays as long as it is, or some of it, and why.
@@ -81,30 +81,30 @@ pub struct Kept {
 }
 
 /// A model made ready to be cut.
-pub struct Anatomy {
+pub struct DependencyGraph {
     /// Normalised.
     pub model: Model,
     pub copies: Copies,
     pub probe: Probe,
     pub units: Units,
-    pub families: Vec<Family>,
+    pub groups: Vec<ChannelGroup>,
     pub kept: Vec<Kept>,
     /// Operators without a rule, and how often each is in the graph.
     pub unknown: BTreeMap<String, usize>,
 }
 
-impl Anatomy {
+impl DependencyGraph {
     /// # Errors
     /// What the engine does not know or refuses: shapes come from a run.
-    pub fn of(mut model: Model, shapes: &HashMap<String, Vec<usize>>) -> Result<Anatomy, PruneError> {
+    pub fn of(mut model: Model, shapes: &HashMap<String, Vec<usize>>) -> Result<DependencyGraph, PruneError> {
         let copies = normalise::normalise(&mut model)?;
         let probe = probe::probe(&mut model, shapes)?;
         let mut units = Units::default();
         let constants: HashSet<String> =
             model.graph().initializer.iter().map(|tensor| tensor.name().to_owned()).collect();
         let unknown = tie(&model, &probe, &constants, &mut units)?;
-        let (families, kept) = families(&model, &mut units);
-        Ok(Anatomy { model, copies, probe, units, families, kept, unknown })
+        let (groups, kept) = groups(&model, &mut units);
+        Ok(DependencyGraph { model, copies, probe, units, groups, kept, unknown })
     }
 }
 
@@ -146,7 +146,7 @@ fn tie(
             units.pin_axis(value, *axis, &pin(&shape, "its length is looked at"));
         }
     }
-    reshape::settle(units, regroups);
+    reshape::decide(units, regroups);
     Ok(unknown)
 }
 
@@ -174,10 +174,10 @@ fn roles(model: &Model) -> HashMap<&str, Role> {
     roles
 }
 
-fn families(model: &Model, units: &mut Units) -> (Vec<Family>, Vec<Kept>) {
+fn groups(model: &Model, units: &mut Units) -> (Vec<ChannelGroup>, Vec<Kept>) {
     let graph = model.graph();
     let roles = roles(model);
-    let mut classes: Vec<Class> = Vec::new();
+    let mut classes: Vec<AxisClass> = Vec::new();
     let mut by_root: HashMap<UnitId, usize> = HashMap::new();
     let mut kept = Vec::new();
     for (index, tensor) in graph.initializer.iter().enumerate() {
@@ -202,7 +202,7 @@ fn families(model: &Model, units: &mut Units) -> (Vec<Family>, Vec<Kept>) {
                 }
                 let root = units.root(unit);
                 let class = *by_root.entry(root).or_insert_with(|| {
-                    classes.push(Class { root, members: Vec::new() });
+                    classes.push(AxisClass { root, members: Vec::new() });
                     classes.len() - 1
                 });
                 classes[class].members.push((index, axis, place));
@@ -214,35 +214,35 @@ fn families(model: &Model, units: &mut Units) -> (Vec<Family>, Vec<Kept>) {
         }
     }
     let reach = reach(units, &by_root, classes.len());
-    let mut families: Vec<Family> = Vec::new();
+    let mut groups: Vec<ChannelGroup> = Vec::new();
     let mut by_reach: HashMap<Vec<(usize, usize)>, usize> = HashMap::new();
     for (class, reach) in classes.into_iter().zip(reach) {
         let mut axes: Vec<(usize, usize)> = class.members.iter().map(|(tensor, axis, _)| (*tensor, *axis)).collect();
         axes.dedup();
-        let family = *by_reach.entry(reach).or_insert_with(|| {
+        let group = *by_reach.entry(reach).or_insert_with(|| {
             let is = |test: fn(&Role) -> bool| {
                 axes.iter().any(|(tensor, _)| roles.get(graph.initializer[*tensor].name()).is_some_and(test))
             };
             let kind = if is(|role| role.recurrent) && recurrent_rows(&axes, &roles, model) {
-                Kind::Hidden
+                GroupKind::Hidden
             } else if units.is_head(class.root) {
-                Kind::Head
+                GroupKind::Head
             } else if is(|role| role.convolution) {
-                Kind::Channel
+                GroupKind::Channel
             } else {
-                Kind::Neuron
+                GroupKind::Neuron
             };
             let matrix = axes.iter().find(|(tensor, _)| graph.initializer[*tensor].dims.len() > 1).or(axes.first());
             let name = matrix.map_or("", |(tensor, _)| graph.initializer[*tensor].name()).to_owned();
-            families.push(Family { kind, axes, name, classes: Vec::new() });
-            families.len() - 1
+            groups.push(ChannelGroup { kind, axes, name, classes: Vec::new() });
+            groups.len() - 1
         });
-        families[family].classes.push(class);
+        groups[group].classes.push(class);
     }
-    // One of a family always stays.
-    let (single, families): (Vec<Family>, Vec<Family>) =
-        families.into_iter().partition(|family| family.classes.len() == 1);
-    for (tensor, axis, _) in single.iter().flat_map(|family| family.classes[0].members.iter()) {
+    // One of a group always stays.
+    let (single, groups): (Vec<ChannelGroup>, Vec<ChannelGroup>) =
+        groups.into_iter().partition(|group| group.classes.len() == 1);
+    for (tensor, axis, _) in single.iter().flat_map(|group| group.classes[0].members.iter()) {
         let name = graph.initializer[*tensor].name();
         match kept.iter_mut().find(|kept| kept.axis == *axis && kept.tensor == name) {
             Some(kept) => kept.indices += 1,
@@ -256,10 +256,10 @@ fn families(model: &Model, units: &mut Units) -> (Vec<Family>, Vec<Kept>) {
             }),
         }
     }
-    (families, kept)
+    (groups, kept)
 }
 
-/// By class, every axis of every value it has a part in, in order. Classes alike in this are a family: as long as one of each family stays, no
+/// By class, every axis of every value it has a part in, in order. Classes alike in this are a group: as long as one of each group stays, no
 /// axis is left without any.
 fn reach(units: &mut Units, by_root: &HashMap<UnitId, usize>, classes: usize) -> Vec<Vec<(usize, usize)>> {
     let mut reach: Vec<Vec<(usize, usize)>> = vec![Vec::new(); classes];
@@ -278,7 +278,7 @@ fn reach(units: &mut Units, by_root: &HashMap<UnitId, usize>, classes: usize) ->
     reach
 }
 
-/// Whether units of a family are those of a recurrent layer, not only what it takes in.
+/// Whether units of a group are those of a recurrent layer, not only what it takes in.
 fn recurrent_rows(axes: &[(usize, usize)], roles: &HashMap<&str, Role>, model: &Model) -> bool {
     axes.iter().any(|(tensor, axis)| {
         *axis == 2 && roles.get(model.graph().initializer[*tensor].name()).is_some_and(|role| role.recurrent)

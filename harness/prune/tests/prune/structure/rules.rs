@@ -7,7 +7,7 @@ use espalier_prune::{
 };
 use prost::Message;
 
-use crate::agree::check;
+use super::agree::check;
 
 const OPSET: i64 = 17;
 
@@ -106,12 +106,12 @@ fn half() -> Recipe {
     Recipe::new(Method::Magnitude, Scope::Local, Unit::Structure(Structure::Any), 0.5)
 }
 
-/// Half of all families goes; `units` are how many units each has, in order.
+/// Half of all groups goes; `units` are how many units each has, in order.
 #[track_caller]
 fn shrinks(model: &Bytes, units: &[usize]) -> Report {
     let pruned = check("net", model, &half(), &Options::default());
     let report = pruned.manifest.structure.unwrap();
-    let found: Vec<usize> = report.families.iter().map(|family| family.units).collect();
+    let found: Vec<usize> = report.groups.iter().map(|group| group.units).collect();
     assert_eq!(found, units, "{report:#?}");
     report
 }
@@ -136,7 +136,7 @@ fn elementwise_pad_where_and_identity() {
 #[test]
 fn parts_are_cut_where_they_were() {
     let cut = |starts: &[i64], ends: &[i64]| vec![ints("s", starts), ints("e", ends), ints("ax", &[1])];
-    // Two families: what the slice takes, and what it leaves, which nothing uses.
+    // Two groups: what the slice takes, and what it leaves, which nothing uses.
     let mut constants = cut(&[1], &[5]);
     constants.extend([tensor("v", &[6, 2, 1, 1]), tensor("w", &[2, 4, 1, 1])]);
     shrinks(&model(&[0, 2, 5, 5], constants, &["Conv x,v -> a", "Slice a,s,e,ax -> b", "Conv b,w -> y"]), &[2, 4]);
@@ -177,7 +177,7 @@ fn matrices_of_any_orientation() {
         &["MatMul x,v -> a", "Transpose a -> t perm=0,2,1", "MatMul a,t -> y"],
     );
     let report = inspect(&products, &Options::default()).unwrap();
-    assert_eq!(report.families, []);
+    assert_eq!(report.groups, []);
     assert!(report.kept.iter().any(|kept| kept.why == "two computed values are summed over it"), "{:?}", report.kept);
 }
 

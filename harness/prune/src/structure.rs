@@ -1,13 +1,13 @@
 //! Structured pruning: whole channels, neurons, heads, hidden units or residual branches are taken out, and tensors truly shrink.
 //!
 //! ```text
-//! model ─► normalise ─► probe (shapes, by a run) ─► rules (what goes together) ─► classes, families ─► rank ─► surgery ─► bytes + report
+//! model ─► normalise ─► probe (shapes, by a run) ─► rules (what goes together) ─► classes, groups ─► rank ─► surgery ─► bytes + report
 //! ```
 //! The unit of thought is one index of one axis of one value. What is left computes what the dense model computes with all that was removed set
-//! to zero: [`Anatomy::masked`] gives that model, and tests hold the two against each other.
+//! to zero: [`DependencyGraph::masked`] gives that model, and tests hold the two against each other.
 
 mod activity;
-mod classes;
+mod dependencies;
 mod feeds;
 mod graph;
 mod layers;
@@ -27,14 +27,14 @@ use std::collections::{HashMap, HashSet};
 
 use espalier_engine::{Keep, Network};
 
-pub use classes::{Anatomy, Class, Family, Kept, Kind};
+pub use dependencies::{AxisClass, ChannelGroup, DependencyGraph, GroupKind, Kept};
 pub use layers::Branch;
-pub use report::{BranchReport, FamilyReport, Report};
+pub use report::{BranchReport, GroupReport, Report};
 pub use surgery::Removed;
 
 use crate::{
-    Bytes, Calibration, Macs, Manifest, Method, PruneError, Pruned, PrunedTensor, Reason, Recipe, Samples, Structure,
-    Unit, Untouched, importance, macs,
+    Bytes, Macs, Manifest, Method, PruneError, Pruned, PrunedTensor, Reason, Recipe, Samples, Structure, Unit,
+    Untouched, importance, macs,
     onnx::Model,
     prunable::{Survey, survey},
     recipe::removed as rounded,
@@ -47,7 +47,7 @@ use rank::{Choice, Limits};
 pub struct Options {
     /// Kept counts are rounded up to multiples of it (4 or 8, as SIMD registers are); 1 for not at all.
     pub round_to: usize,
-    /// Fraction of each family that stays; one unit stays in any case.
+    /// Fraction of each group that stays; one unit stays in any case.
     pub keep_at_least: f64,
     /// Shapes of inputs, where what the file says of them does not do for a run.
     pub shapes: HashMap<String, Vec<usize>>,
@@ -63,7 +63,7 @@ impl Default for Options {
 
 /// Which units of a model go, decided and not yet carried out.
 pub struct Plan {
-    pub anatomy: Anatomy,
+    pub dependencies: DependencyGraph,
     /// Classes by root.
     pub removed: Removed,
     pub branches: Vec<(Branch, f64, bool)>,
@@ -98,13 +98,13 @@ pub fn prune(
     let pruned = Model::decode(&bytes)?;
     let after = survey(&pruned)?;
     if options.verify {
-        verify(&plan.anatomy, &bytes, options)?;
+        verify(&plan.dependencies, &bytes, options)?;
     }
     let counts = plan.counts();
     if counts.1 == 0 {
         return Err(PruneError::NothingPrunable { why: plan.why_nothing(recipe.unit) });
     }
-    let normalised = survey(&plan.anatomy.model)?;
+    let normalised = survey(&plan.dependencies.model)?;
     let tensors = tensors(&normalised, &after);
     let report = plan.report(&before, &after, options);
     let macs = counted((&dense, &before), (&pruned, &after), samples)?;
@@ -137,12 +137,12 @@ fn counted(
 pub fn inspect(model: &Bytes, options: &Options) -> Result<Report, PruneError> {
     let dense = Model::decode(model)?;
     let before = survey(&dense)?;
-    let anatomy = Anatomy::of(dense, &options.shapes)?;
-    let branches = layers::branches(&anatomy).into_iter().map(|branch| (branch, 0.0, false)).collect();
-    let removed = anatomy.families.iter().map(|family| vec![false; family.classes.len()]).collect();
-    let asked = (0..anatomy.families.len()).collect();
+    let dependencies = DependencyGraph::of(dense, &options.shapes)?;
+    let branches = layers::branches(&dependencies).into_iter().map(|branch| (branch, 0.0, false)).collect();
+    let removed = dependencies.groups.iter().map(|group| vec![false; group.classes.len()]).collect();
+    let asked = (0..dependencies.groups.len()).collect();
     let plan =
-        Plan { anatomy, removed: Removed::new(), branches, choice: Choice { removed, notes: Vec::new() }, asked };
+        Plan { dependencies, removed: Removed::new(), branches, choice: Choice { removed, notes: Vec::new() }, asked };
     Ok(plan.report(&before, &before, options))
 }
 
@@ -152,51 +152,51 @@ pub fn plan(model: Model, recipe: &Recipe, samples: Option<&Samples>, options: &
     let Unit::Structure(structure) = recipe.unit else {
         return Err(PruneError::NotYet { what: format!("{} as a structure", recipe.unit) });
     };
-    let mut anatomy = Anatomy::of(model, &options.shapes)?;
+    let mut dependencies = DependencyGraph::of(model, &options.shapes)?;
     if structure == Structure::Layer {
-        return plan_layers(anatomy, recipe, samples);
+        return plan_layers(dependencies, recipe, samples);
     }
     let asked: Vec<usize> =
-        (0..anatomy.families.len()).filter(|family| anatomy.families[*family].kind.is_of(structure)).collect();
-    let families: Vec<Family> = asked.iter().map(|family| anatomy.families[*family].clone()).collect();
+        (0..dependencies.groups.len()).filter(|group| dependencies.groups[*group].kind.is_of(structure)).collect();
+    let groups: Vec<ChannelGroup> = asked.iter().map(|group| dependencies.groups[*group].clone()).collect();
     let importance = if recipe.method == Method::Activation {
-        activity::importance(&mut anatomy, &families, samples, recipe.batch)?
+        activity::importance(&mut dependencies, &groups, samples, recipe.batch)?
     } else {
-        let (tensors, scores) = scores(&anatomy, recipe, samples)?;
-        rank::importance(&families, &tensors, &scores)
+        let (tensors, scores) = scores(&dependencies, recipe, samples)?;
+        rank::importance(&groups, &tensors, &scores)
     };
     let limits = Limits { round_to: options.round_to, keep_at_least: options.keep_at_least };
-    let choice = rank::choose(&families, &importance, recipe.scope, recipe.amount(), &limits)?;
+    let choice = rank::choose(&groups, &importance, recipe.scope, recipe.amount(), &limits)?;
     let mut removed = Removed::new();
-    for (family, goes) in families.iter().zip(&choice.removed) {
-        removed.extend(family.classes.iter().zip(goes).filter(|(_, goes)| **goes).map(|(class, _)| class.root));
+    for (group, goes) in groups.iter().zip(&choice.removed) {
+        removed.extend(group.classes.iter().zip(goes).filter(|(_, goes)| **goes).map(|(class, _)| class.root));
     }
-    Ok(Plan { anatomy, removed, branches: Vec::new(), choice, asked })
+    Ok(Plan { dependencies, removed, branches: Vec::new(), choice, asked })
 }
 
 type Scored = (Vec<(usize, Vec<usize>)>, crate::Scores);
 
 /// Scores of the normalised model's weights, with the initialiser and shape of each.
-fn scores(anatomy: &Anatomy, recipe: &Recipe, samples: Option<&Samples>) -> Result<Scored, PruneError> {
-    let survey = survey(&anatomy.model)?;
-    let constants = graph::initializers(anatomy.model.graph());
+fn scores(dependencies: &DependencyGraph, recipe: &Recipe, samples: Option<&Samples>) -> Result<Scored, PruneError> {
+    let survey = survey(&dependencies.model)?;
+    let constants = graph::initializers(dependencies.model.graph());
     let tensors = survey.weights.iter().filter_map(|weight| {
         let shape = weight.shape.iter().map(|len| *len as usize).collect();
         Some((*constants.get(weight.name.as_str())?, shape))
     });
     let tensors: Vec<(usize, Vec<usize>)> = tensors.collect();
-    let scores = importance::scores(&anatomy.model, None, &survey, recipe.method, samples, recipe.batch, recipe.seed)?;
+    let scores = importance::scores(&dependencies.model, &survey, recipe.method, samples, recipe.batch, recipe.seed)?;
     Ok((tensors, scores))
 }
 
 /// A branch is as important as what it adds compared with what it is added to (for `activation`), or as the sum of the scores of its weights.
-fn plan_layers(anatomy: Anatomy, recipe: &Recipe, samples: Option<&Samples>) -> Result<Plan, PruneError> {
-    let branches = layers::branches(&anatomy);
+fn plan_layers(dependencies: DependencyGraph, recipe: &Recipe, samples: Option<&Samples>) -> Result<Plan, PruneError> {
+    let branches = layers::branches(&dependencies);
     let importance: Vec<f64> = match (recipe.method, samples) {
-        (Method::Activation, Some(samples)) => layers::strength(&anatomy.model, &branches, samples, recipe.batch)?,
+        (Method::Activation, Some(samples)) => layers::strength(&dependencies.model, &branches, samples, recipe.batch)?,
         _ => {
-            let (tensors, scores) = scores(&anatomy, recipe, samples)?;
-            let graph = anatomy.model.graph();
+            let (tensors, scores) = scores(&dependencies, recipe, samples)?;
+            let graph = dependencies.model.graph();
             let sums: HashMap<&str, f64> = tensors
                 .iter()
                 .zip(&scores.0)
@@ -221,7 +221,7 @@ fn plan_layers(anatomy: Anatomy, recipe: &Recipe, samples: Option<&Samples>) -> 
     let judged = branches.into_iter().zip(importance).enumerate();
     let branches = judged.map(|(index, (branch, importance))| (branch, importance, gone.contains(&index))).collect();
     let choice = Choice { removed: Vec::new(), notes: Vec::new() };
-    Ok(Plan { anatomy, removed: Removed::new(), branches, choice, asked: Vec::new() })
+    Ok(Plan { dependencies, removed: Removed::new(), branches, choice, asked: Vec::new() })
 }
 
 impl Plan {
@@ -229,11 +229,11 @@ impl Plan {
     /// Constants that are broken.
     pub fn carry_out(&mut self) -> Result<Bytes, PruneError> {
         if self.branches.is_empty() {
-            return self.anatomy.without(&self.removed);
+            return self.dependencies.without(&self.removed);
         }
         let gone: Vec<&Branch> =
             self.branches.iter().filter(|(_, _, gone)| *gone).map(|(branch, _, _)| branch).collect();
-        Ok(layers::without(&self.anatomy, &gone))
+        Ok(layers::without(&self.dependencies, &gone))
     }
 
     /// The dense model with everything that goes set to zero, as large as it was: what the pruned one must agree with.
@@ -242,11 +242,11 @@ impl Plan {
     /// Constants that are broken.
     pub fn masked(&mut self) -> Result<Bytes, PruneError> {
         if self.branches.is_empty() {
-            return self.anatomy.masked(&self.removed);
+            return self.dependencies.masked(&self.removed);
         }
         let gone: Vec<&Branch> =
             self.branches.iter().filter(|(_, _, gone)| *gone).map(|(branch, _, _)| branch).collect();
-        Ok(layers::masked(&self.anatomy, &gone))
+        Ok(layers::masked(&self.dependencies, &gone))
     }
 
     /// How many units there are, and how many go.
@@ -264,8 +264,8 @@ impl Plan {
         if all > 0 {
             return format!("of its {all} units ({unit}) less than one would go, or none may");
         }
-        let unknown: Vec<&str> = self.anatomy.unknown.keys().map(String::as_str).collect();
-        match (unknown.as_slice(), self.anatomy.kept.first()) {
+        let unknown: Vec<&str> = self.dependencies.unknown.keys().map(String::as_str).collect();
+        match (unknown.as_slice(), self.dependencies.kept.first()) {
             ([_, ..], _) => format!("it has no {unit} to take out; no rule says how {} shrink", unknown.join(", ")),
             ([], Some(kept)) => {
                 format!(
@@ -278,12 +278,12 @@ impl Plan {
     }
 
     fn report(&self, before: &Survey, after: &Survey, options: &Options) -> Report {
-        let families = self.asked.iter().zip(&self.choice.removed).map(|(family, removed)| {
+        let groups = self.asked.iter().zip(&self.choice.removed).map(|(group, removed)| {
             let count = removed.iter().filter(|removed| **removed).count();
-            report::family(&self.anatomy, &self.anatomy.families[*family], count)
+            report::group(&self.dependencies, &self.dependencies.groups[*group], count)
         });
         let sizes: HashMap<&str, i64> = self
-            .anatomy
+            .dependencies
             .model
             .graph()
             .initializer
@@ -302,14 +302,14 @@ impl Plan {
             removed: *removed,
         });
         Report {
-            families: families.collect(),
+            groups: groups.collect(),
             branches: branches.collect(),
             parameters: before.parameters(),
             parameters_left: after.parameters(),
             round_to: options.round_to,
             keep_at_least: options.keep_at_least,
-            kept: self.anatomy.kept.clone(),
-            unknown: self.anatomy.unknown.clone(),
+            kept: self.dependencies.kept.clone(),
+            unknown: self.dependencies.unknown.clone(),
             notes: self.choice.notes.clone(),
             changes: report::CHANGES.to_owned(),
         }
@@ -328,14 +328,14 @@ fn report_of_nothing(before: &Survey, options: &Options) -> Report {
 }
 
 /// Runs what came out, and compares the shapes of its outputs with those of the dense model.
-fn verify(anatomy: &Anatomy, bytes: &Bytes, options: &Options) -> Result<(), PruneError> {
+fn verify(dependencies: &DependencyGraph, bytes: &Bytes, options: &Options) -> Result<(), PruneError> {
     let model = Model::decode(bytes)?;
     let network = Network::new(&model)?;
-    let feeds = feeds::feeds(model.graph(), &options.shapes, anatomy.probe.sizes)?;
+    let feeds = feeds::feeds(model.graph(), &options.shapes, dependencies.probe.sizes)?;
     let run = network.run(&feeds, Keep::Outputs)?;
     for output in &network.outputs {
         let shape = run.value(*output).map(|value| value.shape().to_vec());
-        let dense = anatomy.probe.shape(network.name(*output)).map(<[usize]>::to_vec);
+        let dense = dependencies.probe.shape(network.name(*output)).map(<[usize]>::to_vec);
         if shape != dense {
             let why = format!("output `{}` came out as {shape:?}, not {dense:?}", network.name(*output));
             return Err(PruneError::Mismatch { what: "the pruned model's outputs", why });
@@ -364,31 +364,11 @@ fn manifest(
     before: &Survey,
     tensors: Vec<PrunedTensor>,
     report: Report,
-    (units, removed_units): (u64, u64),
+    units: (u64, u64),
     samples: Option<&Samples>,
 ) -> Manifest {
-    let sum = |count: fn(&PrunedTensor) -> u64| tensors.iter().map(count).fold(0, u64::saturating_add);
-    let other =
-        |untouched: &Untouched| !matches!(untouched.reason, Reason::Bias | Reason::Normalisation | Reason::Scalar);
-    Manifest {
-        method: recipe.method,
-        scope: recipe.scope,
-        unit: recipe.unit,
-        ratio: recipe.ratio,
-        threshold: recipe.threshold,
-        effective_ratio: if units == 0 { 0.0 } else { removed_units as f64 / units as f64 },
-        units,
-        removed_units,
-        prunable: sum(|tensor| tensor.weights),
-        removed: sum(|tensor| tensor.removed),
-        zeros: 0,
-        parameters: before.parameters(),
-        macs: None,
-        calibration: Calibration::of(recipe, samples),
-        seed: recipe.seed,
-        // Biases and norms shrink with their channels.
-        untouched: before.untouched.iter().filter(|untouched| other(untouched)).cloned().collect(),
-        tensors,
-        structure: Some(report),
-    }
+    // Biases and normalisations shrink with their channels.
+    let stays = |tensor: &&Untouched| !matches!(tensor.reason, Reason::Bias | Reason::Normalisation | Reason::Scalar);
+    let untouched = before.untouched.iter().filter(stays).cloned().collect();
+    Manifest { structure: Some(report), ..Manifest::new(recipe, before, tensors, untouched, units, samples) }
 }

@@ -1,11 +1,11 @@
-//! What is taught and what is not; tensors that shrink step by step; statistics estimated anew.
+//! Which constants are fine-tuned; tensors that shrink step by step; statistics estimated anew.
 
 use espalier_engine::{Array, Keep, Network, Tensor};
 use espalier_prune::{
     Bytes, Method, Recipe, Samples, Scope,
     onnx::{AttributeProto, GraphProto, Model, NodeProto, TensorProto, ValueInfoProto, tensor_shape_proto, type_proto},
     onnx::{TensorShapeProto, TypeProto, attribute_proto::AttributeType, tensor_proto::DataType},
-    tune::{Distil, Learner, Options, Plan, Watch, fine_tune, iterate, recalibrate},
+    tune::{Distil, Iterated, Options, Plan, Schedule, TrainableModel, Watch, iterate, recalibrate},
 };
 
 use crate::build;
@@ -47,13 +47,20 @@ fn samples(shape: &[usize], seed: u32, classes: usize) -> Samples {
     Samples { inputs: vec![Tensor::F32(Array::new(shape, data))], labels: Some(labels) }
 }
 
-fn untold<R>(work: impl FnOnce(&mut Watch<'_>) -> R) -> R {
-    work(&mut Watch { tell: &mut |_| (), stop: &|| false })
+fn iterated(model: &Bytes, plan: &Plan, samples: &Samples) -> Iterated {
+    let watch = &mut Watch { on_event: &mut |_| (), stop: &|| false };
+    iterate(model, plan, samples, None, watch).unwrap()
 }
 
-/// By role: what layers learn moves, constants that only look like it do not.
+/// Fine-tuned without removing anything.
+fn fine_tuned(model: &Bytes, samples: &Samples, options: Options) -> Bytes {
+    let plan = Plan { schedule: Schedule::OneShot, options, ..Plan::new(Recipe::magnitude(0.0)) };
+    iterated(model, &plan, samples).bytes
+}
+
+/// By role: constants that layers learn move, others that look alike do not.
 #[test]
-fn what_is_taught() {
+fn which_constants_move() {
     let weights = vec![
         build::raw("one number", &[1], &[0.7]),
         build::raw("mask", &[1, 4], &[0.0, 0.0, 0.0, -1e9]),
@@ -93,12 +100,11 @@ fn what_is_taught() {
         named("Div", &["k", "tied"], "y"),
     ];
     let dense = model(&[4], weights.clone(), nodes, &[3]);
-    // Without an exam: the last state is kept, better or not.
+    // Without validation the last state is kept, better or not.
     let options = Options { epochs: 2, batch: 8, validation: 0.0, ..Options::default() };
-    let taught =
-        untold(|watch| fine_tune(&dense, None, None, &samples(&[60, 4], 3, 3), None, &options, watch)).unwrap().bytes;
+    let tuned = fine_tuned(&dense, &samples(&[60, 4], 3, 3), options);
     let names = weights.iter().map(TensorProto::name).chain(["constant"]);
-    let moved: Vec<&str> = names.filter(|name| build::values(&dense, name) != build::values(&taught, name)).collect();
+    let moved: Vec<&str> = names.filter(|name| build::values(&dense, name) != build::values(&tuned, name)).collect();
     let expected = ["weight", "bias", "scale", "shift", "gain", "turned", "norm scale", "norm shift", "constant"];
     assert_eq!(moved, expected);
 }
@@ -122,7 +128,7 @@ fn perceptron() -> Bytes {
     let options = Options { epochs: 20, rate: 1e-2, ..Options::default() };
     let samples = samples(&[300, 6], 3, 3);
     let model = model(&[6], weights, nodes, &[3]);
-    untold(|watch| fine_tune(&model, None, None, &samples, None, &options, watch)).unwrap().bytes
+    fine_tuned(&model, &samples, options)
 }
 
 #[test]
@@ -133,9 +139,9 @@ fn tensors_shrink_step_by_step() {
         let recipe = Recipe::new(Method::Taylor, scope, "neuron".parse().unwrap(), 0.5);
         let options = Options { epochs: 20, rate: 1e-2, ..Options::default() };
         let plan = Plan { soft, options, ..Plan::new(recipe) };
-        let made = untold(|watch| iterate(&dense, &plan, &samples, None, watch)).unwrap();
+        let made = iterated(&dense, &plan, &samples);
         // 16 (1 - 0.5^(s/3)) = 3.3, 5.9, 8.
-        let removed: Vec<u64> = made.trail.iter().map(|stage| stage.removed).collect();
+        let removed: Vec<u64> = made.stages.iter().map(|stage| stage.removed).collect();
         assert_eq!(removed, if soft { [0, 0, 8] } else { [3, 6, 8] });
         let manifest = made.manifest;
         assert_eq!((manifest.ratio, manifest.units, manifest.removed_units), (0.5, 16, 8));
@@ -143,10 +149,10 @@ fn tensors_shrink_step_by_step() {
         let macs = manifest.macs.unwrap();
         assert_eq!((macs.dense, macs.pruned, macs.pruned_nonzero), (16 * 9, 8 * 9, 8 * 9), "one sample, all steps");
         let report = manifest.structure.unwrap();
-        assert_eq!((report.families.len(), report.families[0].units, report.families[0].removed), (1, 16, 8));
+        assert_eq!((report.groups.len(), report.groups[0].units, report.groups[0].removed), (1, 16, 8));
         assert_eq!(report.parameters_left, 8 * 10 + 3);
         assert_eq!(build::values(&made.bytes, "w1").len(), 6 * 8);
-        let classes = Learner::new(&made.bytes).unwrap().ask(&samples).unwrap().classes();
+        let classes = TrainableModel::new(&made.bytes).unwrap().predict(&samples).unwrap().classes();
         let right = classes.iter().zip(&labels).filter(|(class, label)| class == label).count();
         assert!(right > 255, "{right} of 300, soft {soft}");
     }
@@ -164,8 +170,8 @@ fn stopped_softly() {
         asked.set(asked.get() + 1);
         asked.get() > 3
     };
-    let made = iterate(&dense, &plan, &samples, None, &mut Watch { tell: &mut |_| (), stop: &stop }).unwrap();
-    assert_eq!((made.trail.len(), made.trail[0].removed, made.manifest.removed_units), (1, 3, 3));
+    let made = iterate(&dense, &plan, &samples, None, &mut Watch { on_event: &mut |_| (), stop: &stop }).unwrap();
+    assert_eq!((made.stages.len(), made.stages[0].removed, made.manifest.removed_units), (1, 3, 3));
     assert_eq!(build::values(&made.bytes, "w1").len(), 6 * 13);
 }
 

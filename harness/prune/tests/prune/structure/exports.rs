@@ -3,10 +3,10 @@
 use espalier_fixtures::fixture;
 use espalier_prune::{
     Method, Recipe, Scope, Structure, Unit,
-    structure::{Kind, Options, inspect},
+    structure::{GroupKind, Options, inspect},
 };
 
-use crate::agree::check;
+use super::agree::check;
 
 const EXPORTERS: [&str; 2] = ["script", "dynamo"];
 
@@ -14,11 +14,11 @@ fn recipe(scope: Scope, structure: Structure, ratio: f64) -> Recipe {
     Recipe::new(Method::Magnitude, scope, Unit::Structure(structure), ratio)
 }
 
-/// How many families of which kind, and how many units in all, whichever exporter wrote it.
+/// How many groups of which kind, and how many units in all, whichever exporter wrote it.
 #[test]
 fn half_of_every_family() {
-    use Kind::*;
-    for (net, families, units) in [
+    use GroupKind::*;
+    for (net, groups, units) in [
         ("residual", vec![(Channel, 8)], 320),
         ("residual-bn", vec![(Channel, 8)], 320),
         ("mobile", vec![(Channel, 7)], 456),
@@ -45,11 +45,11 @@ fn half_of_every_family() {
                 assert!(!matches!(net, "residual" | "mobile" | "densenet"), "{name}: not counted");
             }
             let report = pruned.manifest.structure.unwrap();
-            for (kind, count) in &families {
-                let found = report.families.iter().filter(|family| family.kind == *kind).count();
+            for (kind, count) in &groups {
+                let found = report.groups.iter().filter(|group| group.kind == *kind).count();
                 assert_eq!(found, *count, "{name}: {kind:?}");
             }
-            assert!(report.families.iter().all(|family| family.removed * 2 == family.units), "{name}");
+            assert!(report.groups.iter().all(|group| group.removed * 2 == group.units), "{name}");
             assert_eq!(report.notes, [""; 0]);
             assert_eq!(report.unknown.len(), 0, "{name}: {:?}", report.unknown);
         }
@@ -80,9 +80,9 @@ fn counts_are_multiples_and_enough_stays() {
     for name in ["residual-bn-dynamo", "densenet-script", "bilstm-script"] {
         let options = Options { round_to: 8, keep_at_least: 0.25, ..Options::default() };
         let pruned = check(name, &fixture(name), &recipe(Scope::Global, Structure::Any, 0.7), &options);
-        for family in pruned.manifest.structure.unwrap().families {
-            let kept = family.units - family.removed;
-            assert!(kept.is_multiple_of(8) && kept * 4 >= family.units, "{name}: {family:?}");
+        for group in pruned.manifest.structure.unwrap().groups {
+            let kept = group.units - group.removed;
+            assert!(kept.is_multiple_of(8) && kept * 4 >= group.units, "{name}: {group:?}");
         }
     }
 }

@@ -8,7 +8,7 @@ use espalier_prune::{
 };
 use proptest::prelude::*;
 
-use crate::agree::difference;
+use super::agree::difference;
 
 const NETS: [&str; 6] =
     ["residual-bn-script", "se-dynamo", "shufflenet-script", "transformer-dynamo", "gru-script", "densenet-dynamo"];

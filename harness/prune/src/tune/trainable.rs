@@ -1,8 +1,9 @@
-//! A network that can be asked and taught: samples in, answers out, gradients back.
+//! A network that predicts and gives gradients of a loss: samples in, predictions or gradients out.
 //!
-//! An answer is the network's first output, one row a sample; where a softmax comes last, what goes into it (losses take logits). Batches are
-//! cut into parts that do not depend on how many threads there are, and results are put together in the order of the parts: the same seed gives
-//! the same bits on any number of cores. A graph with a fixed batch gets parts of just that size, the last one filled up with repeats.
+//! A prediction is a row of the network's first output; where a softmax comes last, of what goes into it, as losses take
+//! logits. Batches are cut into parts that do not depend on the number of threads, and results are joined in the order of
+//! the parts: the same seed gives the same bits on any number of cores. A graph with a fixed batch gets parts of just that
+//! size; the last one is filled up with repeats.
 
 use espalier_engine::{Array, Gradients, Keep, Network, Tensor, ValueId};
 
@@ -10,71 +11,90 @@ use super::loss::{Loss, classes};
 use crate::{
     Bytes, PruneError, Samples,
     importance::before_softmax,
-    onnx::{Model, ValueInfoProto, tensor_shape_proto::dimension, type_proto},
+    onnx::{Axis, Model, ValueInfoProto},
 };
 
 #[derive(Debug)]
-pub struct Learner {
+pub struct TrainableModel {
     pub network: Network,
-    /// The value that answers are read from.
-    answer: ValueId,
+    /// The value that predictions are read from.
+    output: ValueId,
     /// Samples a run must have, where the file fixes it.
     fixed_batch: Option<usize>,
 }
 
-/// Answers to some samples: rows of `width`.
+/// Predictions for some samples: rows of `width`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answers {
+pub struct Predictions {
     pub rows: Vec<f32>,
     pub width: usize,
 }
 
-impl Answers {
+impl Predictions {
     pub fn classes(&self) -> Vec<usize> {
         classes(&self.rows, self.width)
     }
 
+    /// The rows at `indices`.
     pub fn take(&self, indices: &[usize]) -> Vec<f32> {
         indices.iter().flat_map(|index| &self.rows[index * self.width..(index + 1) * self.width]).copied().collect()
     }
 }
 
-/// How wrong the answers to the samples at some indices are; rows of so many numbers.
-pub type Teach<'a> = dyn Fn(&[usize], &[f32], usize) -> Loss + Sync + 'a;
+/// The loss of predictions for the samples at some indices; predictions are rows of the given width.
+pub type LossFn<'a> = dyn Fn(&[usize], &[f32], usize) -> Loss + Sync + 'a;
 
-/// Where a loss leads.
 #[derive(Debug)]
-pub struct Slope {
+pub struct LossGradients {
     /// Mean over the samples.
     pub loss: f64,
-    /// By value that was wanted; one the answers do not depend on has none.
+    /// By wanted value; `None` for one that predictions do not depend on.
     pub gradients: Vec<Option<Array<f32>>>,
 }
 
-/// Samples in one run when nothing is learned: enough to keep the arithmetic busy, few enough for the cache.
-const ASKED_AT_ONCE: usize = 64;
+/// Samples in one run without gradients: enough to keep the arithmetic busy, few enough for the cache.
+const PREDICTED_AT_ONCE: usize = 64;
 /// A part smaller than this is not worth a thread.
 const SMALLEST_PART: usize = 4;
 const PARTS: usize = 2;
 
-impl Learner {
+impl TrainableModel {
     /// # Errors
     /// What [`Network::new`] refuses, and a network without an output.
-    pub fn new(model: &Bytes) -> Result<Learner, PruneError> {
+    pub fn new(model: &Bytes) -> Result<TrainableModel, PruneError> {
         let model = Model::decode(model)?;
         let mut network = Network::new(&model)?;
         let Some(output) = network.outputs.first().copied() else {
             return Err(PruneError::Samples { why: "the model has no output to judge it by".into() });
         };
-        let answer = before_softmax(&network, output);
-        // Outputs nobody asks for are not kept, so that their memory is not either.
-        network.outputs = vec![answer];
-        let fixed = |input: &ValueInfoProto| {
-            let is_fed = network.find(input.name()).is_some_and(|id| network.inputs.contains(&id));
-            if is_fed { fixed_batch(input) } else { None }
-        };
-        let fixed_batch = model.graph().input.iter().find_map(fixed);
-        Ok(Learner { network, answer, fixed_batch })
+        let output = before_softmax(&network, output);
+        // Other outputs are not needed, and neither is their memory.
+        network.outputs = vec![output];
+        let fixed_batch = model.graph().fed().find_map(fixed_batch);
+        Ok(TrainableModel { network, output, fixed_batch })
+    }
+
+    /// The values of a float constant.
+    ///
+    /// # Panics
+    /// For any other value.
+    pub fn parameter(&self, id: ValueId) -> &[f32] {
+        let constant = self.network.constant(id).and_then(|constant| constant.f32().ok());
+        constant.expect("parameters are float constants").data()
+    }
+
+    /// # Panics
+    /// As [`TrainableModel::parameter`].
+    pub fn parameter_mut(&mut self, id: ValueId) -> &mut [f32] {
+        match self.network.constant_mut(id) {
+            Some(Tensor::F32(array)) => array.data_mut(),
+            _ => unreachable!("parameters are float constants"),
+        }
+    }
+
+    pub fn set_to_zero(&mut self, id: ValueId, mask: &[bool]) {
+        let values = self.parameter_mut(id).iter_mut().zip(mask);
+        values.filter(|(_, masked)| **masked).for_each(|(value, _)| *value = 0.0);
     }
 
     /// # Errors
@@ -98,22 +118,21 @@ impl Learner {
 
     /// # Errors
     /// Samples that do not fit, and whatever the engine refuses.
-    pub fn ask(&self, samples: &Samples) -> Result<Answers, PruneError> {
+    pub fn predict(&self, samples: &Samples) -> Result<Predictions, PruneError> {
         self.check(samples)?;
         let all: Vec<usize> = (0..samples.len()).collect();
-        let size = self.fixed_batch.unwrap_or(ASKED_AT_ONCE.min(samples.len().div_ceil(PARTS)));
+        let size = self.fixed_batch.unwrap_or(PREDICTED_AT_ONCE.min(samples.len().div_ceil(PARTS)));
         let parts: Vec<Part> = all.chunks(size).map(|part| self.part(samples, part)).collect();
         let found = side_by_side(&parts, |part| {
             let run = self.network.run(&part.inputs, Keep::Outputs)?;
-            let (rows, width) = self.rows(run.value(self.answer), part.inputs_len())?;
+            let (rows, width) = self.rows(run.value(self.output), part.inputs_len())?;
             Ok((rows[..part.len * width].to_vec(), width))
         })?;
         let width = found.first().map_or(0, |(_, width)| *width);
-        Ok(Answers { rows: found.into_iter().flat_map(|(rows, _)| rows).collect(), width })
+        Ok(Predictions { rows: found.into_iter().flat_map(|(rows, _)| rows).collect(), width })
     }
 
-    /// The mean loss over the samples at `batch`, and its gradient with respect to each of `wanted`; `teach` says how wrong
-    /// answers are.
+    /// The mean loss over the samples at `batch`, and its gradient with respect to each of `wanted`.
     ///
     /// # Errors
     /// Whatever the engine refuses; [`EngineError::NoGradient`](espalier_engine::EngineError::NoGradient).
@@ -122,31 +141,32 @@ impl Learner {
         samples: &Samples,
         batch: &[usize],
         wanted: &[ValueId],
-        teach: &Teach<'_>,
-    ) -> Result<Slope, PruneError> {
+        loss_of: &LossFn<'_>,
+    ) -> Result<LossGradients, PruneError> {
         let size = self.fixed_batch.unwrap_or(batch.len().div_ceil(PARTS).max(SMALLEST_PART));
         let parts: Vec<Part> = batch.chunks(size).map(|part| self.part(samples, part)).collect();
         let scale = 1.0 / batch.len() as f32;
         let found = side_by_side(&parts, |part| {
             let run = self.network.run(&part.inputs, Keep::All)?;
-            let value = run.value(self.answer);
+            let value = run.value(self.output);
             let (rows, width) = self.rows(value, part.inputs_len())?;
             let real = part.len * width;
-            let Loss { sum, gradient } = teach(part.indices, &rows[..real], width);
+            let Loss { sum, gradient } = loss_of(part.indices, &rows[..real], width);
             let mut seed: Vec<f32> = gradient.iter().map(|gradient| gradient * scale).collect();
-            // What was filled up teaches nothing.
+            // Repeats have no gradient.
             seed.resize(rows.len(), 0.0);
             let shape = value.expect("its rows were just read").shape().to_vec();
-            let gradients = self.network.backward(&run, &[(self.answer, Array::new(shape, seed))], wanted)?;
+            let gradients = self.network.backward(&run, &[(self.output, Array::new(shape, seed))], wanted)?;
             Ok((sum, gradients))
         })?;
         let sum: f64 = found.iter().map(|(sum, _)| sum).sum();
         let gradients = add_up(found.into_iter().map(|(_, gradients)| gradients), wanted);
-        Ok(Slope { loss: sum / batch.len() as f64, gradients })
+        Ok(LossGradients { loss: sum / batch.len() as f64, gradients })
     }
 
-    /// The inputs of runs that go through all samples once, `size` at a time. Where the file fixes the size, what does not fill a whole run is
-    /// left out, lest repeats count twice; of fewer samples than one run takes, the first are repeated all the same.
+    /// The inputs of runs that go through all samples once, `size` at a time. Where the file fixes the size, samples that
+    /// do not fill a run are left out, so that none counts twice; of fewer samples than one run takes, the first is
+    /// repeated all the same.
     ///
     /// # Errors
     /// Samples that do not fit.
@@ -166,21 +186,21 @@ impl Learner {
         Part { inputs: samples.take(&filled).inputs, len: indices.len(), indices }
     }
 
-    fn rows<'a>(&self, answer: Option<&'a Tensor>, samples: usize) -> Result<(&'a [f32], usize), PruneError> {
-        let name = self.network.name(self.answer);
+    fn rows<'a>(&self, output: Option<&'a Tensor>, samples: usize) -> Result<(&'a [f32], usize), PruneError> {
+        let name = self.network.name(self.output);
         let bad = |why: String| PruneError::Samples { why: format!("the model's output `{name}` {why}") };
-        let answer = answer.ok_or_else(|| bad("was not computed".into()))?;
-        let answer = answer.f32().map_err(|why| bad(format!("is no answer to learn from: {why}")))?;
-        let width = answer.len() / samples.max(1);
-        if answer.shape().first() != Some(&samples) || width == 0 {
-            return Err(bad(format!("has shape {:?} for {samples} samples; one row each is needed", answer.shape())));
+        let output = output.ok_or_else(|| bad("was not computed".into()))?;
+        let output = output.f32().map_err(|why| bad(format!("is no prediction: {why}")))?;
+        let width = output.len() / samples.max(1);
+        if output.shape().first() != Some(&samples) || width == 0 {
+            return Err(bad(format!("has shape {:?} for {samples} samples; one row each is needed", output.shape())));
         }
-        Ok((answer.data(), width))
+        Ok((output.data(), width))
     }
 }
 
 /// # Errors
-/// [`PruneError::Samples`], naming the first class the model does not have.
+/// [`PruneError::Samples`] with the first class that the model does not have.
 pub fn check_labels(labels: &[usize], width: usize) -> Result<(), PruneError> {
     match labels.iter().find(|label| **label >= width) {
         Some(label) => {
@@ -191,10 +211,10 @@ pub fn check_labels(labels: &[usize], width: usize) -> Result<(), PruneError> {
     }
 }
 
-/// What one run is given.
+/// The input of one run.
 struct Part<'a> {
     inputs: Vec<Tensor>,
-    /// How many samples are real.
+    /// How many samples are not repeats.
     len: usize,
     indices: &'a [usize],
 }
@@ -205,7 +225,7 @@ impl Part<'_> {
     }
 }
 
-/// `work` on each part, on as many threads as there are cores; results in the order of the parts.
+/// `work` on each part, on as many threads as there are cores; results are in the order of the parts.
 fn side_by_side<P: Sync, R: Send>(
     parts: &[P],
     work: impl Fn(&P) -> Result<R, PruneError> + Sync,
@@ -233,10 +253,10 @@ fn add_up(parts: impl Iterator<Item = Gradients>, wanted: &[ValueId]) -> Vec<Opt
     for mut part in parts {
         for (sum, value) in sums.iter_mut().zip(wanted) {
             match (sum.as_mut(), part.take(*value)) {
-                (Some(sum), Some(term)) => {
-                    sum.data_mut().iter_mut().zip(term.data()).for_each(|(sum, term)| *sum += term);
+                (Some(sum), Some(training)) => {
+                    sum.data_mut().iter_mut().zip(training.data()).for_each(|(sum, training)| *sum += training);
                 }
-                (None, term) => *sum = term,
+                (None, training) => *sum = training,
                 (Some(_), None) => {}
             }
         }
@@ -244,13 +264,7 @@ fn add_up(parts: impl Iterator<Item = Gradients>, wanted: &[ValueId]) -> Vec<Opt
     sums
 }
 
+/// The length of an input's first axis, where the file fixes it. One beyond what memory could hold is not a batch.
 fn fixed_batch(input: &ValueInfoProto) -> Option<usize> {
-    let Some(type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|kind| kind.value.as_ref()) else {
-        return None;
-    };
-    match tensor.shape.as_ref()?.dim.first()?.value {
-        // Some exporters write a free axis as 0 or -1. One beyond what memory could hold is no batch anybody runs.
-        Some(dimension::Value::DimValue(len @ 1..65536)) => Some(len as usize),
-        _ => None,
-    }
+    input.axes()?.first().and_then(Axis::fixed).filter(|len| *len < 65536)
 }

@@ -1,0 +1,7 @@
+//! Structured pruning: the pruned model computes what the dense model computes with all removed units set to zero, in our
+//! own engine. `tests/e2e/structured.rs` compares it with onnxruntime.
+
+mod agree;
+mod exports;
+mod hostile;
+mod rules;
