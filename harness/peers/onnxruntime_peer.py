@@ -1,11 +1,12 @@
-"""Runs a model with onnxruntime as the runner runs it with its own engine, so that both stand in one table.
+"""Runs a model with onnxruntime as the runner runs it with its own engine, to compare both in one table.
 
-    python3 harness/peers/onnxruntime_peer.py time|memory|score|profile --model FILE [--inputs FILE] [--shape NAME=1x128]... [--warmup N]
-        [--iterations N] [--min-time-ms N] [--cpus 1,2] [--threads N]
+    python3 harness/peers/onnxruntime_peer.py time|memory|score|profile --model FILE [--inputs FILE]
+        [--shape NAME=1x128]... [--warmup N] [--iterations N] [--min-time-ms N] [--cpus 1,2] [--threads N]
 
-needs `pip install numpy onnxruntime`. It speaks the runner's protocol (`harness/protocol`): one job as flags, JSON lines on stdout, `hello` first and
-`finished` last, also when the job failed. Inputs are the same files, or made up the same to the bit; an invocation does the same in the same order. What
-is timed is one call into onnxruntime with everything bound beforehand, so that as little of Python as possible is in it.
+needs `pip install numpy onnxruntime`. It has the runner's protocol (`harness/protocol`): one job as flags, JSON lines
+on stdout, `hello` first and `finished` last, also when the job failed. Inputs are the same files, or synthetic ones
+that are equal to the bit, and an invocation has the same steps in the same order. One call into onnxruntime is timed,
+with everything bound beforehand, so that little of Python is in it.
 """
 
 import functools
@@ -21,16 +22,16 @@ import time
 from peer_board import board_state, cpu_features, phase, reset_high_water
 from peer_protocol import HEARTBEAT_SECONDS, PROTOCOL, Refused, Reporter, Shortest, parse
 
-# Inputs made ready before the clock starts, inferences of a memory job, times a line, samples a line of predictions, output values a sample that
-# travel to the host, layers a line: as the runner has them.
+# As in the runner: inputs that are prepared before timing, inferences of a memory job, times per line, samples per line
+# of predictions, output values per sample that are sent to the host, layers per line.
 PREPARED, INFERENCES, CHUNK, SAMPLES, MAX_VALUES, LAYERS = 64, 3, 512, 16, 1024, 16
-# Larger outputs have no digest: this hash takes a second for ten megabytes in Python.
+# Larger outputs have no digest: in Python this hash takes a second for ten megabytes.
 MOST_HASHED = 4 << 20
 
 
 def main(args):
     reporter = Reporter()
-    reporter.say(
+    reporter.emit(
         "hello",
         protocol=PROTOCOL,
         runner=f"Python {platform.python_version()}",
@@ -40,50 +41,51 @@ def main(args):
         cpu_features=cpu_features(),
     )
     try:
-        work(reporter, args)
-    except BaseException as error:  # also what onnxruntime raises, of types of its own; and being interrupted
+        run(reporter, args)
+    except BaseException as error:  # includes onnxruntime's own types, and interrupts
         text = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
-        reporter.say("failed", stage=reporter.stage, message=" ".join(text.split()))
-        reporter.say("finished")
+        reporter.emit("failed", stage=reporter.stage, message=" ".join(text.split()))
+        reporter.emit("finished")
         return 1
-    reporter.say("finished")
+    reporter.emit("finished")
     return 0
 
 
-def work(reporter, args):
+def run(reporter, args):
     job = parse(args)
     if job.cpus:
-        # Before onnxruntime is there: it looks at the CPUs when it is loaded.
+        # Before onnxruntime is loaded, because it looks at the CPUs then.
         try:
             os.sched_setaffinity(0, job.cpus)
         except (OSError, ValueError) as error:
             raise Refused(f"cannot stay on CPUs {job.cpus}: {error}") from None
     state = functools.partial(board_state, job.cpus[0] if job.cpus else 0)
-    reporter.say("state", **state())
-    after = {"time": time_job, "memory": memory_job, "score": score_job, "profile": profile_job}[job.mode](reporter, job, state)
+    reporter.emit("state", **state())
+    modes = {"time": time_job, "memory": memory_job, "score": score_job, "profile": profile_job}
+    after = modes[job.mode](reporter, job, state)
     reporter.enter("start", 0)
-    reporter.say("state", **after)
+    reporter.emit("state", **after)
 
 
 def time_job(reporter, job, state):
     ready = Ready(reporter, job)
     prepared = [ready.bind(index) for index in range(min(PREPARED, ready.samples.count))]
-    run, clock = ready.session.run_with_iobinding, time.perf_counter_ns
+    infer, clock = ready.session.run_with_iobinding, time.perf_counter_ns
 
     start = clock()
-    run(prepared[0])
+    infer(prepared[0])
     first = clock() - start
-    reporter.say("first", ns=first, digest=digest(prepared[0].get_outputs()))
+    reporter.emit("first", ns=first, digest=digest(prepared[0].get_outputs()))
 
     at = 1 % len(prepared)
     reporter.enter("warm_up", job.warmup)
     for _ in range(job.warmup):
-        run(prepared[at])
+        infer(prepared[at])
         at = (at + 1) % len(prepared)
         reporter.step()
 
     reporter.enter("time", job.iterations)
-    # A beat between two inferences is enough unless one takes longer than the host waits.
+    # A heartbeat between two inferences is enough, unless an inference takes longer than the host waits.
     reporter.set_quiet(first < HEARTBEAT_SECONDS * 1_000_000_000)
     gc.collect()
     gc.disable()
@@ -91,7 +93,7 @@ def time_job(reporter, job, state):
     while len(times) < job.iterations or spent < least:
         binding = prepared[at]
         start = clock()
-        run(binding)
+        infer(binding)
         took = clock() - start
         times.append(took)
         spent += took
@@ -101,12 +103,12 @@ def time_job(reporter, job, state):
     gc.enable()
     reporter.set_quiet(False)
     for at in range(0, len(times), CHUNK):
-        reporter.say("timed", ns=times[at : at + CHUNK])
+        reporter.emit("timed", ns=times[at : at + CHUNK])
     return after
 
 
 def memory_job(reporter, job, state):
-    """Python and onnxruntime are in every phase. What is allocated is not counted: 0."""
+    """Every phase includes Python and onnxruntime. Allocations are not counted: they are 0."""
     load_packages()
     phases = [phase("start", False)]
     reset = reset_high_water()
@@ -118,7 +120,7 @@ def memory_job(reporter, job, state):
         ready.run(index)
         reporter.step()
     phases.append(phase("infer", reset))
-    reporter.say("memory", phases=phases, peak_rss=max(phase["peak_rss"] for phase in phases), peak_allocated=0)
+    reporter.emit("memory", phases=phases, peak_rss=max(phase["peak_rss"] for phase in phases), peak_allocated=0)
     return state()
 
 
@@ -133,19 +135,19 @@ def score_job(reporter, job, state):
         if not outputs:
             raise Refused("the model has no output")
         output = numpy.asarray(outputs[0], dtype=numpy.float32).ravel()
-        # The first of the largest; a NaN never is.
+        # The first of the largest values. NaN is never the largest.
         classes.append(int(numpy.where(numpy.isnan(output), -numpy.inf, output).argmax()) if output.size else 0)
-        travel = output.size <= MAX_VALUES and bool(numpy.isfinite(output).all())
-        values.append(Shortest(output) if travel else [])
+        fits = output.size <= MAX_VALUES and bool(numpy.isfinite(output).all())
+        values.append(Shortest(output) if fits else [])
         reporter.step()
         if len(classes) == SAMPLES or index + 1 == runs:
-            reporter.say("predictions", start=start, classes=classes, values=values)
+            reporter.emit("predictions", start=start, classes=classes, values=values)
             start, classes, values = start + len(classes), [], []
     return state()
 
 
 def profile_job(reporter, job, state):
-    """As onnxruntime's own profiler tells it, in whole microseconds."""
+    """As onnxruntime's own profiler reports it, in whole microseconds."""
     with tempfile.TemporaryDirectory() as folder:
         ready = Ready(reporter, job, profile=f"{folder}/profile")
         untimed = 1 + job.warmup
@@ -158,17 +160,21 @@ def profile_job(reporter, job, state):
     times = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            key = (event["args"].get("node_index", ""), event["name"].removesuffix("_kernel_time"), event["args"].get("op_name", ""))
+            name, args = event["name"].removesuffix("_kernel_time"), event["args"]
+            key = (args.get("node_index", ""), name, args.get("op_name", ""))
             times.setdefault(key, []).append(event["dur"] * 1000)
     layers = []
     for (_, name, op), spent in times.items():
         calls = max(len(spent) // (untimed + job.iterations), 1)
         each = [sum(spent[at : at + calls]) for at in range(untimed * calls, len(spent), calls)] or [sum(spent)]
-        layers.append({"name": name[:160], "op": op[:160], "kernel": "onnxruntime", "calls": calls, "median_ns": sorted(each)[len(each) // 2]})
+        median = sorted(each)[len(each) // 2]
+        layers.append(
+            {"name": name[:160], "op": op[:160], "kernel": "onnxruntime", "calls": calls, "median_ns": median}
+        )
     if not layers:
         raise Refused("the profile names no layers")
     for at in range(0, len(layers), LAYERS):
-        reporter.say("profile", layers=layers[at : at + LAYERS])
+        reporter.emit("profile", layers=layers[at : at + LAYERS])
     return state()
 
 
@@ -176,7 +182,7 @@ def profile_job(reporter, job, state):
 
 
 def load_packages():
-    """Not before the process stays on its CPUs, and not before `hello`."""
+    """Called after the process was pinned to its CPUs, and after `hello`."""
     import numpy
     import onnxruntime
     import peer_samples
@@ -185,7 +191,7 @@ def load_packages():
 
 
 class Ready:
-    """A session, and the samples it is run on."""
+    """A session and its samples."""
 
     def __init__(self, reporter, job, profile=None):
         reporter.enter("load", 0)
@@ -203,20 +209,21 @@ class Ready:
             self.session = onnxruntime.InferenceSession(job.model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise Refused(f"`{job.model}` is not a model onnxruntime can read: {error}") from None
-        # Parsing and optimising are one call here: all of it stands in the second.
+        # Parsing and optimising are one call here, which counts as optimising.
         took = time.perf_counter_ns() - start
         reporter.enter("inputs", 0)
         self.samples = samples.Samples(job, self.session.get_inputs())
         reporter.enter("load", 0)
-        inputs = [samples.fact(item.name, item.type, shape) for item, shape in zip(self.session.get_inputs(), self.samples.shapes())]
+        shapes = zip(self.session.get_inputs(), self.samples.shapes())
+        inputs = [samples.fact(item.name, item.type, shape) for item, shape in shapes]
         outputs = [samples.fact(item.name, item.type, item.shape) for item in self.session.get_outputs()]
-        reporter.say("loaded", parse_ns=0, optimise_ns=took, inputs=inputs, outputs=outputs, macs=None)
+        reporter.emit("loaded", parse_ns=0, optimise_ns=took, inputs=inputs, outputs=outputs, macs=None)
 
     def run(self, index):
         return self.session.run(None, self.samples.get(index))
 
     def bind(self, index):
-        """One sample as a call of its own; outputs are allocated anew in each, as in the runner."""
+        """Binds one sample. Each call allocates new outputs, as in the runner."""
         _, onnxruntime, _ = load_packages()
         binding = self.session.io_binding()
         for name, values in self.samples.get(index).items():
@@ -227,7 +234,7 @@ class Ready:
 
 
 def digest(outputs):
-    """FNV-1a, 64 bits, as the runner has it; nothing where an output is more than plain numbers."""
+    """FNV-1a with 64 bits, as in the runner; None where an output is not plain numbers."""
     numpy, _, samples = load_packages()
     hashed, mask = 0xCBF2_9CE4_8422_2325, (1 << 64) - 1
     if not all(output.is_tensor() and output.data_type() in samples.DTYPES for output in outputs):
@@ -251,5 +258,5 @@ def engine():
 if __name__ == "__main__":
     code = main(sys.argv[1:])
     sys.stdout.flush()
-    # Without tearing down: the interpreter's own end may wait for threads of the engine.
+    # Without cleaning up, because the interpreter may wait for threads of the engine.
     os._exit(code)

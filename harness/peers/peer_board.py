@@ -1,4 +1,4 @@
-"""What the kernel tells of the board. Everything is optional: what cannot be read is nothing, never zero."""
+"""The state of the board as the kernel reports it. A value that cannot be read is None, not zero."""
 
 import os
 import platform
@@ -15,13 +15,13 @@ def text(path):
         return None
 
 
-def whole(path):
+def integer(path):
     found = text(path) or ""
     return int(found) if re.fullmatch("-?[0-9]{1,18}", found) else None
 
 
 def field(path, key):
-    """The value behind `key` in lines of `key: value` or `key value`."""
+    """The value after `key` in lines of `key: value` or `key value`."""
     found = re.search(rf"^{key}[: \t]+(.*?)(?: kB)?$", text(path) or "", re.MULTILINE)
     return found[1].strip() if found else None
 
@@ -32,23 +32,28 @@ def field_number(path, key, factor=1):
 
 
 def cpu_features():
-    known = {"avx": "avx", "avx2": "avx2", "fma": "fma", "f16c": "f16c", "avx512f": "avx512f", "avx512_vnni": "avx512vnni"}
-    flags = field("/proc/cpuinfo", "flags") or field("/proc/cpuinfo", "Features") or field("/proc/cpuinfo", "isa") or ""
-    words = flags.split()
-    return [name for word, name in known.items() if word in words] if platform.machine() == "x86_64" else words
+    known = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni")
+    names = ("flags", "Features", "isa")
+    flags = next(filter(None, (field("/proc/cpuinfo", name) for name in names)), "").split()
+    if platform.machine() != "x86_64":
+        return flags
+    return [flag.replace("_", "") for flag in known if flag in flags]
 
 
 def board_state(cpu):
     frequency = f"/sys/devices/system/cpu/cpu{cpu}/cpufreq"
     load = (text("/proc/loadavg") or "").split(" ")[0]
+    temperatures = [integer(f"{zone}/temp") for zone in folders("thermal_zone")]
     return {
         "kernel": text("/proc/sys/kernel/osrelease"),
-        "cpu": field("/proc/cpuinfo", "model name") or field("/proc/cpuinfo", "Model") or text("/proc/device-tree/model"),
+        "cpu": field("/proc/cpuinfo", "model name")
+        or field("/proc/cpuinfo", "Model")
+        or text("/proc/device-tree/model"),
         "cpus": count_cpus(text("/sys/devices/system/cpu/online") or ""),
         "governor": text(f"{frequency}/scaling_governor"),
-        "frequency_khz": whole(f"{frequency}/scaling_cur_freq"),
-        "max_frequency_khz": whole(f"{frequency}/scaling_max_freq"),
-        "temperature_millicelsius": max(filter(None, (whole(f"{zone}/temp") for zone in folders("thermal_zone"))), default=None),
+        "frequency_khz": integer(f"{frequency}/scaling_cur_freq"),
+        "max_frequency_khz": integer(f"{frequency}/scaling_max_freq"),
+        "temperature_millicelsius": max(filter(None, temperatures), default=None),
         "throttled": throttled(),
         "load_percent": round(float(load) * 100) if re.fullmatch("[0-9.]+", load) else None,
         "memory_total": field_number("/proc/meminfo", "MemTotal", 1024),
@@ -75,9 +80,10 @@ def folders(prefix):
 
 
 def throttled():
-    """Whether a cooling device of a processor is in use."""
-    coolers = [folder for folder in folders("cooling_device") if re.search("cpu|processor", (text(f"{folder}/type") or "").lower())]
-    states = [state for state in (whole(f"{folder}/cur_state") for folder in coolers) if state is not None]
+    """Whether a cooling device of a processor is active."""
+    types = {folder: (text(f"{folder}/type") or "").lower() for folder in folders("cooling_device")}
+    states = [integer(f"{folder}/cur_state") for folder, of in types.items() if re.search("cpu|processor", of)]
+    states = [state for state in states if state is not None]
     return any(states) if states else None
 
 
@@ -93,12 +99,12 @@ def busy_ms():
 def phase(name, reset):
     peak = field_number("/proc/self/status", "VmHWM", 1024)
     if peak is None:
-        raise Refused("`/proc/self/status` tells no `VmHWM`")
+        raise Refused("`/proc/self/status` has no `VmHWM`")
     return {"name": name, "peak_rss": peak, "allocated": 0, "reset": reset}
 
 
 def reset_high_water():
-    """Sets the kernel's mark back to what is resident now."""
+    """Resets the kernel's high-water mark to what is resident now."""
     try:
         with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
             file.write("5")

@@ -1,4 +1,4 @@
-"""What the peer and the host say to each other: one job as flags, and lines of JSON, as `harness/protocol` has them for the runner."""
+"""The messages between peer and host: one job as flags, and lines of JSON, as in `harness/protocol`."""
 
 import collections
 import json
@@ -14,7 +14,7 @@ MODES = ("time", "memory", "score", "profile")
 
 
 class Refused(Exception):
-    """The job cannot go on; says why, as the runner would."""
+    """The job cannot be done; the message is the runner's."""
 
 
 Job = collections.namedtuple("Job", "mode model inputs shapes warmup iterations min_time_ms cpus threads")
@@ -26,7 +26,8 @@ def parse(args):
         raise Refused(f"no mode given: {modes}")
     if args[0] not in MODES:
         raise Refused(f"unknown mode `{args[0]}`: {modes}")
-    found = {"shapes": [], "warmup": 0, "iterations": 1, "min_time_ms": 0, "cpus": [], "threads": 1, "model": None, "inputs": None}
+    found = {"model": None, "inputs": None, "shapes": [], "warmup": 0, "iterations": 1, "min_time_ms": 0}
+    found.update(cpus=[], threads=1)
     rest = iter(args[1:])
     for flag in rest:
         value = next(rest, None)
@@ -56,14 +57,14 @@ def number(flag, value):
 
 
 class Shortest(list):
-    """float32 values that are printed with as many digits as it takes to read them back to the same bits."""
+    """float32 values, printed with as many digits as are needed to read back the same bits."""
 
     def __init__(self, values):
         super().__init__(float(str(value)) for value in values)
 
 
 class Reporter:
-    """Says lines, and beats while nothing else is said; while inferences are timed only between two of them."""
+    """Sends lines, and heartbeats between them; while inferences are timed, only between two inferences."""
 
     def __init__(self):
         self.condition = threading.Condition()
@@ -71,12 +72,12 @@ class Reporter:
         self.last, self.quiet = time.monotonic(), False
         threading.Thread(target=self.beat, daemon=True).start()
 
-    def say(self, line, **fields):
+    def emit(self, line, **fields):
         with self.condition:
             self.write(line, fields)
 
     def enter(self, stage, total):
-        """What is done from now on; `total` steps, 0 where unknown."""
+        """Begins a stage of `total` steps, 0 where unknown."""
         with self.condition:
             self.stage, self.done, self.total = stage, 0, total
 
@@ -111,6 +112,6 @@ class Reporter:
             sys.stdout.buffer.write(text.encode())
             sys.stdout.buffer.flush()
         except OSError:
-            # Nobody listens any more: there is nothing left to do for this process.
+            # The host does not read any more, so this process has nothing left to do.
             os._exit(1)
         self.last = time.monotonic()

@@ -1,4 +1,4 @@
-"""The samples a model is run on: those of a prepared file, or made up, the same as the runner's to the bit."""
+"""The samples of a model: those of a prepared file, or synthetic ones that equal the runner's to the bit."""
 
 import functools
 import json
@@ -8,7 +8,7 @@ import re
 import numpy
 from peer_protocol import Refused
 
-# By the names of onnxruntime: numpy's type, and how the runner calls it.
+# By onnxruntime's names: numpy's name and the runner's name.
 DTYPES = {
     "tensor(float)": ("float32", "f32"),
     "tensor(double)": ("float64", "f64"),
@@ -26,7 +26,7 @@ DTYPES = {
 
 
 def fact(name, dtype, shape):
-    # An axis the model leaves open is one sample's.
+    # An open axis has the size of one sample.
     axes = [axis if isinstance(axis, int) and axis > 0 else 1 for axis in shape]
     return {"name": name, "dtype": DTYPES.get(dtype, (None, dtype))[1], "shape": axes}
 
@@ -40,7 +40,7 @@ class Samples:
         if job.inputs is not None:
             tensors, self.batch = from_file(job.inputs, declared), 1
         else:
-            tensors = made_up(job, declared)
+            tensors = synthetic(job, declared)
             self.batch = len(tensors[0]) if tensors[0].ndim else 1
         self.names, self.tensors = [item.name for item in declared], tensors
         self.count = len(tensors[0]) if tensors[0].ndim else 1
@@ -53,9 +53,9 @@ class Samples:
         return [[self.batch, *tensor.shape[1:]] for tensor in self.tensors]
 
     def get(self, index):
-        """The `index`-th run's inputs; goes round when there are no more."""
+        """The inputs of the `index`-th run. After the last sample comes the first one again."""
         start = index * self.batch % self.count
-        # A scalar has no axis of samples: it is the same each time.
+        # A scalar has no axis of samples: it is the same in each run.
         one = lambda tensor: tensor[start : start + self.batch] if tensor.ndim else tensor
         return {name: numpy.ascontiguousarray(one(tensor)) for name, tensor in zip(self.names, self.tensors)}
 
@@ -73,17 +73,18 @@ def from_file(path, declared):
         names = (item.name, "x") if index == 0 else (item.name,)
         at = next((at for at, (name, _) in enumerate(given) if name in names), None)
         if at is None:
-            raise Refused(f"the inputs have no `{item.name}`, which the model wants")
+            raise Refused(f"the inputs have no `{item.name}`, which the model needs")
         tensor = given.pop(at)[1]
         fits = tensor.ndim == len(item.shape) and all(
             not isinstance(axis, int) or axis == length for axis, length in zip(item.shape[1:], tensor.shape[1:])
         )
         if not fits or tensor.ndim == 0:
-            raise Refused(f"input `{item.name}` takes {describe(item.shape)}, the samples have the shape {list(tensor.shape)}")
+            shapes = f"{describe(item.shape)}, the samples have the shape {list(tensor.shape)}"
+            raise Refused(f"input `{item.name}` takes {shapes}")
         if isinstance(item.shape[0], int) and item.shape[0] != 1:
             raise Refused(
-                f"input `{item.name}` takes {describe(item.shape)}: a fixed batch of {item.shape[0]}; samples go in one by one, so export the "
-                "model with a free or single batch"
+                f"input `{item.name}` takes {describe(item.shape)}: a fixed batch of {item.shape[0]}; samples go in "
+                "one by one, so export the model with a free or single batch"
             )
         tensors.append(tensor.astype(dtype_of(item), copy=False))
     if given:
@@ -92,13 +93,13 @@ def from_file(path, declared):
 
 
 def decode(file):
-    """One JSON line of headers, then the raw values of each tensor; sizes are checked before anything is made of them."""
+    """Decodes one JSON line of headers and the raw values of each tensor. Sizes are checked first."""
     end = file.find(b"\n")
     if end < 0:
         raise ValueError("no header line")
     headers, tensors = json.loads(file[:end]), []
-    known = isinstance(headers, list) and all(isinstance(header, dict) and header.keys() >= {"name", "dtype", "shape"} for header in headers)
-    if not known:
+    is_header = lambda header: isinstance(header, dict) and header.keys() >= {"name", "dtype", "shape"}
+    if not isinstance(headers, list) or not all(map(is_header, headers)):
         raise ValueError("bad header")
     at = end + 1
     for header in headers:
@@ -116,8 +117,8 @@ def decode(file):
     return tensors
 
 
-def made_up(job, declared):
-    """What the runner makes up: real numbers in [0, 1), whole numbers 0 or 1, from Marsaglia's xorshift64."""
+def synthetic(job, declared):
+    """As in the runner: real numbers in [0, 1), integers 0 or 1, from Marsaglia's xorshift64."""
     given = dict(parse_shape(text) for text in job.shapes)
     tensors, random = [], xorshift(0x9E37_79B9_7F4A_7C15)
     for item in declared:
@@ -152,13 +153,14 @@ def parse_shape(text):
 
 
 def closed(item):
-    """The declared shape with an open first axis taken as a batch of one."""
+    """The declared shape, with a batch of one for an open first axis."""
     shape = [1 if index == 0 and not isinstance(axis, int) else axis for index, axis in enumerate(item.shape)]
     if all(isinstance(axis, int) for axis in shape):
         return shape
     example = "x".join(str(axis) if isinstance(axis, int) else "1" for axis in shape)
     raise Refused(
-        f"input `{item.name}` takes {describe(item.shape)}: say what the open dimensions are, e.g. `--shape {item.name}={example}`"
+        f"input `{item.name}` takes {describe(item.shape)}: say what the open dimensions are, e.g. "
+        f"`--shape {item.name}={example}`"
     )
 
 

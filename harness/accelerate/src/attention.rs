@@ -5,8 +5,6 @@
 //! derived from the chain of reshapes and transposes but tested: a tensor of numbered elements goes through tract's own
 //! ops and has to come out in the layout of [`Attention`].
 
-use std::sync::Arc;
-
 use espalier_kernels::{
     attention::{Attention, AttentionInput, Mask},
     linear_panels::Panels,
@@ -29,7 +27,7 @@ use tract_onnx::{
 };
 
 use crate::{
-    context::{does_nothing, only_successor},
+    context::{concrete_shape, does_nothing, only_successor},
     linear_ops::panel_fact,
     linear_trial::scalar,
     op::{Layer, Shared, blank},
@@ -127,8 +125,8 @@ fn find_at(model: &TypedModel, softmax: &TypedNode) -> TractResult<Option<Attent
         _ => return Ok(None),
     };
     let (queries, keys) = (shape[rank - 2], shape[rank - 1]);
-    let v_shape = model.outlet_fact(weighted.inputs[1 - p_input])?.shape.as_concrete().context("open")?.to_vec();
-    let q_shape = model.outlet_fact(scores.inputs[q_input])?.shape.as_concrete().context("open")?.to_vec();
+    let v_shape = concrete_shape(model, weighted.inputs[1 - p_input])?;
+    let q_shape = concrete_shape(model, scores.inputs[q_input])?;
     let (size, value_size) = (q_shape[qk.summed.0], v_shape[pv.columns]);
 
     let places = |batch: Vec<usize>, token: usize, feature: usize| {
@@ -380,7 +378,7 @@ pub struct AttentionOp {
     /// The first feature of queries, keys and values.
     pub first: [usize; 3],
     pub mask: Option<[usize; 4]>,
-    pub threads: Shared<Arc<Threads>>,
+    pub threads: Shared<Threads>,
 }
 
 impl Layer for AttentionOp {

@@ -12,11 +12,11 @@ use std::{
 };
 
 use espalier_kernels::{choices::ChoiceFile, random::XorShift};
-use tract_onnx::{prelude::*, tract_core::internal::*};
+use tract_onnx::prelude::*;
 
 pub use espalier_kernels::choices::Measured;
 
-use crate::region::State;
+use crate::{context::concrete_shape, region::State};
 
 /// The candidate that every layer has: plain tract.
 pub const TRACT: &str = "tract";
@@ -189,13 +189,11 @@ fn synthetic_inputs(state: &State) -> TractResult<TVec<TValue>> {
     let mut random = XorShift::new(1);
     let model = state.model();
     let make = |outlet: &OutletId| -> TractResult<TValue> {
-        let fact = model.outlet_fact(*outlet)?;
-        let shape = fact.shape.as_concrete().context("a dimension is open")?;
-        let float = fact.datum_type.is_float();
-        let count: usize = shape.iter().product();
+        let (shape, datum_type) = (concrete_shape(model, *outlet)?, model.outlet_fact(*outlet)?.datum_type);
+        let (float, count) = (datum_type.is_float(), shape.iter().product::<usize>());
         let value = |_| if float { random.signed() } else { random.signed().abs().round() };
         let values: Vec<f32> = (0..count).map(value).collect();
-        Ok(Tensor::from_shape(shape, &values)?.cast_to_dt(fact.datum_type)?.into_owned().into_tvalue())
+        Ok(Tensor::from_shape(&shape, &values)?.cast_to_dt(datum_type)?.into_owned().into_tvalue())
     };
     model.input_outlets()?.iter().map(make).collect()
 }

@@ -27,7 +27,7 @@ use tract_onnx::{
 use crate::{
     Pass,
     choice::Candidate,
-    context::Context,
+    context::{Context, concrete_shape},
     conv_chain::Chain,
     linear_trial::floats,
     op::{Layer, LayerOp, Shared, blank},
@@ -112,7 +112,7 @@ impl ConvolutionMatch {
         let mut inputs = tvec!(node.inputs[0]);
         inputs.extend(chain.residual);
         let region = Region { name: node.name.clone(), inputs, outputs: tvec!(chain.last) };
-        let output = output_shape(model, node)?;
+        let output = concrete_shape(model, node.id.into())?;
         Ok(Some(ConvolutionMatch { batch, shape, weight, filled, bias, chain, output, region }))
     }
 
@@ -183,10 +183,6 @@ impl ConvolutionMatch {
 fn concrete_floats(model: &TypedModel, outlet: OutletId) -> TractResult<Option<&[usize]>> {
     let fact = model.outlet_fact(outlet)?;
     Ok(fact.shape.as_concrete().filter(|_| fact.datum_type == DatumType::F32))
-}
-
-fn output_shape(model: &TypedModel, node: &TypedNode) -> TractResult<TVec<usize>> {
-    Ok(model.outlet_fact(node.id.into())?.shape.as_concrete().context("an open dimension")?.into())
 }
 
 /// The number of images, and the window, with a second axis where the model has only one. `None` for what the kernels
@@ -273,46 +269,13 @@ impl Layer for ConvolutionLayer {
 }
 
 fn pool(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
-    let Some(pool) = node.op_as::<TractMaxPool>() else { return Ok(None) };
-    let Some(input) = concrete_floats(model, node.inputs[0])? else { return Ok(None) };
-    if pool.with_index_outputs.is_some() {
+    let Some(pool) = node.op_as::<TractMaxPool>().filter(|pool| pool.with_index_outputs.is_none()) else {
         return Ok(None);
-    }
+    };
+    let Some(input) = concrete_floats(model, node.inputs[0])? else { return Ok(None) };
     let Some((_, window)) = window(&pool.pool_spec, input)? else { return Ok(None) };
     let Some(kernel) = MaxPool::new(context.isa, window) else { return Ok(None) };
-    let output = output_shape(model, node)?;
-    let build = || Ok(LayerOp::boxed(PoolLayer { kernel: Shared::new(kernel.clone()), output: output.clone() }));
-    let candidates = [Candidate { kernel: "rows".to_owned(), build: Box::new(build) }];
-    let region = Region::of_node(node, 1);
-    let op = context.choose(model, &region, "max pool", &format!("{window:?}"), &candidates)?;
-    op.map(|op| region.replaced(model, op)).transpose()
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct PoolLayer {
-    kernel: Shared<MaxPool>,
-    output: TVec<usize>,
-}
-
-impl Layer for PoolLayer {
-    fn op(&self) -> String {
-        "max pool".to_owned()
-    }
-
-    fn kernel(&self) -> String {
-        "rows".to_owned()
-    }
-
-    fn output_facts(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        Ok(tvec!(f32::fact(&*self.output)))
-    }
-
-    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut output = blank(&self.output)?;
-        let input = inputs[0].try_as_plain_ram()?;
-        self.kernel.run(input.as_slice::<f32>()?, output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
-        Ok(tvec!(output.into_tvalue()))
-    }
+    rows_layer(context, model, node, RowsKernel::MaxPool(kernel), &format!("{window:?}"))
 }
 
 /// Sums over the last axes, which are most of a global average pool.
@@ -326,24 +289,43 @@ fn sum(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractResu
     if axes.len() < 2 || !last || input.contains(&0) {
         return Ok(None);
     }
-    let output = output_shape(model, node)?;
-    let isa = context.isa;
-    let build = || Ok(LayerOp::boxed(SumLayer { isa, output: output.clone() }));
-    let candidates = [Candidate { kernel: "rows".to_owned(), build: Box::new(build) }];
+    rows_layer(context, model, node, RowsKernel::Sum(context.isa), &format!("{axes:?}"))
+}
+
+fn rows_layer(
+    context: &mut Context,
+    model: &TypedModel,
+    node: &TypedNode,
+    kernel: RowsKernel,
+    what: &str,
+) -> TractResult<Option<TypedModelPatch>> {
+    let layer = RowsLayer { kernel, output: concrete_shape(model, node.id.into())? };
+    let build = || Ok(LayerOp::boxed(layer.clone()));
+    let candidates = [Candidate { kernel: layer.kernel(), build: Box::new(build) }];
     let region = Region::of_node(node, 1);
-    let op = context.choose(model, &region, "sum", &format!("{axes:?}"), &candidates)?;
+    let op = context.choose(model, &region, &layer.op(), what, &candidates)?;
     op.map(|op| region.replaced(model, op)).transpose()
 }
 
+/// A layer that works row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct SumLayer {
-    isa: Isa,
+struct RowsLayer {
+    kernel: RowsKernel,
     output: TVec<usize>,
 }
 
-impl Layer for SumLayer {
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum RowsKernel {
+    MaxPool(MaxPool),
+    Sum(Isa),
+}
+
+impl Layer for RowsLayer {
     fn op(&self) -> String {
-        "sum".to_owned()
+        match self.kernel {
+            RowsKernel::MaxPool(_) => "max pool".to_owned(),
+            RowsKernel::Sum(_) => "sum".to_owned(),
+        }
     }
 
     fn kernel(&self) -> String {
@@ -356,8 +338,12 @@ impl Layer for SumLayer {
 
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let mut output = blank(&self.output)?;
-        let input = inputs[0].try_as_plain_ram()?;
-        pool_sum::sums(self.isa, input.as_slice::<f32>()?, output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
+        let (input, mut to) = (inputs[0].try_as_plain_ram()?, output.try_as_plain_ram_mut()?);
+        let (input, to) = (input.as_slice::<f32>()?, to.as_slice_mut::<f32>()?);
+        match &self.kernel {
+            RowsKernel::MaxPool(pool) => pool.run(input, to),
+            RowsKernel::Sum(isa) => pool_sum::sums(*isa, input, to),
+        }
         Ok(tvec!(output.into_tvalue()))
     }
 }

@@ -27,8 +27,8 @@ use crate::{
     Context, Pass,
     attention::{self, AttentionMatch, AttentionOp},
     choice::Candidate,
-    context::{does_nothing, only_successor},
-    linear_ops::{Enter, Leave, Linear, LinearForm, LinearProduct, LinearRows, LinearWeight, Sum},
+    context::{concrete_shape, does_nothing, only_successor},
+    linear_ops::{Enter, Leave, Linear, LinearForm, LinearProduct, LinearWeight, Sum},
     linear_skip::{FEWEST_WEIGHTS, LinearSkipping, SkippingLayer},
     linear_trial::{self, floats},
     linear_vectors::{LinearVectors, VectorProduct},
@@ -62,7 +62,8 @@ struct LinearLayer {
     weight: OutletId,
     /// The weight has an output a row.
     by_output: bool,
-    bias: Option<Vec<f32>>,
+    /// One value for each output, or empty.
+    bias: Vec<f32>,
     activation: Activation,
     output: OutletId,
 }
@@ -142,16 +143,13 @@ fn linear_layer(context: &Context, model: &TypedModel, node: &TypedNode) -> Trac
         return Ok(None);
     }
     let outputs = node.outputs[0].fact.shape.as_concrete().and_then(|shape| shape.last().copied()).context("open")?;
-    let mut output = OutletId::new(node.id, 0);
     let bias = bias(context, model, node, outputs)?;
-    if let Some((_, end)) = &bias {
-        output = *end;
-    }
+    let (bias, mut output) = bias.unwrap_or((Vec::new(), OutletId::new(node.id, 0)));
     let mut activation = Activation::None;
     if let Some((found, end)) = linear_trial::activation(model, output) {
         (activation, output) = (found, end);
     }
-    Ok(Some(LinearLayer { input, weight, by_output, bias: bias.map(|(bias, _)| bias), activation, output }))
+    Ok(Some(LinearLayer { input, weight, by_output, bias, activation, output }))
 }
 
 /// Whether the input `weight` is a matrix of weights, and then whether its rows are outputs.
@@ -230,7 +228,12 @@ impl Rewriter {
         self.renamed.get(&outlet).copied().unwrap_or(outlet)
     }
 
-    fn panels_for(&mut self, shape: &[usize]) -> Panels {
+    /// The panels of an outlet, or those that it should be converted to.
+    fn panels_of(&mut self, model: &TypedModel, outlet: OutletId) -> TractResult<Panels> {
+        if let Some((_, panels)) = self.known(model, outlet)? {
+            return Ok(panels);
+        }
+        let shape = concrete_shape(model, outlet)?;
         let rows = shape[..shape.len() - 1].iter().product();
         let tokens = if shape.len() > 2 { shape[shape.len() - 2] } else { rows };
         // Short sequences do not get vectors of their own, which would be mostly padding.
@@ -239,7 +242,7 @@ impl Rewriter {
         } else {
             Panels::new(1, rows)
         };
-        *self.geometry.entry(rows).or_insert(panels)
+        Ok(*self.geometry.entry(rows).or_insert(panels))
     }
 
     /// The panels of an outlet, if there are any, also through reshapes that keep each row.
@@ -271,9 +274,7 @@ impl Rewriter {
         if let Some((known, _)) = self.known(model, outlet)?.filter(|(_, known)| *known == panels) {
             return Ok(known);
         }
-        let name = format!("{}.panels", model.node(outlet.node).name);
-        let name = model.unique_name(name).into_owned();
-        let entered = model.wire_node(name, LayerOp::boxed(Enter { isa: context.isa, panels }), &[outlet])?[0];
+        let entered = wire(model, outlet, "panels", LayerOp::boxed(Enter { isa: context.isa, panels }), &[outlet])?;
         self.panels.insert(outlet, (entered, panels));
         Ok(entered)
     }
@@ -287,10 +288,8 @@ impl Rewriter {
         new: OutletId,
         panels: Panels,
     ) -> TractResult<()> {
-        let fact = model.outlet_fact(old)?.clone();
-        let shape = fact.shape.as_concrete().context("a dimension is open")?.into();
-        let name = model.unique_name(format!("{}.rows", model.node(old.node).name)).into_owned();
-        let rows = model.wire_node(name, LayerOp::boxed(Leave { isa: context.isa, panels, shape }), &[new])?[0];
+        let shape = concrete_shape(model, old)?;
+        let rows = wire(model, old, "rows", LayerOp::boxed(Leave { isa: context.isa, panels, shape }), &[new])?;
         self.rename(model, old, rows)?;
         self.panels.insert(rows, (new, panels));
         Ok(())
@@ -314,17 +313,12 @@ impl Rewriter {
 
     fn linear(&mut self, context: &mut Context, model: &mut TypedModel, mut layer: LinearLayer) -> TractResult<()> {
         layer.input = self.current(layer.input);
-        let shape = model.outlet_fact(layer.input)?.shape.as_concrete().context("a dimension is open")?.to_vec();
-        let panels = match self.known(model, layer.input)? {
-            Some((_, panels)) => panels,
-            None => self.panels_for(&shape),
-        };
+        let panels = self.panels_of(model, layer.input)?;
         let product = match choose(context, model, &layer, panels)? {
             None => return Ok(()),
             Some(LinearKernel::Panels(product)) => product,
             Some(LinearKernel::Vectors(op)) => {
-                let name = model.unique_name(format!("{}.linear", model.node(layer.output.node).name)).into_owned();
-                let rows = model.wire_node(name, op, &[layer.input])?[0];
+                let rows = wire(model, layer.output, "linear", op, &[layer.input])?;
                 return self.rename(model, layer.output, rows);
             }
         };
@@ -339,37 +333,26 @@ impl Rewriter {
                 layer.output = next;
             }
         }
-        let name = model.unique_name(format!("{}.linear", model.node(layer.output.node).name)).into_owned();
         let op = match skipping(context, model, &layer, inputs[0], &product)? {
             Some(skipping) => LayerOp::boxed(LinearSkipping { panels, product, skipping }),
-            None => LayerOp::boxed(Linear { panels, product }),
+            None => LayerOp::boxed(Linear { panels, product, rows: None }),
         };
-        let output = model.wire_node(name, op, &inputs)?[0];
+        let output = wire(model, layer.output, "linear", op, &inputs)?;
         self.leave(context, model, layer.output, output, panels)
     }
 
     fn norm(&mut self, context: &mut Context, model: &mut TypedModel, mut found: LayerNormMatch) -> TractResult<()> {
         found.input = self.current(found.input);
-        let shape = model.outlet_fact(found.input)?.shape.as_concrete().context("a dimension is open")?.to_vec();
-        let rows: usize = shape[..shape.len() - 1].iter().product();
-        if rows < FEWEST_TOKENS {
+        let shape = concrete_shape(model, found.input)?;
+        if shape[..shape.len() - 1].iter().product::<usize>() < FEWEST_TOKENS {
             return Ok(());
         }
-        let panels = match self.known(model, found.input)? {
-            Some((_, panels)) => panels,
-            None => self.panels_for(&shape),
-        };
+        let panels = self.panels_of(model, found.input)?;
         let input = self.enter(context, model, found.input, panels)?;
-        let norm = Normalise {
-            isa: context.isa,
-            panels,
-            norm: Shared::new(found.norm),
-            threads: Shared::new(Arc::clone(&context.threads)),
-        };
-        let name = model.unique_name(format!("{}.norm", model.node(found.output.node).name)).into_owned();
-        let op = LayerOp::boxed(norm);
+        let (norm, threads) = (Shared::new(found.norm), Shared(Arc::clone(&context.threads)));
+        let op = LayerOp::boxed(Normalise { isa: context.isa, panels, norm, threads });
         context.record(&model.node(found.output.node).name, op.as_op());
-        let output = model.wire_node(name, op, &[input])?[0];
+        let output = wire(model, found.output, "norm", op, &[input])?;
         self.leave(context, model, found.output, output, panels)
     }
 
@@ -381,17 +364,15 @@ impl Rewriter {
         }
         inputs.extend(mask.map(|(mask, _)| self.current(mask)));
         let panels = attention.queries;
-        let op = AttentionOp {
+        let op = LayerOp::boxed(AttentionOp {
             isa: context.isa,
             attention: Shared::new(attention),
             first: [q.first, k.first, v.first],
             mask: mask.map(|(_, strides)| strides),
-            threads: Shared::new(Arc::clone(&context.threads)),
-        };
-        let name = model.unique_name(format!("{}.attention", model.node(output.node).name)).into_owned();
-        let op = LayerOp::boxed(op);
+            threads: Shared(Arc::clone(&context.threads)),
+        });
         context.record(&model.node(output.node).name, op.as_op());
-        let wired = model.wire_node(name, op, &inputs)?[0];
+        let wired = wire(model, output, "attention", op, &inputs)?;
         self.leave(context, model, output, wired, panels)
     }
 
@@ -400,10 +381,21 @@ impl Rewriter {
         // Only where one of the two is panels already.
         let Some((_, panels)) = self.known(model, a)?.or(self.known(model, b)?) else { return Ok(()) };
         let inputs = [self.enter(context, model, a, panels)?, self.enter(context, model, b, panels)?];
-        let name = model.unique_name(format!("{}.sum", model.node(output.node).name)).into_owned();
-        let wired = model.wire_node(name, LayerOp::boxed(Sum { isa: context.isa }), &inputs)?[0];
+        let wired = wire(model, output, "sum", LayerOp::boxed(Sum { isa: context.isa }), &inputs)?;
         self.leave(context, model, output, wired, panels)
     }
+}
+
+/// Adds a node whose name is that of the node of `at` with a suffix.
+fn wire(
+    model: &mut TypedModel,
+    at: OutletId,
+    suffix: &str,
+    op: Box<dyn TypedOp>,
+    inputs: &[OutletId],
+) -> TractResult<OutletId> {
+    let name = model.unique_name(format!("{}.{suffix}", model.node(at.node).name)).into_owned();
+    Ok(model.wire_node(name, op, inputs)?[0])
 }
 
 /// How a layer is computed.
@@ -434,15 +426,14 @@ fn choose(
         inputs: tvec!(layer.input),
         outputs: tvec!(layer.output),
     };
-    let shape: TVec<usize> =
-        model.outlet_fact(layer.output)?.shape.as_concrete().context("a dimension is open")?.into();
+    let shape = concrete_shape(model, layer.output)?;
     let (isa, threads) = (context.isa, Arc::clone(&context.threads));
     let built = |form: LinearForm| -> Shared<LinearProduct> {
         Shared::new(LinearProduct {
             isa,
             threads: Arc::clone(&threads),
             weight: form.pack(matrix),
-            bias: layer.bias.clone().unwrap_or_default(),
+            bias: layer.bias.clone(),
             activation: layer.activation,
         })
     };
@@ -454,7 +445,7 @@ fn choose(
         .iter()
         .map(|form| Candidate {
             kernel: format!("{} {}", form.name(), isa.name()),
-            build: Box::new(|| Ok(LayerOp::boxed(LinearRows { panels, shape: shape.clone(), product: built(*form) }))),
+            build: Box::new(|| Ok(LayerOp::boxed(Linear { panels, product: built(*form), rows: Some(shape.clone()) }))),
         })
         .collect();
     let formats = if few { matvec::candidates(outputs, inputs, &by_output) } else { Vec::new() };
@@ -465,7 +456,7 @@ fn choose(
             move || {
                 let product = VectorProduct {
                     matrix: PackedMatrix::new(isa, format, outputs, inputs, by_output),
-                    bias: layer.bias.clone().unwrap_or_default(),
+                    bias: layer.bias.clone(),
                     activation: layer.activation,
                 };
                 Ok(LayerOp::boxed(LinearVectors { shape: shape.clone(), product: Shared::new(product) }))
@@ -474,8 +465,8 @@ fn choose(
     }));
     let what = format!("{} {pattern}", layer.activation.name());
     let op = context.choose(model, &region, &format!("linear {inputs}x{outputs}"), &what, &candidates)?;
-    Ok(op.map(|op| match op.downcast_ref::<LayerOp<LinearRows>>() {
-        Some(rows) => LinearKernel::Panels(rows.0.product.clone()),
+    Ok(op.map(|op| match op.downcast_ref::<LayerOp<Linear>>() {
+        Some(linear) => LinearKernel::Panels(linear.0.product.clone()),
         None => LinearKernel::Vectors(op),
     }))
 }

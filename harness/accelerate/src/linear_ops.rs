@@ -35,14 +35,8 @@ pub struct Leave {
 pub struct Linear {
     pub panels: Panels,
     pub product: Shared<LinearProduct>,
-}
-
-/// [`Linear`] with rows before and after. A layer is measured in this form.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinearRows {
-    pub panels: Panels,
-    pub shape: TVec<usize>,
-    pub product: Shared<LinearProduct>,
+    /// The shape of the output, if input and output are rows: a layer is measured in this form. Else they are panels.
+    pub rows: Option<TVec<usize>>,
 }
 
 /// The sum of two panels.
@@ -129,19 +123,8 @@ impl LinearProduct {
         }
     }
 
-    fn op(&self) -> String {
-        match self.activation {
-            Activation::None => format!("linear {}x{}", self.weight.inputs(), self.weight.outputs()),
-            activation => format!("linear {}x{} {}", self.weight.inputs(), self.weight.outputs(), activation.name()),
-        }
-    }
-
     pub fn kernel(&self) -> String {
         format!("{} {}", self.weight.form().name(), self.isa.name())
-    }
-
-    fn cost(&self, tokens: usize) -> TVec<(Cost, TDim)> {
-        tvec!((Cost::FMA(DatumType::F32), (self.weight.cells() * tokens).to_dim()))
     }
 }
 
@@ -198,7 +181,9 @@ impl Layer for Leave {
 
 impl Layer for Linear {
     fn op(&self) -> String {
-        self.product.op()
+        let LinearProduct { weight, activation, .. } = &*self.product;
+        let size = format!("linear {}x{}", weight.inputs(), weight.outputs());
+        if *activation == Activation::None { size } else { format!("{size} {}", activation.name()) }
     }
 
     fn kernel(&self) -> String {
@@ -206,55 +191,39 @@ impl Layer for Linear {
     }
 
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        if let Some(shape) = &self.rows {
+            return Ok(tvec!(DatumType::F32.fact(&**shape)));
+        }
         ensure!(inputs[0].shape.as_concrete() == Some(&[self.panels.columns(), self.product.weight.inputs()][..]));
         Ok(panel_fact(self.panels, self.product.weight.outputs()))
     }
 
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut output = blank(&[self.panels.columns(), self.product.weight.outputs()])?;
-        let input = inputs[0].try_as_plain_ram()?;
-        let residual = inputs.get(1).map(|residual| residual.try_as_plain_ram()).transpose()?;
-        let residual = residual.as_ref().map(|residual| residual.as_slice::<f32>()).transpose()?;
-        let mut to = output.try_as_plain_ram_mut()?;
-        self.product.run(self.panels, input.as_slice::<f32>()?, residual, to.as_slice_mut::<f32>()?);
-        Ok(tvec!(output.into_tvalue()))
-    }
-
-    fn cost(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
-        Ok(self.product.cost(self.panels.rows()))
-    }
-}
-
-impl Layer for LinearRows {
-    fn op(&self) -> String {
-        self.product.op()
-    }
-
-    fn kernel(&self) -> String {
-        self.product.kernel()
-    }
-
-    fn output_facts(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        Ok(tvec!(DatumType::F32.fact(&*self.shape)))
-    }
-
-    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let LinearProduct { isa, weight, .. } = &*self.product;
         let columns = self.panels.columns();
-        let mut before = blank(&[columns, weight.inputs()])?;
-        let mut after = blank(&[columns, weight.outputs()])?;
-        let mut output = blank(&self.shape)?;
-        let (mut before, mut after) = (before.try_as_plain_ram_mut()?, after.try_as_plain_ram_mut()?);
-        let (before, after) = (before.as_slice_mut::<f32>()?, after.as_slice_mut::<f32>()?);
-        let (from, mut to) = (inputs[0].try_as_plain_ram()?, output.try_as_plain_ram_mut()?);
-        self.panels.enter(*isa, weight.inputs(), from.as_slice::<f32>()?, before);
-        self.product.run(self.panels, before, None, after);
-        self.panels.leave(*isa, weight.outputs(), after, to.as_slice_mut::<f32>()?);
+        let input = inputs[0].try_as_plain_ram()?;
+        let input = input.as_slice::<f32>()?;
+        let mut panels = blank(&[columns, weight.outputs()])?;
+        let mut plain = panels.try_as_plain_ram_mut()?;
+        let result = plain.as_slice_mut::<f32>()?;
+        let Some(shape) = &self.rows else {
+            let residual = inputs.get(1).map(|residual| residual.try_as_plain_ram()).transpose()?;
+            let residual = residual.as_ref().map(|residual| residual.as_slice::<f32>()).transpose()?;
+            self.product.run(self.panels, input, residual, result);
+            return Ok(tvec!(panels.into_tvalue()));
+        };
+        let (mut before, mut output) = (blank(&[columns, weight.inputs()])?, blank(shape)?);
+        let (mut before, mut to) = (before.try_as_plain_ram_mut()?, output.try_as_plain_ram_mut()?);
+        let before = before.as_slice_mut::<f32>()?;
+        self.panels.enter(*isa, weight.inputs(), input, before);
+        self.product.run(self.panels, before, None, result);
+        self.panels.leave(*isa, weight.outputs(), result, to.as_slice_mut::<f32>()?);
         Ok(tvec!(output.into_tvalue()))
     }
 
     fn cost(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
-        Ok(self.product.cost(self.panels.rows()))
+        let products = self.product.weight.cells() * self.panels.rows();
+        Ok(tvec!((Cost::FMA(DatumType::F32), products.to_dim())))
     }
 }
 

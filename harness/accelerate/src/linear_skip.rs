@@ -33,9 +33,15 @@ pub struct SkippingLayer {
     pub threshold: f32,
 }
 
+impl LinearSkipping {
+    fn dense(&self) -> Linear {
+        Linear { panels: self.panels, product: self.product.clone(), rows: None }
+    }
+}
+
 impl Layer for LinearSkipping {
     fn op(&self) -> String {
-        format!("{} skipping", Linear { panels: self.panels, product: self.product.clone() }.op())
+        format!("{} skipping", self.dense().op())
     }
 
     fn kernel(&self) -> String {
@@ -52,7 +58,7 @@ impl Layer for LinearSkipping {
         let SkippingLayer { weight, threshold } = &*self.skipping;
         let share = Active::share(self.panels, weight.inputs(), inputs[0].try_as_plain_ram()?.as_slice()?, *threshold);
         if share > MOST_ACTIVE {
-            return Linear { panels: self.panels, product: self.product.clone() }.run(inputs);
+            return self.dense().run(inputs);
         }
         let plain = inputs[0].try_as_plain_ram()?;
         let input = plain.as_slice::<f32>()?;
@@ -74,6 +80,6 @@ impl Layer for LinearSkipping {
     }
 
     fn cost(&self, inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
-        Linear { panels: self.panels, product: self.product.clone() }.cost(inputs)
+        self.dense().cost(inputs)
     }
 }

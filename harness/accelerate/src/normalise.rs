@@ -1,6 +1,6 @@
 //! Layer normalisation in every spelling: tract splits LayerNormalization into a dozen nodes, and so do older exports.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use espalier_kernels::{linear_panels::Panels, normalise::LayerNorm, random::XorShift, simd::Isa, threads::Threads};
 use tract_onnx::{
@@ -123,7 +123,7 @@ pub struct Normalise {
     pub isa: Isa,
     pub panels: Panels,
     pub norm: Shared<LayerNorm>,
-    pub threads: Shared<Arc<Threads>>,
+    pub threads: Shared<Threads>,
 }
 
 impl Layer for Normalise {

@@ -34,8 +34,8 @@ pub const PASSES: &[Pass] = &[Pass::Node(recurrent)];
 fn recurrent(context: &mut Context, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let Some(layer) = RecurrentLayer::at(context, model, node)? else { return Ok(None) };
     let (isa, skip_below) = (context.isa, context.skip_below.unwrap_or(0.0));
-    let w = RecurrentMatrix::new(layer.gates() * layer.hidden, layer.input, &layer.w);
-    let r = RecurrentMatrix::new(layer.gates() * layer.hidden, layer.hidden, &layer.r);
+    let w = RecurrentMatrix::new(layer.kind.gates() * layer.hidden, layer.input, &layer.w);
+    let r = RecurrentMatrix::new(layer.kind.gates() * layer.hidden, layer.hidden, &layer.r);
     // Every format that suits one of the two weights; the other weight takes the most similar of its own.
     let formats = Format::ALL.into_iter().filter(|format| w.formats.contains(format) || r.formats.contains(format));
     let mut pairs: Vec<(Format, Format)> = formats.map(|format| (w.nearest(format), r.nearest(format))).collect();

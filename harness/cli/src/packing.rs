@@ -98,8 +98,8 @@ mod tests {
             let of_weights: Vec<_> = packed.tensors.iter().filter(|tensor| names.contains(&tensor.name)).collect();
             assert_eq!(of_weights.len(), weights);
             let bytes = size.bytes.unwrap();
-            assert_eq!(of_weights.iter().map(|tensor| tensor.part.encoded_bytes).sum::<u64>(), bytes.encoded);
-            assert_eq!(of_weights.iter().map(|tensor| tensor.part.packed_bytes).sum::<u64>(), bytes.packed);
+            assert_eq!(of_weights.iter().map(|tensor| tensor.section.encoded_bytes).sum::<u64>(), bytes.encoded);
+            assert_eq!(of_weights.iter().map(|tensor| tensor.section.packed_bytes).sum::<u64>(), bytes.packed);
             assert_eq!(of_weights.iter().map(|tensor| tensor.dense_bytes()).sum::<u64>(), dense);
         }
     }

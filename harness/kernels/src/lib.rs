@@ -52,39 +52,6 @@ pub mod threads;
 
 pub use simd::Isa;
 
-/// Sizes beside packed data decide how much of it is read. So they are set by constructors, which check them:
-///
-/// ```
-/// use espalier_kernels::{linear_dense::*, linear_panels::Panels, linear_skipping::*, linear_sparse::*};
-/// let matrix = WeightMatrix::by_output(&[1.0; 6], 2, 3);
-/// assert_eq!((matrix.outputs(), matrix.inputs()), (2, 3));
-/// assert_eq!(DenseWeight::pack(matrix).outputs(), 2);
-/// assert_eq!(SparseWeight::pack(matrix, 4).height(), 4);
-/// assert_eq!(SkippingWeight::pack(matrix).inputs(), 3);
-/// assert_eq!(Panels::new(1, 5).tokens(), 5);
-/// ```
-/// ```compile_fail,E0616
-/// use espalier_kernels::linear_dense::WeightMatrix;
-/// let mut matrix = WeightMatrix::by_output(&[1.0; 6], 2, 3);
-/// matrix.outputs = 1000;
-/// ```
-/// ```compile_fail,E0616
-/// use espalier_kernels::linear_dense::{DenseWeight, WeightMatrix};
-/// let mut weight = DenseWeight::pack(WeightMatrix::by_output(&[1.0; 6], 2, 3));
-/// weight.outputs = 1000;
-/// ```
-/// ```compile_fail,E0616
-/// use espalier_kernels::{linear_dense::WeightMatrix, linear_sparse::SparseWeight};
-/// let mut weight = SparseWeight::pack(WeightMatrix::by_output(&[1.0; 6], 2, 3), 4);
-/// weight.height = 8;
-/// ```
-/// ```compile_fail,E0616
-/// use espalier_kernels::{linear_dense::WeightMatrix, linear_skipping::SkippingWeight};
-/// let mut weight = SkippingWeight::pack(WeightMatrix::by_output(&[1.0; 6], 2, 3));
-/// weight.inputs = 1000;
-/// ```
-/// ```compile_fail,E0451
-/// let panels = espalier_kernels::linear_panels::Panels { sequences: usize::MAX, tokens: 16 };
-/// ```
 #[cfg(doctest)]
+#[doc = include_str!("sizes_are_private.md")]
 struct SizesArePrivate;

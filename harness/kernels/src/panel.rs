@@ -424,24 +424,31 @@ unsafe fn one_panel<S: Simd, const H: usize>(call: &Multiply, block: usize, firs
     let position = call.portion.positions.start + first * S::LANES;
     let left = call.portion.positions.end - position;
     let whole = left >= (end - first) * S::LANES;
-    match (end - first, whole) {
-        (1, true) => tile::<S, H, 1, false>(call, block, position, left),
-        (2, true) => tile::<S, H, 2, false>(call, block, position, left),
-        (3, true) => tile::<S, H, 3, false>(call, block, position, left),
-        (4, true) if H <= 4 => tile::<S, H, 4, false>(call, block, position, left),
-        (5, true) if H <= 4 => tile::<S, H, 5, false>(call, block, position, left),
-        (6, true) if H <= 4 => tile::<S, H, 6, false>(call, block, position, left),
-        (7, true) if H == 1 => tile::<S, H, 7, false>(call, block, position, left),
-        (8, true) if H == 1 => tile::<S, H, 8, false>(call, block, position, left),
-        (1, false) => tile::<S, H, 1, true>(call, block, position, left),
-        (2, false) => tile::<S, H, 2, true>(call, block, position, left),
-        (3, false) => tile::<S, H, 3, true>(call, block, position, left),
-        (4, false) if H <= 4 => tile::<S, H, 4, true>(call, block, position, left),
-        (5, false) if H <= 4 => tile::<S, H, 5, true>(call, block, position, left),
-        (6, false) if H <= 4 => tile::<S, H, 6, true>(call, block, position, left),
-        (7, false) if H == 1 => tile::<S, H, 7, true>(call, block, position, left),
-        (8, false) if H == 1 => tile::<S, H, 8, true>(call, block, position, left),
-        _ => unreachable!("panels are as wide as `run` says"),
+    if whole {
+        tiles::<S, H, false>(call, block, position, left, end - first);
+    } else {
+        tiles::<S, H, true>(call, block, position, left, end - first);
+    }
+}
+
+#[inline(always)]
+unsafe fn tiles<S: Simd, const H: usize, const TAIL: bool>(
+    call: &Multiply,
+    block: usize,
+    position: usize,
+    left: usize,
+    vectors: usize,
+) {
+    match vectors {
+        1 => tile::<S, H, 1, TAIL>(call, block, position, left),
+        2 => tile::<S, H, 2, TAIL>(call, block, position, left),
+        3 => tile::<S, H, 3, TAIL>(call, block, position, left),
+        4 if H <= 4 => tile::<S, H, 4, TAIL>(call, block, position, left),
+        5 if H <= 4 => tile::<S, H, 5, TAIL>(call, block, position, left),
+        6 if H <= 4 => tile::<S, H, 6, TAIL>(call, block, position, left),
+        7 if H == 1 => tile::<S, H, 7, TAIL>(call, block, position, left),
+        8 if H == 1 => tile::<S, H, 8, TAIL>(call, block, position, left),
+        _ => unreachable!("`walk` has no wider panels"),
     }
 }
 

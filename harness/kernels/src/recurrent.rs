@@ -122,36 +122,24 @@ impl Lstm {
     ///
     /// # Panics
     /// Where a slice is too short for its shape.
-    pub fn run(&self, mut sequence: Sequence, h: &mut [f32], c: &mut [f32], scratch: &mut Scratch) {
-        let hidden = self.hidden;
-        let SequenceShape { steps, batch, .. } = sequence.x_shape;
+    pub fn run(&self, sequence: Sequence, h: &mut [f32], c: &mut [f32], scratch: &mut Scratch) {
+        let (hidden, batch, isa) = (self.hidden, sequence.x_shape.batch, self.recurrence.isa());
         sequence.check(self.inputs.columns(), hidden);
         assert!(h.len() == batch * hidden && c.len() == batch * hidden, "states of another size");
-        let isa = self.recurrence.isa();
-        let mut changes = std::mem::take(&mut scratch.changes);
+        let Scratch { products, changes, .. } = scratch;
         let skips = self.skip_below > 0.0 && self.recurrence.has_columns();
         if skips {
             changes.begin(batch, hidden, 4 * hidden);
         }
-        let mut order = RowOrder::Down;
-        let at_once = (ROWS_AT_ONCE / batch.max(1)).max(1);
-        for first in (0..steps).step_by(at_once) {
-            let count = at_once.min(steps - first);
-            scratch.input_products(&self.inputs, &self.bias, &sequence, first, count);
-            for step in 0..count {
-                let products = scratch.products_of(&sequence, step, count, 4 * hidden);
-                if skips {
-                    changes.add(&self.recurrence, self.skip_below, h, products);
-                } else {
-                    let state = Vectors { values: h, stride: hidden, count: batch };
-                    self.recurrence.add(state, products, 4 * hidden, order);
-                    order = order.other();
-                }
-                gates::lstm(isa, hidden, products, c, h);
-                sequence.keep(first + step, h, hidden);
+        sequence.for_each_step((&self.inputs, &self.bias), products, hidden, h, |products, h, order| {
+            if skips {
+                changes.add(&self.recurrence, self.skip_below, h, products);
+            } else {
+                let state = Vectors { values: h, stride: hidden, count: batch };
+                self.recurrence.add(state, products, 4 * hidden, order);
             }
-        }
-        scratch.changes = changes;
+            gates::lstm(isa, hidden, products, c, h);
+        });
     }
 }
 
@@ -161,18 +149,14 @@ impl Gru {
     /// # Panics
     /// Where sizes do not match.
     pub fn new(inputs: PackedMatrix, recurrence: GruProducts, biases: Option<&[f32]>) -> Gru {
-        let hidden = match &recurrence {
+        let (hidden, rows) = match &recurrence {
             GruProducts::ResetFirst { gates, hidden } => {
                 assert_eq!((gates.rows(), gates.columns()), (2 * hidden.rows(), hidden.columns()));
-                hidden.columns()
+                (hidden.columns(), 3 * hidden.rows())
             }
-            GruProducts::ResetLast(all) => all.columns(),
+            GruProducts::ResetLast(all) => (all.columns(), all.rows()),
         };
         assert!(hidden > 0, "no state");
-        let rows = match &recurrence {
-            GruProducts::ResetFirst { hidden, .. } => 3 * hidden.rows(),
-            GruProducts::ResetLast(all) => all.rows(),
-        };
         assert_eq!((inputs.rows(), rows), (3 * hidden, 3 * hidden));
         let mut bias = sum_of_halves(biases, 3 * hidden);
         let mut bias_before_reset = Vec::new();
@@ -194,47 +178,35 @@ impl Gru {
     ///
     /// # Panics
     /// Where a slice is too short for its shape.
-    pub fn run(&self, mut sequence: Sequence, h: &mut [f32], scratch: &mut Scratch) {
-        let hidden = self.hidden;
-        let SequenceShape { steps, batch, .. } = sequence.x_shape;
+    pub fn run(&self, sequence: Sequence, h: &mut [f32], scratch: &mut Scratch) {
+        let (hidden, batch, isa) = (self.hidden, sequence.x_shape.batch, self.inputs.isa());
         sequence.check(self.inputs.columns(), hidden);
         assert_eq!(h.len(), batch * hidden, "a state of another size");
-        let isa = self.inputs.isa();
-        let mut of_state = std::mem::take(&mut scratch.of_state);
+        let Scratch { products, of_state, .. } = scratch;
         of_state.resize(batch * 3 * hidden, 0.0);
-        let mut order = RowOrder::Down;
-        let at_once = (ROWS_AT_ONCE / batch.max(1)).max(1);
-        for first in (0..steps).step_by(at_once) {
-            let count = at_once.min(steps - first);
-            scratch.input_products(&self.inputs, &self.bias, &sequence, first, count);
-            for step in 0..count {
-                let products = scratch.products_of(&sequence, step, count, 3 * hidden);
-                let state = Vectors { values: h, stride: hidden, count: batch };
-                match &self.recurrence {
-                    GruProducts::ResetFirst { gates, hidden: last } => {
-                        gates.add(state, products, 3 * hidden, order);
-                        let reset = &mut of_state[..batch * hidden];
-                        gates::reset(isa, hidden, products, h, reset);
-                        let state = Vectors { values: reset, stride: hidden, count: batch };
-                        last.add(state, &mut products[2 * hidden..], 3 * hidden, order);
-                        gates::gru(isa, hidden, products, None, h);
-                    }
-                    GruProducts::ResetLast(all) => {
-                        of_state.fill(0.0);
-                        if !self.bias_before_reset.is_empty() {
-                            for row in of_state.chunks_exact_mut(3 * hidden) {
-                                row[2 * hidden..].copy_from_slice(&self.bias_before_reset);
-                            }
-                        }
-                        all.add(state, &mut of_state, 3 * hidden, order);
-                        gates::gru(isa, hidden, products, Some(&of_state), h);
-                    }
+        sequence.for_each_step((&self.inputs, &self.bias), products, hidden, h, |products, h, order| {
+            let state = Vectors { values: h, stride: hidden, count: batch };
+            match &self.recurrence {
+                GruProducts::ResetFirst { gates, hidden: last } => {
+                    gates.add(state, products, 3 * hidden, order);
+                    let reset = &mut of_state[..batch * hidden];
+                    gates::reset(isa, hidden, products, h, reset);
+                    let state = Vectors { values: reset, stride: hidden, count: batch };
+                    last.add(state, &mut products[2 * hidden..], 3 * hidden, order);
+                    gates::gru(isa, hidden, products, None, h);
                 }
-                order = order.other();
-                sequence.keep(first + step, h, hidden);
+                GruProducts::ResetLast(all) => {
+                    of_state.fill(0.0);
+                    if !self.bias_before_reset.is_empty() {
+                        for row in of_state.chunks_exact_mut(3 * hidden) {
+                            row[2 * hidden..].copy_from_slice(&self.bias_before_reset);
+                        }
+                    }
+                    all.add(state, of_state, 3 * hidden, order);
+                    gates::gru(isa, hidden, products, Some(of_state), h);
+                }
             }
-        }
-        scratch.of_state = of_state;
+        });
     }
 }
 
@@ -254,6 +226,52 @@ impl Sequence<'_> {
         }
     }
 
+    /// Calls `step` with the products of each step with its inputs, `[batch, rows]`, and the state, which `step`
+    /// updates.
+    fn for_each_step(
+        mut self,
+        (inputs, bias): (&PackedMatrix, &[f32]),
+        products: &mut Vec<f32>,
+        hidden: usize,
+        h: &mut [f32],
+        mut step: impl FnMut(&mut [f32], &mut [f32], RowOrder),
+    ) {
+        let SequenceShape { steps, batch, .. } = self.x_shape;
+        let size = batch * inputs.rows();
+        let at_once = (ROWS_AT_ONCE / batch.max(1)).max(1);
+        let mut order = RowOrder::Down;
+        for first in (0..steps).step_by(at_once) {
+            let count = at_once.min(steps - first);
+            self.input_products(inputs, bias, products, first, count);
+            for index in 0..count {
+                let place = if self.backwards { count - 1 - index } else { index };
+                step(&mut products[place * size..][..size], h, order);
+                self.keep(first + index, h, hidden);
+                order = order.other();
+            }
+        }
+    }
+
+    /// Computes bias plus input products, `[count, batch, rows]`, of `count` steps after the first `taken`, in the
+    /// order of memory.
+    fn input_products(&self, inputs: &PackedMatrix, bias: &[f32], products: &mut Vec<f32>, taken: usize, count: usize) {
+        let (rows, shape) = (inputs.rows(), self.x_shape);
+        products.resize(count * shape.batch * rows, 0.0);
+        for row in products.chunks_exact_mut(rows) {
+            if bias.is_empty() {
+                row.fill(0.0);
+            } else {
+                row.copy_from_slice(bias);
+            }
+        }
+        let first = if self.backwards { shape.steps - taken - count } else { taken };
+        for sample in 0..shape.batch {
+            let values = &self.x[first * shape.step_stride + sample * shape.batch_stride..];
+            let x = Vectors { values, stride: shape.step_stride, count };
+            inputs.add(x, &mut products[sample * rows..], shape.batch * rows, RowOrder::Down);
+        }
+    }
+
     /// Stores the state after the `step`-th step in the order of computation.
     fn keep(&mut self, step: usize, h: &[f32], hidden: usize) {
         let step = if self.backwards { self.x_shape.steps - 1 - step } else { step };
@@ -262,36 +280,6 @@ impl Sequence<'_> {
                 y[step * shape.step_stride + sample * shape.batch_stride..][..hidden].copy_from_slice(h);
             }
         }
-    }
-}
-
-impl Scratch {
-    /// Computes bias plus input products, `[count, batch, rows]`, of `count` steps after the first `taken`, in the
-    /// order of memory.
-    fn input_products(&mut self, inputs: &PackedMatrix, bias: &[f32], sequence: &Sequence, taken: usize, count: usize) {
-        let rows = inputs.rows();
-        let shape = sequence.x_shape;
-        self.products.resize(count * shape.batch * rows, 0.0);
-        for row in self.products.chunks_exact_mut(rows) {
-            if bias.is_empty() {
-                row.fill(0.0);
-            } else {
-                row.copy_from_slice(bias);
-            }
-        }
-        let first = if sequence.backwards { shape.steps - taken - count } else { taken };
-        for sample in 0..shape.batch {
-            let values = &sequence.x[first * shape.step_stride + sample * shape.batch_stride..];
-            let x = Vectors { values, stride: shape.step_stride, count };
-            inputs.add(x, &mut self.products[sample * rows..], shape.batch * rows, RowOrder::Down);
-        }
-    }
-
-    /// The products of the `step`-th of these steps in the order of computation, `[batch, rows]`.
-    fn products_of(&mut self, sequence: &Sequence, step: usize, count: usize, rows: usize) -> &mut [f32] {
-        let step = if sequence.backwards { count - 1 - step } else { step };
-        let length = sequence.x_shape.batch * rows;
-        &mut self.products[step * length..][..length]
     }
 }
 

@@ -4,6 +4,17 @@
 //! compiled for the instruction set. Everything on the way is `#[inline(always)]`: a function that is not inlined there
 //! is compiled without those instructions. So kernels have no closures in their loops.
 
+/// Methods of [`Simd`] that take vectors and return one.
+macro_rules! methods {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident),+) = $body:expr;)+) => {
+        $($(#[$doc])*
+        #[inline(always)]
+        unsafe fn $name($($argument: Self::V),+) -> Self::V {
+            $body
+        })+
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -198,39 +209,28 @@ impl Isa {
     }
 
     pub fn name(self) -> &'static str {
-        match self.0 {
-            Set::Portable => "portable",
-            #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
-            Set::Neon => "neon",
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => "avx512",
-        }
+        self.facts().0
     }
 
     pub fn lanes(self) -> usize {
-        match self.0 {
-            Set::Portable => Portable::LANES,
-            #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
-            Set::Neon => Neon::LANES,
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => Avx2::LANES,
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => Avx512::LANES,
-        }
+        self.facts().1
     }
 
     /// Vector registers.
     pub fn registers(self) -> usize {
+        self.facts().2
+    }
+
+    /// Name, lanes and registers.
+    fn facts(self) -> (&'static str, usize, usize) {
         match self.0 {
-            Set::Portable => Portable::REGISTERS,
+            Set::Portable => ("portable", Portable::LANES, Portable::REGISTERS),
             #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_abi = "eabihf")))]
-            Set::Neon => Neon::REGISTERS,
+            Set::Neon => ("neon", Neon::LANES, Neon::REGISTERS),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => Avx2::REGISTERS,
+            Set::Avx2 => ("avx2", Avx2::LANES, Avx2::REGISTERS),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => Avx512::REGISTERS,
+            Set::Avx512 => ("avx512", Avx512::LANES, Avx512::REGISTERS),
         }
     }
 

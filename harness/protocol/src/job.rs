@@ -1,18 +1,20 @@
-//! One job for one fresh runner process, and its command-line form. Both sides use this file, so they cannot disagree.
+//! One job for one fresh runner process, and its command-line form. Host and runner both use this file.
 
 use std::ops::RangeInclusive;
 
-/// What one invocation does.
+/// What one invocation measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Load, first inference, warm-up, then timed inferences of single samples.
     Time,
-    /// Load and a few inferences, peak memory by phase. A pass of its own: counting allocations disturbs times.
+    /// Load and a few inferences, peak memory by phase. Separate from `Time`, because counting allocations disturbs
+    /// times.
     Memory,
-    /// Every sample once; predictions come back.
+    /// Every sample once, for its predictions.
     Score,
-    /// Load, warm-up, then inferences layer by layer: where the time goes. A pass of its own: the clock between layers is not free.
+    /// Load, warm-up, then inferences with the time of each layer. Separate from `Time`, because timing layers takes
+    /// time.
     Profile,
 }
 
@@ -29,14 +31,14 @@ impl Mode {
     }
 }
 
-/// Whose kernels carry the inference out.
+/// The engine that runs the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
-    /// tract, with our kernels wherever they are faster on this board.
+    /// tract with our kernels where they are faster on this board.
     #[default]
     Espalier,
-    /// tract as it is, to be compared with.
+    /// Plain tract, for comparison.
     Tract,
 }
 
@@ -51,42 +53,43 @@ impl Engine {
     }
 }
 
-/// What is newer than the first release is a flag only where it is not as it always was: runners of earlier releases do not know it.
+/// Fields that are newer than the first release become flags only where they differ from their default, because runners
+/// of earlier releases do not know these flags.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
     pub mode: Mode,
     /// Path of the ONNX file or pack, on the board.
     pub model: String,
-    /// Path of a [`crate::tensor`] file on the board; without it the runner makes inputs of its own, the same every time.
+    /// Path of a [`crate::tensor`] file on the board. `None`: synthetic inputs, the same every time.
     pub inputs: Option<String>,
-    /// Shapes of inputs whose dimensions the model leaves open, as `NAME=1x128`; only without `inputs`.
+    /// Shapes of inputs with open dimensions, as `NAME=1x128`. Only without `inputs`.
     pub shapes: Vec<String>,
     /// Untimed inferences after the first.
     pub warmup: u32,
-    /// Timed inferences at least.
+    /// The fewest timed inferences.
     pub iterations: u32,
-    /// Goes on past `iterations` until that many milliseconds were timed.
+    /// Continues after `iterations` until this many milliseconds were timed.
     pub min_time_ms: u64,
-    /// CPUs to stay on; empty: wherever the kernel likes.
+    /// CPUs to stay on. Empty: all CPUs.
     pub cpus: Vec<u32>,
-    /// A drill: each timed inference is made to take that many percent longer, above 0 and at most [`Job::MOST_SLOW_DOWN`]. With it the gate shows that it
-    /// would see a slow-down of a known size.
+    /// A drill: each timed inference takes this many percent longer, above 0 and at most [`Job::MOST_SLOW_DOWN`]. It
+    /// shows that the gate detects a slow-down of a known size.
     pub slow_down_percent: Option<f64>,
     pub engine: Engine,
-    /// Threads one inference may use; 1 is none but its own.
+    /// Threads of one inference, including the main thread.
     pub threads: u32,
-    /// Folder on the board where the choice of kernels is kept from one invocation to the next. Without it the runner looks for one beside itself.
+    /// Folder on the board that stores choices of kernels between invocations. `None`: a folder beside the runner.
     pub cache: Option<String>,
-    /// Of a pack of several ratios the one to run, or several to take turns, inference by inference; empty: its first.
+    /// The ratio of a pack to run, or several to run in turn, inference by inference. Empty: the first one.
     pub ratios: Vec<f64>,
-    /// Of a pack of several ratios whichever is the densest that keeps within so many milliseconds, as measured while it runs.
+    /// Runs the densest ratio of a pack that takes at most this many milliseconds, as measured while it runs.
     pub budget_ms: Option<f64>,
-    /// Activations of at most this magnitude count as zero where kernels skip zeros; `None`: nothing is skipped but zeros.
+    /// Kernels skip activations of at most this magnitude. `None`: they skip no activations.
     pub skip_below: Option<f64>,
 }
 
 impl Job {
-    /// One inference, everything else as it is without flags.
+    /// One inference with default flags.
     pub fn new(mode: Mode, model: impl Into<String>) -> Job {
         Job {
             mode,
@@ -107,9 +110,9 @@ impl Job {
         }
     }
 
-    /// Eleven times the time; what takes longer than that for a drill is a slip of the pen.
+    /// Eleven times as long. A larger number is a mistake.
     pub const MOST_SLOW_DOWN: f64 = 1000.0;
-    /// More threads than any board has processors are a slip of the pen.
+    /// More threads than any board has processors are a mistake.
     pub const MOST_THREADS: u32 = 1024;
 
     /// The flags after the program's name. Without shell quoting.
@@ -129,7 +132,7 @@ impl Job {
             flag("--cpus", self.cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
         }
         if let Some(percent) = self.slow_down_percent {
-            // Printed shortest: reads back to the same bits.
+            // The shortest decimal that reads back to the same bits.
             flag("--slow-down", percent.to_string());
         }
         if self.engine != Engine::default() {
@@ -153,7 +156,7 @@ impl Job {
     }
 
     /// # Errors
-    /// A sentence fragment that names the flag at fault.
+    /// A message that names the wrong flag.
     pub fn from_args(args: &[String]) -> Result<Job, String> {
         let mut args = args.iter();
         let mode = args.next().ok_or("no mode given: time, memory, score or profile")?;
@@ -241,9 +244,9 @@ mod tests {
         }
     }
 
-    /// A runner of an earlier release refuses flags it does not know.
+    /// A runner of an earlier release refuses unknown flags.
     #[test]
-    fn what_is_new_is_said_only_where_it_is_wanted() {
+    fn new_flags_are_written_only_where_they_are_used() {
         let usual = Job::new(Mode::Time, "m.onnx");
         assert_eq!(usual.to_args().join(" "), "time --model m.onnx --warmup 0 --iterations 1 --min-time-ms 0");
         let check = |job: Job, flags: &str| {
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_flag() {
         let check = |args: &[&str], expected: &str| {
             let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
             assert_eq!(Job::from_args(&args).unwrap_err(), expected);

@@ -1,4 +1,5 @@
-//! The lines a runner prints. Times are nanoseconds, memory is bytes; what a board cannot tell is `None`, never zero.
+//! The lines that a runner prints. Times are in nanoseconds, memory is in bytes. What a board cannot report is `None`,
+//! not zero.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,40 +8,40 @@ use serde::{Deserialize, Serialize};
 pub enum Line {
     /// Always first.
     Hello(Hello),
-    /// The board before and after the work.
+    /// The state of the board before and after the work.
     State(BoardState),
     Loaded(Loaded),
-    /// The first inference after loading, on its own: caches are cold and memory is touched for the first time.
+    /// The first inference after loading, with cold caches and untouched memory.
     First {
         ns: u64,
-        /// [`digest`] of its outputs: two invocations of one arm compute the same, or something is wrong with them. An earlier runner does not say it.
+        /// [`digest`] of its outputs. Two invocations of one arm must have the same. Earlier runners do not report it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         digest: Option<String>,
     },
-    /// "Still alive", while nothing else is said for [`crate::HEARTBEAT_SECONDS`].
+    /// Sent when there was no other line for [`crate::HEARTBEAT_SECONDS`].
     Heartbeat {
         doing: Stage,
         done: u64,
         total: u64,
     },
-    /// Raw times of consecutive inferences, in order; several such lines add up.
+    /// Times of consecutive inferences, in order. Several such lines add up.
     Timed {
         ns: Vec<u64>,
     },
     Memory(Memory),
     Predictions(Predictions),
-    /// Which kernel each layer got, said once the model is loaded; several such lines add up. Layers that stay as tract has them are left out where
-    /// there was nothing to choose.
+    /// The kernel of each layer, sent when the model is loaded. Several such lines add up. Layers without a choice of
+    /// kernels are left out.
     Kernels {
         layers: Vec<LayerKernel>,
     },
-    /// Where the time of an inference goes, in the order the layers are carried out; several such lines add up.
+    /// The time of each layer, in the order in which layers run. Several such lines add up.
     Profile {
         layers: Vec<LayerTime>,
     },
-    /// From the next inference on another ratio of the pack is run.
+    /// Another ratio of the pack runs from the next inference on.
     Switched(Switched),
-    /// The job cannot go on. `finished` still follows.
+    /// The job failed. `finished` still follows.
     Failed {
         stage: Stage,
         message: String,
@@ -49,7 +50,7 @@ pub enum Line {
     Finished,
 }
 
-/// What the runner was doing.
+/// What the runner is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -86,20 +87,20 @@ pub struct Hello {
     pub protocol: u32,
     /// The runner's own version.
     pub runner: String,
-    /// The triple's architecture the runner was built for, e.g. `aarch64`.
+    /// The architecture of the runner's target triple, e.g. `aarch64`.
     pub arch: String,
     pub pid: u32,
     /// The inference engine and its version, e.g. `espalier 0.1.0 (tract 0.23.9)`, or `tract 0.23.9` alone.
     pub engine: String,
-    /// CPU features the engine's kernels can use on this board, as detected at run time.
+    /// CPU features that the engine's kernels can use on this board, detected at run time.
     pub cpu_features: Vec<String>,
 }
 
-/// Where a number could not be read on this board it is `None`.
+/// A number that could not be read on this board is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BoardState {
     pub kernel: Option<String>,
-    /// The processor's name as the board tells it.
+    /// The processor's name as the board reports it.
     pub cpu: Option<String>,
     /// Online processors.
     pub cpus: Option<u32>,
@@ -109,7 +110,7 @@ pub struct BoardState {
     pub max_frequency_khz: Option<u64>,
     /// The hottest thermal zone, in thousandths of a degree Celsius.
     pub temperature_millicelsius: Option<i64>,
-    /// Whether the board said that it is held back now (thermal trip, cooling device active, under-voltage).
+    /// Whether the board reports throttling (thermal trip, active cooling device, under-voltage).
     pub throttled: Option<bool>,
     /// Load average of the last minute, times 100.
     pub load_percent: Option<u64>,
@@ -117,11 +118,11 @@ pub struct BoardState {
     pub memory_available: Option<u64>,
     /// Pages swapped in since boot.
     pub swap_ins: Option<u64>,
-    /// Time all CPUs together were busy since boot, whosever work it was (stolen time counts, waiting for disks does not), in ms and steps of the kernel's
-    /// tick (10 ms). Two states with [`BoardState::own_cpu_ms`] tell what others computed meanwhile.
+    /// The time that all CPUs were busy since boot, including stolen time but not waiting for disks, in ms and steps of
+    /// the kernel's tick (10 ms). With [`BoardState::own_cpu_ms`], two states show the CPU time of other processes.
     #[serde(default)]
     pub busy_ms: Option<u64>,
-    /// CPU time of the runner's own process so far, in the same steps.
+    /// CPU time of the runner's process so far, in the same steps.
     #[serde(default)]
     pub own_cpu_ms: Option<u64>,
 }
@@ -136,7 +137,7 @@ pub struct OutputFact {
 /// Multiply-accumulates of one inference of one sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Macs {
-    /// What a dense engine executes.
+    /// Those of a dense engine.
     pub executed: u64,
     /// Those among them whose weight is not zero.
     pub nonzero: u64,
@@ -150,18 +151,18 @@ pub struct Loaded {
     pub optimise_ns: u64,
     pub inputs: Vec<OutputFact>,
     pub outputs: Vec<OutputFact>,
-    /// Counted in `score` jobs only: counting costs memory and time.
+    /// Only in `score` jobs, because counting costs memory and time.
     pub macs: Option<Macs>,
-    /// Those ratios of a pack of several that are loaded, the densest first.
+    /// The loaded ratios of a pack of several, the densest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ratios: Vec<RatioFact>,
 }
 
-/// One ratio of a pack that has several, as it is in memory.
+/// One loaded ratio of a pack of several.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RatioFact {
     pub ratio: f64,
-    /// What it takes beside those before it. Counted in `memory` jobs only.
+    /// Memory in addition to the ratios before it, in bytes. Only in `memory` jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
 }
@@ -174,9 +175,9 @@ pub struct LayerKernel {
     /// The fastest of the candidates on this board.
     pub kernel: String,
     pub candidates: Vec<CandidateTime>,
-    /// Whether the times are those of an earlier invocation.
+    /// Whether the times are of an earlier invocation.
     pub cached: bool,
-    /// Why the layer stays as tract has it although there are kernels for it, where that is so.
+    /// Why candidates failed, or why the layer has tract's kernel although there are others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -192,9 +193,9 @@ pub struct LayerTime {
     pub name: String,
     pub op: String,
     pub kernel: String,
-    /// How often it is carried out in one inference.
+    /// How often it runs in one inference.
     pub calls: u64,
-    /// Of all its calls in one inference together.
+    /// Of the sum of its calls in one inference.
     pub median_ns: u64,
 }
 
@@ -203,17 +204,18 @@ pub struct Switched {
     /// Timed inferences so far.
     pub after: u64,
     pub ratio: f64,
-    /// What switching took, from the decision to being ready for the next inference.
+    /// The time of switching, from the decision until ready for the next inference.
     pub ns: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
-    /// In order: `start`, `load`, `infer`. The kernel's high-water mark is reset between them where it lets us.
+    /// In order: `start`, `load`, `infer`. The kernel's high-water mark is reset between them where the kernel allows
+    /// that.
     pub phases: Vec<MemoryPhase>,
     /// The highest of the phases: the kernel's `VmHWM`, in bytes.
     pub peak_rss: u64,
-    /// Most bytes the program had allocated at once, by its own count.
+    /// The peak of allocated bytes, counted by the program.
     pub peak_allocated: u64,
 }
 
@@ -222,34 +224,34 @@ pub struct MemoryPhase {
     pub name: String,
     pub peak_rss: u64,
     pub allocated: u64,
-    /// Whether the high-water mark was reset before this phase; if not, `peak_rss` includes the phases before.
+    /// Whether the high-water mark was reset before this phase. Without that, `peak_rss` includes the phases before.
     pub reset: bool,
 }
 
-/// Results of consecutive samples of the inputs; several such lines add up.
+/// Results of consecutive samples. Several such lines add up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Predictions {
-    /// Index of the first sample in this line.
+    /// The index of the first sample in this line.
     pub start: u64,
-    /// Class with the largest value in the first output, a sample each (the first of equals).
+    /// For each sample the argmax of the first output (the first of equal values).
     pub classes: Vec<u32>,
-    /// The first output, flattened, a sample each: exact f32 values (printed shortest, read back to the same bits). Empty where the output
-    /// is larger than [`Predictions::MAX_VALUES`] a sample.
+    /// For each sample the first output, flattened, as exact f32 (the shortest decimals that read back to the same
+    /// bits). Empty where the output has more than [`Predictions::MAX_VALUES`] values per sample.
     pub values: Vec<Vec<f32>>,
 }
 
 impl Predictions {
-    /// Output values a sample that still travel to the host.
+    /// The most output values per sample that are sent to the host.
     pub const MAX_VALUES: usize = 1024;
 }
 
-/// Of layers in one line; with the bounds below it stays well below [`crate::MAX_LINE`].
+/// Layers per line. With the bounds below a line is shorter than [`crate::MAX_LINE`].
 const LAYERS: usize = 16;
-/// Bytes of a name that is said. Names come from the model's file.
+/// The most bytes of a name, which comes from the model's file.
 const MAX_TEXT: usize = 160;
-/// Bytes of a kernel's name that are said.
+/// The most bytes of a kernel's name.
 const MAX_KERNEL: usize = 64;
-/// Candidates of a layer that are said.
+/// The most candidates of a layer.
 const MAX_CANDIDATES: usize = 24;
 
 impl Line {
@@ -287,12 +289,13 @@ impl Line {
     }
 }
 
-/// The beginning of a text that is too long.
+/// The beginning of a text, at most `most` bytes.
 fn bounded(text: &str, most: usize) -> String {
     text[..text.floor_char_boundary(most)].to_owned()
 }
 
-/// FNV-1a, 64 bits (Fowler, Noll, Vo; RFC 9923), of pieces one behind another, as 16 lower-case hexadecimal digits. Tells accidents apart, not forgeries.
+/// FNV-1a with 64 bits (Fowler, Noll, Vo; RFC 9923) of concatenated pieces, as 16 lower-case hexadecimal digits. It
+/// detects accidental differences, not forgeries.
 pub fn digest<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in pieces.into_iter().flatten() {
@@ -314,7 +317,7 @@ mod tests {
         assert_eq!(digest(["foo".as_bytes(), "bar".as_bytes()]), "85944171f73967e8");
     }
 
-    /// Names are a stranger's, and six bytes of JSON for one of theirs is the worst there is.
+    /// Names are untrusted. The worst case is six bytes of JSON for one byte.
     #[test]
     fn lines_about_layers_are_bounded() {
         let text = "\u{1}".repeat(10_000);
@@ -330,33 +333,34 @@ mod tests {
         };
         let time = LayerTime { name, op, kernel, calls: u64::MAX, median_ns: u64::MAX };
         let (kernels, times) = (vec![layer; 100], vec![time; 100]);
-        let mut said = (0, 0);
+        let mut sent = (0, 0);
         for line in Line::kernels(&kernels).chain(Line::profile(&times)) {
             assert!(serde_json::to_string(&line).unwrap().len() < crate::MAX_LINE);
             match line {
-                Line::Kernels { layers } => said.0 += layers.len(),
-                Line::Profile { layers } => said.1 += layers.len(),
+                Line::Kernels { layers } => sent.0 += layers.len(),
+                Line::Profile { layers } => sent.1 += layers.len(),
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(said, (100, 100));
+        assert_eq!(sent, (100, 100));
     }
 
-    /// Lines as they were before digests and CPU times: a baseline's runner may be that old.
+    /// Lines without digests and CPU times: a baseline's runner may be that old.
     #[test]
     fn lines_of_an_earlier_runner_are_read() {
         let read = |line: &str| serde_json::from_str::<Line>(line).unwrap();
         assert_eq!(read(r#"{"line":"first","ns":9}"#), Line::First { ns: 9, digest: None });
         let state = r#"{"line":"state","kernel":"6.1.0","cpu":null,"cpus":4,"governor":null,"frequency_khz":null,
-            "max_frequency_khz":null,"temperature_millicelsius":51000,"throttled":false,"load_percent":3,"memory_total":1,
+            "max_frequency_khz":null,"temperature_millicelsius":51000,"throttled":false,"load_percent":3,
+            "memory_total":1,
             "memory_available":1,"swap_ins":0}"#;
         let Line::State(state) = read(state) else { panic!("not a state") };
         assert_eq!((state.swap_ins, state.busy_ms, state.own_cpu_ms), (Some(0), None, None));
     }
 
-    /// The other way around: an earlier host reads what it knows.
+    /// An earlier host ignores new fields.
     #[test]
-    fn an_unknown_field_is_passed_over() {
+    fn an_unknown_field_is_ignored() {
         let line = r#"{"line":"first","ns":9,"digest":"00","of_tomorrow":1}"#;
         assert_eq!(serde_json::from_str::<Line>(line).unwrap(), Line::First { ns: 9, digest: Some("00".into()) });
     }

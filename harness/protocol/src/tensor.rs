@@ -1,6 +1,8 @@
-//! Prepared inputs on their way to a board: one JSON header line, then the raw little-endian values of each tensor in turn.
+//! Files of prepared inputs for a board: one JSON header line, then the raw little-endian values of each tensor in
+//! turn.
 //!
-//! The host reads whatever a user has (`.npz`); the runner reads only this, so that it needs no zip, no inflate and no npy parser.
+//! The host converts a user's file (`.npz`). The runner reads only this format, so it needs no zip, no inflate and no
+//! npy parser.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +24,7 @@ impl DType {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorHeader {
-    /// The model's input it belongs to; `x` stands for the first one.
+    /// The model's input; `x` stands for the first one.
     pub name: String,
     pub dtype: DType,
     /// The first axis counts samples.
@@ -47,7 +49,7 @@ pub fn encode(tensors: &[Tensor]) -> Vec<u8> {
 }
 
 /// # Errors
-/// A sentence fragment that says what is wrong with the file; sizes are checked before anything is allocated.
+/// A message that says what is wrong with the file. Sizes are checked before anything is allocated.
 pub fn decode(file: &[u8]) -> Result<Vec<Tensor>, String> {
     let end = file.iter().position(|byte| *byte == b'\n').ok_or("no header line")?;
     let headers: Vec<TensorHeader> =

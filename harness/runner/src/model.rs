@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use espalier_accelerate::{LayerChoice, Measured, Options, Weights, accelerate};
+use espalier_accelerate::{LayerChoice, Measured, Options, Weights, accelerate, region::State};
 use espalier_kernels::threads::Threads;
 use espalier_protocol::{
     CandidateTime, Engine, Job, LayerKernel, Line, Loaded, Macs, Mode, OutputFact, RatioFact, Stage,
@@ -11,10 +11,7 @@ use espalier_protocol::{
 use espalier_weights::pack::Pack;
 use tract_onnx::{
     prelude::*,
-    tract_core::{
-        ops::{TypedOp, gru_seq::GruSeq, scan::Scan},
-        plan::SimpleState,
-    },
+    tract_core::ops::{gru_seq::GruSeq, scan::Scan},
     tract_hir::infer::Factoid,
 };
 
@@ -26,9 +23,6 @@ use crate::{
     report::Reporter,
     stored::{self, InCommon},
 };
-
-/// tract's name has the parameters of the plan.
-pub type TypedSimpleState = SimpleState<TypedFact, Box<dyn TypedOp>>;
 
 const INCONSISTENT: &str = "the model's shapes and types do not work out";
 
@@ -43,7 +37,7 @@ pub struct Ready {
 struct Plan {
     /// `None` for a file with one ratio, which does not name it.
     ratio: Option<f64>,
-    state: TypedSimpleState,
+    state: State,
 }
 
 /// Loads the model of a job and reports what was loaded. Open dimensions become concrete first: with symbols tract's
@@ -177,7 +171,7 @@ impl Ready {
         self.plans[self.current].state.run(inputs)
     }
 
-    pub fn state(&mut self) -> &mut TypedSimpleState {
+    pub fn state(&mut self) -> &mut State {
         &mut self.plans[self.current].state
     }
 

@@ -184,6 +184,11 @@ fn large_tensors(file: &dyn Source) -> Result<Vec<LargeTensor>, String> {
 
 fn large_tensor(file: &dyn Source, message: Range<u64>) -> Result<Option<LargeTensor>, String> {
     const FLOAT: u64 = 1;
+    let read = |range: Range<u64>| -> Result<Vec<u8>, String> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        file.read_at(range.start, &mut bytes).map_err(|error| error.to_string())?;
+        Ok(bytes)
+    };
     let (mut name, mut shape, mut raw, mut dtype, mut complete) = (None, Vec::new(), None, 0, true);
     for field in fields(file, message)? {
         match (field.number, field.value) {
@@ -193,8 +198,7 @@ fn large_tensor(file: &dyn Source, message: Range<u64>) -> Result<Option<LargeTe
                 if axes.end - axes.start > 256 {
                     return Ok(None);
                 }
-                let mut bytes = vec![0; (axes.end - axes.start) as usize];
-                file.read_at(axes.start, &mut bytes).map_err(|error| error.to_string())?;
+                let bytes = read(axes)?;
                 let mut left = &bytes[..];
                 while !left.is_empty() {
                     shape.push(protobuf::varint(&mut left)?);
@@ -202,9 +206,7 @@ fn large_tensor(file: &dyn Source, message: Range<u64>) -> Result<Option<LargeTe
             }
             (2, Value::Number(number)) => dtype = number,
             (8, Value::Bytes(text)) if text.end - text.start <= 4096 => {
-                let mut bytes = vec![0; (text.end - text.start) as usize];
-                file.read_at(text.start, &mut bytes).map_err(|error| error.to_string())?;
-                name = String::from_utf8(bytes).ok();
+                name = String::from_utf8(read(text)?).ok();
             }
             (9, Value::Bytes(bytes)) => raw = Some(bytes),
             (3 | 13, _) => complete = false,

@@ -1,13 +1,14 @@
-//! Numbers to bytes and back. Multi-byte numbers of a list are written in planes: all first bytes, then all second bytes, and so on. Exponents are much
-//! alike and mantissas are noise; apart from each other zstd makes use of that, mixed it hardly does.
+//! Conversion of numbers to bytes and back. Multi-byte numbers of a list are written in planes: all first bytes, then
+//! all second bytes, and so on. Exponents are similar to each other and mantissas are noise; zstd compresses them well
+//! when they are separate, and hardly when they are mixed.
 
-/// What is left of some bytes. Nothing is allocated here: a length is believed once that many bytes are there.
+/// Bytes that were not read yet. Nothing is allocated here: a length is accepted only if that many bytes exist.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
     /// # Errors
-    /// In words, where there are fewer than `count` bytes.
+    /// A message, where there are fewer than `count` bytes.
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
         let (taken, rest) = self
             .0
@@ -48,7 +49,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A list of numbers, read without copying it.
+/// A list of numbers, read without a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Planes<'a, const N: usize> {
     bytes: &'a [u8],
@@ -62,11 +63,11 @@ impl<'a, const N: usize> Planes<'a, N> {
     }
 }
 
-/// Bytes, and where one kind of them ends and another begins: each kind has other frequencies, and packs better alone.
+/// Bytes in streams of one type each: types differ in their frequencies of bytes and compress better separately.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Streams {
     pub bytes: Vec<u8>,
-    /// Ends of streams, the last included.
+    /// The ends of all streams.
     pub ends: Vec<usize>,
 }
 

@@ -1,6 +1,7 @@
-//! What can be wrong with weights, with a choice of form, or with a pack. Each message completes "failed to pack (or unpack) `FILE`: …".
+//! Errors of weights, of forms and of packs. Each message completes "failed to pack (or unpack) `FILE`: …".
 //!
-//! Written out by hand: a derive would bring proc-macro crates into the runner whose features make cargo compile tract anew, for every target.
+//! Written by hand: a derive would bring proc-macro crates into the runner, whose features make cargo compile tract
+//! again for every target.
 
 use std::{error::Error, fmt};
 
@@ -23,7 +24,7 @@ pub enum WeightsError {
         text: String,
         why: String,
     },
-    /// Bytes that are no tensor in the form they should be in.
+    /// Bytes that are no tensor in this form.
     Damaged {
         form: Form,
         why: String,
@@ -37,7 +38,7 @@ pub enum WeightsError {
         why: String,
     },
 
-    /// The file, not what it holds.
+    /// The file itself cannot be read.
     Unreadable {
         why: String,
     },

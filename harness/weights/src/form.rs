@@ -1,4 +1,5 @@
-//! A layout and a kind of values: all that has to be known to read a tensor's bytes, and its name, e.g. `bitmap-codebook` or `block-csr-4x1-f16`.
+//! A layout and a type of values, which together define a tensor's bytes, and their name, e.g. `bitmap-codebook` or
+//! `block-csr-4x1-f16`.
 
 use std::{fmt, str::FromStr};
 
@@ -13,7 +14,7 @@ pub struct Form {
     pub values: Values,
 }
 
-/// Centroids where a name says none. With twice as many the pack is about a tenth larger and the error two thirds.
+/// The default number of centroids. With twice as many the pack is about a tenth larger, and the error two thirds.
 const CODEBOOK: u16 = 32;
 
 impl Form {
@@ -41,41 +42,41 @@ impl Form {
     /// # Errors
     /// [`WeightsError::Damaged`] for bytes [`Form::encode`] does not write for a matrix of this shape.
     pub fn decode(self, rows: usize, columns: usize, channels: Channels, bytes: &[u8]) -> Result<Sparse, WeightsError> {
-        let damaged = |why: String| WeightsError::Damaged { form: self, why };
-        if rows.checked_mul(columns).is_none() {
-            return Err(damaged(format!("{rows} x {columns} cells are more than memory can hold")));
-        }
         let mut reader = Reader(bytes);
-        let index = Index::read(self.layout, rows, columns, &mut reader).map_err(damaged)?;
-        let values = self.values.read((rows, columns), channels, &index, &mut reader).map_err(damaged)?;
-        reader.end().map_err(damaged)?;
+        let index = self.read_index(rows, columns, &mut reader)?;
+        let values =
+            self.values.read((rows, columns), channels, &index, &mut reader).map_err(|why| self.damaged(why))?;
+        reader.end().map_err(|why| self.damaged(why))?;
         Ok(Sparse { rows, columns, channels, index, values })
     }
 
-    /// The index alone, of a matrix whose values are elsewhere.
+    /// The index of a matrix whose values are elsewhere.
     pub(crate) fn decode_index(self, rows: usize, columns: usize, bytes: &[u8]) -> Result<Index, WeightsError> {
-        let damaged = |why: String| WeightsError::Damaged { form: self, why };
-        if rows.checked_mul(columns).is_none() {
-            return Err(damaged(format!("{rows} x {columns} cells are more than memory can hold")));
-        }
         let mut reader = Reader(bytes);
-        let index = Index::read(self.layout, rows, columns, &mut reader).map_err(damaged)?;
-        reader.end().map_err(damaged)?;
+        let index = self.read_index(rows, columns, &mut reader)?;
+        reader.end().map_err(|why| self.damaged(why))?;
         Ok(index)
     }
 
-    /// How many bytes [`Form::encode`] gives for a matrix with `stored` stored cells (those of whole blocks, for blocks); for a codebook at most that
-    /// many. `None` beyond u64.
-    pub fn bytes(self, rows: u64, columns: u64, channels: Channels, stored: u64) -> Option<u64> {
-        let channels = match channels {
-            Channels::Rows => rows,
-            Channels::Columns => columns,
-        };
-        let index = self.layout.index_bytes(rows, columns, stored)?;
-        index.checked_add(self.values.bytes(channels, stored)?)
+    fn read_index(self, rows: usize, columns: usize, reader: &mut Reader) -> Result<Index, WeightsError> {
+        if rows.checked_mul(columns).is_none() {
+            return Err(self.damaged(format!("{rows} x {columns} cells are more than memory can hold")));
+        }
+        Index::read(self.layout, rows, columns, reader).map_err(|why| self.damaged(why))
     }
 
-    /// The most bytes any matrix of this shape takes.
+    fn damaged(self, why: String) -> WeightsError {
+        WeightsError::Damaged { form: self, why }
+    }
+
+    /// The size in bytes of [`Form::encode`] for a matrix with `stored` stored cells (for blocks, those of whole
+    /// blocks). For a codebook it is an upper bound. `None` beyond u64.
+    pub fn bytes(self, rows: u64, columns: u64, channels: Channels, stored: u64) -> Option<u64> {
+        let index = self.layout.index_bytes(rows, columns, stored)?;
+        index.checked_add(self.values.bytes(channels.pick(rows, columns), stored)?)
+    }
+
+    /// An upper bound of bytes for any matrix of this shape.
     pub fn most_bytes(self, rows: u64, columns: u64, channels: Channels) -> Option<u64> {
         self.bytes(rows, columns, channels, self.layout.most_stored(rows, columns)?)
     }
@@ -113,15 +114,15 @@ impl fmt::Display for Values {
 impl FromStr for Form {
     type Err = WeightsError;
 
-    /// Without values, as in `csr`, they are f32.
+    /// A name without values, such as `csr`, means f32.
     fn from_str(text: &str) -> Result<Form, WeightsError> {
         if let Ok(layout) = text.parse() {
             return Ok(Form { layout, values: Values::F32 });
         }
-        // A layout's name may have hyphens, and so may that of values.
+        // Names of layouts and of values may have hyphens.
         let mut splits = text.match_indices('-').map(|(at, _)| (text[..at].parse(), text[at + 1..].parse()));
         let form = splits.find_map(|(layout, values)| Some(Form { layout: layout.ok()?, values: values.ok()? }));
-        form.ok_or_else(|| no_form(text, "a form is a layout and a kind of values, as `bitmap-codebook` or `csr-f16`"))
+        form.ok_or_else(|| no_form(text, "a form is a layout and a type of values, as `bitmap-codebook` or `csr-f16`"))
     }
 }
 

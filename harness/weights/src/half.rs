@@ -1,6 +1,6 @@
 //! IEEE half precision: 1 sign, 5 exponent and 10 mantissa bits. Rust's own `f16` is not stable yet.
 
-/// Rounds to nearest, ties to even; what is too large becomes infinite.
+/// Rounds to nearest, ties to even. Values that are too large become infinite.
 pub fn f32_to_f16(value: f32) -> u16 {
     let bits = value.to_bits();
     let sign = (bits >> 16) as u16 & 0x8000;
@@ -8,12 +8,13 @@ pub fn f32_to_f16(value: f32) -> u16 {
     if magnitude > 0x7F80_0000 {
         return sign | 0x7E00;
     }
-    // From here on rounding up cannot stay below infinity.
+    // From here on every value rounds to infinity.
     if magnitude >= 0x4780_0000 {
         return sign | 0x7C00;
     }
     if magnitude < 0x3880_0000 {
-        // Below the normal halves a unit is 2^-24: adding 0.5 puts that unit where f32 has its last bit, and the adder rounds.
+        // Subnormal halves have a unit of 2^-24. Adding 0.5 makes that the unit of f32's last bit, and the addition
+        // rounds.
         let shifted = f32::from_bits(magnitude) + 0.5;
         return sign | (shifted.to_bits() - 0.5f32.to_bits()) as u16;
     }
@@ -48,7 +49,7 @@ mod tests {
         }
     }
 
-    /// Between each two neighbours: the nearer one, and the even one from the middle.
+    /// Checks values between all pairs of neighbours: the nearer one is taken, and the even one for the middle.
     #[test]
     fn the_nearest_half_is_taken() {
         for half in 0..0x7BFF_u16 {

@@ -1,36 +1,38 @@
-//! Codebooks: k-means in one dimension, the same every time.
+//! Codebooks: deterministic k-means in one dimension.
 //!
-//! Values are sorted once; a cluster is then a run of them, its mean a difference of prefix sums, and an iteration costs k binary searches. Centroids
-//! start evenly spread between the smallest and the largest value, as in Deep Compression: large weights are few and matter, and starting from
-//! quantiles would leave them to one centroid. Since zstd packs the codes afterwards, a value goes where error and bits together are least
-//! (entropy-constrained quantisation): at the same size the error is about a tenth smaller than with the nearest centroid.
+//! Values are sorted once. A cluster is then a run of them, its mean is a difference of prefix sums, and an iteration
+//! costs k binary searches. Centroids start evenly spread between the smallest and the largest value, as in Deep
+//! Compression (Han, Mao and Dally, 2016): there are few large weights and they matter, but starting from quantiles
+//! would give them one centroid. zstd compresses the codes afterwards, so a value goes to the cluster where error plus
+//! cost in bits is the least (entropy-constrained quantisation). At the same size the error is about a tenth smaller
+//! than with the nearest centroid.
 
-/// Lloyd's iterations end by themselves; this is for the patience of whoever waits.
+/// The most iterations. Lloyd's algorithm converges without this bound, but it may take long.
 const ITERATIONS: usize = 100;
 
-/// What one bit of a code is worth, as a share of the mean square of the values. At this price 32 centroids err by 3 % in a pruned gaussian matrix and take
-/// 3.7 bits a value.
+/// The cost of one bit of a code, as a share of the mean square of the values. With this cost 32 centroids have an
+/// error of 3 % in a pruned gaussian matrix and take 3.7 bits a value.
 const BIT: f64 = 7e-4;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Codebook {
     pub centroids: Vec<f32>,
-    kind: Kind,
+    coding: Coding,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Kind {
-    /// The centroids are all values there are, ascending.
+enum Coding {
+    /// The centroids are all values that occur, ascending.
     Exact,
-    /// The largest value of each cluster but the last. Zeros have the last centroid to themselves, if they have one.
+    /// The largest value of each cluster but the last. With `zero`, the last centroid is for zeros alone.
     Clusters { tops: Vec<f32>, zero: bool },
 }
 
 impl Codebook {
-    /// At most `size` centroids, at least 2, for values that are finite. Zero is one of them if it is one of the values.
+    /// At most `size` (at least 2) centroids for finite values. Zero is a centroid if it is one of the values.
     pub fn of(values: &[f32], size: usize) -> Codebook {
-        if let Some(centroids) = different(values, size) {
-            return Codebook { centroids, kind: Kind::Exact };
+        if let Some(centroids) = distinct(values, size) {
+            return Codebook { centroids, coding: Coding::Exact };
         }
         let others: Vec<f32> = values.iter().copied().filter(|value| *value != 0.0).collect();
         let zero = others.len() < values.len();
@@ -38,22 +40,22 @@ impl Codebook {
         if zero {
             centroids.push(0.0);
         }
-        Codebook { centroids, kind: Kind::Clusters { tops, zero } }
+        Codebook { centroids, coding: Coding::Clusters { tops, zero } }
     }
 
-    /// Of one of the values the codebook is for: the place of its centroid.
+    /// The index of the centroid for one of the codebook's values.
     pub fn code(&self, value: f32) -> u8 {
-        let place = match &self.kind {
-            Kind::Exact => self.centroids.partition_point(|centroid| centroid.total_cmp(&value).is_lt()),
-            Kind::Clusters { zero: true, .. } if value == 0.0 => self.centroids.len() - 1,
-            Kind::Clusters { tops, .. } => tops.partition_point(|top| *top < value),
+        let place = match &self.coding {
+            Coding::Exact => self.centroids.partition_point(|centroid| centroid.total_cmp(&value).is_lt()),
+            Coding::Clusters { zero: true, .. } if value == 0.0 => self.centroids.len() - 1,
+            Coding::Clusters { tops, .. } => tops.partition_point(|top| *top < value),
         };
         place as u8
     }
 }
 
-/// The different values in ascending order, told apart by their bits; `None` if they are more than `most`.
-pub fn different(values: &[f32], most: usize) -> Option<Vec<f32>> {
+/// The distinct values (by their bits) in ascending order; `None` if there are more than `most`.
+pub fn distinct(values: &[f32], most: usize) -> Option<Vec<f32>> {
     let mut found: Vec<f32> = Vec::with_capacity(most);
     for value in values {
         if let Err(place) = found.binary_search_by(|known| known.total_cmp(value)) {
@@ -66,7 +68,7 @@ pub fn different(values: &[f32], most: usize) -> Option<Vec<f32>> {
     Some(found)
 }
 
-/// Means of at most `k` clusters and the largest value of each but the last, ascending.
+/// The means of at most `k` clusters, and the largest value of each but the last, ascending.
 fn cluster(mut values: Vec<f32>, k: usize) -> (Vec<f32>, Vec<f32>) {
     values.sort_unstable_by(f32::total_cmp);
     let (mut sums, mut squares) = (Vec::with_capacity(values.len() + 1), 0.0);
@@ -93,7 +95,7 @@ fn cluster(mut values: Vec<f32>, k: usize) -> (Vec<f32>, Vec<f32>) {
             })
             .collect();
         new_ends.push(values.len());
-        // A cluster so costly that its neighbours meet is empty, as one is that nothing is near to: both go.
+        // Clusters without values are removed: no value is near them, or they are so costly that their neighbours meet.
         for index in (1..new_ends.len()).rev() {
             new_ends[index - 1] = new_ends[index - 1].min(new_ends[index]);
         }
@@ -129,12 +131,12 @@ mod tests {
     fn few_values_are_their_own_codebook() {
         let values = [3.0, 1.0, 3.0, -2.0];
         let exact = Codebook::of(&values, 3);
-        assert_eq!((&exact.kind, exact.centroids.as_slice()), (&Kind::Exact, &[-2.0, 1.0, 3.0][..]));
+        assert_eq!((&exact.coding, exact.centroids.as_slice()), (&Coding::Exact, &[-2.0, 1.0, 3.0][..]));
         assert_eq!(values.map(|value| exact.code(value)), [2, 1, 2, 0]);
         let zeros = Codebook::of(&[0.0, -0.0, f32::NAN], 3);
         assert_eq!([0.0, -0.0, f32::NAN].map(|value| zeros.code(value)), [1, 0, 2]);
         assert_eq!(Codebook::of(&[], 4).centroids, []);
-        assert_ne!(Codebook::of(&values, 2).kind, Kind::Exact);
+        assert_ne!(Codebook::of(&values, 2).coding, Coding::Exact);
     }
 
     #[test]
@@ -158,15 +160,16 @@ mod tests {
             prop_assert!(!codebook.centroids.is_empty() && codebook.centroids.len() <= size);
             let mut sorted = values.clone();
             sorted.sort_by(f32::total_cmp);
-            // With one cluster for both sides of zero, zero itself is out of order.
+            // Zeros are left out: with one cluster for both sides of zero, their own centroid is not in order.
             sorted.retain(|value| *value != 0.0);
             prop_assume!(!sorted.is_empty());
-            let back: Vec<f32> = sorted.iter().map(|value| codebook.centroids[usize::from(codebook.code(*value))]).collect();
+            let centroid = |value: &f32| codebook.centroids[usize::from(codebook.code(*value))];
+            let back: Vec<f32> = sorted.iter().map(centroid).collect();
             prop_assert!(back.is_sorted(), "{:?}", codebook);
             prop_assert!(back[0] >= sorted[0] && back[back.len() - 1] <= sorted[sorted.len() - 1]);
         }
 
-        /// Half of an even grid of as many steps, give or take what bits cost, is what the worst value is wrong by.
+        /// The bound is twice the largest error of an even grid of as many steps.
         #[test]
         fn errors_are_small_in_the_mean(values in prop::collection::vec(-1f32..1.0, 100..300)) {
             let codebook = Codebook::of(&values, 32);

@@ -1,11 +1,13 @@
-//! Formats for pruned weights: what a tensor takes in each, and a container that holds a whole model in them.
+//! Formats for pruned weights: the size of a tensor in each, and a container for a whole model in these formats.
 //!
 //! ```text
 //! f32 matrix ─► layout (which cells are stored) ─► values (as what) ─► bytes      Form = Layout + Values
 //! ONNX file + spans of its weights ─► pack (one zstd section a tensor, checksums) ─► ONNX file again
 //! ```
-//! Pure: bytes in, bytes out. This crate knows nothing of ONNX but that it is a protocol buffer: its caller says where in a file the weights lie, and
-//! unpacking puts them back in the same place, or leaves them out for who takes them as they are stored. Decoding takes bytes from strangers: it never panics, and what it allocates is bounded by sizes that were checked beforehand.
+//! Pure: bytes in, bytes out. All that this crate knows of ONNX is that it is a protocol buffer. The caller says where
+//! in a file the weights are; unpacking puts them back in the same place, or leaves them out for a caller that reads
+//! them as they are stored. Decoding takes untrusted input: it never panics, and it allocates no more than sizes that
+//! were checked before.
 
 #![warn(clippy::undocumented_unsafe_blocks)]
 
@@ -27,7 +29,7 @@ pub use half::{f16_to_f32, f32_to_f16};
 pub use layout::{Columns, Index, Layout, Sparse};
 pub use values::{Values, int8_scales, int8_value};
 
-/// Where a matrix has its output channels: int8 has one scale for each of them.
+/// Which axis of a matrix has the output channels. int8 has a scale for each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Channels {
     /// As in Conv and in Gemm with `transB`.
@@ -36,7 +38,17 @@ pub enum Channels {
     Columns,
 }
 
-/// A tensor seen as a matrix, row after row.
+impl Channels {
+    /// The one of the two values that belongs to the output channels.
+    pub(crate) fn pick<T>(self, of_rows: T, of_columns: T) -> T {
+        match self {
+            Channels::Rows => of_rows,
+            Channels::Columns => of_columns,
+        }
+    }
+}
+
+/// A tensor as a matrix, row after row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Matrix<'a> {
     pub rows: usize,
@@ -54,12 +66,5 @@ impl<'a> Matrix<'a> {
             return Err(WeightsError::Shape { rows, columns, values: values.len() });
         }
         Ok(Matrix { rows, columns, channels, values })
-    }
-
-    pub fn channel_count(&self) -> usize {
-        match self.channels {
-            Channels::Rows => self.rows,
-            Channels::Columns => self.columns,
-        }
     }
 }

@@ -1,24 +1,24 @@
-//! The wire format of protocol buffers, as far as it takes to find a message's fields, and to write a file anew without some of its bytes.
+//! The wire format of protocol buffers, as much of it as is needed to find a message's fields and to copy a file
+//! without some of its bytes.
 //!
-//! ONNX files are protocol buffers, and weights are nearly all of their bytes. Left out, what remains is a graph of a few hundred kilobytes that any
-//! decoder reads, with weights of which it knows all but the values.
+//! ONNX files are protocol buffers, and nearly all of their bytes are weights. Without these a graph of a few hundred
+//! kilobytes remains that any decoder reads; it lacks only the values of the weights.
 
 use std::{io, ops::Range};
 
 use crate::source::Source;
 
-/// Messages within messages, at most: a graph's constants lie five deep.
+/// The deepest nesting of messages. Constants of a graph are five deep.
 const MOST_DEEP: u32 = 64;
-/// A field's number and length take no more than that.
+/// The most bytes of a field's number and length.
 const HEAD: usize = 20;
 
 /// A field of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
     pub number: u64,
-    /// The whole field, its number included.
+    /// The whole field, including its number.
     pub whole: Range<u64>,
-    /// What it holds.
     pub value: Value,
 }
 
@@ -27,14 +27,14 @@ pub enum Value {
     Number(u64),
     /// Four or eight bytes.
     Fixed,
-    /// Where in the file: a message, text, or bytes.
+    /// The place in the file of a message, a text or bytes.
     Bytes(Range<u64>),
 }
 
-/// The field that begins at `range.start` of a message that ends at `range.end`.
+/// The field at `range.start` of a message that ends at `range.end`.
 ///
 /// # Errors
-/// In words, what is no message.
+/// A message for bytes that are no field.
 pub fn field(file: &dyn Source, range: Range<u64>) -> Result<Field, String> {
     let mut head = [0; HEAD];
     let there = (range.end.saturating_sub(range.start)).min(HEAD as u64) as usize;
@@ -63,52 +63,53 @@ pub fn field(file: &dyn Source, range: Range<u64>) -> Result<Field, String> {
     Ok(Field { number: tag >> 3, whole: range.start..end, value })
 }
 
-/// The message in the whole of `file`, in which fields that are just one of `cuts` are empty. Those ascend, do not overlap, and are never read.
+/// A copy of the message in `file` in which each field that is one of `cuts` is empty. Cuts ascend and do not overlap;
+/// they are never read.
 ///
 /// # Errors
-/// In words, what is no message, or cuts that are no fields.
+/// A message for a file that is no message, or cuts that are no fields.
 pub fn without(file: &dyn Source, cuts: &[Range<u64>]) -> Result<Vec<u8>, String> {
     message(file, 0..file.length(), cuts, 0)
 }
 
 fn message(file: &dyn Source, range: Range<u64>, mut cuts: &[Range<u64>], depth: u32) -> Result<Vec<u8>, String> {
     if depth > MOST_DEEP {
-        return Err("messages lie too deep within each other".into());
+        return Err("messages are nested too deep".into());
     }
     let mut out = Vec::new();
     let mut at = range.start;
     while at < range.end {
-        let found = field(file, at..range.end)?;
-        at = found.whole.end;
-        let inside = cuts.iter().take_while(|cut| cut.start < found.whole.end).count();
+        let next = field(file, at..range.end)?;
+        at = next.whole.end;
+        let inside = cuts.iter().take_while(|cut| cut.start < next.whole.end).count();
         let (here, later) = cuts.split_at(inside);
         cuts = later;
         if here.is_empty() {
             let start = out.len();
-            out.resize(start + (found.whole.end - found.whole.start) as usize, 0);
-            read(file, found.whole.start, &mut out[start..])?;
+            out.resize(start + (next.whole.end - next.whole.start) as usize, 0);
+            read(file, next.whole.start, &mut out[start..])?;
             continue;
         }
-        let Value::Bytes(bytes) = found.value else { return Err("a weight lies in a number".into()) };
+        let Value::Bytes(bytes) = next.value else { return Err("a weight is inside a number".into()) };
         let inner = if *here == [bytes.clone()] { Vec::new() } else { message(file, bytes.clone(), here, depth + 1)? };
         if here[0].start < bytes.start || here[here.len() - 1].end > bytes.end {
             return Err("a weight is no field of its own".into());
         }
-        put_varint(found.number << 3 | 2, &mut out);
+        put_varint(next.number << 3 | 2, &mut out);
         put_varint(inner.len() as u64, &mut out);
         out.extend(inner);
     }
-    if cuts.is_empty() { Ok(out) } else { Err("a weight lies beyond the end".into()) }
+    if cuts.is_empty() { Ok(out) } else { Err("a weight is beyond the end".into()) }
 }
 
 fn read(file: &dyn Source, offset: u64, into: &mut [u8]) -> Result<(), String> {
     file.read_at(offset, into).map_err(|error: io::Error| format!("it cannot be read: {error}"))
 }
 
-/// The number at the beginning of `left`, which is what remains.
+/// Takes a number from the beginning of `left`.
 ///
 /// # Errors
-/// In words, where there is none.
+/// A message where there is none.
 pub fn varint(left: &mut &[u8]) -> Result<u64, String> {
     let mut number = 0u64;
     for shift in (0..64).step_by(7) {

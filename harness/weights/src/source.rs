@@ -1,18 +1,18 @@
-//! Bytes that may be in memory or in a file, of which no more is in memory then than is being looked at.
+//! Bytes in memory or in a file. Of a file only what is being read is in memory.
 
 use std::{
     io::{self, Read},
     ops::Range,
 };
 
-/// Something of a known length that can be read anywhere.
+/// Bytes of a known length that can be read at any offset.
 pub trait Source: Send + Sync {
     fn length(&self) -> u64;
 
-    /// Fills `into` with what lies at `offset`.
+    /// Fills `into` with the bytes at `offset`.
     ///
     /// # Errors
-    /// What lies beyond the end, and what cannot be read.
+    /// Bytes beyond the end, or bytes that cannot be read.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
 }
 
@@ -39,23 +39,23 @@ impl Source for std::fs::File {
     }
 }
 
-/// A part of a source from its beginning to its end, some of it ahead.
-pub struct Part<'a, S: ?Sized> {
+/// Reads a range of a source from its beginning to its end, in buffered pieces.
+pub struct RangeReader<'a, S: ?Sized> {
     source: &'a S,
     left: Range<u64>,
-    /// What was read ahead, from `at` on.
+    /// Bytes that were read ahead; those before `at` are consumed.
     ahead: Vec<u8>,
     at: usize,
     most_ahead: usize,
 }
 
-impl<'a, S: Source + ?Sized> Part<'a, S> {
-    /// At most `ahead` bytes are read ahead.
-    pub fn new(source: &'a S, range: Range<u64>, ahead: usize) -> Part<'a, S> {
-        Part { source, left: range, ahead: Vec::new(), at: 0, most_ahead: ahead.max(1) }
+impl<'a, S: Source + ?Sized> RangeReader<'a, S> {
+    /// Reads at most `ahead` bytes ahead.
+    pub fn new(source: &'a S, range: Range<u64>, ahead: usize) -> RangeReader<'a, S> {
+        RangeReader { source, left: range, ahead: Vec::new(), at: 0, most_ahead: ahead.max(1) }
     }
 
-    /// Nothing at the end.
+    /// The next bytes; none at the end.
     pub fn next_piece(&mut self) -> io::Result<&[u8]> {
         if self.at == self.ahead.len() {
             let bytes = (self.left.end - self.left.start).min(self.most_ahead as u64);
@@ -76,7 +76,7 @@ impl<'a, S: Source + ?Sized> Part<'a, S> {
     }
 }
 
-impl<S: Source + ?Sized> Read for Part<'_, S> {
+impl<S: Source + ?Sized> Read for RangeReader<'_, S> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let piece = self.next_piece()?;
         let bytes = piece.len().min(into.len());

@@ -1,4 +1,4 @@
-//! As what the stored values are kept: f32 as they are, or narrower and rounded. Zeros stay zeros in every one.
+//! The types of stored values: f32, or narrower ones that round. Zero stays zero in all of them.
 
 use crate::{
     Channels, Index, Sparse, WeightsError,
@@ -11,17 +11,17 @@ use crate::{
 pub enum Values {
     F32,
     F16,
-    /// Symmetric, with one scale for each output channel: the largest magnitude becomes 127.
+    /// Symmetric, with a scale for each output channel that maps its largest magnitude to 127.
     Int8,
-    /// One byte a value, which names one of at most `size` centroids of k-means; `size` is from 2 to 256. Exact for a tensor with no more different
-    /// values than that.
+    /// One byte a value: the index of one of at most `size` centroids of k-means, `size` from 2 to 256. Exact for a
+    /// tensor with at most `size` distinct values.
     Codebook {
         size: u16,
     },
 }
 
 impl Values {
-    /// Bytes with `stored` values; the codebook at its largest. `None` beyond u64.
+    /// Bytes of `stored` values, with a full codebook. `None` beyond u64.
     pub(crate) fn bytes(self, channels: u64, stored: u64) -> Option<u64> {
         let (width, table) = match self {
             Values::F32 => (4, 0),
@@ -46,13 +46,13 @@ impl Values {
                 out.put_planes(scales.iter().map(|scale| scale.to_le_bytes()));
                 let mut codes = vec![0; values.len()];
                 sparse.index.for_each(sparse.rows, sparse.columns, |place, row, column| {
-                    let scale = scales[channel(sparse.channels, row, column)];
+                    let scale = scales[sparse.channels.pick(row, column)];
                     codes[place] = int8_value(values[place], scale) as u8;
                 });
                 out.put(codes);
             }
             Values::Codebook { size } => {
-                if kmeans::different(values, size.into()).is_none() {
+                if kmeans::distinct(values, size.into()).is_none() {
                     self.check_finite(values)?;
                 }
                 let codebook = Codebook::of(values, size.into());
@@ -67,12 +67,12 @@ impl Values {
     fn check_finite(self, values: &[f32]) -> Result<(), WeightsError> {
         let (form, most) = match self {
             Values::F32 => return Ok(()),
-            // The next one rounds to infinity.
+            // 65520 rounds to infinity.
             Values::F16 => ("f16", 65520.0f32.next_down()),
             Values::Int8 => ("int8", f32::MAX),
             Values::Codebook { .. } => ("a codebook", f32::MAX),
         };
-        // A NaN is not below anything.
+        // NaN compares to nothing, so it does not fit.
         match values.iter().position(|value| !matches!(value.abs().partial_cmp(&most), Some(order) if order.is_le())) {
             Some(index) => Err(WeightsError::Unfit { index, value: values[index], form }),
             None => Ok(()),
@@ -94,17 +94,13 @@ impl Values {
                 Ok(reader.planes(stored)?.iter().map(|bytes| f16_to_f32(u16::from_le_bytes(bytes))).collect())
             }
             Values::Int8 => {
-                let scales = f32s(reader.planes(match channels {
-                    Channels::Rows => rows,
-                    Channels::Columns => columns,
-                })?);
+                let scales = f32s(reader.planes(channels.pick(rows, columns))?);
                 let codes = reader.take(stored)?;
                 let mut values = vec![0.0; stored];
                 index.for_each(rows, columns, |place, row, column| {
-                    // Not `0 * scale`, which is -0.0 or NaN with a stranger's scale.
+                    // Not `0 * scale`, which is -0.0 or NaN with an untrusted scale.
                     let code = codes[place] as i8;
-                    values[place] =
-                        if code == 0 { 0.0 } else { f32::from(code) * scales[channel(channels, row, column)] };
+                    values[place] = if code == 0 { 0.0 } else { f32::from(code) * scales[channels.pick(row, column)] };
                 });
                 Ok(values)
             }
@@ -122,29 +118,18 @@ impl Values {
     }
 }
 
-fn channel(channels: Channels, row: usize, column: usize) -> usize {
-    match channels {
-        Channels::Rows => row,
-        Channels::Columns => column,
-    }
-}
-
 /// One scale for each output channel; 0 for a channel of zeros.
 pub fn int8_scales(sparse: &Sparse) -> Vec<f32> {
-    let count = match sparse.channels {
-        Channels::Rows => sparse.rows,
-        Channels::Columns => sparse.columns,
-    };
-    let mut largest = vec![0.0f32; count];
+    let mut largest = vec![0.0f32; sparse.channels.pick(sparse.rows, sparse.columns)];
     sparse.index.for_each(sparse.rows, sparse.columns, |place, row, column| {
-        let largest = &mut largest[channel(sparse.channels, row, column)];
+        let largest = &mut largest[sparse.channels.pick(row, column)];
         *largest = largest.max(sparse.values[place].abs());
     });
     largest.iter().map(|largest| largest / 127.0).collect()
 }
 
-/// The integer a value becomes; it stands for that many times the scale.
+/// The integer for a value: the value is about this integer times the scale.
 pub fn int8_value(value: f32, scale: f32) -> i8 {
-    // A scale too small for f32 is 0: so are the weights, as far as 8 bits tell.
+    // A scale that is too small for f32 is 0, and then all weights of the channel are 0.
     if scale == 0.0 { 0 } else { (value / scale).round_ties_even().clamp(-127.0, 127.0) as i8 }
 }

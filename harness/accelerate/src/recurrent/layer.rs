@@ -31,6 +31,10 @@ pub enum CellKind {
 }
 
 impl CellKind {
+    pub fn gates(self) -> usize {
+        if self == CellKind::Lstm { 4 } else { 3 }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             CellKind::Lstm => "lstm",
@@ -81,10 +85,6 @@ struct NodeLayout {
 }
 
 impl RecurrentLayer {
-    pub fn gates(&self) -> usize {
-        if self.kind == CellKind::Lstm { 4 } else { 3 }
-    }
-
     /// The recurrent layer at `node`, if there is one and its weights are constant.
     ///
     /// # Errors
@@ -112,8 +112,7 @@ impl RecurrentLayer {
             },
             None => None,
         };
-        let gates = if place.kind == CellKind::Lstm { 4 } else { 3 };
-        let rows = gates * hidden;
+        let rows = place.kind.gates() * hidden;
         let fit = w.len() == rows * input && r.len() == rows * hidden;
         if !fit || b.as_ref().is_some_and(|b| b.len() != 2 * rows) {
             return Ok(None);

@@ -1,7 +1,10 @@
 //! Blocks of 16, 8 or 4 rows in one column, stored as the number of the column and the weights. Nearly all of what is
 //! read is weights, and a block takes one multiply-add a vector register.
 
-use super::{GROUP, RowOrder, Vectors, dense::add_rows};
+use super::{
+    GROUP, RowOrder, Vectors,
+    dense::{add_rows, total},
+};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Set;
 use crate::{
@@ -158,15 +161,9 @@ impl Add<'_> {
                 *total = S::mul_add(weight, value, *total);
             }
         }
-        let mut totals = sums[0];
-        for sums in &sums[1..] {
-            for (total, sum) in totals.iter_mut().zip(sums) {
-                *total = S::add(*total, *sum);
-            }
-        }
         let first = band * height;
         let out = self.out.add(position * self.out_stride + first);
-        add_rows::<S, VECTORS>(out, totals, self.blocks.rows - first);
+        add_rows::<S, VECTORS>(out, total::<S, VECTORS>(&sums), self.blocks.rows - first);
     }
 
     /// POSITIONS vectors at once: a block's weights are loaded once for all of them.

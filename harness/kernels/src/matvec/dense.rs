@@ -95,14 +95,8 @@ impl SomeColumns<'_> {
             }
             at += count;
         }
-        let mut totals = sums[0];
-        for sums in &sums[1..] {
-            for vector in 0..VECTORS {
-                totals[vector] = S::add(totals[vector], sums[vector]);
-            }
-        }
         let row = group * GROUP;
-        add_rows::<S, VECTORS>(self.out.add(row), totals, self.dense.rows - row);
+        add_rows::<S, VECTORS>(self.out.add(row), total::<S, VECTORS>(&sums), self.dense.rows - row);
     }
 }
 
@@ -194,14 +188,8 @@ impl Add<'_> {
             }
         }
         for (group, sums) in sums.iter().enumerate() {
-            let mut totals = sums[0];
-            for sums in &sums[1..] {
-                for vector in 0..VECTORS {
-                    totals[vector] = S::add(totals[vector], sums[vector]);
-                }
-            }
             let row = (first + group) * GROUP;
-            add_rows::<S, VECTORS>(self.out.add(row), totals, self.dense.rows - row);
+            add_rows::<S, VECTORS>(self.out.add(row), total::<S, VECTORS>(sums), self.dense.rows - row);
         }
     }
 
@@ -262,6 +250,18 @@ impl Add<'_> {
             }
         }
     }
+}
+
+/// The sum of several sums of the same rows.
+#[inline(always)]
+pub(super) unsafe fn total<S: Simd, const VECTORS: usize>(sums: &[[S::V; VECTORS]]) -> [S::V; VECTORS] {
+    let mut totals = sums[0];
+    for sums in &sums[1..] {
+        for vector in 0..VECTORS {
+            totals[vector] = S::add(totals[vector], sums[vector]);
+        }
+    }
+    totals
 }
 
 /// Adds the totals of a group, or of a block, to `out`, of which `rows` rows are left.

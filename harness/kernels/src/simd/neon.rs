@@ -43,58 +43,23 @@ impl Simd for Neon {
         vst1q_f32(lanes.as_mut_ptr(), vector);
         std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count);
     }
-    #[inline(always)]
-    unsafe fn mul_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
-        vfmaq_f32(c, a, b)
-    }
-    #[inline(always)]
-    unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        vaddq_f32(a, b)
-    }
-    #[inline(always)]
-    unsafe fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        vsubq_f32(a, b)
-    }
-    #[inline(always)]
-    unsafe fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        vmulq_f32(a, b)
-    }
-    #[inline(always)]
-    unsafe fn div(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        vdivq_f32(a, b)
-    }
-    #[inline(always)]
-    unsafe fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        vbslq_f32(vcltq_f32(a, b), a, b)
-    }
-    #[inline(always)]
-    unsafe fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        vbslq_f32(vcgtq_f32(a, b), a, b)
-    }
-    #[inline(always)]
-    unsafe fn sqrt(a: float32x4_t) -> float32x4_t {
-        vsqrtq_f32(a)
-    }
-    #[inline(always)]
-    unsafe fn abs(a: float32x4_t) -> float32x4_t {
-        vabsq_f32(a)
-    }
-    #[inline(always)]
-    unsafe fn round(a: float32x4_t) -> float32x4_t {
-        vrndnq_f32(a)
-    }
-    #[inline(always)]
-    unsafe fn exp2_whole(n: float32x4_t) -> float32x4_t {
-        let biased = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
-        vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
-    }
-    #[inline(always)]
-    unsafe fn with_sign_of(magnitude: float32x4_t, sign: float32x4_t) -> float32x4_t {
-        vbslq_f32(vdupq_n_u32(1 << 31), sign, magnitude)
-    }
-    #[inline(always)]
-    unsafe fn select_less(a: float32x4_t, b: float32x4_t, yes: float32x4_t, no: float32x4_t) -> float32x4_t {
-        vbslq_f32(vcltq_f32(a, b), yes, no)
+    methods! {
+        mul_add(a, b, c) = vfmaq_f32(c, a, b);
+        add(a, b) = vaddq_f32(a, b);
+        sub(a, b) = vsubq_f32(a, b);
+        mul(a, b) = vmulq_f32(a, b);
+        div(a, b) = vdivq_f32(a, b);
+        min(a, b) = vbslq_f32(vcltq_f32(a, b), a, b);
+        max(a, b) = vbslq_f32(vcgtq_f32(a, b), a, b);
+        sqrt(a) = vsqrtq_f32(a);
+        abs(a) = vabsq_f32(a);
+        round(a) = vrndnq_f32(a);
+        exp2_whole(n) = {
+            let biased = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
+            vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
+        };
+        with_sign_of(magnitude, sign) = vbslq_f32(vdupq_n_u32(1 << 31), sign, magnitude);
+        select_less(a, b, yes, no) = vbslq_f32(vcltq_f32(a, b), yes, no);
     }
     #[inline(always)]
     unsafe fn sum(a: float32x4_t) -> f32 {

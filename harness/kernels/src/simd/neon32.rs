@@ -140,66 +140,41 @@ impl Simd for Neon {
     unsafe fn store_partial(to: *mut f32, vector: V, count: usize) {
         std::ptr::copy_nonoverlapping(lanes(vector).as_ptr(), to, count)
     }
-    /// Rounds twice: the fused instruction came with later processors.
-    #[inline(always)]
-    unsafe fn mul_add(a: V, b: V, c: V) -> V {
-        into!("vmla.f32", c, a, b)
-    }
-    #[inline(always)]
-    unsafe fn add(a: V, b: V) -> V {
-        two!("vadd.f32", a, b)
-    }
-    #[inline(always)]
-    unsafe fn sub(a: V, b: V) -> V {
-        two!("vsub.f32", a, b)
-    }
-    #[inline(always)]
-    unsafe fn mul(a: V, b: V) -> V {
-        two!("vmul.f32", a, b)
-    }
-    /// NEON only has estimates of quotients.
-    #[inline(always)]
-    unsafe fn div(a: V, b: V) -> V {
-        let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (lanes(a), lanes(b));
-        vector([a0 / b0, a1 / b1, a2 / b2, a3 / b3])
-    }
-    #[inline(always)]
-    unsafe fn min(a: V, b: V) -> V {
-        Self::select_less(a, b, a, b)
-    }
-    #[inline(always)]
-    unsafe fn max(a: V, b: V) -> V {
-        Self::select_less(b, a, a, b)
-    }
-    #[inline(always)]
-    unsafe fn sqrt(a: V) -> V {
-        let [a0, a1, a2, a3] = lanes(a);
-        vector([a0.sqrt(), a1.sqrt(), a2.sqrt(), a3.sqrt()])
-    }
-    #[inline(always)]
-    unsafe fn abs(a: V) -> V {
-        one!("vabs.f32", a)
-    }
-    /// 1.5 * 2^23 plus a value has no bits for a fraction.
-    #[inline(always)]
-    unsafe fn round(a: V) -> V {
-        let shift = Self::splat(12_582_912.0);
-        Self::sub(Self::add(a, shift), shift)
-    }
-    #[inline(always)]
-    unsafe fn exp2_whole(n: V) -> V {
-        let biased = two!("vadd.i32", one!("vcvt.s32.f32", n), splat_bits(127));
-        one!("vshl.i32", biased, ", #23")
-    }
-    #[inline(always)]
-    unsafe fn with_sign_of(magnitude: V, sign: V) -> V {
-        // Takes the bits of the second operand where the third has ones.
-        into!("vbit", magnitude, sign, splat_bits(1 << 31))
-    }
-    #[inline(always)]
-    unsafe fn select_less(a: V, b: V, yes: V, no: V) -> V {
-        let is_less = two!("vcgt.f32", b, a);
-        into!("vbsl", is_less, yes, no)
+    methods! {
+        /// Rounds twice: the fused instruction came with later processors.
+        mul_add(a, b, c) = into!("vmla.f32", c, a, b);
+        add(a, b) = two!("vadd.f32", a, b);
+        sub(a, b) = two!("vsub.f32", a, b);
+        mul(a, b) = two!("vmul.f32", a, b);
+        /// NEON only has estimates of quotients.
+        div(a, b) = {
+            let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (lanes(a), lanes(b));
+            vector([a0 / b0, a1 / b1, a2 / b2, a3 / b3])
+        };
+        min(a, b) = Self::select_less(a, b, a, b);
+        max(a, b) = Self::select_less(b, a, a, b);
+        sqrt(a) = {
+            let [a0, a1, a2, a3] = lanes(a);
+            vector([a0.sqrt(), a1.sqrt(), a2.sqrt(), a3.sqrt()])
+        };
+        abs(a) = one!("vabs.f32", a);
+        /// 1.5 * 2^23 plus a value has no bits for a fraction.
+        round(a) = {
+            let shift = Self::splat(12_582_912.0);
+            Self::sub(Self::add(a, shift), shift)
+        };
+        exp2_whole(n) = {
+            let biased = two!("vadd.i32", one!("vcvt.s32.f32", n), splat_bits(127));
+            one!("vshl.i32", biased, ", #23")
+        };
+        with_sign_of(magnitude, sign) = {
+            // Takes the bits of the second operand where the third has ones.
+            into!("vbit", magnitude, sign, splat_bits(1 << 31))
+        };
+        select_less(a, b, yes, no) = {
+            let is_less = two!("vcgt.f32", b, a);
+            into!("vbsl", is_less, yes, no)
+        };
     }
     #[inline(always)]
     unsafe fn sum(a: V) -> f32 {

@@ -51,69 +51,38 @@ impl Simd for Portable {
     unsafe fn store_partial(to: *mut f32, vector: V, count: usize) {
         std::ptr::copy_nonoverlapping(vector.as_ptr(), to, count)
     }
-    /// Without a fused instruction `f32::mul_add` is a library call.
-    #[inline(always)]
-    unsafe fn mul_add(a: V, b: V, c: V) -> V {
-        let mut out = [0.0; LANES];
-        for lane in 0..LANES {
-            let fused = cfg!(any(target_arch = "riscv64", target_arch = "aarch64"));
-            out[lane] = if fused { a[lane].mul_add(b[lane], c[lane]) } else { a[lane] * b[lane] + c[lane] };
-        }
-        out
-    }
-    #[inline(always)]
-    unsafe fn add(a: V, b: V) -> V {
-        zip(a, b, |a, b| a + b)
-    }
-    #[inline(always)]
-    unsafe fn sub(a: V, b: V) -> V {
-        zip(a, b, |a, b| a - b)
-    }
-    #[inline(always)]
-    unsafe fn mul(a: V, b: V) -> V {
-        zip(a, b, |a, b| a * b)
-    }
-    #[inline(always)]
-    unsafe fn div(a: V, b: V) -> V {
-        zip(a, b, |a, b| a / b)
-    }
-    #[inline(always)]
-    unsafe fn min(a: V, b: V) -> V {
-        zip(a, b, |a, b| if a < b { a } else { b })
-    }
-    #[inline(always)]
-    unsafe fn max(a: V, b: V) -> V {
-        zip(a, b, |a, b| if a > b { a } else { b })
-    }
-    #[inline(always)]
-    unsafe fn sqrt(a: V) -> V {
-        map(a, f32::sqrt)
-    }
-    #[inline(always)]
-    unsafe fn abs(a: V) -> V {
-        map(a, f32::abs)
-    }
-    /// 1.5 * 2^23 plus a value has no bits for a fraction.
-    #[inline(always)]
-    unsafe fn round(a: V) -> V {
-        const SHIFT: f32 = 12_582_912.0;
-        map(a, |a| (a + SHIFT) - SHIFT)
-    }
-    #[inline(always)]
-    unsafe fn exp2_whole(n: V) -> V {
-        map(n, |n| f32::from_bits(((n as i32 + 127) as u32) << 23))
-    }
-    #[inline(always)]
-    unsafe fn with_sign_of(magnitude: V, sign: V) -> V {
-        zip(magnitude, sign, f32::copysign)
-    }
-    #[inline(always)]
-    unsafe fn select_less(a: V, b: V, yes: V, no: V) -> V {
-        let mut out = [0.0; LANES];
-        for lane in 0..LANES {
-            out[lane] = if a[lane] < b[lane] { yes[lane] } else { no[lane] };
-        }
-        out
+    methods! {
+        /// Without a fused instruction `f32::mul_add` is a library call.
+        mul_add(a, b, c) = {
+            let mut out = [0.0; LANES];
+            for lane in 0..LANES {
+                let fused = cfg!(any(target_arch = "riscv64", target_arch = "aarch64"));
+                out[lane] = if fused { a[lane].mul_add(b[lane], c[lane]) } else { a[lane] * b[lane] + c[lane] };
+            }
+            out
+        };
+        add(a, b) = zip(a, b, |a, b| a + b);
+        sub(a, b) = zip(a, b, |a, b| a - b);
+        mul(a, b) = zip(a, b, |a, b| a * b);
+        div(a, b) = zip(a, b, |a, b| a / b);
+        min(a, b) = zip(a, b, |a, b| if a < b { a } else { b });
+        max(a, b) = zip(a, b, |a, b| if a > b { a } else { b });
+        sqrt(a) = map(a, f32::sqrt);
+        abs(a) = map(a, f32::abs);
+        /// 1.5 * 2^23 plus a value has no bits for a fraction.
+        round(a) = {
+            const SHIFT: f32 = 12_582_912.0;
+            map(a, |a| (a + SHIFT) - SHIFT)
+        };
+        exp2_whole(n) = map(n, |n| f32::from_bits(((n as i32 + 127) as u32) << 23));
+        with_sign_of(magnitude, sign) = zip(magnitude, sign, f32::copysign);
+        select_less(a, b, yes, no) = {
+            let mut out = [0.0; LANES];
+            for lane in 0..LANES {
+                out[lane] = if a[lane] < b[lane] { yes[lane] } else { no[lane] };
+            }
+            out
+        };
     }
     #[inline(always)]
     unsafe fn sum(a: V) -> f32 {

@@ -50,58 +50,23 @@ impl Simd for Quarter {
     unsafe fn store_partial(to: *mut f32, vector: __m128, count: usize) {
         _mm_maskstore_ps(to, mask(count), vector)
     }
-    #[inline(always)]
-    unsafe fn mul_add(a: __m128, b: __m128, c: __m128) -> __m128 {
-        _mm_fmadd_ps(a, b, c)
-    }
-    #[inline(always)]
-    unsafe fn add(a: __m128, b: __m128) -> __m128 {
-        _mm_add_ps(a, b)
-    }
-    #[inline(always)]
-    unsafe fn sub(a: __m128, b: __m128) -> __m128 {
-        _mm_sub_ps(a, b)
-    }
-    #[inline(always)]
-    unsafe fn mul(a: __m128, b: __m128) -> __m128 {
-        _mm_mul_ps(a, b)
-    }
-    #[inline(always)]
-    unsafe fn div(a: __m128, b: __m128) -> __m128 {
-        _mm_div_ps(a, b)
-    }
-    #[inline(always)]
-    unsafe fn min(a: __m128, b: __m128) -> __m128 {
-        _mm_min_ps(a, b)
-    }
-    #[inline(always)]
-    unsafe fn max(a: __m128, b: __m128) -> __m128 {
-        _mm_max_ps(a, b)
-    }
-    #[inline(always)]
-    unsafe fn sqrt(a: __m128) -> __m128 {
-        _mm_sqrt_ps(a)
-    }
-    #[inline(always)]
-    unsafe fn abs(a: __m128) -> __m128 {
-        _mm_andnot_ps(_mm_set1_ps(-0.0), a)
-    }
-    #[inline(always)]
-    unsafe fn round(a: __m128) -> __m128 {
-        _mm_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
-    }
-    #[inline(always)]
-    unsafe fn exp2_whole(n: __m128) -> __m128 {
-        let biased = _mm_add_epi32(_mm_cvtps_epi32(n), _mm_set1_epi32(127));
-        _mm_castsi128_ps(_mm_slli_epi32::<23>(biased))
-    }
-    #[inline(always)]
-    unsafe fn with_sign_of(magnitude: __m128, sign: __m128) -> __m128 {
-        _mm_or_ps(magnitude, _mm_and_ps(sign, _mm_set1_ps(-0.0)))
-    }
-    #[inline(always)]
-    unsafe fn select_less(a: __m128, b: __m128, yes: __m128, no: __m128) -> __m128 {
-        _mm_blendv_ps(no, yes, _mm_cmplt_ps(a, b))
+    methods! {
+        mul_add(a, b, c) = _mm_fmadd_ps(a, b, c);
+        add(a, b) = _mm_add_ps(a, b);
+        sub(a, b) = _mm_sub_ps(a, b);
+        mul(a, b) = _mm_mul_ps(a, b);
+        div(a, b) = _mm_div_ps(a, b);
+        min(a, b) = _mm_min_ps(a, b);
+        max(a, b) = _mm_max_ps(a, b);
+        sqrt(a) = _mm_sqrt_ps(a);
+        abs(a) = _mm_andnot_ps(_mm_set1_ps(-0.0), a);
+        round(a) = _mm_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        exp2_whole(n) = {
+            let biased = _mm_add_epi32(_mm_cvtps_epi32(n), _mm_set1_epi32(127));
+            _mm_castsi128_ps(_mm_slli_epi32::<23>(biased))
+        };
+        with_sign_of(magnitude, sign) = _mm_or_ps(magnitude, _mm_and_ps(sign, _mm_set1_ps(-0.0)));
+        select_less(a, b, yes, no) = _mm_blendv_ps(no, yes, _mm_cmplt_ps(a, b));
     }
     #[inline(always)]
     unsafe fn sum(a: __m128) -> f32 {

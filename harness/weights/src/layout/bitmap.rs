@@ -1,5 +1,5 @@
-//! One bit a cell, row after row without gaps between rows. Its size does not depend on how many cells are stored, and below 97 % zeros no list of
-//! indices is smaller.
+//! One bit a cell, row after row without gaps between rows. Its size does not depend on the number of stored cells.
+//! Below 97 % zeros no list of indices is smaller.
 
 use super::is_zero;
 use crate::bytes::Reader;
@@ -19,7 +19,7 @@ pub fn count(bits: &[u8]) -> usize {
 
 pub fn for_each(bits: &[u8], columns: usize, mut f: impl FnMut(usize, usize, usize)) {
     let (mut place, mut row, mut row_start) = (0, 0, 0);
-    // Eight bytes at a time: few bits of each byte are set.
+    // Eight bytes at a time, because few bits of a byte are set.
     let (whole, rest) = bits.as_chunks::<8>();
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);

@@ -1,4 +1,4 @@
-//! Compressed sparse rows, over single cells or over blocks: where each row's entries start, and the column of each entry.
+//! Compressed sparse rows of single cells or of blocks: where each row's entries start, and the column of each entry.
 
 use super::is_zero;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     bytes::{Reader, Streams},
 };
 
-/// As narrow as the matrix allows: what a kernel reads is what it waits for.
+/// Column indices, as narrow as the matrix allows, because kernels wait for what they read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Columns {
     U16(Vec<u16>),
@@ -14,6 +14,14 @@ pub enum Columns {
 }
 
 impl Columns {
+    /// For a matrix of `count` columns.
+    fn new(columns: Vec<u32>, count: usize) -> Columns {
+        match index_width(count as u64) {
+            2 => Columns::U16(columns.into_iter().map(|column| column as u16).collect()),
+            _ => Columns::U32(columns),
+        }
+    }
+
     pub fn len(&self) -> usize {
         match self {
             Columns::U16(columns) => columns.len(),
@@ -38,7 +46,7 @@ pub fn index_width(columns: u64) -> u64 {
     if columns <= 1 << 16 { 2 } else { 4 }
 }
 
-/// Row starts, columns, and the values of whole blocks, each row by row.
+/// Row starts, columns, and the values of whole blocks, each block row by row.
 pub fn find(matrix: &Matrix, height: usize, width: usize) -> Result<(Vec<u32>, Columns, Vec<f32>), WeightsError> {
     let block_rows = matrix.rows.div_ceil(height);
     let mut row_starts = Vec::with_capacity(block_rows + 1);
@@ -65,11 +73,7 @@ pub fn find(matrix: &Matrix, height: usize, width: usize) -> Result<(Vec<u32>, C
         }
         row_starts.push(u32::try_from(columns.len()).map_err(|_| WeightsError::TooManyValues)?);
     }
-    let columns = match index_width(stored.len() as u64) {
-        2 => Columns::U16(columns.into_iter().map(|column| column as u16).collect()),
-        _ => Columns::U32(columns),
-    };
-    Ok((row_starts, columns, values))
+    Ok((row_starts, Columns::new(columns, stored.len()), values))
 }
 
 pub fn for_each(row_starts: &[u32], columns: &Columns, mut f: impl FnMut(usize, usize, usize)) {
@@ -80,7 +84,8 @@ pub fn for_each(row_starts: &[u32], columns: &Columns, mut f: impl FnMut(usize, 
     }
 }
 
-/// The same entries with rows and columns swapped, of which there are so many afterwards, and which entry each of them was.
+/// Swaps rows and columns: row starts, columns and the old index of each entry, for a matrix that has `rows` and
+/// `columns` afterwards.
 pub fn transpose(row_starts: &[u32], places: &Columns, rows: usize, columns: usize) -> (Vec<u32>, Columns, Vec<u32>) {
     let mut starts = vec![0u32; rows + 1];
     for entry in 0..places.len() {
@@ -98,11 +103,7 @@ pub fn transpose(row_starts: &[u32], places: &Columns, rows: usize, columns: usi
         order[place] = entry as u32;
         turned[place] = row as u32;
     });
-    let turned = match index_width(columns as u64) {
-        2 => Columns::U16(turned.into_iter().map(|column| column as u16).collect()),
-        _ => Columns::U32(turned),
-    };
-    (starts, turned, order)
+    (starts, Columns::new(turned, columns), order)
 }
 
 pub fn write(row_starts: &[u32], columns: &Columns, out: &mut Streams) {

@@ -1,35 +1,36 @@
-//! Makes packs. Which parts of the file are weights is the caller's to say, and in which form they go, or that the smallest is to be found.
+//! Makes packs. The caller says which spans of the file are weights, and their form or that the smallest form is to be
+//! found.
 
 use std::io;
 
 use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
 use super::{
-    Pack, PackedTensor, Part,
+    Pack, PackedTensor, Section, check_size,
     header::{Header, sha256},
-    most_file_bytes,
 };
 use crate::{Channels, Form, Layout, Matrix, Values, WeightsError, bytes::Streams};
 
-/// zstd's levels that are tried. Bitmaps and codes have nothing that repeats, and what a search finds in them all the same costs more than it saves: the
-/// quick level, with room to remember 64 places, comes within half a per cent of the thorough one, which takes a second for a megabyte or two.
+/// The levels of zstd that are tried. Bitmaps and codes do not repeat, and a search for repetitions in them costs more
+/// than it saves. The quick level, with a hash table of 64 entries, comes within half a per cent of the thorough one,
+/// which takes a second for a megabyte or two.
 const QUICK: i32 = 1;
 const QUICK_HASH_LOG: u32 = 6;
 const THOROUGH: i32 = 19;
 
-/// Up to how many bytes of a stream the thorough level is tried, and of the graph, which is text and worth it.
+/// The thorough level is tried for streams of up to this many bytes, and for graphs, which compress well.
 const THOROUGH_STREAM: usize = 64 << 10;
 const THOROUGH_GRAPH: usize = 16 << 20;
 
-/// Larger streams hardly gain from a common frame, of whose blocks each has its own code anyway.
+/// Larger streams gain little from a common frame, because each block of a frame has a code of its own.
 const TOGETHER_BELOW: usize = 128 << 10;
 
-/// Where in the file a tensor's f32 values lie, little-endian and row after row.
+/// The place in the file of a tensor's f32 values, little-endian and row after row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
     pub name: String,
     pub shape: Vec<u64>,
-    /// Of the matrix it is to be seen as.
+    /// Of the tensor as a matrix.
     pub rows: u64,
     pub channels: Channels,
     /// In bytes from the beginning of the file.
@@ -39,7 +40,7 @@ pub struct Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     Form(Form),
-    /// Whatever layout is the smallest with these values. With f32 also a codebook, where it is exact: nothing is lost.
+    /// The smallest layout with these values. For f32 a codebook is tried as well where it is exact.
     Smallest(Values),
 }
 
@@ -50,27 +51,24 @@ pub struct Packed {
     pub tensors: Vec<PackedTensor>,
 }
 
-/// Cuts the tensors out of the file and packs both. The pack is read again and compared before it is handed out.
+/// Cuts the tensors out of the file and packs both. The pack is read back and compared before it is returned.
 ///
 /// # Errors
-/// Spans that overlap or leave the file, values a form cannot hold (the tensor is named), or a file of hardly anything but zeros, whose pack would pass
-/// for a trap.
+/// Spans that overlap or are outside of the file, values that a form cannot hold (with the tensor's name), or a file
+/// with so many zeros that its pack would be refused as a decompression bomb.
 pub fn pack(file: &[u8], tensors: &[(Span, Choice)]) -> Result<Packed, WeightsError> {
     let cut = cut(file, tensors)?;
     let header = Header {
         file_bytes: file.len() as u64,
         file_sha256: cut.unpacked_sha256,
-        rest: part(cut.rest_bytes as usize, &cut.rest_frame),
+        rest: section(cut.rest_bytes as usize, &cut.rest_frame),
         tensors: cut.tensors.iter().map(|(tensor, _)| tensor.clone()).collect(),
     };
     let mut bytes = header.write();
     bytes.extend_from_slice(&cut.rest_frame);
     cut.tensors.iter().for_each(|(_, frame)| bytes.extend_from_slice(frame));
-    if header.file_bytes > most_file_bytes(bytes.len() as u64) {
-        let (pack, limit) = (bytes.len() as u64, most_file_bytes(bytes.len() as u64));
-        return Err(WeightsError::Bomb { pack, file: header.file_bytes, limit });
-    }
-    // Two decoders of zstd are involved; what is written is read back with the one the boards have.
+    check_size(bytes.len() as u64, header.file_bytes)?;
+    // Boards have another zstd decoder than this encoder's library: the pack is read back with theirs.
     if Pack::open(&bytes)?.unpack()? != cut.unpacked {
         return Err(WeightsError::Malformed { why: "it does not unpack to what was packed; this is a bug".into() });
     }
@@ -83,19 +81,19 @@ pub fn values(file: &[u8], tensor: &PackedTensor) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect()
 }
 
-/// A file in pieces.
+/// A file with its tensors cut out.
 pub struct Cut {
     pub rest_bytes: u64,
     pub rest_frame: Vec<u8>,
-    /// Each with its frame.
+    /// Each tensor with its frames.
     pub tensors: Vec<(PackedTensor, Vec<u8>)>,
-    /// The file that comes back.
+    /// The file that unpacking returns.
     pub unpacked: Vec<u8>,
     pub unpacked_sha256: [u8; 32],
 }
 
 /// # Errors
-/// Those of [`pack`], but for the last.
+/// Those of [`pack`] but the last.
 pub fn cut(file: &[u8], tensors: &[(Span, Choice)]) -> Result<Cut, WeightsError> {
     let mut tensors: Vec<&(Span, Choice)> = tensors.iter().collect();
     tensors.sort_by_key(|(span, _)| span.offset);
@@ -123,7 +121,7 @@ pub fn cut(file: &[u8], tensors: &[(Span, Choice)]) -> Result<Cut, WeightsError>
             channels: span.channels,
             offset: span.offset,
             form,
-            part: part(bytes.len(), &frame),
+            section: section(bytes.len(), &frame),
             base: None,
         };
         listed.push((tensor, frame));
@@ -165,20 +163,20 @@ fn smallest(matrix: &Matrix, choice: Choice) -> Result<Encoded, WeightsError> {
     Ok(best.expect("there is at least one candidate"))
 }
 
-/// Forms of which one is the smallest: others are not tried, since zstd at its best takes its time.
+/// Forms one of which is the smallest. No others are tried, because zstd's thorough level is slow.
 fn candidates(matrix: &Matrix, values: Values) -> Vec<Form> {
-    let mut kinds = vec![values];
+    let mut types = vec![values];
     let exact = Values::Codebook { size: 256 };
-    if values == Values::F32 && crate::kmeans::different(matrix.values, 256).is_some() {
-        kinds.push(exact);
+    if values == Values::F32 && crate::kmeans::distinct(matrix.values, 256).is_some() {
+        types.push(exact);
     }
     layouts(matrix)
         .iter()
-        .flat_map(|layout| kinds.iter().map(|values| Form { layout: *layout, values: *values }))
+        .flat_map(|layout| types.iter().map(|values| Form { layout: *layout, values: *values }))
         .collect()
 }
 
-/// Layouts of which one is the smallest.
+/// Layouts one of which is the smallest.
 pub fn layouts(matrix: &Matrix) -> Vec<Layout> {
     let zeros = matrix.values.iter().filter(|value| value.to_bits() == 0).count();
     let share = zeros as f64 / matrix.values.len().max(1) as f64;
@@ -200,7 +198,7 @@ pub fn layouts(matrix: &Matrix) -> Vec<Layout> {
     layouts
 }
 
-/// Whether hardly a zero would be stored along with the rest.
+/// Whether blocks of this size would store at most a tenth of zeros.
 fn blocks_are_full(matrix: &Matrix, height: usize, width: usize) -> bool {
     let (mut stored, mut full) = (0, 0);
     let mut counts = vec![0; matrix.columns.div_ceil(width)];
@@ -222,9 +220,9 @@ fn place(span: &Span, file_bytes: usize) -> Result<(usize, usize), WeightsError>
     let bytes = span.shape.iter().try_fold(4u64, |product, axis| product.checked_mul(*axis)).filter(|bytes| *bytes > 0);
     let bytes = bytes.ok_or_else(|| wrong(span, "has no values, or more than can be counted"))?;
     let end = span.offset.checked_add(bytes).filter(|end| *end <= file_bytes as u64);
-    let end = end.ok_or_else(|| wrong(span, "lies beyond the end of the file"))?;
+    let end = end.ok_or_else(|| wrong(span, "is beyond the end of the file"))?;
     if span.shape.len() > u8::MAX.into() {
-        return Err(wrong(span, "has more axes than a pack can tell"));
+        return Err(wrong(span, "has more axes than a pack can store"));
     }
     Ok((span.offset as usize, end as usize))
 }
@@ -235,15 +233,15 @@ fn matrix<'a>(span: &Span, values: &'a [f32]) -> Result<Matrix<'a>, WeightsError
     Matrix::new(rows, columns, span.channels, values)
 }
 
-pub fn part(encoded_bytes: usize, frame: &[u8]) -> Part {
-    Part { encoded_bytes: encoded_bytes as u64, packed_bytes: frame.len() as u64, sha256: sha256(frame) }
+pub fn section(encoded_bytes: usize, frame: &[u8]) -> Section {
+    Section { encoded_bytes: encoded_bytes as u64, packed_bytes: frame.len() as u64, sha256: sha256(frame) }
 }
 
-/// One frame for all streams or one for each, or whatever is between: neighbours are put together where that is smaller. In a small tensor a frame more
-/// costs a dozen bytes, and one code for bitmap and values together half of what packing gains.
+/// Compresses streams into frames. Neighbouring streams share a frame where that is smaller: in a small tensor a frame
+/// costs a dozen bytes, while one code for both bitmap and values loses half of what packing gains.
 pub fn compress_streams(streams: &Streams) -> Vec<u8> {
     let (mut packed, mut frame) = (Vec::new(), Vec::new());
-    // Where the frame under way begins, and where the next stream does.
+    // The starts of the current frame and of the next stream.
     let (mut from, mut start) = (0, 0);
     for end in streams.ends.iter().copied() {
         if end == start {
@@ -273,7 +271,7 @@ fn compress(bytes: &[u8], thorough_below: usize) -> Vec<u8> {
         parameters.iter().try_for_each(|parameter| compressor.set_parameter(*parameter))?;
         compressor.compress(bytes)
     };
-    let refused = "zstd refuses nothing but a lack of memory";
+    let refused = "zstd fails only for lack of memory";
     let quick = at(QUICK, &[CParameter::HashLog(QUICK_HASH_LOG)]).expect(refused);
     if bytes.len() > thorough_below {
         return quick;

@@ -1,13 +1,13 @@
-//! What stands at the head of a pack, read and written in one place each, side by side: of one file (version 1), or of several that share parts (2).
+//! The header of a pack, read and written: of one file (version 1), or of several that share sections (version 2).
 
 use sha2::{Digest, Sha256};
 
-use super::{MAGIC, MOST_RATIOS, VERSION, VERSION_OF_SEVERAL, most_file_bytes};
+use super::{MAGIC, MOST_RATIOS, VERSION, VERSION_OF_SEVERAL, check_size};
 use crate::{Channels, Form, Layout, Values, WeightsError, bytes::Reader, source::Source};
 
 pub type Sha = [u8; 32];
 
-/// Up to where the size of the whole header is known.
+/// The bytes before the size of the header, and the size itself.
 const FIXED: usize = MAGIC.len() + 4 + 4;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -15,15 +15,15 @@ pub struct Header {
     pub file_bytes: u64,
     pub file_sha256: Sha,
     /// The file without its weights.
-    pub rest: Part,
-    /// In the order they lie in the file.
+    pub rest: Section,
+    /// In the order of the file.
     pub tensors: Vec<PackedTensor>,
 }
 
 /// One zstd frame, or several one after another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Once decompressed.
+pub struct Section {
+    /// After decompression.
     pub encoded_bytes: u64,
     pub packed_bytes: u64,
     /// Of the packed bytes.
@@ -34,29 +34,29 @@ pub struct Part {
 pub struct PackedTensor {
     pub name: String,
     pub shape: Vec<u64>,
-    /// Of the matrix the tensor is seen as; the columns follow from it.
+    /// Of the tensor as a matrix.
     pub rows: u64,
     pub channels: Channels,
     /// In the unpacked file.
     pub offset: u64,
     pub form: Form,
-    pub part: Part,
-    /// Only the index is stored here: the values are those of this tensor of the first file, at the same places.
+    pub section: Section,
+    /// Only the index is stored. The values are those of this tensor of the first file, at the same places.
     pub base: Option<u32>,
 }
 
-/// One of several files, and where its parts are in the list of all.
+/// One of several files, and the places of its sections in the list of all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Variant {
-    /// Nothing where the pack holds one file and does not say.
+    /// `None` in a pack of one file.
     pub ratio: Option<f64>,
     pub header: Header,
-    /// First the rest's, then the tensors'.
+    /// First of the rest, then of the tensors.
     pub places: Vec<u32>,
 }
 
 impl PackedTensor {
-    /// How many values it has. Reading has made sure that they and their bytes can be counted.
+    /// The number of values. It was checked that they and their bytes can be counted.
     pub fn count(&self) -> u64 {
         self.shape.iter().product()
     }
@@ -74,26 +74,20 @@ impl PackedTensor {
 impl Header {
     #[cfg(feature = "encode")]
     pub fn write(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.extend(MAGIC);
-        out.extend(VERSION.to_le_bytes());
-        out.extend([0; 4]);
+        let mut out = begin(VERSION);
         out.extend(self.file_bytes.to_le_bytes());
         out.extend(self.file_sha256);
-        write_part(&self.rest, &mut out);
+        write_section(&self.rest, &mut out);
         out.extend((self.tensors.len() as u32).to_le_bytes());
         for tensor in &self.tensors {
             write_tensor(tensor, &mut out);
-            write_part(&tensor.part, &mut out);
+            write_section(&tensor.section, &mut out);
         }
         sign(out)
     }
 
     fn check(&self, pack_bytes: u64) -> Result<(), WeightsError> {
-        let limit = most_file_bytes(pack_bytes).min(isize::MAX as u64);
-        if self.file_bytes > limit {
-            return Err(WeightsError::Bomb { pack: pack_bytes, file: self.file_bytes, limit });
-        }
+        check_size(pack_bytes, self.file_bytes)?;
         let (mut end, mut cut) = (0, 0);
         for tensor in &self.tensors {
             let wrong = |why: &str| WeightsError::Span { tensor: tensor.name.clone(), why: why.to_owned() };
@@ -112,27 +106,27 @@ impl Header {
                 return Err(wrong("overlaps the one before it"));
             }
             let end_here = tensor.offset.checked_add(bytes).filter(|end| *end <= self.file_bytes);
-            end = end_here.ok_or_else(|| wrong("lies beyond the end of the file"))?;
+            end = end_here.ok_or_else(|| wrong("is beyond the end of the file"))?;
             cut += bytes;
             let most = match tensor.base {
                 None => tensor.form.most_bytes(tensor.rows, columns, tensor.channels),
                 Some(_) => tensor.form.layout.most_index_bytes(tensor.rows, columns),
             };
-            if most.is_none_or(|most| tensor.part.encoded_bytes > most) {
+            if most.is_none_or(|most| tensor.section.encoded_bytes > most) {
                 return Err(wrong("claims more bytes than its form can take"));
             }
         }
         // No tensor overlaps another, so that those cut out are not more than the file.
         if self.rest.encoded_bytes != self.file_bytes - cut {
-            return Err(WeightsError::Malformed { why: "its parts do not add up to the file".into() });
+            return Err(WeightsError::Malformed { why: "its sections do not add up to the file".into() });
         }
         Ok(())
     }
 }
 
-/// The files of a pack, all of its parts in the order they lie, and where the first of them begins. Whatever is said of sizes is checked here: no two
-/// tensors of a file overlap, all lie in it, every part takes no more than its form can.
-pub fn read(pack: &dyn Source) -> Result<(Vec<Variant>, Vec<Part>, u64), WeightsError> {
+/// The files of a pack, all of its sections in their order, and where the first section begins. All sizes are checked
+/// here: the tensors of a file are within it and do not overlap, and every section takes at most what its form can.
+pub fn read(pack: &dyn Source) -> Result<(Vec<Variant>, Vec<Section>, u64), WeightsError> {
     let malformed = |why: String| WeightsError::Malformed { why };
     let start = first(pack, FIXED)?;
     if !start.starts_with(&MAGIC) {
@@ -154,24 +148,21 @@ pub fn read(pack: &dyn Source) -> Result<(Vec<Variant>, Vec<Part>, u64), Weights
         return Err(WeightsError::Checksum { part: "the header".into() });
     }
     let fields = Reader(&signed[FIXED..]);
-    let (variants, parts) =
+    let (variants, sections) =
         if version == VERSION { read_one(fields) } else { read_several(fields) }.map_err(malformed)?;
     for variant in &variants {
         variant.header.check(pack.length())?;
     }
     check_bases(&variants)?;
-    Ok((variants, parts, bytes as u64))
+    Ok((variants, sections, bytes as u64))
 }
 
-/// Several files at the head of one pack.
+/// The header of a pack of several files.
 #[cfg(feature = "encode")]
-pub fn write_several(variants: &[Variant], parts: &[Part]) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.extend(MAGIC);
-    out.extend(VERSION_OF_SEVERAL.to_le_bytes());
-    out.extend([0; 4]);
-    out.extend((parts.len() as u32).to_le_bytes());
-    parts.iter().for_each(|part| write_part(part, &mut out));
+pub fn write_several(variants: &[Variant], sections: &[Section]) -> Vec<u8> {
+    let mut out = begin(VERSION_OF_SEVERAL);
+    out.extend((sections.len() as u32).to_le_bytes());
+    sections.iter().for_each(|section| write_section(section, &mut out));
     out.extend((variants.len() as u32).to_le_bytes());
     for Variant { ratio, header, places } in variants {
         out.extend(ratio.unwrap_or(0.0).to_le_bytes());
@@ -187,7 +178,13 @@ pub fn write_several(variants: &[Variant], parts: &[Part]) -> Vec<u8> {
     sign(out)
 }
 
-/// With its length and its hash.
+/// The first bytes, with room for the header's length.
+#[cfg(feature = "encode")]
+fn begin(version: u32) -> Vec<u8> {
+    [&MAGIC[..], &version.to_le_bytes(), &[0; 4]].concat()
+}
+
+/// Adds the header's length and hash.
 #[cfg(feature = "encode")]
 fn sign(mut out: Vec<u8>) -> Vec<u8> {
     let bytes = out.len() as u32 + 32;
@@ -226,45 +223,45 @@ fn write_tensor(tensor: &PackedTensor, out: &mut Vec<u8>) {
 }
 
 #[cfg(feature = "encode")]
-fn write_part(part: &Part, out: &mut Vec<u8>) {
-    out.extend(part.encoded_bytes.to_le_bytes());
-    out.extend(part.packed_bytes.to_le_bytes());
-    out.extend(part.sha256);
+fn write_section(section: &Section, out: &mut Vec<u8>) {
+    out.extend(section.encoded_bytes.to_le_bytes());
+    out.extend(section.packed_bytes.to_le_bytes());
+    out.extend(section.sha256);
 }
 
-fn read_part(reader: &mut Reader) -> Result<Part, String> {
-    Ok(Part { encoded_bytes: reader.u64()?, packed_bytes: reader.u64()?, sha256: read_sha(reader)? })
+fn read_section(reader: &mut Reader) -> Result<Section, String> {
+    Ok(Section { encoded_bytes: reader.u64()?, packed_bytes: reader.u64()?, sha256: read_sha(reader)? })
 }
 
 fn read_sha(reader: &mut Reader) -> Result<Sha, String> {
     Ok(reader.take(32)?.try_into().expect("as many were taken"))
 }
 
-fn read_one(mut reader: Reader) -> Result<(Vec<Variant>, Vec<Part>), String> {
-    let (file_bytes, file_sha256, rest) = (reader.u64()?, read_sha(&mut reader)?, read_part(&mut reader)?);
+fn read_one(mut reader: Reader) -> Result<(Vec<Variant>, Vec<Section>), String> {
+    let (file_bytes, file_sha256, rest) = (reader.u64()?, read_sha(&mut reader)?, read_section(&mut reader)?);
     let count = reader.u32()?;
-    // Not allocated beforehand: the count is a stranger's, and each tensor has to be there.
-    let (mut tensors, mut parts) = (Vec::new(), vec![rest]);
+    // Not allocated beforehand, because the count is untrusted input.
+    let (mut tensors, mut sections) = (Vec::new(), vec![rest]);
     for _ in 0..count {
         let mut tensor = read_tensor(&mut reader)?;
-        tensor.part = read_part(&mut reader)?;
-        parts.push(tensor.part);
+        tensor.section = read_section(&mut reader)?;
+        sections.push(tensor.section);
         tensors.push(tensor);
     }
     reader.end()?;
-    let places = (0..parts.len() as u32).collect();
+    let places = (0..sections.len() as u32).collect();
     let header = Header { file_bytes, file_sha256, rest, tensors };
-    Ok((vec![Variant { ratio: None, header, places }], parts))
+    Ok((vec![Variant { ratio: None, header, places }], sections))
 }
 
-fn read_several(mut reader: Reader) -> Result<(Vec<Variant>, Vec<Part>), String> {
-    let mut parts = Vec::new();
+fn read_several(mut reader: Reader) -> Result<(Vec<Variant>, Vec<Section>), String> {
+    let mut sections = Vec::new();
     for _ in 0..reader.u32()? {
-        parts.push(read_part(&mut reader)?);
+        sections.push(read_section(&mut reader)?);
     }
     let count = reader.u32()?;
     if !(1..=MOST_RATIOS).contains(&count) {
-        return Err(format!("it has {count} files, of 1 to {MOST_RATIOS} there can be"));
+        return Err(format!("it has {count} files, not 1 to {MOST_RATIOS}"));
     }
     let mut variants: Vec<Variant> = Vec::new();
     for _ in 0..count {
@@ -279,40 +276,40 @@ fn read_several(mut reader: Reader) -> Result<(Vec<Variant>, Vec<Part>), String>
         for _ in 0..=tensors_count {
             places.push(reader.u32()?);
         }
-        let part = |index: usize| -> Result<Part, String> {
-            let part = places.get(index).and_then(|place| parts.get(*place as usize));
-            part.copied().ok_or_else(|| "a file names a part that is not there".into())
+        let section = |index: usize| -> Result<Section, String> {
+            let section = places.get(index).and_then(|place| sections.get(*place as usize));
+            section.copied().ok_or_else(|| "a file names a section that does not exist".into())
         };
-        let rest = part(0)?;
+        let rest = section(0)?;
         let mut tensors = Vec::new();
         for index in 1..=tensors_count as usize {
             let mut tensor = read_tensor(&mut reader)?;
             tensor.base = reader.u32()?.checked_sub(1);
-            tensor.part = part(index)?;
+            tensor.section = section(index)?;
             tensors.push(tensor);
         }
         let header = Header { file_bytes, file_sha256, rest, tensors };
         variants.push(Variant { ratio: Some(ratio), header, places });
     }
     reader.end()?;
-    Ok((variants, parts))
+    Ok((variants, sections))
 }
 
-/// What takes its values from elsewhere takes them from a tensor of the same shape that has its own.
+/// Checks that bases are tensors of the same shape with values of their own.
 fn check_bases(variants: &[Variant]) -> Result<(), WeightsError> {
     let first = &variants[0].header.tensors;
     for tensor in variants.iter().flat_map(|variant| &variant.header.tensors) {
         let Some(base) = tensor.base else { continue };
         let fits = |base: &&PackedTensor| base.base.is_none() && base.shape == tensor.shape && base.rows == tensor.rows;
         if first.get(base as usize).filter(fits).is_none() {
-            let why = "takes its values from one that is not there".to_owned();
+            let why = "takes its values from a tensor that does not exist".to_owned();
             return Err(WeightsError::Span { tensor: tensor.name.clone(), why });
         }
     }
     Ok(())
 }
 
-/// All but its part, which may stand elsewhere.
+/// Reads everything but the section, which may be stored elsewhere.
 fn read_tensor(reader: &mut Reader) -> Result<PackedTensor, String> {
     let name_bytes = reader.u32()? as usize;
     let name = std::str::from_utf8(reader.take(name_bytes)?).map_err(|_| "a name is not UTF-8")?.to_owned();
@@ -340,14 +337,14 @@ fn read_tensor(reader: &mut Reader) -> Result<PackedTensor, String> {
         1 => Values::F16,
         2 => Values::Int8,
         3 if (2..=256).contains(&size) => Values::Codebook { size },
-        _ => return Err(format!("`{name}` has the unknown kind of values {values} ({size})")),
+        _ => return Err(format!("`{name}` has the unknown type of values {values} ({size})")),
     };
     let form = Form { layout, values };
-    let part = Part { encoded_bytes: 0, packed_bytes: 0, sha256: [0; 32] };
-    Ok(PackedTensor { name, shape, rows, channels, offset, form, part, base: None })
+    let section = Section { encoded_bytes: 0, packed_bytes: 0, sha256: [0; 32] };
+    Ok(PackedTensor { name, shape, rows, channels, offset, form, section, base: None })
 }
 
-/// The beginning, as much of it as there is.
+/// The first `bytes` bytes, or fewer if the pack is shorter.
 fn first(pack: &dyn Source, bytes: usize) -> Result<Vec<u8>, WeightsError> {
     let there = pack.length().min(bytes as u64) as usize;
     let mut start = vec![0; there];

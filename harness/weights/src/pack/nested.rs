@@ -1,19 +1,19 @@
-//! Makes packs of one model at several ratios, in which what they have in common is there once.
+//! Makes packs of one model at several ratios, which store common data once.
 //!
-//! Pruned in one step from the same weights, a sparser file is the denser one with fewer of its values: of such a tensor only the places are stored. Where
-//! values differ (fine-tuning moves what is kept) a tensor is stored with values of its own, and told so.
+//! After pruning in one step from the same weights, a sparser file has a subset of the values of the densest one: of
+//! such a tensor only the places of the values are stored. Where values differ, e.g. after fine-tuning, a tensor is
+//! stored with its own values, and counted as such.
 
 use std::collections::HashMap;
 
 use super::{
-    Choice, Pack, PackedTensor, Part, Span,
-    encode::{compress_streams, cut, layouts, values},
+    Choice, Pack, PackedTensor, Section, Span, check_size,
+    encode::{compress_streams, cut, layouts, section, values},
     header::{Header, Variant, sha256, write_several},
-    most_file_bytes,
 };
 use crate::{Form, Layout, Matrix, Sparse, Values, WeightsError, bytes::Streams};
 
-/// A file of [`pack_ratios`].
+/// An input of [`pack_ratios`].
 pub struct AtRatio<'a> {
     pub ratio: f64,
     pub file: &'a [u8],
@@ -27,20 +27,21 @@ pub struct PackedRatios {
     pub ratios: Vec<PackedRatio>,
 }
 
-/// What a ratio adds to those before it.
+/// What a ratio adds to the ratios before it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PackedRatio {
     pub ratio: f64,
     pub bytes: u64,
-    /// Tensors that are the same as at a denser ratio, bit for bit.
+    /// Tensors that are equal to those of a denser ratio, bit for bit.
     pub same: usize,
-    /// Tensors of which only the places are stored.
+    /// Tensors of which only the places of values are stored.
     pub nested: usize,
     /// Tensors with values of their own.
     pub own: usize,
 }
 
-/// Packs files that are the same model at ascending ratios. Each is read back with the decoder the boards have, and compared, before they are handed out.
+/// Packs files of one model at ascending ratios. Each is read back with the decoder of the boards and compared before
+/// the pack is returned.
 ///
 /// # Errors
 /// Those of [`super::pack`], ratios that do not ascend, and none or too many of them.
@@ -48,11 +49,11 @@ pub fn pack_ratios(files: &[AtRatio]) -> Result<PackedRatios, WeightsError> {
     let malformed = |why: &str| WeightsError::Malformed { why: why.to_owned() };
     let ascend = files.windows(2).all(|pair| pair[0].ratio < pair[1].ratio);
     if files.is_empty() || files.len() > super::MOST_RATIOS as usize || !ascend {
-        return Err(malformed("a pack of several ratios wants 1 to 64 of them, each once and ascending"));
+        return Err(malformed("a pack of several ratios needs 1 to 64 of them, each once and ascending"));
     }
     let mut pool = Pool::default();
-    let (mut variants, mut told): (Vec<Variant>, Vec<PackedRatio>) = (Vec::new(), Vec::new());
-    // The first file as it comes back, and its tensors by their names.
+    let (mut variants, mut ratios): (Vec<Variant>, Vec<PackedRatio>) = (Vec::new(), Vec::new());
+    // The first file after unpacking, and its tensors by name.
     let mut first = Vec::new();
     let mut bases: HashMap<String, (u32, PackedTensor)> = HashMap::new();
     for file in files {
@@ -74,15 +75,15 @@ pub fn pack_ratios(files: &[AtRatio]) -> Result<PackedRatios, WeightsError> {
                     (tensor.form, tensor.base) = (form, Some(base));
                     (streams.bytes.len(), compress_streams(&streams))
                 }
-                None => (tensor.part.encoded_bytes as usize, frame),
+                None => (tensor.section.encoded_bytes as usize, frame),
             };
-            let (part, place, is_new) = pool.put(encoded, frame);
+            let (section, place, is_new) = pool.put(encoded, frame);
             match (is_new, tensor.base) {
                 (false, _) => counts.same += 1,
                 (true, Some(_)) => counts.nested += 1,
                 (true, None) => counts.own += 1,
             }
-            tensor.part = part;
+            tensor.section = section;
             places.push(place);
             if variants.is_empty() {
                 bases.insert(tensor.name.clone(), (tensors.len() as u32, tensor.clone()));
@@ -90,33 +91,30 @@ pub fn pack_ratios(files: &[AtRatio]) -> Result<PackedRatios, WeightsError> {
             tensors.push(tensor);
         }
         counts.bytes = (pool.bytes.len() - before) as u64;
-        told.push(counts);
+        ratios.push(counts);
         if variants.is_empty() {
             first = cut.unpacked;
         }
         let header = Header { file_bytes: file.file.len() as u64, file_sha256: cut.unpacked_sha256, rest, tensors };
         variants.push(Variant { ratio: Some(file.ratio), header, places });
     }
-    let mut bytes = write_several(&variants, &pool.parts);
+    let mut bytes = write_several(&variants, &pool.sections);
     bytes.append(&mut pool.bytes);
     drop(first);
     for (index, variant) in variants.iter().enumerate() {
-        let (pack, file) = (bytes.len() as u64, variant.header.file_bytes);
-        if file > most_file_bytes(pack) {
-            return Err(WeightsError::Bomb { pack, file, limit: most_file_bytes(pack) });
-        }
+        check_size(bytes.len() as u64, variant.header.file_bytes)?;
         if sha256(&Pack::open(&bytes)?.at_ratio(index).unpack()?) != variant.header.file_sha256 {
             return Err(malformed("it does not unpack to what was packed; this is a bug"));
         }
     }
-    Ok(PackedRatios { bytes, ratios: told })
+    Ok(PackedRatios { bytes, ratios })
 }
 
 fn alike(base: &PackedTensor, tensor: &PackedTensor) -> bool {
     base.shape == tensor.shape && base.rows == tensor.rows
 }
 
-/// The smallest index with which the base's values are `values`; nothing where they are not.
+/// The smallest index that selects `values` from the base's values; `None` if they are no subset.
 fn index_only(tensor: &PackedTensor, values: &[f32], base: &[f32]) -> Result<Option<(Form, Streams)>, WeightsError> {
     let (rows, columns) = (tensor.rows as usize, tensor.columns() as usize);
     let matrix = Matrix::new(rows, columns, tensor.channels, values)?;
@@ -126,7 +124,7 @@ fn index_only(tensor: &PackedTensor, values: &[f32], base: &[f32]) -> Result<Opt
         let mut streams = Streams::default();
         sparse.index.write(&mut streams);
         let gathered = Sparse::gathered(sparse.index, rows, columns, tensor.channels, base);
-        // To the bit: zeros have signs.
+        // By bits, because zeros have signs.
         let same = gathered.values.iter().zip(&sparse.values).all(|(ours, theirs)| ours.to_bits() == theirs.to_bits());
         if !same {
             continue;
@@ -139,10 +137,10 @@ fn index_only(tensor: &PackedTensor, values: &[f32], base: &[f32]) -> Result<Opt
     Ok(best.map(|(_, form, streams)| (form, streams)))
 }
 
-/// Parts one behind another, each once.
+/// Sections one after another, each once.
 #[derive(Default)]
 struct Pool {
-    parts: Vec<Part>,
+    sections: Vec<Section>,
     bytes: Vec<u8>,
     by_sum: HashMap<([u8; 32], u64), u32>,
 }
@@ -153,17 +151,17 @@ impl Pool {
         !self.by_sum.keys().any(|(known, _)| *known == sum)
     }
 
-    /// The part, its place, and whether it was not there yet.
-    fn put(&mut self, encoded: usize, frame: Vec<u8>) -> (Part, u32, bool) {
-        let part = super::encode::part(encoded, &frame);
-        let key = (part.sha256, part.encoded_bytes);
+    /// Returns the section, its place, and whether it is new.
+    fn put(&mut self, encoded: usize, frame: Vec<u8>) -> (Section, u32, bool) {
+        let section = section(encoded, &frame);
+        let key = (section.sha256, section.encoded_bytes);
         if let Some(place) = self.by_sum.get(&key) {
-            return (part, *place, false);
+            return (section, *place, false);
         }
-        let place = self.parts.len() as u32;
+        let place = self.sections.len() as u32;
         self.by_sum.insert(key, place);
-        self.parts.push(part);
+        self.sections.push(section);
         self.bytes.extend(frame);
-        (part, place, true)
+        (section, place, true)
     }
 }

@@ -1,4 +1,4 @@
-//! A file of which only what was not cut out is there, seen as the whole: what was cut out reads as zeros.
+//! A file with parts cut out, which can be read like the whole file: what was cut out reads as zeros.
 
 use std::{io, iter, ops::Range};
 
@@ -6,7 +6,7 @@ use crate::source::Source;
 
 pub struct Spliced<'a> {
     pub rest: &'a [u8],
-    /// Ascending, in the whole file.
+    /// Ranges of the whole file, ascending.
     pub cuts: &'a [Range<u64>],
     pub length: u64,
 }
@@ -20,7 +20,7 @@ impl Source for Spliced<'_> {
         let end = offset.checked_add(into.len() as u64).filter(|end| *end <= self.length);
         let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
         into.fill(0);
-        // What lies before each cut, and what behind the last.
+        // The bytes before each cut, and after the last one.
         let first = self.cuts.partition_point(|cut| cut.end <= offset);
         let mut cut_before: u64 = self.cuts[..first].iter().map(|cut| cut.end - cut.start).sum();
         let mut at = offset;

@@ -1,4 +1,4 @@
-//! Reads packs, on a board as well: in Rust alone, and with no more memory than what is asked for takes. A pack may stay in its file, and is read there.
+//! Reads packs, also on boards: pure Rust, with no more memory than the result takes. A pack may stay in its file.
 
 use std::{io::Read, ops::Range, sync::Arc};
 
@@ -6,7 +6,7 @@ use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use sha2::{Digest, Sha256};
 
 use super::{
-    header::{self, Header, PackedTensor, Part, Sha},
+    header::{self, Header, PackedTensor, Section, Sha},
     spliced::Spliced,
 };
 use crate::{
@@ -14,12 +14,13 @@ use crate::{
     source::{self, Source},
 };
 
-/// zstd looks back no further than this at the levels in use, in whatever is larger than this.
+/// The largest window of zstd at the levels in use.
 const WINDOW: u64 = 8 << 20;
-/// Read at a time.
+/// Bytes that are read at a time.
 const PIECE: usize = 64 << 10;
 
-/// A pack whose header was read, and whose every part is whole. Of one that holds several files this is one of them, at first the first.
+/// A pack whose header was read and whose checksums were compared. Of a pack of several files this is one file, at
+/// first the first one.
 #[derive(Clone)]
 pub struct Pack<'a> {
     source: Arc<dyn Source + 'a>,
@@ -30,26 +31,27 @@ pub struct Pack<'a> {
 struct File {
     ratio: Option<f64>,
     header: Header,
-    /// Where the packed bytes are: of the rest, and of each tensor.
+    /// The ranges of packed bytes of the rest and of each tensor.
     rest: Range<u64>,
-    parts: Vec<Range<u64>>,
+    tensors: Vec<Range<u64>>,
 }
 
 impl<'a> Pack<'a> {
-    /// Reads the header and compares all checksums; decodes nothing yet.
+    /// Reads the header and compares all checksums. Nothing is decoded yet.
     ///
     /// # Errors
-    /// What is no pack, of another version, cut off, damaged, or claims to be larger than can be.
+    /// Bytes that are no pack, or a pack of another version, cut off, damaged, or with impossible sizes.
     pub fn open(bytes: &'a [u8]) -> Result<Pack<'a>, WeightsError> {
         Pack::read(Arc::new(bytes))
     }
 
-    /// The same of a pack that stays where it is. What it holds must not change meanwhile: sums are compared here and not again.
+    /// As [`Pack::open`], for a pack that stays in its source. The source must not change, because checksums are only
+    /// compared here.
     ///
     /// # Errors
-    /// Those of [`Pack::open`], and what cannot be read.
+    /// Those of [`Pack::open`], and a source that cannot be read.
     pub fn read(source: Arc<dyn Source + 'a>) -> Result<Pack<'a>, WeightsError> {
-        let (variants, parts, mut at) = header::read(&*source)?;
+        let (variants, sections, mut at) = header::read(&*source)?;
         let length = source.length();
         let name = |place: usize| {
             let named = variants.iter().find_map(|variant| {
@@ -57,14 +59,14 @@ impl<'a> Pack<'a> {
                 let tensor = index.checked_sub(1).map(|index| &variant.header.tensors[index].name);
                 Some(tensor.map_or_else(|| "the graph".to_owned(), |name| format!("tensor `{name}`")))
             });
-            named.unwrap_or_else(|| "a part that nothing refers to".to_owned())
+            named.unwrap_or_else(|| "a section that is not used".to_owned())
         };
         let mut ranges = Vec::new();
-        for (place, part) in parts.iter().enumerate() {
-            let end = at.checked_add(part.packed_bytes).filter(|end| *end <= length);
+        for (place, section) in sections.iter().enumerate() {
+            let end = at.checked_add(section.packed_bytes).filter(|end| *end <= length);
             let end =
                 end.ok_or_else(|| WeightsError::Malformed { why: format!("it is cut off within {}", name(place)) })?;
-            if sha256(&*source, at..end)? != part.sha256 {
+            if sha256(&*source, at..end)? != section.sha256 {
                 return Err(WeightsError::Checksum { part: name(place) });
             }
             ranges.push(at..end);
@@ -76,12 +78,12 @@ impl<'a> Pack<'a> {
         let files = variants.into_iter().map(|variant| {
             let mut places = variant.places.iter().map(|place| ranges[*place as usize].clone());
             let rest = places.next().expect("the rest has a place");
-            File { ratio: variant.ratio, header: variant.header, rest, parts: places.collect() }
+            File { ratio: variant.ratio, header: variant.header, rest, tensors: places.collect() }
         });
         Ok(Pack { source, files: files.collect(), which: 0 })
     }
 
-    /// Those of the files it holds, ascending; none where it holds one and does not say.
+    /// The ratios of its files, ascending. Empty for a pack of one file.
     pub fn ratios(&self) -> Vec<f64> {
         self.files.iter().filter_map(|file| file.ratio).collect()
     }
@@ -105,29 +107,29 @@ impl<'a> Pack<'a> {
         self.file().header.file_bytes
     }
 
-    /// Of the unpacked file, for who wants to be sure of the decoder as well.
+    /// Of the unpacked file, to check the decoder as well.
     pub fn file_sha256(&self) -> Sha {
         self.file().header.file_sha256
     }
 
-    /// What is the same for tensors, of whatever ratio of this pack, that are stored once; nothing for one whose values are elsewhere.
+    /// A number that equal tensors of all ratios of this pack share. `None` for a tensor with the values of another.
     pub fn identity(&self, index: usize) -> Option<u64> {
-        self.tensors()[index].base.is_none().then(|| self.file().parts[index].start)
+        self.tensors()[index].base.is_none().then(|| self.file().tensors[index].start)
     }
 
-    /// The `index`-th tensor as it is stored, for kernels that make use of zeros.
+    /// The `index`-th tensor as it is stored, for kernels that skip zeros.
     ///
     /// # Errors
-    /// What decompresses to something else than a tensor in its form.
+    /// A section that does not decompress to a tensor in its form.
     pub fn tensor(&self, index: usize) -> Result<Sparse, WeightsError> {
         let tensor = &self.tensors()[index];
-        let range = self.file().parts[index].clone();
+        let range = self.file().tensors[index].clone();
         let decode = || {
             let (rows, columns) = (tensor.rows as usize, tensor.columns() as usize);
             if let Some(base) = tensor.base {
                 let dense = self.at_ratio(0).tensor(base as usize)?;
                 let dense = if dense.index == Index::Dense { dense.values } else { dense.to_dense() };
-                let index = tensor.form.decode_index(rows, columns, &self.decompressed(&tensor.part, range)?)?;
+                let index = tensor.form.decode_index(rows, columns, &self.decompressed(&tensor.section, range)?)?;
                 return Ok(Sparse::gathered(index, rows, columns, tensor.channels, &dense));
             }
             if tensor.form == Form::DENSE {
@@ -136,12 +138,12 @@ impl<'a> Pack<'a> {
                 let values = values.into_iter().map(f32::from_le_bytes).collect();
                 return Ok(Sparse { rows, columns, channels: tensor.channels, index: Index::Dense, values });
             }
-            tensor.form.decode(rows, columns, tensor.channels, &self.decompressed(&tensor.part, range)?)
+            tensor.form.decode(rows, columns, tensor.channels, &self.decompressed(&tensor.section, range)?)
         };
         decode().map_err(WeightsError::of_tensor(&tensor.name))
     }
 
-    /// The file as ONNX knows it.
+    /// The ONNX file.
     ///
     /// # Errors
     /// Those of [`Pack::tensor`].
@@ -153,7 +155,7 @@ impl<'a> Pack<'a> {
         Ok(file)
     }
 
-    /// The same piece by piece, for who has no room for it twice.
+    /// The ONNX file piece by piece, to save memory.
     ///
     /// # Errors
     /// A graph that does not decompress.
@@ -161,7 +163,7 @@ impl<'a> Pack<'a> {
         Ok(Pieces { pack: self, rest: self.graph_bytes()?, rest_at: 0, next: 0, position: 0 })
     }
 
-    /// The file with its packed tensors left empty: a message like it in all else, for who takes the tensors one by one.
+    /// The ONNX file with empty packed tensors, for callers that read the tensors one by one.
     ///
     /// # Errors
     /// A graph that does not decompress, or a file that is no protocol buffer.
@@ -176,15 +178,16 @@ impl<'a> Pack<'a> {
         self.decompressed(&self.file().header.rest, self.file().rest.clone())
     }
 
-    fn decompressed(&self, part: &Part, range: Range<u64>) -> Result<Vec<u8>, WeightsError> {
-        let mut bytes = vec![0; part.encoded_bytes as usize];
-        decompress(part, &*self.source, range, |at, piece| {
+    fn decompressed(&self, section: &Section, range: Range<u64>) -> Result<Vec<u8>, WeightsError> {
+        let mut bytes = vec![0; section.encoded_bytes as usize];
+        decompress(section, &*self.source, range, |at, piece| {
             bytes[at..at + piece.len()].copy_from_slice(piece);
         })?;
         Ok(bytes)
     }
 
-    /// The `index`-th tensor as little-endian f32, into a place of its size, if it is stored so: then it is in memory once.
+    /// Writes the `index`-th tensor to `into` as little-endian f32, if it is stored dense and `into` has its size.
+    /// Returns whether it did. The tensor is in memory once.
     ///
     /// # Errors
     /// Those of [`Pack::tensor`].
@@ -194,19 +197,19 @@ impl<'a> Pack<'a> {
         if !is_dense || into.len() as u64 != tensor.dense_bytes() {
             return Ok(false);
         }
-        let range = self.file().parts[index].clone();
+        let range = self.file().tensors[index].clone();
         self.dense(tensor, range, into).map_err(WeightsError::of_tensor(&tensor.name))?;
         Ok(true)
     }
 
-    /// Bytes go to their places as they come, all first bytes first.
+    /// Writes the bytes, which are stored in planes, to their places as they are decompressed.
     fn dense(&self, tensor: &PackedTensor, range: Range<u64>, into: &mut [u8]) -> Result<(), WeightsError> {
         let count = tensor.count() as usize;
-        if tensor.part.encoded_bytes != tensor.dense_bytes() {
+        if tensor.section.encoded_bytes != tensor.dense_bytes() {
             let why = "its size is not that of its values".to_owned();
             return Err(WeightsError::Damaged { form: tensor.form, why });
         }
-        decompress(&tensor.part, &*self.source, range, |mut at, mut piece| {
+        decompress(&tensor.section, &*self.source, range, |mut at, mut piece| {
             while !piece.is_empty() {
                 let (plane, first) = (at / count, at % count);
                 let (here, rest) = piece.split_at(piece.len().min(count - first));
@@ -226,12 +229,12 @@ impl std::fmt::Debug for Pack<'_> {
     }
 }
 
-/// The file from its beginning to its end, in turns what was not cut out and a tensor.
+/// The file from its beginning to its end: in turn a piece of the rest and a tensor.
 pub struct Pieces<'a> {
     pack: &'a Pack<'a>,
     rest: Vec<u8>,
     rest_at: usize,
-    /// The next tensor.
+    /// The index of the next tensor.
     next: usize,
     /// In the file.
     position: u64,
@@ -257,17 +260,18 @@ impl Iterator for Pieces<'_> {
     }
 }
 
-/// Hands on, with their places, exactly as many bytes as the header says, or gives an error; never more memory than a window and two pieces.
+/// Calls `take` with decompressed pieces and their places: exactly as many bytes as the header says, or an error. Needs
+/// the memory of a window and two pieces.
 fn decompress(
-    part: &Part,
+    section: &Section,
     source: &dyn Source,
     range: Range<u64>,
     mut take: impl FnMut(usize, &[u8]),
 ) -> Result<(), WeightsError> {
     let malformed = |why: String| WeightsError::Malformed { why };
     let zstd = |error: &dyn std::fmt::Display| malformed(format!("zstd says: {error}"));
-    let expected = part.encoded_bytes as usize;
-    let mut packed = source::Part::new(source, range, PIECE);
+    let expected = section.encoded_bytes as usize;
+    let mut packed = source::RangeReader::new(source, range, PIECE);
     let mut decoder = FrameDecoder::new();
     decoder.set_max_window_size(WINDOW);
     let mut buffer = vec![0; PIECE];
@@ -281,26 +285,26 @@ fn decompress(
                 break;
             }
             if count > expected - written {
-                return Err(malformed(format!("a part has more than the {expected} bytes its header says")));
+                return Err(malformed(format!("a section has more than the {expected} bytes its header says")));
             }
             take(written, &buffer[..count]);
             written += count;
         }
     }
     if written != expected {
-        return Err(malformed(format!("a part has {written} bytes where its header says {expected}")));
+        return Err(malformed(format!("a section has {written} bytes where its header says {expected}")));
     }
     Ok(())
 }
 
 fn sha256(source: &dyn Source, range: Range<u64>) -> Result<Sha, WeightsError> {
-    let mut part = source::Part::new(source, range, PIECE);
+    let mut reader = source::RangeReader::new(source, range, PIECE);
     let mut hash = Sha256::new();
-    while !part.is_at_end() {
-        let piece = part.next_piece().map_err(header::unreadable)?;
+    while !reader.is_at_end() {
+        let piece = reader.next_piece().map_err(header::unreadable)?;
         let bytes = piece.len();
         hash.update(piece);
-        part.consume(bytes);
+        reader.consume(bytes);
     }
     Ok(hash.finalize().into())
 }

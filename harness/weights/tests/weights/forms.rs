@@ -1,4 +1,4 @@
-//! Every form: what comes back, how wrong it may be, how many bytes it takes, and its name.
+//! Every form: decoded values, errors, sizes and names.
 
 use espalier_weights::{Channels, Form, Index, Layout, Matrix, Sparse, Values, WeightsError, int8_scales};
 use proptest::prelude::*;
@@ -10,13 +10,13 @@ fn back(form: Form, matrix: &Matrix) -> Vec<f32> {
     let sparse = form.decode(matrix.rows, matrix.columns, matrix.channels, &bytes).unwrap();
     let stored = sparse.index.stored(matrix.rows, matrix.columns);
     let (rows, columns) = (matrix.rows as u64, matrix.columns as u64);
-    let told = form.bytes(rows, columns, matrix.channels, stored as u64).unwrap();
+    let size = form.bytes(rows, columns, matrix.channels, stored as u64).unwrap();
     if matches!(form.values, Values::Codebook { .. }) {
-        assert!(bytes.len() as u64 <= told, "{form}");
+        assert!(bytes.len() as u64 <= size, "{form}");
     } else {
-        assert_eq!(bytes.len() as u64, told, "{form}");
+        assert_eq!(bytes.len() as u64, size, "{form}");
     }
-    assert!(told <= form.most_bytes(rows, columns, matrix.channels).unwrap(), "{form}");
+    assert!(size <= form.most_bytes(rows, columns, matrix.channels).unwrap(), "{form}");
     sparse.to_dense()
 }
 
@@ -24,7 +24,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// Cells of a matrix: many zeros, and whatever else f32 can be.
+/// Cells of a matrix: many zeros, and any other f32.
 fn any_matrix(value: impl Strategy<Value = f32>) -> impl Strategy<Value = (usize, usize, Vec<f32>)> {
     let cell = prop_oneof![4 => Just(0.0f32), 3 => value];
     (0usize..20, 0usize..40, prop::collection::vec(cell, 20 * 40)).prop_map(|(rows, columns, mut values)| {
@@ -45,7 +45,7 @@ proptest! {
         }
     }
 
-    /// The same as finding the cells anew in the turned matrix.
+    /// Transposing gives the same as encoding the transposed matrix.
     #[test]
     fn rows_become_columns((rows, columns, values) in any_matrix(-100f32..100.0)) {
         let turned: Vec<f32> = (0..columns).flat_map(|column| (0..rows).map(move |row| (row, column)))

@@ -1,4 +1,4 @@
-//! Packs as they should be, damaged, and made to break us: an error or a result, never a panic. Memory is looked at in `memory.rs`.
+//! Valid, damaged and hostile packs: an error or a result, never a panic. `memory.rs` tests memory.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{CHANNELS, forms, gaussian, magnitude_pruned};
 
-/// No panic, and a file of the size and hash that is told.
+/// Unpacks without a panic, to a file of the size in the header.
 fn survives(bytes: &[u8]) -> Result<(), WeightsError> {
     let pack = Pack::open(bytes)?;
     let file = pack.unpack()?;
@@ -52,7 +52,7 @@ fn packed(choice: Choice) -> Vec<u8> {
 static PACKS: LazyLock<Vec<Vec<u8>>> =
     LazyLock::new(|| forms().into_iter().map(|form| packed(Choice::Form(form))).collect());
 
-/// Puts the header's own hash right again, so that what was changed gets past it.
+/// Corrects the header's own hash, so that changes get past it.
 fn resign(bytes: &mut [u8]) {
     let end = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
     if let Some(signed) = end.checked_sub(32).filter(|_| end <= bytes.len()) {
@@ -65,7 +65,7 @@ fn resign(bytes: &mut [u8]) {
 fn a_pack_gives_back_the_file() {
     let (file, spans) = file();
     for choice in forms().into_iter().map(Choice::Form).chain([Choice::Smallest(Values::F32)]) {
-        // In whatever order the tensors are named.
+        // Tensors may be given in any order.
         let tensors: Vec<(Span, Choice)> = spans.iter().rev().map(|span| (span.clone(), choice)).collect();
         let packed = pack(&file, &tensors).unwrap();
         assert!(is_pack(&packed.bytes) && !is_pack(&file));
@@ -81,7 +81,7 @@ fn a_pack_gives_back_the_file() {
         };
         assert_eq!(back.len(), file.len());
         assert!(back == file || !lossless, "{choice:?}");
-        // Packing what was unpacked loses nothing more; of int8 that cannot be said, whose scales are rounded.
+        // Packing the unpacked file again loses nothing more, except for int8, whose scales are rounded.
         if !matches!(choice, Choice::Form(Form { values: Values::Int8, .. })) {
             let again = pack(&back, &tensors).unwrap();
             assert!(Pack::open(&again.bytes).unwrap().unpack().unwrap() == back, "{choice:?}");
@@ -169,7 +169,7 @@ fn a_cut_pack_is_an_error_wherever_it_is_cut() {
 }
 
 #[test]
-fn a_damaged_pack_is_told_from_a_whole_one() {
+fn a_damaged_pack_is_an_error() {
     let bytes = packed(Choice::Form("bitmap-codebook".parse().unwrap()));
     for place in 0..bytes.len() {
         for bit in 0..8 {
@@ -191,11 +191,13 @@ fn a_damaged_pack_is_told_from_a_whole_one() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// Whoever makes a pack to break us gets the hash right.
+    /// A hostile pack has the right hash.
     #[test]
     fn a_signed_lie_is_survived(
         pack in prop::sample::select(PACKS.as_slice()),
-        lies in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![any::<u8>(), Just(0), Just(255)]), 1..4),
+        lies in prop::collection::vec(
+            (any::<prop::sample::Index>(), prop_oneof![any::<u8>(), Just(0), Just(255)]), 1..4
+        ),
     ) {
         let mut bytes = pack.clone();
         let end = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
@@ -236,16 +238,18 @@ proptest! {
         }
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));
-            prop_assert!(form.decode(19, 23, Channels::Rows, &bytes).is_err() || bytes.len() == form.encode(&matrix).unwrap().len());
+            let is_whole = bytes.len() == form.encode(&matrix).unwrap().len();
+            prop_assert!(form.decode(19, 23, Channels::Rows, &bytes).is_err() || is_whole);
         }
         form.decode(19, 23, Channels::Rows, &bytes).ok();
     }
 }
 
-/// Three ratios of one model: two of them pruned in one step, the third taught afterwards. One tensor of each was as sparse before already.
+/// Three ratios of one model. The second is pruned in one step, the third is fine-tuned as well. One tensor was as
+/// sparse before.
 fn nested() -> Vec<u8> {
     let (dense, spans) = file();
-    let pruned = |ratio: f64, taught: bool| {
+    let pruned = |ratio: f64, fine_tuned: bool| {
         let mut file = dense.clone();
         for span in &spans {
             let count = span.shape.iter().product::<u64>() as usize;
@@ -253,7 +257,7 @@ fn nested() -> Vec<u8> {
             let values: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
             let kept = magnitude_pruned(values, ratio);
             for (value, out) in kept.iter().zip(bytes.as_chunks_mut().0) {
-                *out = (if taught { value * 1.5 } else { *value }).to_le_bytes();
+                *out = (if fine_tuned { value * 1.5 } else { *value }).to_le_bytes();
             }
         }
         file
@@ -287,9 +291,9 @@ fn several_ratios_share_what_is_the_same() {
 }
 
 proptest! {
-    /// With a header that is signed again: whatever it says, no panic.
+    /// A header with a corrected hash never causes a panic.
     #[test]
-    fn headers_of_several_are_not_believed(at in 16usize..1200, byte: u8) {
+    fn headers_of_several_are_untrusted(at in 16usize..1200, byte: u8) {
         static NESTED: LazyLock<Vec<u8>> = LazyLock::new(nested);
         let mut bytes = NESTED.clone();
         let at = at.min(bytes.len() - 1);

@@ -1,4 +1,4 @@
-//! Formats and packs as their users see them. `cargo test -p espalier-weights --all-features`.
+//! Tests of formats and packs. `cargo test -p espalier-weights --all-features`.
 
 mod forms;
 mod hostile;
@@ -6,25 +6,25 @@ mod sizes;
 
 use espalier_weights::{Channels, Form, Layout, Values};
 
-/// Layouts with blocks that divide matrices and blocks that do not.
+/// Layouts, with blocks that divide matrices and blocks that do not.
 fn layouts() -> Vec<Layout> {
     let blocks = [(4, 1), (8, 1), (16, 1), (1, 4), (2, 3), (1, 256)].into_iter();
     let blocks = blocks.map(|(rows, columns)| Layout::BlockCsr { rows, columns });
     [Layout::Dense, Layout::Csr, Layout::Bitmap].into_iter().chain(blocks).collect()
 }
 
-fn kinds() -> [Values; 6] {
+fn types() -> [Values; 6] {
     let codebook = |size| Values::Codebook { size };
     [Values::F32, Values::F16, Values::Int8, codebook(2), codebook(16), codebook(256)]
 }
 
 fn forms() -> Vec<Form> {
-    layouts().into_iter().flat_map(|layout| kinds().map(|values| Form { layout, values })).collect()
+    layouts().into_iter().flat_map(|layout| types().map(|values| Form { layout, values })).collect()
 }
 
 const CHANNELS: [Channels; 2] = [Channels::Rows, Channels::Columns];
 
-/// The same numbers everywhere, of normal distribution.
+/// Deterministic numbers of a normal distribution.
 fn gaussian(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut uniform = || {
@@ -35,7 +35,7 @@ fn gaussian(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| (0.02 * normal()) as f32).collect()
 }
 
-/// Zeros for the smallest magnitudes, exactly `round(ratio * n)`.
+/// Sets the smallest magnitudes to zero, exactly `round(ratio * n)` of them.
 fn magnitude_pruned(mut values: Vec<f32>, ratio: f64) -> Vec<f32> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| values[*a].abs().total_cmp(&values[*b].abs()));

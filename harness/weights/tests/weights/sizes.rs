@@ -1,4 +1,4 @@
-//! The sizes that were promised, for a matrix of gaussian weights of which nine in ten were pruned by magnitude.
+//! The documented sizes, for a matrix of gaussian weights of which 90 % were pruned by magnitude.
 
 use espalier_weights::{Channels, Form, Matrix, pack::packed_bytes};
 

@@ -1,6 +1,7 @@
-//! Which cells of a matrix are stored: all of them, or those that are not zero, found again by an index.
+//! Which cells of a matrix are stored: all of them, or those that are not zero, with an index of their places.
 //!
-//! Zero is `0.0` and nothing else: `-0.0` and NaN are stored like any value, so that what is decoded is what was encoded, bit for bit.
+//! Zero is `0.0` only. `-0.0` and NaN are stored like any value, so that decoding gives back what was encoded, bit for
+//! bit.
 
 mod bitmap;
 mod csr;
@@ -17,7 +18,7 @@ pub enum Layout {
     Dense,
     /// Row starts and column indices.
     Csr,
-    /// The same over blocks of at most 256 x 256 cells; a block is stored whole if one of its cells is not zero.
+    /// CSR of blocks of at most 256 x 256 cells. A whole block is stored if one of its cells is not zero.
     BlockCsr {
         rows: u16,
         columns: u16,
@@ -29,7 +30,8 @@ pub enum Layout {
 impl Layout {
     pub const MAX_BLOCK: u16 = 256;
 
-    /// What the index takes, in bytes, with `stored` cells (those of whole blocks in [`Layout::BlockCsr`]). `None` beyond u64.
+    /// The size of the index in bytes, with `stored` cells (those of whole blocks in [`Layout::BlockCsr`]). `None`
+    /// beyond u64.
     pub(crate) fn index_bytes(self, rows: u64, columns: u64, stored: u64) -> Option<u64> {
         let csr = |rows: u64, columns: u64, entries: u64| {
             let starts = rows.checked_add(1)?.checked_mul(4)?;
@@ -46,12 +48,12 @@ impl Layout {
         }
     }
 
-    /// The most bytes the index of any matrix of this shape takes.
+    /// An upper bound of bytes for the index of any matrix of this shape.
     pub(crate) fn most_index_bytes(self, rows: u64, columns: u64) -> Option<u64> {
         self.index_bytes(rows, columns, self.most_stored(rows, columns)?)
     }
 
-    /// As many cells as can be stored: all, and what pads the blocks at the edges.
+    /// The most cells that can be stored: all, and the padding of blocks at the edges.
     pub(crate) fn most_stored(self, rows: u64, columns: u64) -> Option<u64> {
         match self {
             Layout::BlockCsr { rows: height, columns: width } => {
@@ -67,12 +69,12 @@ impl Layout {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Index {
     Dense,
-    /// The cells of row `r` are those from `row_starts[r]` to `row_starts[r + 1]`; columns ascend within a row.
+    /// Row `r` has the cells from `row_starts[r]` to `row_starts[r + 1]`. Columns ascend within a row.
     Csr {
         row_starts: Vec<u32>,
         columns: Columns,
     },
-    /// As CSR, counted in blocks of `height` x `width` cells, each stored row by row. What lies beyond the matrix's edge is zero.
+    /// CSR of blocks of `height` x `width` cells, each stored row by row. Cells beyond the matrix's edge are zero.
     BlockCsr {
         height: usize,
         width: usize,
@@ -96,8 +98,8 @@ impl Index {
         }
     }
 
-    /// Calls `f` with place in the list of values, row and column of each stored cell, in the order of the values. Cells that only pad a block are left
-    /// out.
+    /// Calls `f` with the index into the values, row and column of each stored cell, in the order of the values,
+    /// without cells that only pad a block.
     pub fn for_each(&self, rows: usize, columns: usize, mut f: impl FnMut(usize, usize, usize)) {
         match self {
             Index::Dense => {
@@ -133,7 +135,7 @@ impl Index {
         }
     }
 
-    /// The index [`Index::write`] wrote. What it says is checked: every cell lies in the matrix, and none is stored twice.
+    /// Reads what [`Index::write`] wrote, and checks that every cell is within the matrix and none is stored twice.
     pub(crate) fn read(layout: Layout, rows: usize, columns: usize, reader: &mut Reader) -> Result<Index, String> {
         match layout {
             Layout::Dense => Ok(Index::Dense),
@@ -151,14 +153,14 @@ impl Index {
     }
 }
 
-/// A matrix with its stored cells found; what kernels that skip zeros work on.
+/// A matrix as its stored cells. Kernels that skip zeros work on it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sparse {
     pub rows: usize,
     pub columns: usize,
     pub channels: Channels,
     pub index: Index,
-    /// Those of whole blocks in [`Index::BlockCsr`].
+    /// Of whole blocks in [`Index::BlockCsr`].
     pub values: Vec<f32>,
 }
 
@@ -185,7 +187,7 @@ impl Sparse {
         Ok(Sparse { rows: matrix.rows, columns: matrix.columns, channels: matrix.channels, index, values })
     }
 
-    /// The cells of `dense`, a matrix of that shape, that an index stores.
+    /// The cells of the matrix `dense` that `index` stores.
     pub fn gathered(index: Index, rows: usize, columns: usize, channels: Channels, dense: &[f32]) -> Sparse {
         let mut values = vec![0.0; index.stored(rows, columns)];
         index.for_each(rows, columns, |place, row, column| values[place] = dense[row * columns + column]);
@@ -200,17 +202,11 @@ impl Sparse {
         dense
     }
 
-    /// Rows become columns. In the same layout: blocks are turned with the matrix.
+    /// Swaps rows and columns, in the same layout. Blocks are transposed as well.
     pub fn transposed(&self) -> Sparse {
         let (rows, columns) = (self.columns, self.rows);
         let (index, values) = match &self.index {
-            Index::Dense => {
-                let mut values = vec![0.0; self.values.len()];
-                self.index.for_each(self.rows, self.columns, |place, row, column| {
-                    values[column * columns + row] = self.values[place];
-                });
-                (Index::Dense, values)
-            }
+            Index::Dense => (Index::Dense, self.transposed_cells()),
             Index::Csr { row_starts, columns: places } => {
                 let (row_starts, places, order) = csr::transpose(row_starts, places, rows, columns);
                 let values = order.iter().map(|entry| self.values[*entry as usize]).collect();
@@ -227,19 +223,21 @@ impl Sparse {
                 (Index::BlockCsr { height: *width, width: *height, row_starts, columns: places }, values)
             }
             Index::Bitmap { .. } => {
-                let mut dense = vec![0.0; rows * columns];
-                self.index.for_each(self.rows, self.columns, |place, row, column| {
-                    dense[column * columns + row] = self.values[place];
-                });
-                let (bits, values) = bitmap::find(&dense);
+                let (bits, values) = bitmap::find(&self.transposed_cells());
                 (Index::Bitmap { bits }, values)
             }
         };
-        let channels = match self.channels {
-            Channels::Rows => Channels::Columns,
-            Channels::Columns => Channels::Rows,
-        };
+        let channels = self.channels.pick(Channels::Columns, Channels::Rows);
         Sparse { rows, columns, channels, index, values }
+    }
+
+    /// All cells of the transposed matrix.
+    fn transposed_cells(&self) -> Vec<f32> {
+        let mut dense = vec![0.0; self.rows * self.columns];
+        self.index.for_each(self.rows, self.columns, |place, row, column| {
+            dense[column * self.rows + row] = self.values[place];
+        });
+        dense
     }
 }
 
