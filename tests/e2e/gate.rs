@@ -1,5 +1,6 @@
-//! Baselines, verdicts and what becomes of them. What is judged here is what time does not decide (sizes, accuracy, files that are not there); the tests
-//! in which a slow-down must be found want a board for themselves and stand with the faults.
+//! Baselines, verdicts and what becomes of them. What is judged here is what time does not decide (sizes, accuracy,
+//! files that are not there); the tests in which a slow-down must be found want a board for themselves and stand with
+//! the faults.
 
 use std::{fs, io::Write, path::Path};
 
@@ -99,10 +100,11 @@ fn what_is_the_same_is_not_worse() {
     assert_eq!(controls.lines().count(), 1, "{controls}");
 }
 
-/// A model that answers otherwise, and one that grew: both block, a waiver with a reason lets them through, and is shown.
+/// A model that answers otherwise, and one that grew: both block, a waiver with a reason lets them through, and is
+/// shown.
 #[test]
-fn a_worse_model_blocks_unless_somebody_answers_for_it() {
-    let shelf = shelf("a_worse_model_blocks_unless_somebody_answers_for_it");
+fn a_worse_model_blocks_unless_it_is_waived() {
+    let shelf = shelf("a_worse_model_blocks_unless_it_is_waived");
     shelf.run(&["accept"]).expect(0);
     let worse = shelf.path("worse.onnx");
     let broken = ["--ratio", "0.9", "--method", "magnitude", "--steps", "1", "--finetune", "0"];
@@ -118,7 +120,8 @@ fn a_worse_model_blocks_unless_somebody_answers_for_it() {
 
     let waiver = |until: &str| {
         let text = format!(
-            "[[waiver]]\ncase = \"digits-cnn@0 on local\"\nreason = \"the customer asked for it\"\nuntil = \"{until}\"\n"
+            "[[waiver]]\ncase = \"digits-cnn@0 on local\"\nreason = \"the customer asked for it\"\nuntil = \
+             \"{until}\"\n"
         );
         shelf.write("reports/waivers.toml", text);
     };
@@ -167,7 +170,11 @@ fn nothing_to_compare_with_is_not_a_pass() {
     fs::write(&manifest, &text).unwrap();
 
     // A device that is not there.
-    shelf.write("devices/gone.toml", "target = \"host\"\ntransport = { ssh = { host = \"127.0.0.1\", port = 9, user = \"root\", config = \"/dev/null\" } }\n[timeouts]\nconnect = \"2s\"\n");
+    shelf.write(
+        "devices/gone.toml",
+        "target = \"host\"\ntransport = { ssh = { host = \"127.0.0.1\", port = 9, user = \
+                                      \"root\", config = \"/dev/null\" } }\n[timeouts]\nconnect = \"2s\"\n",
+    );
     let outcome = shelf.run(&[&GATE[..], &["--ratios", "0", "--device", "gone"]].concat()).expect(5);
     outcome.prints(&["gone", "(exit code 5)"]);
     assert!(newest(&shelf).comparisons.iter().all(|made| {
@@ -176,8 +183,8 @@ fn nothing_to_compare_with_is_not_a_pass() {
 }
 
 #[test]
-fn an_emulated_device_is_judged_only_when_asked() {
-    let shelf = shelf("an_emulated_device_is_judged_only_when_asked");
+fn an_emulated_device_is_judged_only_on_request() {
+    let shelf = shelf("an_emulated_device_is_judged_only_on_request");
     shelf.write(
         "devices/pretend.toml",
         "transport = \"local\"\nemulated = true\nworkdir = \"/var/tmp/espalier-pretend\"\n",
@@ -210,39 +217,39 @@ fn recorded_comparisons_are_judged_a_line_each() {
     ]);
     let slow = shelf.write("slow.jsonl", case("same", 0) + &case("slow", 50_000));
     shelf.run(&["gate", "--replay", &slow]).expect(3).prints(&["\"id\":\"slow\",\"verdict\":\"fail\""]);
-    // Packed, and cut off: what is whole is judged, and the end is told with its line.
+    // Packed, and cut off: complete lines are judged, the cut-off one is reported by its number.
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all((case("same", 0) + &case("slow", 50_000)).as_bytes()).unwrap();
     let packed = packed.finish().unwrap();
-    let whole = shelf.write("whole.jsonl.gz", &packed);
-    shelf.run(&["gate", "--replay", &whole]).expect(3).prints(&["\"id\":\"slow\""]);
+    let packed_file = shelf.write("whole.jsonl.gz", &packed);
+    shelf.run(&["gate", "--replay", &packed_file]).expect(3).prints(&["\"id\":\"slow\""]);
     let text = case("same", 0) + &case("slow", 50_000)[..400];
     let cut = shelf.write("cut.jsonl", text);
     let outcome = shelf.run(&["gate", "--replay", &cut]).expect(2);
     outcome.prints(&["\"id\":\"same\""]);
     outcome.says(&["cut.jsonl`, line 2"]);
-    for (bad, told) in [
+    for (bad, message) in [
         (case("x", 0).replace("\"arm\":\"B\"", "\"arm\":\"C\""), "C"),
         (case("x", 0).replacen("[1", "[0,1", 1), "case `x`"),
         (case("x", 0).replacen("[1", "[NaN,1", 1), "line 1"),
         (case("x", 0) + &case("x", 0), "line 2"),
     ] {
         let file = shelf.write("bad.jsonl", bad);
-        shelf.run(&["gate", "--replay", &file]).expect(2).says(&["bad.jsonl`, line ", told]);
+        shelf.run(&["gate", "--replay", &file]).expect(2).says(&["bad.jsonl`, line ", message]);
     }
     let empty = shelf.write("empty.jsonl", "");
     shelf.run(&["gate", "--replay", &empty]).expect(4).says(&["nothing was compared"]);
 }
 
 #[test]
-fn a_night_is_one_summary_and_one_exit_code() {
-    let shelf = shelf("a_night_is_one_summary_and_one_exit_code");
+fn nightly_is_one_summary_and_one_exit_code() {
+    let shelf = shelf("nightly_is_one_summary_and_one_exit_code");
     let quick = |text: &str| text.replace("ratios = [0.0, 0.5, 0.8, 0.9, 0.95]", "ratios = [0.0]");
     shelf.write("models/digits-cnn.toml", quick(&fs::read_to_string(shipped("models/digits-cnn.toml")).unwrap()));
-    shelf.run(&["history"]).expect(4).says(&["there is no night yet"]);
-    // Without a baseline the tables are there all the same, and the night is not green.
-    let night = ["nightly", "--device", "local", "--runs", "1", "--profile", "coarse", "--export-summary", "s.md"];
-    let outcome = shelf.run(&night).expect(4);
+    shelf.run(&["history"]).expect(4).says(&["has no entry yet"]);
+    // Without a baseline there are tables all the same, and the result is not green.
+    let nightly = ["nightly", "--device", "local", "--runs", "1", "--profile", "coarse", "--export-summary", "s.md"];
+    let outcome = shelf.run(&nightly).expect(4);
     outcome.prints(&[
         "- bench: ok (exit code 0)",
         "- gate: inconclusive (exit code 4)",
@@ -250,16 +257,16 @@ fn a_night_is_one_summary_and_one_exit_code() {
     ]);
     shelf.run(&["accept"]).expect(0);
     for _ in 0..2 {
-        let outcome = shelf.run(&night);
+        let outcome = shelf.run(&nightly);
         assert!(matches!(outcome.code, Some(0 | 4)), "{}", outcome.all());
         outcome.prints(&["- bench: ok (exit code 0)", "NIGHTLY: "]);
     }
     assert!(fs::read_to_string(shelf.path("s.md")).unwrap().contains("NIGHTLY: "));
-    let nights = fs::read_to_string(shelf.path("reports/history.jsonl")).unwrap_or_default();
+    let history = fs::read_to_string(shelf.path("reports/history.jsonl")).unwrap_or_default();
     let controls = fs::read_to_string(shelf.path("reports/controls.jsonl")).unwrap();
     // The slow-down is for once a week, but for as long as it was not found.
     assert!(controls.matches("negative-control").count() == 2 && controls.contains("positive-control"), "{controls}");
-    if !nights.is_empty() {
+    if !history.is_empty() {
         let shown = shelf.run(&["history", "--export-json", "h.json"]).expect(0);
         shown.prints(&["digits-cnn@0 on local"]);
         assert!(fs::read_to_string(shelf.path("h.json")).unwrap().contains("digits-cnn"));

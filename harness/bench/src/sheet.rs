@@ -430,6 +430,12 @@ pub fn size(bytes: u64) -> String {
     format!("{} {}", scale.text(bytes as f64), scale.unit)
 }
 
+/// A fraction in per cent, with at most so many decimals and no needless ones: 0.005 is `0.5`.
+pub fn percent(fraction: f64, decimals: u32) -> String {
+    let scale = 10f64.powi(decimals.cast_signed());
+    ((fraction * (100.0 * scale)).round() / scale).to_string()
+}
+
 /// Two times (ns), sizes (bytes) or counts in one unit, with a digit more than in a table, because they may be close:
 /// `1.000 ms` and `1.034 ms`.
 pub fn both(base: f64, candidate: f64, unit: Unit) -> [String; 2] {
@@ -541,5 +547,16 @@ mod tests {
             let text = [sheet.facts, sheet.notes].concat().concat();
             assert!(!text.chars().any(char::is_control), "{text:?}");
         }
+    }
+
+    #[test]
+    fn per_cent_without_needless_digits() {
+        assert_eq!(
+            [0.005, 0.03, 0.07, 0.0, 0.000_012].map(|fraction| percent(fraction, 4)),
+            ["0.5", "3", "7", "0", "0.0012"]
+        );
+        assert_eq!([0.0213, 0.005, 1.0].map(|fraction| percent(fraction, 1)), ["2.1", "0.5", "100"]);
+        // 0.29 · 100 is 28.999999999999996 in binary.
+        assert_eq!(percent(0.29, 6), "29");
     }
 }

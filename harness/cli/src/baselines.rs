@@ -17,7 +17,7 @@ pub fn path(root: &Path, name: &str) -> PathBuf {
 ///
 /// # Errors
 /// There is none, or more than one to choose from: nothing can be compared, which is not a pass.
-pub fn find(root: &Path, wanted: Option<&str>) -> Result<Baseline> {
+pub fn find(root: &Path, name: Option<&str>) -> Result<Baseline> {
     let folder = root.join("reports/baselines");
     let mut names: Vec<String> = match std::fs::read_dir(&folder) {
         Ok(entries) => entries
@@ -29,12 +29,12 @@ pub fn find(root: &Path, wanted: Option<&str>) -> Result<Baseline> {
     names.sort();
     let none = |message: String| anyhow::Error::new(Exit { status: ExitStatus::Inconclusive, message });
     let cure = "`cargo xtask accept --name NAME` makes one of what is here now";
-    let name = match (wanted, names.as_slice()) {
-        (Some(wanted), names) if names.iter().any(|name| name == wanted) => wanted.to_owned(),
+    let name = match (name, names.as_slice()) {
+        (Some(name), names) if names.iter().any(|known| known == name) => name.to_owned(),
         (None, [only]) => only.clone(),
         (_, []) => return Err(none(format!("there is no baseline in `{}`: {cure}", folder.display()))),
-        (Some(wanted), names) => {
-            return Err(none(format!("there is no baseline `{wanted}` (there are: {}): {cure}", names.join(", "))));
+        (Some(name), names) => {
+            return Err(none(format!("there is no baseline `{name}` (there are: {}): {cure}", names.join(", "))));
         }
         (None, names) => {
             return Err(none(format!(

@@ -52,6 +52,12 @@ pub fn usage(message: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(Exit { status: ExitStatus::Usage, message: message.into() })
 }
 
+/// All mistakes of a file, one a line.
+pub fn mistakes(what_has: &str, problems: &[Problem]) -> anyhow::Error {
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    usage(format!("{what_has} mistakes:\n{}", lines.join("\n")))
+}
+
 pub fn status_of(error: &anyhow::Error) -> ExitStatus {
     error.downcast_ref::<Exit>().map_or(ExitStatus::Failed, |exit| exit.status)
 }
@@ -108,8 +114,7 @@ impl Context {
         };
         let fatal = |problem: &Problem| problem.file == TARGETS || wanted(&problem.file);
         if problems.iter().any(fatal) {
-            let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
-            return Err(usage(format!("the configuration has mistakes:\n{}", lines.join("\n"))));
+            return Err(mistakes("the configuration has", &problems));
         }
         let broken: BTreeSet<&str> = problems.iter().map(|problem| problem.file.as_str()).collect();
         for file in &broken {
@@ -149,7 +154,8 @@ impl Context {
         })
     }
 
-    fn source(&self, name: &str) -> Result<Option<SourceFile>> {
+    /// A file by its path from the root; `None` where there is none.
+    pub fn source(&self, name: &str) -> Result<Option<SourceFile>> {
         let path = self.root.join(name);
         match fs::read_to_string(&path) {
             Ok(text) => Ok(Some(SourceFile { path: name.to_owned(), text })),

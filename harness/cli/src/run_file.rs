@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use espalier_bench::record::{Entry, Record, Run, RunHeader};
+use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
 
 use crate::context::usage;
@@ -19,12 +20,16 @@ pub struct RunFile {
 
 impl RunFile {
     pub fn create(root: &Path, header: &RunHeader) -> Result<RunFile> {
-        let folder = folder(root);
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
-        let path = folder.join(format!("{}.jsonl", header.id));
+        RunFile::begin(&folder(root), &header.id, &Entry::Header(Box::new(header.clone())))
+    }
+
+    /// A new file of this name, with its first line.
+    pub fn begin(folder: &Path, id: &str, header: &impl Serialize) -> Result<RunFile> {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+        let path = folder.join(format!("{id}.jsonl"));
         let file = File::create_new(&path).with_context(|| format!("cannot make `{}`", path.display()))?;
         let mut run_file = RunFile { path, file };
-        run_file.append(&Entry::Header(Box::new(header.clone())))?;
+        run_file.append(header)?;
         Ok(run_file)
     }
 
@@ -41,7 +46,7 @@ impl RunFile {
         self.append(&Entry::Record(Box::new(record.clone())))
     }
 
-    fn append(&mut self, entry: &Entry) -> Result<()> {
+    pub fn append(&mut self, entry: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
         // One write: a line is there whole or, after a power cut, recognisably not.

@@ -4,7 +4,10 @@ use anyhow::Result;
 use clap::Args;
 use espalier_inventory::{Device, Inventory, Model};
 
-use crate::context::{Context, LOCAL, usage};
+use crate::{
+    context::{Context, LOCAL, usage},
+    ssh_feature,
+};
 
 #[derive(Args, Clone, Default)]
 pub struct Selection {
@@ -14,7 +17,8 @@ pub struct Selection {
     /// Every device in devices/, but those with `in-all = false`
     #[arg(long, conflicts_with = "device")]
     pub all_devices: bool,
-    /// A model by its file's name in models/; may be repeated [default: every model in models/, but those with `in-all = false`]
+    /// A model by its file's name in models/; may be repeated [default: every model in models/, but those with `in-all
+    /// = false`]
     #[arg(short, long, value_name = "NAME")]
     pub model: Vec<String>,
 }
@@ -40,6 +44,23 @@ impl Selection {
         }
         Ok(Selected { inventory, devices, models })
     }
+
+    /// [`Self::resolve`] for a command that judges times, with SSH where a device needs it. An emulated device's times
+    /// say nothing: without `emulated` it is an error, or left out with a note where all devices are selected.
+    pub fn resolve_to_measure(&self, context: &Context, emulated: bool) -> Result<(Selected, Vec<String>)> {
+        let mut selected = self.resolve(context)?;
+        let is_emulated = |device: &Device| device.emulated && !emulated;
+        let (left_out, kept): (Vec<Device>, Vec<Device>) = selected.devices.into_iter().partition(is_emulated);
+        if let Some(Device { name, .. }) = left_out.first().filter(|_| !self.all_devices) {
+            return Err(usage(format!(
+                "`{name}` is emulated: its times say nothing; `--emulated` measures it all the same"
+            )));
+        }
+        selected.devices = kept;
+        ssh_feature::ensure(context, &selected.devices)?;
+        let note = |device: &Device| format!("`{}` is emulated and was left out", device.name);
+        Ok((selected, left_out.iter().map(note).collect()))
+    }
 }
 
 /// Where none is named and none is meant.
@@ -50,7 +71,8 @@ pub fn in_all(inventory: &Inventory) -> Vec<Model> {
     inventory.models.values().filter(|model| model.in_all).cloned().collect()
 }
 
-/// What the files say, and the devices asked for. Mistakes in files of others are left aside; `models` are names (none: all) or other words.
+/// What the files say, and the devices asked for. Mistakes in files of others are left aside; `models` are names (none:
+/// all) or other words.
 pub fn devices(context: &Context, asked: &[String], all: bool, models: &[String]) -> Result<(Inventory, Vec<Device>)> {
     let asked_for = |names: &[String], name: &str| names.iter().any(|asked| asked == name);
     let inventory = context.inventory(&|file| match file.trim_end_matches(".toml").split_once('/') {

@@ -1,7 +1,7 @@
 //! Switches SSH on when it is first needed.
 //!
-//! `ssh2` needs OpenSSL's headers. A person who only measures this host should not need them, so `cargo xtask` is built without; a command that must
-//! reach a board builds itself once more with the feature and becomes that program.
+//! `ssh2` needs OpenSSL's headers. A person who only measures this host should not need them, so `cargo xtask` is built
+//! without; a command that must reach a board builds itself once more with the feature and becomes that program.
 
 use std::{
     convert::Infallible,

@@ -1,4 +1,5 @@
-//! How long the statistics of a gate take: 1000 sessions that go to their last look of 32 blocks. `cargo run --release -p espalier-bench --example judging`.
+//! How long the statistics of a gate take: 1000 sessions that go to their last look of 32 blocks. `cargo run --release
+//! -p espalier-bench --example judging`.
 #![expect(
     clippy::disallowed_types,
     clippy::disallowed_macros,

@@ -1,22 +1,24 @@
-//! Accuracy: both arms answered the same questions, so only answers that changed say anything (McNemar). Two margins as for times: regressed is a
-//! drop shown to exist and larger than the lower margin, a pass a drop shown to be smaller than the upper one.
+//! Accuracy: both arms answered the same samples, so only answers that changed carry information (McNemar). Two margins
+//! as for times: regressed is a drop shown to exist and larger than the lower margin, a pass a drop shown to be smaller
+//! than the upper one.
 //!
-//! Outputs that are equal bit by bit need no statistics and no labels. Classes that are all equal need no labels either, since nothing was lost or
-//! won, but a small eval set shows little by that: they are judged by the limit like everything else.
+//! Outputs that are equal bit by bit need no statistics and no labels. Equal classes need no labels either, since
+//! nothing was lost or won, but they are judged by the limit like everything else: a small eval set shows little.
 
 use espalier_protocol::Predictions;
 use espalier_stats::{mcnemar_one_sided, paired_drop};
 
-use super::{Finding, Verdict};
+use crate::{Finding, Judged, Verdict};
+use espalier_bench::sheet::percent;
 
 /// Drops of accuracy as fractions: 0.01 is one percentage point.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Margins {
-    /// An observed drop up to this is no regression, however sure it is.
+    /// An observed drop up to this is no regression, however certain it is.
     pub lower: f64,
-    /// A drop that is surely below this passes.
+    /// A drop that is certainly below this passes.
     pub upper: f64,
-    /// A contract on the eval set itself: an observed drop above this is a regression whatever the statistics say.
+    /// A budget on the eval set itself: an observed drop above this is a regression whatever the statistics say.
     pub max_drop: Option<f64>,
 }
 
@@ -29,14 +31,15 @@ impl Default for Margins {
 /// Of the limit that a pass needs, one-sided.
 const CONFIDENCE: f64 = 0.95;
 
-/// `alpha`: how often a candidate that is as good may be called regressed by the statistics. `labels` in the order of the predictions.
+/// `alpha`: how often a candidate that is as good may be called regressed by the statistics. `labels` in the order of
+/// the predictions.
 pub fn judge_accuracy(
     labels: Option<&[i64]>,
     base: &Predictions,
     candidate: &Predictions,
     alpha: f64,
     margins: Margins,
-) -> (Verdict, Finding, String) {
+) -> Judged {
     let nothing = |reason: String| (Verdict::Inconclusive, Finding::Nothing, reason);
     let answers = base.classes.len();
     if answers == 0 || candidate.classes.len() != answers {
@@ -62,28 +65,22 @@ pub fn judge_accuracy(
     judge_counts(lost, won, changed as u64, answers as u64, alpha, margins)
 }
 
-fn judge_counts(
-    lost: u64,
-    won: u64,
-    changed: u64,
-    total: u64,
-    alpha: f64,
-    margins: Margins,
-) -> (Verdict, Finding, String) {
+fn judge_counts(lost: u64, won: u64, changed: u64, total: u64, alpha: f64, margins: Margins) -> Judged {
     let drop = match paired_drop(lost, won, total) {
         Ok(drop) => drop,
         Err(error) => return (Verdict::Inconclusive, Finding::Nothing, error.to_string()),
     };
     let (p_value, observed, drop_high) = (mcnemar_one_sided(lost, won), drop.observed, drop.upper(CONFIDENCE));
-    let seen = format!(
-        "{changed} of {total} answers changed, {lost} for the worse and {won} for the better: drop {:.2} pp, below {:.2} pp at {} %",
+    let numbers = format!(
+        "{changed} of {total} answers changed, {lost} for the worse and {won} for the better: \
+         drop {:.2} pp, below {:.2} pp at {} %",
         observed * 100.0,
         drop_high * 100.0,
         CONFIDENCE * 100.0
     );
-    // Counts over a total: what is over by less than a thousandth of an answer is rounding.
+    // Counts over a total: an excess of less than a thousandth of an answer is rounding.
     let above = |margin: f64| observed > margin + 1e-3 / total as f64;
-    let points = |margin: f64| format!("{} pp", (margin * 1e8).round() / 1e6);
+    let points = |margin: f64| format!("{} pp", percent(margin, 6));
     let (verdict, why) = match margins.max_drop {
         Some(budget) if above(budget) => {
             (Verdict::Regressed, format!("over the budget of {} on this eval set", points(budget)))
@@ -98,19 +95,19 @@ fn judge_counts(
         }
     };
     let finding = Finding::Accuracy { lost, won, total, p_value, drop: observed, drop_high, same_outputs: false };
-    (verdict, finding, format!("{seen}; {why}"))
+    (verdict, finding, format!("{numbers}; {why}"))
 }
 
-fn same(total: u64) -> (Verdict, Finding, String) {
+fn same(total: u64) -> Judged {
     let finding =
         Finding::Accuracy { lost: 0, won: 0, total, p_value: 1.0, drop: 0.0, drop_high: 0.0, same_outputs: true };
     (Verdict::Pass, finding, format!("the outputs for all {total} samples are equal bit by bit"))
 }
 
-/// Bit by bit. Values that did not travel are not known to be equal.
+/// Bit by bit. Values that were not sent are not known to be equal.
 fn same_outputs(base: &Predictions, candidate: &Predictions) -> bool {
-    let bits = |said: &Predictions| -> Vec<Vec<u32>> {
-        said.values.iter().map(|values| values.iter().map(|value| value.to_bits()).collect()).collect()
+    let bits = |predictions: &Predictions| -> Vec<Vec<u32>> {
+        predictions.values.iter().map(|values| values.iter().map(|value| value.to_bits()).collect()).collect()
     };
     let complete = base.values.len() == base.classes.len() && base.values.iter().all(|values| !values.is_empty());
     complete && base.start == candidate.start && base.classes == candidate.classes && bits(base) == bits(candidate)
@@ -118,8 +115,8 @@ fn same_outputs(base: &Predictions, candidate: &Predictions) -> bool {
 
 /// Answers that only the baseline, and that only the candidate has right. All of the same length.
 fn lost_and_won(labels: &[i64], base: &Predictions, candidate: &Predictions) -> (u64, u64) {
-    let right = |said: &Predictions| -> Vec<bool> {
-        labels.iter().zip(&said.classes).map(|(label, class)| *label == i64::from(*class)).collect()
+    let right = |predictions: &Predictions| -> Vec<bool> {
+        labels.iter().zip(&predictions.classes).map(|(label, class)| *label == i64::from(*class)).collect()
     };
     let (base, candidate) = (right(base), right(candidate));
     let count = |was: bool| base.iter().zip(&candidate).filter(|(b, c)| **b == was && **c != was).count() as u64;
@@ -139,7 +136,8 @@ mod tests {
         Predictions { start: 0, classes, values }
     }
 
-    /// Labels, and arms of which the baseline alone is right on the first `lost` of `total` and the candidate alone on the next `won`.
+    /// Labels, and arms of which the baseline alone is right on the first `lost` of `total` and the candidate alone on
+    /// the next `won`.
     fn arms(lost: usize, won: usize, total: usize) -> (Vec<i64>, Predictions, Predictions) {
         let class = |wrong: std::ops::Range<usize>| (0..total).map(|i| u32::from(wrong.contains(&i))).collect();
         (vec![0; total], answers(class(lost..lost + won), 1.0), answers(class(0..lost), 2.0))
@@ -159,7 +157,8 @@ mod tests {
                 4000,
                 None,
                 Verdict::Regressed,
-                "70 of 4000 answers changed, 60 for the worse and 10 for the better: drop 1.25 pp, below 1.59 pp at 95 %; \
+                "70 of 4000 answers changed, 60 for the worse and 10 for the better: drop 1.25 pp, below 1.59 pp at \
+                 95 %; \
                  a drop, p 4.0e-10, and above 0.2 pp",
             ),
             (
@@ -168,7 +167,8 @@ mod tests {
                 497,
                 None,
                 Verdict::Inconclusive,
-                "28 of 497 answers changed, 20 for the worse and 8 for the better: drop 2.41 pp, below 4.16 pp at 95 %; \
+                "28 of 497 answers changed, 20 for the worse and 8 for the better: drop 2.41 pp, below 4.16 pp at 95 \
+                 %; \
                  neither a drop nor surely below 1 pp: a larger eval set may tell",
             ),
             (
@@ -177,7 +177,8 @@ mod tests {
                 497,
                 Some(0.01),
                 Verdict::Regressed,
-                "28 of 497 answers changed, 20 for the worse and 8 for the better: drop 2.41 pp, below 4.16 pp at 95 %; \
+                "28 of 497 answers changed, 20 for the worse and 8 for the better: drop 2.41 pp, below 4.16 pp at 95 \
+                 %; \
                  over the budget of 1 pp on this eval set",
             ),
             (
@@ -186,12 +187,13 @@ mod tests {
                 10_000,
                 Some(0.01),
                 Verdict::Pass,
-                "100 of 10000 answers changed, 60 for the worse and 40 for the better: drop 0.20 pp, below 0.36 pp at 95 %; \
+                "100 of 10000 answers changed, 60 for the worse and 40 for the better: drop 0.20 pp, below 0.36 pp at \
+                 95 %; \
                  surely below 1 pp",
             ),
         ] {
-            let (got, finding, said) = judge(lost, won, total, max_drop);
-            assert_eq!((got, said.as_str()), (verdict, reason));
+            let (got, finding, text) = judge(lost, won, total, max_drop);
+            assert_eq!((got, text.as_str()), (verdict, reason));
             let Finding::Accuracy { lost: l, won: w, total: t, same_outputs, .. } = finding else {
                 panic!("{finding:?}")
             };
@@ -199,7 +201,8 @@ mod tests {
         }
     }
 
-    /// p = 5e-6 that there is no drop, but it is one of 0.19 pp: nobody needs to hear of it. And exactly as much as the contract allows is within it.
+    /// p = 5e-6 that there is no drop, but it is one of 0.19 pp: too small to report. And exactly as much as the
+    /// contract allows is within it.
     #[test]
     fn margins() {
         assert_eq!(judge(29, 4, 13_000, None).0, Verdict::Pass);

@@ -1,14 +1,14 @@
-//! What was found out about a device before it is gated: how long its processes take to warm up, how much they must do, and which of its numbers
-//! stand still enough to be judged. Written by `cargo xtask calibrate` to `devices/calibration/NAME.toml`, beside the device.
+//! The calibration of a device: how long its processes warm up, how many inferences an invocation needs, and which of
+//! its numbers vary little enough to be judged. Written by `cargo xtask calibrate` to `devices/calibration/NAME.toml`.
 
 pub mod decide;
-pub mod words;
+pub mod text;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Criterion, profile::Profile};
+use crate::{Criterion, profile::Profile};
 use espalier_bench::plan::Effort;
 
 /// Raised when a stored field changes its meaning.
@@ -17,7 +17,7 @@ pub const FORMAT: u32 = 1;
 /// Values of an invocation below which a p95 or p99 is not judged.
 pub const TAIL_ITERATIONS: u32 = 300;
 
-/// Of a build's effect on times where none was measured: twice this is the lower margin of the gate, 0.5 %.
+/// The spread between builds where none was measured: twice this is the lower margin of the gate, 0.5 %.
 pub const LAYOUT_SD: f64 = 0.0025;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct ModelCalibration {
     /// Timed inferences and milliseconds of an invocation, at least.
     pub iterations: u32,
     pub min_time_ms: u64,
-    /// Which number of an invocation stands for its speed: `p50`, or `fastest` where the median jumps.
+    /// The quantile that is judged: `p50`, or `fastest` where the median jumps.
     pub judged: Criterion,
     /// The tail that can be judged as well, if any.
     pub tail: Option<Criterion>,
@@ -58,9 +58,9 @@ pub struct ModelCalibration {
 pub enum Fit {
     /// Pairs spread by at most 2 %.
     Release,
-    /// By at most 4.5 %: a slow-down of 5 % is found in a night.
+    /// By at most 4.5 %: a slow-down of 5 % is found in one session.
     Nightly,
-    /// By more: conditions are to be put right first.
+    /// By more: its conditions must be improved first.
     Unfit,
 }
 
@@ -113,7 +113,7 @@ impl Calibration {
 }
 
 impl ModelCalibration {
-    /// The file is a person's to edit.
+    /// People edit the file.
     fn check(&self) -> Result<(), String> {
         if self.iterations == 0 && self.min_time_ms == 0 {
             return Err("an invocation does nothing: `iterations` and `min-time-ms` are both 0".to_owned());
@@ -152,7 +152,8 @@ pub fn judging(calibration: Option<&Calibration>, device: &str, model: &str, pro
             effort: Effort { warmup: 10, iterations: TAIL_ITERATIONS, min_time_ms: 500 },
             latencies: vec![Criterion::P50, Criterion::P95],
             note: Some(format!(
-                "`{device}` is not calibrated for {model}: usual warm-up and iterations (`cargo xtask calibrate --device {device}`)"
+                "`{device}` is not calibrated for {model}: usual warm-up and iterations \
+                 (`cargo xtask calibrate --device {device}`)"
             )),
         },
     }
@@ -202,13 +203,13 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_refused(from: &str, to: &str, words: &[&str]) {
+    fn check_refused(from: &str, to: &str, parts: &[&str]) {
         let text = calibration().to_toml();
         let broken = text.replacen(from, to, 1);
         assert_ne!(broken, text);
         let error = Calibration::parse(&broken, "devices/calibration/pi4.toml").unwrap_err();
-        for word in words.iter().chain(&["`devices/calibration/pi4.toml`"]) {
-            assert!(error.contains(word), "`{word}` is not in: {error}");
+        for part in parts.iter().chain(&["`devices/calibration/pi4.toml`"]) {
+            assert!(error.contains(part), "`{part}` is not in: {error}");
         }
     }
 

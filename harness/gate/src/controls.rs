@@ -1,25 +1,27 @@
-//! Whether the gate itself can be believed: comparisons whose outcome is known beforehand, kept night by night in `reports/controls.jsonl`.
+//! Whether the gate itself can be believed: comparisons whose outcome is known beforehand, kept gate by gate in
+//! `reports/controls.jsonl`.
 //!
-//! A negative control compares the baseline with itself and must not fail; a positive one has a known slow-down and must fail. One wrong A/A in a month
-//! is what the error rates promise at most; more, or a slow-down that was missed, is an alarm. Beyond verdicts, the signs of the A/A effects are
-//! counted: a gate that finds B slower more often than A on the same code favours an arm.
+//! A negative control compares the baseline with itself and must not regress; a positive one has a known slow-down and
+//! must regress. The error rates promise at most one wrong A/A comparison a month; more of them, or a slow-down that
+//! was missed, is an alarm. Beyond verdicts, the signs of the A/A effects are counted: a gate that finds B slower more
+//! often than A on the same code favours an arm.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Comparison, Criterion, Role, Verdict, date::Date, session};
+use crate::{Comparison, Criterion, Role, Verdict, date::Date, lines};
 use espalier_bench::record::Case;
 
-/// A/A comparisons that may fail within [`MONTH_DAYS`] without an alarm.
-const FAILS_A_MONTH: usize = 1;
+/// A/A comparisons that may regress within [`MONTH_DAYS`] without an alarm.
+const REGRESSED_A_MONTH: usize = 1;
 const MONTH_DAYS: i64 = 31;
 
-/// Days after which a slow-down is to be tried again.
+/// Days after which a slow-down is due again.
 const WEEK_DAYS: i64 = 7;
 
 /// Level of the sign test over all A/A comparisons.
 const BIAS_P: f64 = 0.01;
 
-/// One control of one night.
+/// One control of one gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Control {
     /// The gate's id.
@@ -30,22 +32,22 @@ pub struct Control {
     pub criterion: Criterion,
     pub role: Role,
     pub verdict: Verdict,
-    /// Logarithm of the ratio found; `None` where nothing was measured.
+    /// Logarithm of the measured ratio; `None` where nothing was measured.
     pub log_ratio: Option<f64>,
 }
 
 impl Control {
     /// `None` for what is no control.
     pub fn of(gate: &str, day: &str, comparison: &Comparison) -> Option<Control> {
-        let Comparison { case, criterion, role, verdict, .. } = comparison.clone();
-        let log_ratio = session::effect(comparison).map(|effect| effect.ratio.ln());
+        let Comparison { case, criterion, role, verdict, finding, .. } = comparison.clone();
+        let log_ratio = finding.effect().map(|effect| effect.ratio.ln());
         let control = Control { gate: gate.into(), day: day.into(), case, criterion, role, verdict, log_ratio };
         (role != Role::Gate).then_some(control)
     }
 
     /// With the line break.
     pub fn to_line(&self) -> String {
-        serde_json::to_string(self).expect("strings and numbers always encode") + "\n"
+        lines::to_json(self)
     }
 }
 
@@ -54,16 +56,7 @@ impl Control {
 /// # Errors
 /// Names the line.
 pub fn parse(text: &str) -> Result<Vec<Control>, String> {
-    let last = text.lines().count();
-    let mut controls = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        match serde_json::from_str(line) {
-            Ok(control) => controls.push(control),
-            Err(_) if index + 1 == last && !text.ends_with('\n') => {}
-            Err(error) => return Err(format!("line {}: {error}", index + 1)),
-        }
-    }
-    Ok(controls)
+    lines::from_json(text)
 }
 
 /// What is wrong with the gate, in sentences; nothing where it keeps its promises.
@@ -72,11 +65,12 @@ pub fn alarms(controls: &[Control], today: Date) -> Vec<String> {
     let recent = |control: &&Control| days_ago(control).is_some_and(|days| (0..MONTH_DAYS).contains(&days));
     let negative = |control: &&Control| control.role == Role::NegativeControl;
     let mut alarms = Vec::new();
-    let failed = controls.iter().filter(recent).filter(negative).filter(|one| one.verdict == Verdict::Regressed);
-    let failed = failed.count();
-    if failed > FAILS_A_MONTH {
+    let regressed = |control: &&Control| control.verdict == Verdict::Regressed;
+    let count = controls.iter().filter(recent).filter(negative).filter(regressed).count();
+    if count > REGRESSED_A_MONTH {
         alarms.push(format!(
-            "{failed} comparisons of a baseline with itself failed within {MONTH_DAYS} days: the gate cries wolf"
+            "{count} comparisons of a baseline with itself regressed within {MONTH_DAYS} days: the gate raises false \
+             alarms"
         ));
     }
     let missed = |control: &&Control| control.role == Role::PositiveControl && control.verdict != Verdict::Regressed;
@@ -90,19 +84,20 @@ pub fn alarms(controls: &[Control], today: Date) -> Vec<String> {
     let p_value = espalier_stats::sign_test(slower, faster);
     if p_value < BIAS_P {
         alarms.push(format!(
-            "of {} comparisons of a baseline with itself the second arm was slower in {slower} (sign test, p = {p_value:.4}): the gate favours an arm",
+            "of {} comparisons of a baseline with itself the second arm was slower in {slower} (sign test, \
+             p = {p_value:.4}): the gate favours an arm",
             signs.len()
         ));
     }
     alarms
 }
 
-/// Whether a device has not been tried with a slow-down for a week; a try that measured nothing is none.
-pub fn wants_slow_down(controls: &[Control], device: &str, today: Date) -> bool {
-    let mut tried = controls
-        .iter()
-        .filter(|one| one.role == Role::PositiveControl && one.case.device == device && one.log_ratio.is_some());
-    !tried.any(|control| Date::parse(&control.day).is_some_and(|day| today.days_since(day) < WEEK_DAYS))
+/// Whether a device had no slow-down for a week; one of which nothing was measured does not count.
+pub fn needs_slow_down(controls: &[Control], device: &str, today: Date) -> bool {
+    let mut measured = controls.iter().filter(|control| {
+        control.role == Role::PositiveControl && control.case.device == device && control.log_ratio.is_some()
+    });
+    !measured.any(|control| Date::parse(&control.day).is_some_and(|day| today.days_since(day) < WEEK_DAYS))
 }
 
 #[cfg(test)]
@@ -120,16 +115,16 @@ mod tests {
     }
 
     #[test]
-    fn one_wolf_a_month_is_within_the_promise() {
+    fn one_false_regression_a_month_is_within_the_promise() {
         let failed = |day: &str| control(day, Role::NegativeControl, Verdict::Regressed, 0.01);
         assert_eq!(alarms(&[failed("2026-11-23"), failed("2026-10-20")], today()), [] as [&str; 0]);
-        let told = alarms(&[failed("2026-11-23"), failed("2026-11-01")], today());
-        assert_eq!(told.len(), 1);
-        assert!(told[0].starts_with("2 comparisons of a baseline with itself failed"), "{told:?}");
+        let alarms = alarms(&[failed("2026-11-23"), failed("2026-11-01")], today());
+        assert_eq!(alarms.len(), 1);
+        assert!(alarms[0].starts_with("2 comparisons of a baseline with itself regressed"), "{alarms:?}");
     }
 
     #[test]
-    fn a_slow_down_that_was_missed_is_told_the_same_day() {
+    fn a_slow_down_that_was_missed_is_an_alarm_the_same_day() {
         let missed = control("2026-11-23", Role::PositiveControl, Verdict::Pass, 0.0);
         assert_eq!(
             alarms(std::slice::from_ref(&missed), today()),
@@ -137,19 +132,17 @@ mod tests {
         );
         let found = Control { verdict: Verdict::Regressed, ..missed.clone() };
         assert_eq!(alarms(std::slice::from_ref(&found), today()), [] as [&str; 0]);
-        assert!(!wants_slow_down(&[found], "pi4", today()));
-        assert!(wants_slow_down(&[Control { day: "2026-11-16".into(), ..missed }], "pi4", today()));
-        assert!(wants_slow_down(&[], "pi4", today()));
+        assert!(!needs_slow_down(&[found], "pi4", today()));
+        assert!(needs_slow_down(&[Control { day: "2026-11-16".into(), ..missed }], "pi4", today()));
+        assert!(needs_slow_down(&[], "pi4", today()));
     }
 
     #[test]
     fn a_gate_that_favours_an_arm_is_found_out() {
-        let night = |log: f64| control("2026-01-01", Role::NegativeControl, Verdict::Pass, log);
-        let fair: Vec<Control> =
-            (0..40).map(|night_number| night(if night_number % 2 == 0 { 0.01 } else { -0.01 })).collect();
+        let entry = |log: f64| control("2026-01-01", Role::NegativeControl, Verdict::Pass, log);
+        let fair: Vec<Control> = (0..40).map(|number| entry(if number % 2 == 0 { 0.01 } else { -0.01 })).collect();
         assert_eq!(alarms(&fair, today()), [] as [&str; 0]);
-        let biased: Vec<Control> =
-            (0..40).map(|night_number| night(if night_number % 5 == 0 { -0.01 } else { 0.01 })).collect();
+        let biased: Vec<Control> = (0..40).map(|number| entry(if number % 5 == 0 { -0.01 } else { 0.01 })).collect();
         assert!(alarms(&biased, today())[0].contains("the second arm was slower in 32"));
     }
 

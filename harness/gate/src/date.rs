@@ -1,5 +1,4 @@
-//! Days as people write them in files, `2026-12-31`: whether there is such a day, and how far two lie apart. Which day it is comes in from outside,
-//! as text; days are compared as text too, which for this form is the order of time.
+//! Days as people write them in files, `2026-12-31`: whether there is such a day, and how many days lie between two.
 
 use std::fmt;
 
@@ -23,8 +22,8 @@ impl Date {
         (dashes && (1..=12).contains(&date.month) && (1..=date.month_length()).contains(&date.day)).then_some(date)
     }
 
-    /// Days since the first of March of the year 0 (H. Hinnant, "chrono-compatible low-level date algorithms"): a year that begins in March has its
-    /// leap day last.
+    /// Days since the first of March of the year 0 (H. Hinnant, "chrono-compatible low-level date algorithms"): a year
+    /// that begins in March has its leap day last.
     fn ordinal(self) -> i64 {
         let year = i64::from(self.year) - i64::from(self.month <= 2);
         let month = i64::from((self.month + 9) % 12);

@@ -1,16 +1,17 @@
-//! What many comparisons say together that none says alone. A model that became slower is slower on several devices: the pooled ratio sees that where
-//! each device is undecided. And among the cases that were not found slower some look it: the suspects, of which a tenth may be wrong.
+//! What many comparisons show together. A model that became slower is slower on several devices: the pooled ratio shows
+//! that where each device is undecided. Cases that were not proved slower but look so are suspects, of which a tenth
+//! may be wrong.
 //!
-//! Both are for people to read: no verdict and no exit code depends on them, because sessions that stop when they can tell make p-values a little too
-//! small. Emulated boards are left out, their times say nothing about real ones.
+//! Both are for people to read: no verdict and no exit code depends on them, because sessions that stop at the first
+//! decision make p-values a little too small. Emulated boards are left out: their times say nothing about real ones.
 
 use espalier_stats::{benjamini_hochberg, pooled, t_p_value};
 use serde::Serialize;
 
-use crate::{Comparison, Criterion, Effect, Finding, Role, Verdict, report::Report};
+use crate::{Comparison, Criterion, Effect, Role, Verdict, report::Report};
 use espalier_bench::record::Case;
 
-/// Part of wrong ones to be expected among the suspects.
+/// Expected share of false ones among the suspects.
 pub const FALSE_SUSPECTS: f64 = 0.10;
 /// Two-sided, of the normal distribution: for intervals of 95 %.
 const CRITICAL: f64 = 1.959_963_984_540_054;
@@ -27,19 +28,19 @@ pub struct PooledEffect {
     pub effect: f64,
     pub low: f64,
     pub high: f64,
-    /// One-sided: how likely one this slow or slower would be if nothing had changed.
+    /// One-sided: the probability of an effect this slow or slower if nothing had changed.
     pub p_value: f64,
     /// Whether each of them passed by itself.
     pub all_passed: bool,
 }
 
-/// A case that looks slower and was not found so.
+/// A case that looks slower and was not proved so.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Suspect {
     pub case: Case,
     pub criterion: Criterion,
     pub effect: f64,
-    /// Of the one-sided t test of its pairs, adjusted for how many cases were looked at (Benjamini and Hochberg).
+    /// Of the one-sided t test of its pairs, adjusted for the number of cases (Benjamini and Hochberg).
     pub adjusted_p_value: f64,
 }
 
@@ -59,7 +60,7 @@ pub fn pool(report: &Report) -> Vec<PooledEffect> {
     groups.iter().filter(|group| group.len() > 1).filter_map(|group| pool_one(group)).collect()
 }
 
-/// `None` where a standard error is not above zero, which says that a clock is too coarse and not that nothing varies.
+/// `None` where a standard error is not above zero: the clock was too coarse.
 fn pool_one(group: &[(&Comparison, &Effect)]) -> Option<PooledEffect> {
     let estimates: Vec<(f64, f64)> = group.iter().map(|(_, effect)| (effect.ratio.ln(), effect.se)).collect();
     let pooled = pooled(&estimates).ok()?;
@@ -78,7 +79,8 @@ fn pool_one(group: &[(&Comparison, &Effect)]) -> Option<PooledEffect> {
     })
 }
 
-/// The most likely first. What was found slower is no suspect any more, but it counts among what was looked at.
+/// The most likely first. What is proved slower is no suspect, but counts among the cases that p-values are adjusted
+/// for.
 pub fn suspects(report: &Report) -> Vec<Suspect> {
     let effects: Vec<(&Comparison, &Effect)> = effects(report).collect();
     let p_value = |effect: &Effect| t_p_value(effect.ratio.ln(), effect.se, effect.pairs - 1, 0.0);
@@ -104,16 +106,14 @@ pub fn suspects(report: &Report) -> Vec<Suspect> {
 fn effects(report: &Report) -> impl Iterator<Item = (&Comparison, &Effect)> {
     let emulated = |name: &str| report.devices.iter().any(|device| device.name == name && device.emulated);
     let real = report.comparisons.iter().filter(move |made| made.role == Role::Gate && !emulated(&made.case.device));
-    real.filter_map(|comparison| match &comparison.finding {
-        Finding::Effect(effect) if effect.pairs > 1 && effect.ratio > 0.0 => Some((comparison, effect)),
-        _ => None,
-    })
+    let effects = real.filter_map(|comparison| Some((comparison, comparison.finding.effect()?)));
+    effects.filter(|(_, effect)| effect.pairs > 1 && effect.ratio > 0.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests_support;
+    use crate::{Finding, report::tests_support};
 
     /// Logarithm of the ratio, pair SD, pairs, verdict; each on a device of its own.
     fn report(cases: &[(f64, f64, usize, Verdict)]) -> Report {

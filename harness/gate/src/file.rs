@@ -1,18 +1,18 @@
-//! What is stored of a gate: who was compared with whom, every session's cases, every invocation, and the verdicts as they were given.
+//! What is stored of a gate: who was compared with whom, every session's cases, every invocation, and the verdicts.
 //!
-//! Verdicts can be given again from the invocations ([`GateRun::judge_again`]); those that were given are stored all the same, because they are what
-//! happened: somebody was stopped by them.
+//! Verdicts can be given again from the invocations ([`GateRun::judge_again`]). Those that were given are stored as
+//! well: they are what stopped somebody.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Comparison, Role,
+use crate::{
+    Comparison, lines,
     outcome::Planned,
     profile::{Profile, Terms},
     report::{BaselineFacts, Fault, GateDevice},
-    session::{self, CellPlan, GateScript},
+    session::{CasePlan, GateScript},
 };
 use espalier_bench::{
     plan::Script,
@@ -43,10 +43,11 @@ pub struct GateHeader {
     pub provenance: Provenance,
     pub baseline: BaselineFacts,
     pub profile: String,
-    /// Orders of blocks and lengths of environments follow from it.
+    /// Determines orders of blocks and lengths of environments.
     pub seed: u64,
     /// Comparisons of latencies and accuracies that share the error rate.
-    pub cells: usize,
+    #[serde(rename = "cells")]
+    pub comparisons: usize,
     /// The candidate's.
     pub models: Vec<ModelInfo>,
     pub devices: Vec<GateDevice>,
@@ -59,7 +60,8 @@ pub struct StoredSession {
     pub device: String,
     /// 0 for the first, others confirm.
     pub session: u32,
-    pub cells: Vec<CellPlan>,
+    #[serde(rename = "cells")]
+    pub cases: Vec<CasePlan>,
 }
 
 /// A gate as read back from its file.
@@ -73,7 +75,7 @@ pub struct GateRun {
 }
 
 impl GateRun {
-    /// A last line that was cut off (the host lost power while writing) is dropped, anything else unreadable is an error.
+    /// A last line that was cut off is dropped.
     ///
     /// # Errors
     /// Names the line.
@@ -81,17 +83,14 @@ impl GateRun {
         let mut header = None;
         let (mut sessions, mut records) = (Vec::new(), Vec::new());
         let (mut comparisons, mut faults) = (Vec::new(), Vec::new());
-        let last = text.lines().count();
-        for (index, line) in text.lines().enumerate() {
-            match serde_json::from_str(line) {
-                Ok(Entry::Gate(read)) if index == 0 => header = Some(*read),
-                Ok(Entry::Gate(_)) => return Err(format!("line {}: a second header", index + 1)),
-                Ok(Entry::Session(session)) => sessions.push(session),
-                Ok(Entry::Record(record)) => records.push(*record),
-                Ok(Entry::Comparison(comparison)) => comparisons.push(*comparison),
-                Ok(Entry::Fault(fault)) => faults.push(fault),
-                Err(_) if index + 1 == last && index > 0 && !text.ends_with('\n') => {}
-                Err(error) => return Err(format!("line {}: {error}", index + 1)),
+        for (index, entry) in lines::from_json(text)?.into_iter().enumerate() {
+            match entry {
+                Entry::Gate(read) if index == 0 => header = Some(*read),
+                Entry::Gate(_) => return Err(format!("line {}: a second header", index + 1)),
+                Entry::Session(session) => sessions.push(session),
+                Entry::Record(record) => records.push(*record),
+                Entry::Comparison(comparison) => comparisons.push(*comparison),
+                Entry::Fault(fault) => faults.push(fault),
             }
         }
         let header = header.ok_or("it has no header line: not a gate's file")?;
@@ -108,35 +107,35 @@ impl GateRun {
     pub fn scripts(&self) -> Result<BTreeMap<(String, u32), GateScript>, String> {
         let profile = Profile::named(&self.header.profile)
             .ok_or_else(|| format!("profile `{}` is not known to this espalier", self.header.profile))?;
-        let mut scripts = BTreeMap::new();
-        for StoredSession { device, session, cells } in &self.sessions {
-            let info = self.header.devices.iter().find(|info| info.name == *device);
+        let script = |stored: &StoredSession| {
+            let StoredSession { device, session, cases } = stored;
+            let facts = self.header.devices.iter().find(|facts| facts.name == *device);
             let terms = Terms {
-                cells: self.header.cells,
+                comparisons: self.header.comparisons,
                 confirming: *session > 0,
-                other_binary: info.and_then(|info| info.other_binary),
+                other_binary: facts.and_then(|facts| facts.other_binary),
             };
-            let labelled = cells.iter().map(|cell| CellPlan { labels: self.labels(&cell.case.model), ..cell.clone() });
+            let labelled = cases.iter().map(|case| CasePlan { labels: self.labels(&case.case.model), ..case.clone() });
             let mut script = GateScript::new(profile, terms, self.header.seed, labelled.collect());
-            let mine = |record: &&Record| {
+            let of_session = |record: &&Record| {
                 record.case.device == *device && record.trial.is_some_and(|trial| trial.session == *session)
             };
-            let mut records: Vec<&Record> = self.records.iter().filter(mine).collect();
-            // Where the device was lost, the job that met it stands last, and in no block.
-            let is_lost = |failure: &Failure| {
+            let mut records: Vec<&Record> = self.records.iter().filter(of_session).collect();
+            // Where the device was lost, the job that was running is the last record and belongs to no block.
+            let is_fault = |failure: &Failure| {
                 let mut faults = self.faults.iter().filter(|fault| fault.device == *device);
                 faults.any(|fault| fault.stage == failure.stage && fault.message == failure.message)
             };
             if let Some(Outcome::Failed(failure)) = records.last().map(|record| &record.outcome)
-                && is_lost(failure)
+                && is_fault(failure)
             {
                 script.lost(failure);
                 records.pop();
             }
-            records.into_iter().for_each(|record| script.hear_stored(record));
-            scripts.insert((device.clone(), *session), script);
-        }
-        Ok(scripts)
+            records.into_iter().for_each(|record| script.take_stored(record));
+            ((device.clone(), *session), script)
+        };
+        Ok(self.sessions.iter().map(script).collect())
     }
 
     /// The verdicts on what was measured, from the stored invocations.
@@ -144,21 +143,16 @@ impl GateRun {
     /// # Errors
     /// The profile is not known.
     pub fn judge_again(&self) -> Result<Vec<Comparison>, String> {
-        let mut scripts = self.scripts()?;
+        let scripts = self.scripts()?;
         let mut comparisons = Vec::new();
         for device in &self.header.devices {
-            let name = &device.name;
-            let Some(first) = scripts.remove(&(name.clone(), 0)) else { continue };
-            let seconds: Vec<Vec<Comparison>> =
-                (1..).map_while(|session| scripts.get(&(name.clone(), session))).map(GateScript::comparisons).collect();
-            for mut comparison in first.comparisons() {
-                let again = |comparison: &Comparison, others: &[Comparison]| {
-                    others.iter().find(|other| is_same(comparison, other)).cloned()
-                };
-                if session::wants_confirmation(&comparison) {
-                    let found: Vec<Comparison> =
-                        seconds.iter().filter_map(|others| again(&comparison, others)).collect();
-                    session::confirm(&mut comparison, &found);
+            let session = |number: u32| scripts.get(&(device.name.clone(), number)).map(GateScript::comparisons);
+            let confirming: Vec<Comparison> = (1..).map_while(session).flatten().collect();
+            for mut comparison in session(0).unwrap_or_default() {
+                if comparison.needs_confirmation() {
+                    let same = confirming.iter().filter(|other| comparison.is_same(other));
+                    let same: Vec<Comparison> = same.cloned().collect();
+                    comparison.confirm(&same);
                 }
                 comparisons.push(comparison);
             }
@@ -169,12 +163,4 @@ impl GateRun {
     fn labels(&self, model: &str) -> Option<Vec<i64>> {
         self.header.models.iter().find(|info| info.name == model)?.labels.clone()
     }
-}
-
-/// The same case and criterion, for the same reason.
-pub fn is_same(one: &Comparison, other: &Comparison) -> bool {
-    let identity = |comparison: &Comparison| -> (espalier_bench::record::Case, Role, super::Criterion) {
-        (comparison.case.clone(), comparison.role, comparison.criterion)
-    };
-    identity(one) == identity(other)
 }

@@ -3,15 +3,19 @@
 //! ```text
 //! { "schema": "espalier-gate", "version": 1,
 //!   "units": { "base_ns": "ns", "base": "B", "mde": "fraction", … },
-//!   "outcome": { "status", "exit_code", "tally": { "passed", "regressed", "inconclusive", "waived", "missing" }, "reasons", "missing" },
-//!   "baseline", "candidate", "started", "profile", "devices", "planned", "latencies", "faults", "notes": as in the report,
-//!   "comparisons": [ { "standing": "passed" | "regressed" | "inconclusive" | "waived", "alarm": text | null, and the comparison }, … ],
+//!   "outcome": { "status", "exit_code", "reasons", "missing",
+//!     "tally": { "passed", "regressed", "inconclusive", "waived", "missing" } },
+//!   "baseline", "candidate", "started", "profile", "devices", "planned", "latencies", "faults", "notes": as
+//!     in the report,
+//!   "comparisons": [
+//!     { "standing": "passed" | "regressed" | "inconclusive" | "waived", "alarm": text | null, and the comparison },
+//!     … ],
 //!   "pooled": [ { "model", "ratio", "criterion", "devices", "effect", "low", "high", "p_value", "all_passed" }, … ],
 //!   "suspects": [ { "case", "criterion", "effect", "adjusted_p_value" }, … ] }
 //! ```
-//! Times are nanoseconds, sizes bytes, margins, drops and standard deviations fractions, effects ratios of candidate over baseline (the `ratio` of a
-//! case is the part that was pruned); `null` is "not known". Fields may be added without a new version; one that changes its meaning or goes raises
-//! it.
+//! Times are nanoseconds, sizes bytes, margins, drops and standard deviations fractions, effects ratios of candidate
+//! over baseline (the `ratio` of a case is its pruned fraction); `null` is "not known". Fields may be added without a
+//! new version; a field that is removed or changes its meaning raises it.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -56,7 +60,7 @@ struct Document<'a> {
     profile: &'a ProfileFacts,
     devices: &'a [GateDevice],
     planned: &'a [Planned],
-    comparisons: Vec<Judged<'a>>,
+    comparisons: Vec<JudgedComparison<'a>>,
     latencies: &'a [Latency],
     pooled: Vec<PooledEffect>,
     suspects: Vec<Suspect>,
@@ -74,7 +78,7 @@ struct OutcomeFacts {
 }
 
 #[derive(Serialize)]
-struct Judged<'a> {
+struct JudgedComparison<'a> {
     standing: Standing,
     alarm: Option<&'static str>,
     #[serde(flatten)]
@@ -86,8 +90,11 @@ pub fn render(report: &Report) -> String {
     // By name, so that none is forgotten.
     let Report { baseline, candidate, started, profile, devices, planned, comparisons, latencies, faults, notes } =
         report;
-    let judged =
-        |comparison| Judged { standing: outcome::standing(comparison), alarm: outcome::alarm(comparison), comparison };
+    let judged = |comparison| JudgedComparison {
+        standing: outcome::standing(comparison),
+        alarm: outcome::alarm(comparison),
+        comparison,
+    };
     pretty(&Document {
         schema: "espalier-gate",
         version: VERSION,

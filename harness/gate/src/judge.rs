@@ -1,14 +1,16 @@
-//! The verdict on a latency: blocks of interleaved invocations in, pass, regressed or inconclusive out, at the first look that can tell.
+//! The verdict on a latency: blocks of interleaved invocations in, pass, regressed or inconclusive out, at the first
+//! look that decides.
 //!
-//! The looks are walked in their order as far as there are blocks and the first decision stands, so that a stored session judged again says what the
-//! live gate said. The unit is the pair of neighbouring invocations: d = ln q(B) − ln q(A), q a quantile of the invocation's times. Where pairs follow
-//! each other (lag-1 autocorrelation above `DEPENDENT`), their spread says too little of their mean's: the blocks' means are the units then, if that
-//! widens the limits.
+//! The looks are taken in order as far as there are blocks, and the first decision stands, so that a stored session
+//! judged again gives the verdict of the live gate. The unit is the pair of neighbouring invocations: d = ln q(B) − ln
+//! q(A), q a quantile of the invocation's times. Where pairs depend on each other (lag-1 autocorrelation above
+//! `DEPENDENT`), their spread understates the error of their mean: the blocks' means are the units then, if that widens
+//! the limits.
 //!
-//! A processor shared with strangers is now and then half as fast for a whole invocation. A few such pairs make the spread so large that no mean is ever
-//! proved anything, while all others agree to a tenth of a per cent. Where pairs lie that far off, what the mean leaves undecided is asked of their median
-//! too, by the sign test: it counts how many pairs lie on which side of a margin and not how far. (Wilcoxon's signed ranks are not enough: the few that are
-//! far off have the highest ranks.)
+//! A processor shared with other tenants is now and then half as fast for a whole invocation. A few such pairs make the
+//! spread so large that the mean proves nothing, while all others agree to a tenth of a per cent. Where pairs are such
+//! outliers and the mean is undecided, the sign test of their median decides: it counts how many pairs lie on which
+//! side of a margin, not how far. (Wilcoxon's signed ranks are not enough: outliers have the highest ranks.)
 
 use std::{error, fmt};
 
@@ -16,19 +18,22 @@ use espalier_stats::{
     Design, Look, Outcome, Unfit, autocorrelation, median, quantile_interval, quantile_of_sorted, sorted,
 };
 
-use super::{
+use crate::{
     Arm, Criterion, Effect, Verdict,
     profile::{Profile, Terms, Tolerance},
 };
+use espalier_bench::sheet::percent;
 
 /// Autocorrelation of pairs above which they are no longer taken for independent.
 const DEPENDENT: f64 = 0.4;
-/// Fewer blocks are never the units: with so few, neither their spread nor the autocorrelation is known.
+/// With fewer blocks their means are never the units: neither their spread nor the autocorrelation is known well
+/// enough.
 const LEAST_UNITS: usize = 4;
 
-/// Times the spread of the middle half: beyond that the spread is a few pairs' work. Normal values come to 1; sixteen of them are that far off once in
-/// some hundred sessions, which costs nothing but the second question.
-const FAR_OFF: f64 = 2.0;
+/// There are outliers where the standard deviation is more than this times what the median absolute deviation stands
+/// for. For normal values the quotient is near 1; sixteen of them exceed the limit once in some hundred sessions, which
+/// costs nothing but the sign test.
+const OUTLIERS: f64 = 2.0;
 /// Standard deviations a median absolute deviation stands for with normal values.
 const MAD_TO_SD: f64 = 1.4826;
 
@@ -36,7 +41,7 @@ const MAD_TO_SD: f64 = 1.4826;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     pub arms: [Arm; 4],
-    /// Of each invocation after its warm-up, all in one unit (ns as a rule), in any order.
+    /// Of each invocation after its warm-up, all in one unit (usually ns), in any order.
     pub times: [Vec<f64>; 4],
 }
 
@@ -68,13 +73,12 @@ pub enum BlockError {
 impl fmt::Display for BlockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BlockError::NoPair { block, first } => {
-                write!(
-                    f,
-                    "block {block}: invocations {first} and {} are of the same arm: neighbours are compared, one of each arm",
-                    first + 1
-                )
-            }
+            BlockError::NoPair { block, first } => write!(
+                f,
+                "block {block}: invocations {first} and {} are of the same arm: neighbours are compared, one of each \
+                 arm",
+                first + 1
+            ),
             BlockError::NoTimes { block, invocation } => {
                 write!(f, "block {block}: invocation {invocation} has no time after its warm-up")
             }
@@ -91,7 +95,7 @@ impl error::Error for BlockError {}
 pub enum Judgement {
     /// Measure on, until there are so many blocks in all.
     Undecided {
-        blocks_wanted: usize,
+        next_look: usize,
     },
     Decided(Decision),
 }
@@ -105,11 +109,11 @@ pub struct Decision {
     pub reason: String,
     /// What a reader should know of the numbers; never the reason for the verdict.
     pub tags: Vec<String>,
-    /// Blocks that went in; later ones change nothing.
+    /// Blocks the verdict used; later ones change nothing.
     pub blocks_used: usize,
 }
 
-/// The test of one criterion, to be used for any number of sessions: making it costs more than using it.
+/// The test of one criterion, for any number of sessions: making it costs more than using it.
 #[derive(Clone, Debug)]
 pub struct LatencyJudge {
     quantile: f64,
@@ -136,12 +140,12 @@ impl LatencyJudge {
     /// Of a session that may go on.
     ///
     /// # Errors
-    /// A block that is none, among those that are looked at.
+    /// A block without pairs or times, among those that are looked at.
     pub fn judge(&self, blocks: &[Block]) -> Result<Judgement, BlockError> {
         let mut session = Session::default();
         for (k, &look) in self.looks.iter().enumerate() {
             if blocks.len() < look {
-                return Ok(Judgement::Undecided { blocks_wanted: look });
+                return Ok(Judgement::Undecided { next_look: look });
             }
             session.extend(&blocks[..look], self.quantile)?;
             let Some(numbers) = self.look(k, &session) else { continue };
@@ -153,7 +157,7 @@ impl LatencyJudge {
             };
             return Ok(Judgement::Decided(self.decision(verdict, numbers, None)));
         }
-        Ok(Judgement::Decided(nothing(blocks.len())))
+        Ok(Judgement::Decided(undecidable(blocks.len())))
     }
 
     /// Of a session that is over: what is undecided then is inconclusive.
@@ -161,25 +165,25 @@ impl LatencyJudge {
     /// # Errors
     /// As [`judge`](Self::judge).
     pub fn judge_all(&self, blocks: &[Block]) -> Result<Decision, BlockError> {
-        let wanted = match self.judge(blocks)? {
+        let next_look = match self.judge(blocks)? {
             Judgement::Decided(decision) => return Ok(decision),
-            Judgement::Undecided { blocks_wanted } => blocks_wanted,
+            Judgement::Undecided { next_look } => next_look,
         };
         let mut session = Session::default();
         session.extend(blocks, self.quantile)?;
-        // With the level of the look that was not reached: no decision comes of it, and the limits say what they would have said there.
-        let k = self.looks.iter().position(|look| *look == wanted).unwrap_or_default();
+        // At the level of the look that was not reached. Nothing is decided by it; the limits are those of that look.
+        let k = self.looks.iter().position(|look| *look == next_look).unwrap_or_default();
         Ok(match self.look(k, &session) {
-            Some(numbers) => self.decision(Verdict::Inconclusive, numbers, Some(wanted)),
-            None => nothing(blocks.len()),
+            Some(numbers) => self.decision(Verdict::Inconclusive, numbers, Some(next_look)),
+            None => undecidable(blocks.len()),
         })
     }
 }
 
-/// A look and what it was taken at.
+/// What one look computes.
 struct Numbers {
     look: Look,
-    /// Where pairs lie far off and the mean decides nothing.
+    /// Where there are outliers and the mean decides nothing.
     middle: Option<Middle>,
     blocks: usize,
     /// Of pairs, whatever the units.
@@ -188,7 +192,8 @@ struct Numbers {
     tags: Vec<String>,
 }
 
-/// The median with a one-sided limit for each verdict, both order statistics (Conover, Practical Nonparametric Statistics, 3.2). Logarithms of ratios.
+/// The median with a one-sided limit for each verdict, both order statistics (Conover, Practical Nonparametric
+/// Statistics, 3.2). Logarithms of ratios.
 #[derive(Clone, Copy)]
 struct Middle {
     median: f64,
@@ -215,17 +220,18 @@ impl LatencyJudge {
         let mut look = self.design.look(k, pairs, floor).ok()?;
         let mut units = pairs;
         let mut tags = Vec::new();
-        let dependence = autocorrelation(pairs, 1).unwrap_or(0.0);
+        let dependence = autocorrelation(pairs, 1).unwrap_or_default();
         if dependence > DEPENDENT && blocks.len() >= LEAST_UNITS {
             let by_block = self.design.look(k, &blocks, floor).ok()?;
-            // By chance the blocks' means can lie closer together than pairs that are dependent; that is no reason to believe more.
+            // By chance the blocks' means may lie closer together than dependent pairs: that must not narrow the
+            // limits.
             if by_block.high - by_block.low > look.high - look.low {
                 (look, units) = (by_block, blocks.as_slice());
                 tags.push(format!("pairs depend on each other (r={dependence:.2}): judged by blocks"));
             }
         }
         if look.se <= floor {
-            tags.push(format!("coarse clock: one step is {} of the time", percent(2.0 * floor)));
+            tags.push(format!("coarse clock: one step is {} % of the time", percent(2.0 * floor, 1)));
         }
         let n = look.pairs;
         let mde = self.design.minimum_detectable_effect(look.se * (n as f64).sqrt(), n);
@@ -234,18 +240,18 @@ impl LatencyJudge {
         Some(Numbers { look, middle, blocks: blocks.len(), pair_sd, mde: mde.is_finite().then_some(mde), tags })
     }
 
-    /// The same question asked of the median; `None` where no unit lies far off, or there are too few for this look's level.
+    /// The same test of the median; `None` without outliers, or with too few units for this look's level.
     fn middle(&self, k: usize, units: &[f64], floor: f64) -> Option<Middle> {
         let centre = median(units).ok()?;
         let away: Vec<f64> = units.iter().map(|unit| (unit - centre).abs()).collect();
         let spread = espalier_stats::sd(units).ok()?;
-        if spread <= FAR_OFF * MAD_TO_SD * median(&away).ok()? {
+        if spread <= OUTLIERS * MAD_TO_SD * median(&away).ok()? {
             return None;
         }
         let (alpha, beta) = self.signs.levels().nth(k)?;
         let below = quantile_interval(units, 0.5, 1.0 - 2.0 * alpha).ok()??;
         let above = quantile_interval(units, 0.5, 1.0 - 2.0 * beta).ok()??;
-        // What a step of the clock makes of equal times is no difference.
+        // A step of the clock between equal times is no difference.
         let (low, high) = (below.low - floor, above.high + floor);
         let margins = self.signs.margins();
         let outcome = if low > margins.fail {
@@ -258,39 +264,37 @@ impl LatencyJudge {
         Some(Middle { median: centre, low, high, outcome })
     }
 
-    /// `wanted`: the blocks of the next look, where the session was cut off.
-    fn decision(&self, verdict: Verdict, numbers: Numbers, wanted: Option<usize>) -> Decision {
+    /// `next_look`: in blocks, where the session was cut off before it.
+    fn decision(&self, verdict: Verdict, numbers: Numbers, next_look: Option<usize>) -> Decision {
         let Numbers { look, middle, blocks, pair_sd, mde, mut tags } = numbers;
         // The numbers shown are those that decided.
         let (mut centre, mut low, mut high) = (look.mean, look.low, look.high);
         if let Some(middle) = middle.filter(|middle| middle.outcome != Outcome::Undecided) {
             let [mean, low_of_mean, high_of_mean] = [look.mean, look.low, look.high].map(|log| log.exp_m1() * 100.0);
             tags.push(format!(
-                "some pairs far off: judged by the median, which they cannot move; the mean says {mean:+.1} % [{low_of_mean:+.1}, {high_of_mean:+.1}]"
+                "judged by the median, which outliers cannot move; \
+                 the mean says {mean:+.1} % [{low_of_mean:+.1}, {high_of_mean:+.1}]"
             ));
             (centre, low, high) = (middle.median, middle.low, middle.high);
         }
-        let (lower, upper) = (percent(self.tolerance.lower), percent(self.tolerance.upper));
-        let shown = match mde {
-            Some(mde) => {
-                format!(
-                    "pairs spread by {}, so that only a slow-down of {} or more shows in 95 of 100 sessions",
-                    percent(pair_sd),
-                    percent(mde)
-                )
-            }
+        let [lower, upper, spread] =
+            [self.tolerance.lower, self.tolerance.upper, pair_sd].map(|fraction| percent(fraction, 1));
+        let power = match mde {
+            Some(mde) => format!(
+                "pairs spread by {spread} %, so that only a slow-down of {} % or more shows in 95 of 100 sessions",
+                percent(mde, 1)
+            ),
             None => "too little for a statement".to_owned(),
         };
-        let reason = match (verdict, wanted) {
-            (Verdict::Regressed, _) => format!("proved slower by more than {lower}"),
-            (Verdict::Pass, _) => format!("proved not slower by {upper} or more"),
-            (Verdict::Inconclusive, None) => {
-                format!(
-                    "neither proved slower by more than {lower} nor not slower by {upper} after {blocks} blocks: {shown}"
-                )
-            }
-            (Verdict::Inconclusive, Some(wanted)) => {
-                format!("cut off after {blocks} blocks, the next look is at {wanted}: {shown}")
+        let reason = match (verdict, next_look) {
+            (Verdict::Regressed, _) => format!("proved slower by more than {lower} %"),
+            (Verdict::Pass, _) => format!("proved not slower by {upper} % or more"),
+            (Verdict::Inconclusive, None) => format!(
+                "neither proved slower by more than {lower} % nor not slower by {upper} % after {blocks} blocks: \
+                 {power}"
+            ),
+            (Verdict::Inconclusive, Some(next)) => {
+                format!("cut off after {blocks} blocks, the next look is at {next}: {power}")
             }
         };
         let effect = Effect {
@@ -307,7 +311,8 @@ impl LatencyJudge {
     }
 }
 
-fn nothing(blocks: usize) -> Decision {
+/// Too few blocks for any look.
+fn undecidable(blocks: usize) -> Decision {
     let reason = match blocks {
         0 => "no block was measured".to_owned(),
         1 => "1 block is too little for a statement".to_owned(),
@@ -316,18 +321,19 @@ fn nothing(blocks: usize) -> Decision {
     Decision { verdict: Verdict::Inconclusive, effect: None, reason, tags: Vec::new(), blocks_used: blocks }
 }
 
-/// What the blocks so far come to.
+/// The statistics of the blocks so far.
 #[derive(Default)]
 struct Session {
     /// d of each pair, in order of time.
     differences: Vec<f64>,
-    /// The smallest step between two times of one invocation, and the smallest quantile; `None` while no invocation has two different times.
+    /// The smallest step between two times of one invocation; `None` while no invocation has two different times.
     step: Option<f64>,
+    /// The smallest of the invocations' quantiles.
     smallest: Option<f64>,
 }
 
 impl Session {
-    /// `blocks`: all so far, of which the new ones are measured.
+    /// `blocks`: all so far, the known ones included.
     fn extend(&mut self, blocks: &[Block], quantile: f64) -> Result<(), BlockError> {
         let known = self.differences.len() / 2;
         for (index, Block { arms, times }) in blocks.iter().enumerate().skip(known) {
@@ -364,24 +370,19 @@ impl Session {
         Ok(value)
     }
 
-    /// The least standard error to be believed: half a step of the clock, as a logarithm. Medians that are all equal do not show that nothing varies
-    /// where the clock could not have told. A step is what the times show, or one unit where no invocation has two different ones: a coarse clock
-    /// rounds now up, now down, so that times that never differ are not its work.
+    /// The least standard error to be believed: half a step of the clock, as a logarithm. Equal medians do not show
+    /// that nothing varies where the clock could not have shown it. The step is the smallest one in the times, or one
+    /// unit where no invocation has two different times: a coarse clock rounds up and down in turn, so that times that
+    /// never differ are exact.
     fn clock_floor(&self) -> f64 {
         let step = self.step.unwrap_or(1.0);
         self.smallest.map_or(f64::INFINITY, |smallest| step / (2.0 * smallest))
     }
 }
 
-/// Finite and above zero whatever the logarithm: a limit from two pairs can lie beyond what a number holds.
+/// Finite and above zero whatever the logarithm: a limit from two pairs can be beyond the range of a number.
 fn ratio(log: f64) -> f64 {
     log.exp().clamp(f64::MIN_POSITIVE, f64::MAX)
-}
-
-/// Of a fraction, with as many decimals as it takes: `0.5 %`, `3 %`, `12.3 %`.
-fn percent(fraction: f64) -> String {
-    let tenths = (fraction * 1000.0).round();
-    format!("{} %", tenths / 10.0)
 }
 
 #[cfg(test)]
@@ -391,7 +392,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::simulate;
+    use crate::{random::Random, simulate};
 
     static NIGHTLY: LazyLock<LatencyJudge> =
         LazyLock::new(|| LatencyJudge::new(&Profile::NIGHTLY, Criterion::P50, Terms::ALONE).unwrap());
@@ -443,8 +444,8 @@ mod tests {
         decision
     }
 
-    /// 16 pairs of ±2 % around +1 %: s_d = 0.02 √(16/15), and the critical values published with the design, 4.430 and 2.499,
-    /// whose levels are known to 3 %.
+    /// 16 pairs of ±2 % around +1 %: s_d = 0.02 √(16/15), and the critical values published with the design, 4.430 and
+    /// 2.499, whose levels are known to 3 %.
     #[test]
     fn limits_are_those_of_the_published_constants() {
         let Look { mean, sd, low, high, pairs, .. } = look(0, &alternating(8, 0.01, 0.02));
@@ -465,7 +466,8 @@ mod tests {
             &alternating(40, 0.02, 0.06),
             Verdict::Inconclusive,
             32,
-            "neither proved slower by more than 0.5 % nor not slower by 3 % after 32 blocks: pairs spread by 6 %, so that only a slow-down of 4.5 % or more shows in 95 of 100 sessions",
+            "neither proved slower by more than 0.5 % nor not slower by 3 % after 32 blocks: pairs spread by 6 %, so \
+             that only a slow-down of 4.5 % or more shows in 95 of 100 sessions",
         );
         let effect = decision.effect.unwrap();
         assert_eq!((effect.blocks, effect.pairs), (32, 64));
@@ -483,10 +485,11 @@ mod tests {
     #[test]
     fn a_session_cut_off_is_inconclusive() {
         let blocks = alternating(32, 0.02, 0.06);
-        assert_eq!(NIGHTLY.judge(&blocks[..7]), Ok(Judgement::Undecided { blocks_wanted: 8 }));
-        assert_eq!(NIGHTLY.judge(&blocks[..8]), Ok(Judgement::Undecided { blocks_wanted: 12 }));
-        assert_eq!(NIGHTLY.judge(&blocks[..31]), Ok(Judgement::Undecided { blocks_wanted: 32 }));
-        let reason = "cut off after 10 blocks, the next look is at 12: pairs spread by 6.2 %, so that only a slow-down of 8.8 % or more shows in 95 of 100 sessions";
+        assert_eq!(NIGHTLY.judge(&blocks[..7]), Ok(Judgement::Undecided { next_look: 8 }));
+        assert_eq!(NIGHTLY.judge(&blocks[..8]), Ok(Judgement::Undecided { next_look: 12 }));
+        assert_eq!(NIGHTLY.judge(&blocks[..31]), Ok(Judgement::Undecided { next_look: 32 }));
+        let reason = "cut off after 10 blocks, the next look is at 12: pairs spread by 6.2 %, so that only a \
+                      slow-down of 8.8 % or more shows in 95 of 100 sessions";
         let decision = check(&blocks[..10], Verdict::Inconclusive, 10, reason);
         assert_eq!(decision.effect.map(|effect| effect.pairs), Some(20));
         // Even where it looks like a clear case.
@@ -532,8 +535,9 @@ mod tests {
         assert!(tags[0].starts_with("pairs depend on each other (r=0."), "{tags:?}");
     }
 
-    /// A processor that runs half as fast for every seventh invocation, whichever arm: pairs of 0.6 % spread, some of them 50 % off.
-    fn shared_processor(random: &mut simulate::Random, effect: f64) -> Vec<Block> {
+    /// A processor that runs half as fast for every seventh invocation, whichever arm: pairs of 0.6 % spread, some of
+    /// them 50 % off.
+    fn shared_processor(random: &mut Random, effect: f64) -> Vec<Block> {
         let mut time = |arm: Arm| {
             let slow = if random.below(7) == 0 { 1.5f64.ln() } else { 0.0 };
             let slower = if arm == Arm::B { effect.ln_1p() } else { 0.0 };
@@ -544,7 +548,7 @@ mod tests {
 
     /// How many of `sessions` get each verdict: regressed, pass, inconclusive.
     fn tally(effect: f64, sessions: usize) -> [usize; 3] {
-        let mut random = simulate::Random::new(5);
+        let mut random = Random::new(5);
         let mut tally = [0; 3];
         for _ in 0..sessions {
             match NIGHTLY.judge_all(&shared_processor(&mut random, effect)).unwrap().verdict {
@@ -557,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_pairs_far_off_hide_nothing() {
+    fn a_few_outliers_hide_nothing() {
         let [regressed, pass, _] = tally(0.0, 200);
         assert!(regressed == 0 && pass >= 190, "{regressed} {pass}");
         let [regressed, pass, _] = tally(0.05, 200);
@@ -575,7 +579,7 @@ mod tests {
 
     #[test]
     fn the_median_is_named_where_it_decides() {
-        let mut random = simulate::Random::new(5);
+        let mut random = Random::new(5);
         let decision = NIGHTLY.judge_all(&shared_processor(&mut random, 0.05)).unwrap();
         assert_eq!(decision.verdict, Verdict::Regressed);
         let effect = decision.effect.unwrap();
@@ -623,7 +627,9 @@ mod tests {
         }
 
         #[test]
-        fn the_unit_of_time_does_not_matter(seed: u64, effect in -0.05f64..0.1, unit in prop::sample::select(vec![1e-9, 1e-6, 1e-3, 1e3])) {
+        fn the_unit_of_time_does_not_matter(
+            seed: u64, effect in -0.05f64..0.1, unit in prop::sample::select(vec![1e-9, 1e-6, 1e-3, 1e3]),
+        ) {
             let blocks = simulate::session(seed, effect, 32).blocks();
             let other = mapped(&blocks, |_, time| time * unit);
             let (plain, other) = (NIGHTLY.judge_all(&blocks).unwrap(), NIGHTLY.judge_all(&other).unwrap());
@@ -658,7 +664,7 @@ mod tests {
         fn order_of_blocks_does_not_change_the_last_look(seed: u64, effect in 0.0f64..0.1) {
             let blocks = simulate::session(seed, effect, 32).blocks();
             let mut shuffled = blocks.clone();
-            let mut random = simulate::Random::new(seed);
+            let mut random = Random::new(seed);
             (1..shuffled.len()).for_each(|i| shuffled.swap(i, random.below(i + 1)));
             let (plain, shuffled) = (look(4, &blocks), look(4, &shuffled));
             prop_assert!((plain.mean - shuffled.mean).abs() < 1e-15);
@@ -675,9 +681,9 @@ mod tests {
             let mut live = 0;
             let decision = loop {
                 match NIGHTLY.judge(&blocks[..live]).unwrap() {
-                    Judgement::Undecided { blocks_wanted } => {
-                        prop_assert!(blocks_wanted > live);
-                        live = blocks_wanted;
+                    Judgement::Undecided { next_look } => {
+                        prop_assert!(next_look > live);
+                        live = next_look;
                     }
                     Judgement::Decided(decision) => break decision,
                 }

@@ -1,7 +1,9 @@
-//! A gate's report as JUnit XML, which every CI shows: a device is a suite, a comparison `model@ratio/criterion` a test case.
+//! A gate's report as JUnit XML, which every CI shows: a device is a suite, a comparison `model@ratio/criterion` a test
+//! case.
 //!
-//! Regressed is a failure, inconclusive is skipped with the reason, what a waiver answers for passes and says so. Where the device or the gate itself
-//! is to blame it is an error: a lost device, a comparison that was planned and is not there, a gate in which nothing passed.
+//! Regressed is a failure, inconclusive is skipped with the reason, a waived comparison passes with the waiver's
+//! reason. Errors are faults of the device or the gate itself: a lost device, a planned comparison that is missing, a
+//! gate in which nothing passed.
 
 use std::fmt::Write;
 
@@ -9,17 +11,17 @@ use crate::{
     Comparison, Criterion, Role,
     outcome::{self, Standing},
     report::Report,
-    words,
+    text,
 };
 use espalier_bench::{record::Case, sanitise::sanitise};
 
 struct TestCase {
     name: String,
-    result: Result,
+    result: TestResult,
 }
 
-/// With what is said about it.
-enum Result {
+/// With its message.
+enum TestResult {
     Passed(String),
     Failure { kind: &'static str, message: String },
     Error { kind: &'static str, message: String },
@@ -35,40 +37,40 @@ pub fn render(report: &Report) -> String {
         let missing = outcome.missing.iter().filter(|missing| missing.case.device == device);
         cases.extend(missing.map(|missing| TestCase {
             name: name(&missing.case, missing.criterion, missing.role),
-            result: Result::Error { kind: "missing", message: "planned and not compared".to_owned() },
+            result: TestResult::Error { kind: "missing", message: "planned and not compared".to_owned() },
         }));
         let faults = report.faults.iter().filter(|fault| fault.device == device);
         cases.extend(faults.map(|fault| TestCase {
             name: "device".to_owned(),
-            result: Result::Error { kind: fault.stage.name(), message: words::line(&fault.message) },
+            result: TestResult::Error { kind: fault.stage.name(), message: text::line(&fault.message) },
         }));
         suites.push((device.to_owned(), cases));
     }
-    // A file without failures would look green.
+    // Without an error this file would be green.
     if outcome.tally.passed == 0 {
         let message = "nothing passed: a gate that compared nothing is not green".to_owned();
-        let result = Result::Error { kind: "nothing-passed", message };
+        let result = TestResult::Error { kind: "nothing-passed", message };
         suites.push(("gate".to_owned(), vec![TestCase { name: "nothing passed".to_owned(), result }]));
     }
     document(report, &suites)
 }
 
 fn compared(report: &Report, comparison: &Comparison) -> TestCase {
-    let said = words::sentence(report, comparison);
+    let message = text::sentence(report, comparison);
     let result = match (outcome::alarm(comparison), outcome::standing(comparison)) {
-        (Some(alarm), _) => Result::Failure { kind: "control", message: format!("{alarm}: {said}") },
+        (Some(alarm), _) => TestResult::Failure { kind: "control", message: format!("{alarm}: {message}") },
         // A known slow-down that was found.
-        (None, _) if comparison.role == Role::PositiveControl => Result::Passed(said),
-        (None, Standing::Regressed) => Result::Failure { kind: "regressed", message: said },
-        (None, Standing::Inconclusive) => Result::Skipped(format!("{}: {said}", words::verdict(comparison))),
-        (None, Standing::Waived) => Result::Passed(format!("{}: {said}", words::verdict(comparison))),
-        (None, Standing::Passed) => Result::Passed(said),
+        (None, _) if comparison.role == Role::PositiveControl => TestResult::Passed(message),
+        (None, Standing::Regressed) => TestResult::Failure { kind: "regressed", message },
+        (None, Standing::Inconclusive) => TestResult::Skipped(format!("{}: {message}", text::verdict(comparison))),
+        (None, Standing::Waived) => TestResult::Passed(format!("{}: {message}", text::verdict(comparison))),
+        (None, Standing::Passed) => TestResult::Passed(message),
     };
     TestCase { name: name(&comparison.case, comparison.criterion, comparison.role), result }
 }
 
 fn name(case: &Case, criterion: Criterion, role: Role) -> String {
-    let control = words::control(role);
+    let control = text::control(role);
     format!("{}@{}/{}{control}", case.model, case.ratio, criterion.name())
 }
 
@@ -101,12 +103,12 @@ fn document(report: &Report, suites: &[(String, Vec<TestCase>)]) -> String {
     out + "</testsuites>\n"
 }
 
-fn element(result: &Result) -> String {
+fn element(result: &TestResult) -> String {
     match result {
-        Result::Passed(said) => format!("<system-out>{}</system-out>", escape(said)),
-        Result::Failure { kind, message } => format!("<failure type=\"{kind}\" message=\"{}\"/>", escape(message)),
-        Result::Error { kind, message } => format!("<error type=\"{kind}\" message=\"{}\"/>", escape(message)),
-        Result::Skipped(message) => format!("<skipped message=\"{}\"/>", escape(message)),
+        TestResult::Passed(text) => format!("<system-out>{}</system-out>", escape(text)),
+        TestResult::Failure { kind, message } => format!("<failure type=\"{kind}\" message=\"{}\"/>", escape(message)),
+        TestResult::Error { kind, message } => format!("<error type=\"{kind}\" message=\"{}\"/>", escape(message)),
+        TestResult::Skipped(message) => format!("<skipped message=\"{}\"/>", escape(message)),
     }
 }
 
@@ -115,10 +117,10 @@ fn counts<'a>(cases: impl Iterator<Item = &'a TestCase>) -> String {
     for case in cases {
         tests += 1;
         match case.result {
-            Result::Passed(_) => {}
-            Result::Failure { .. } => failures += 1,
-            Result::Error { .. } => errors += 1,
-            Result::Skipped(_) => skipped += 1,
+            TestResult::Passed(_) => {}
+            TestResult::Failure { .. } => failures += 1,
+            TestResult::Error { .. } => errors += 1,
+            TestResult::Skipped(_) => skipped += 1,
         }
     }
     format!("tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\"")
@@ -128,7 +130,8 @@ fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("a string takes everything");
 }
 
-/// Foreign text for an attribute or between tags. XML 1.0 has no way to write a control character or U+FFFE: [`sanitise`] writes them out.
+/// Foreign text for an attribute or between tags. XML 1.0 has no way to write a control character or U+FFFE:
+/// [`sanitise`] writes them out.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in sanitise(text).chars() {
@@ -156,8 +159,9 @@ mod tests {
 
     type Attributes = Vec<(String, String)>;
 
-    /// Reads just enough XML to see that it is some: every tag is closed in its order, every attribute is quoted and comes once, every `&` begins a
-    /// known entity, and nothing is there that XML 1.0 cannot hold. Gives back names of elements with their attributes.
+    /// Reads just enough XML to see that it is some: every tag is closed in its order, every attribute is quoted and
+    /// comes once, every `&` begins a known entity, and nothing is there that XML 1.0 cannot hold. Gives back names of
+    /// elements with their attributes.
     fn parse(xml: &str) -> std::result::Result<Vec<(String, Attributes)>, String> {
         let allowed = |c: char| c == '\n' || (c >= ' ' && !matches!(c, '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}'));
         if let Some(c) = xml.chars().find(|c| !allowed(*c)) {
@@ -252,46 +256,8 @@ mod tests {
     #[test]
     fn as_a_ci_reads_it() {
         let got = render(&tests_support::report());
-        let expected = r#"
-<?xml version="1.0" encoding="UTF-8"?>
-<testsuites name="espalier gate against release-1.4" tests="10" failures="1" errors="2" skipped="1">
-  <testsuite name="pi4" tests="7" failures="1" errors="0" skipped="0" timestamp="2026-11-23T19:15:00Z">
-    <properties>
-      <property name="baseline" value="release-1.4"/>
-      <property name="baseline-revision" value="7c7533f"/>
-      <property name="candidate-revision" value="05f99f9+"/>
-      <property name="profile" value="nightly"/>
-    </properties>
-    <testcase classname="pi4" name="digits-cnn@0.5/p50"><failure type="regressed" message="+3.4 % [+1.9, +4.9], 1.000 ms → 1.034 ms, 24 pairs, MDE 2.6 %, pair SD 2.1 %; proved slower by more than 0.5 %; confirmed +3.1 % [+1.2, +5.0]; drift z=4.1"/></testcase>
-    <testcase classname="pi4" name="digits-cnn@0/p50"><system-out>+0.04 % [-0.21, +0.29], 24 pairs, MDE 2.6 %, pair SD 0.4 %</system-out></testcase>
-    <testcase classname="pi4" name="digits-cnn@0.5/runner-size"><system-out>regressed (waived): +12.0 KiB (+1.17 %), 1.000 MiB → 1.012 MiB; 12.0 KiB larger, 0.5 % are allowed; waived until 2026-12-31: labels | inside &lt;b&gt;</system-out></testcase>
-    <testcase classname="pi4" name="digits-cnn@0.5/model-size"><system-out>same, 210.0 KiB → 210.0 KiB</system-out></testcase>
-    <testcase classname="pi4" name="digits-cnn@0.5/peak-rss"><system-out>same, 9.000 MiB → 9.000 MiB</system-out></testcase>
-    <testcase classname="pi4" name="digits-cnn@0.5/accuracy"><system-out>-0.20 pp (3/1), 3 lost and 1 won of 1000, at most 0.55 pp lost, p = 0.31</system-out></testcase>
-    <testcase classname="pi4" name="digits-cnn@0/p50 (A/A)"><system-out>-0.1 % [-1.0, +0.8], 24 pairs, MDE 2.6 %, pair SD 2.1 %</system-out></testcase>
-  </testsuite>
-  <testsuite name="jetson" tests="2" failures="0" errors="1" skipped="1" timestamp="2026-11-23T19:15:00Z">
-    <properties>
-      <property name="baseline" value="release-1.4"/>
-      <property name="baseline-revision" value="7c7533f"/>
-      <property name="candidate-revision" value="05f99f9+"/>
-      <property name="profile" value="nightly"/>
-    </properties>
-    <testcase classname="jetson" name="digits-cnn@0.5/p50"><skipped message="inconclusive: +12.0 % [-10.0, +40.0], 24 pairs, MDE —, pair SD 2.1 %; nothing proved after 32 blocks \u{1b}[2J"/></testcase>
-    <testcase classname="jetson" name="digits-cnn@0.5/p99"><error type="missing" message="planned and not compared"/></testcase>
-  </testsuite>
-  <testsuite name="visionfive2" tests="1" failures="0" errors="1" skipped="0" timestamp="2026-11-23T19:15:00Z">
-    <properties>
-      <property name="baseline" value="release-1.4"/>
-      <property name="baseline-revision" value="7c7533f"/>
-      <property name="candidate-revision" value="05f99f9+"/>
-      <property name="profile" value="nightly"/>
-    </properties>
-    <testcase classname="visionfive2" name="device"><error type="connect" message="connection refused | &lt;b&gt; @root"/></testcase>
-  </testsuite>
-</testsuites>
-"#;
-        assert!(got == expected.trim_start_matches('\n'), "{got}");
+        let expected = include_str!("../tests/fixtures/report-junit.txt");
+        assert!(got == expected, "{got}");
         parse(&got).unwrap();
     }
 
@@ -351,11 +317,11 @@ mod tests {
             report.baseline.name = baseline;
             report.faults.push(Fault { device, message: message + &odd, ..report.faults[0].clone() });
             let xml = render(&report);
-            let said = parse(&xml);
-            prop_assert!(said.is_ok(), "{:?}\n{}", said, xml);
+            let parsed = parse(&xml);
+            prop_assert!(parsed.is_ok(), "{:?}\n{}", parsed, xml);
         }
 
-        /// What a reader sees is what was said, where it can be said at all.
+        /// What a reader sees is what was given, where XML can hold it.
         #[test]
         fn printable_text_comes_back(text in "[ -~\n]*") {
             prop_assert_eq!(unescaped(&escape(&text)), Ok(text));

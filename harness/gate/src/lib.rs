@@ -1,8 +1,9 @@
-//! The gate: whether a candidate is worse than its baseline, case by case, in three words: pass, regressed, inconclusive.
+//! The gate: is a candidate worse than its baseline? One verdict a criterion of a case: pass, regressed or
+//! inconclusive.
 //!
-//! Both arms run interleaved in one session; the unit is the process invocation, never the single inference. A verdict is a function of what was
-//! measured, so that it can be given again from the stored invocations. What was not measured is inconclusive: nothing here turns silence into a
-//! pass.
+//! Both arms run interleaved in one session. The unit is the process invocation, never the single inference. A verdict
+//! is a function of the stored invocations, so it can be given again from them. What was not measured is inconclusive:
+//! missing data never passes.
 
 pub mod accuracy;
 pub mod baseline;
@@ -17,9 +18,11 @@ pub mod history;
 pub mod json;
 pub mod judge;
 pub mod junit;
+mod lines;
 pub mod memory;
 pub mod outcome;
 pub mod profile;
+pub mod random;
 pub mod render;
 pub mod replay;
 pub mod report;
@@ -28,9 +31,9 @@ pub mod simulate;
 pub mod size;
 #[cfg(test)]
 mod tests;
+mod text;
 pub mod validity;
 pub mod waivers;
-mod words;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,8 +44,9 @@ pub use espalier_bench::record::{Arm, Role};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Criterion {
-    /// The fastest inference of an invocation: what a board does that nobody else keeps busy. For machines whose processor is shared with others, where
-    /// the median jumps between two speeds (Chen and Revels 2016, "Robust benchmarking in noisy environments").
+    /// The fastest inference of an invocation: the time of a board that runs nothing else. For machines that share
+    /// their processor, where the median jumps between two speeds (Chen and Revels 2016, "Robust benchmarking in noisy
+    /// environments").
     Fastest,
     /// Quantiles of the latency of single inferences.
     P50,
@@ -87,7 +91,7 @@ impl Criterion {
         }
     }
 
-    /// Whether its verdict can be wrong by chance, so that the error rate of a run is shared with it. Bytes are counted.
+    /// Whether its verdict can be wrong by chance; such comparisons share the error rate of a run. Bytes are counted.
     pub fn shares_error_rate(self) -> bool {
         self.quantile().is_some() || self == Criterion::Accuracy
     }
@@ -109,7 +113,7 @@ impl Criterion {
 pub enum Verdict {
     /// Proved not worse than the profile's upper margin.
     Pass,
-    /// Proved worse than the profile's lower margin, and confirmed where a confirmation was asked for.
+    /// Proved worse than the profile's lower margin, and confirmed where a confirmation was required.
     Regressed,
     /// Neither, or nothing was measured.
     Inconclusive,
@@ -125,20 +129,22 @@ impl Verdict {
     }
 }
 
-/// A ratio of times, candidate over baseline, with the limits the test used: `low` one-sided at the level of a FAIL, `high` at that of a PASS.
+/// A ratio of times, candidate over baseline, with the one-sided limits of the test: "regressed" is decided by `low`,
+/// "pass" by `high`, each at its own level.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
     pub ratio: f64,
     pub low: f64,
     pub high: f64,
-    /// Pairs of neighbouring invocations that went in, and the blocks they came from.
+    /// Pairs of neighbouring invocations that were used, and the blocks they came from.
     pub pairs: usize,
     pub blocks: usize,
     /// Standard deviation of one pair's difference of logarithms.
     pub pair_sd: f64,
     /// Standard error of the ratio's logarithm, as the test took it.
     pub se: f64,
-    /// Smallest slow-down that would have failed in 95 of 100 sessions like this one, as a fraction; `None` with fewer than two pairs.
+    /// Smallest slow-down that would be found in 95 of 100 sessions like this one, as a fraction; `None` with fewer
+    /// than two pairs.
     pub mde: Option<f64>,
 }
 
@@ -158,6 +164,19 @@ pub enum Finding {
     Nothing,
 }
 
+impl Finding {
+    /// Of a latency.
+    pub fn effect(&self) -> Option<&Effect> {
+        match self {
+            Finding::Effect(effect) => Some(effect),
+            _ => None,
+        }
+    }
+}
+
+/// What the test of one criterion says: the verdict, the numbers behind it, and the reason as text.
+pub type Judged = (Verdict, Finding, String);
+
 /// One criterion of one case, judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
@@ -166,17 +185,66 @@ pub struct Comparison {
     pub role: Role,
     pub verdict: Verdict,
     pub finding: Finding,
-    /// In words, e.g. `proved slower by more than 0.5 %`.
+    /// As text, e.g. `proved slower by more than 0.5 %`.
     pub reason: String,
     /// What a reader should know of the session, e.g. `drift z=4.1`; never the reason for a verdict.
     pub tags: Vec<String>,
     /// How the second session went, where the first one found a regression.
     pub confirmation: Option<Confirmation>,
-    /// A regression or an inconclusive case that somebody answers for.
+    /// A waiver for a regression or an inconclusive comparison.
     pub waived: Option<Waived>,
 }
 
-/// The second, fresh session after a FAIL.
+impl Comparison {
+    /// Without tags, confirmation or waiver.
+    pub fn new(case: Case, criterion: Criterion, role: Role, judged: Judged) -> Comparison {
+        let (verdict, finding, reason) = judged;
+        Comparison {
+            case,
+            criterion,
+            role,
+            verdict,
+            finding,
+            reason,
+            tags: Vec::new(),
+            confirmation: None,
+            waived: None,
+        }
+    }
+
+    pub fn is_of(&self, case: &Case, criterion: Criterion, role: Role) -> bool {
+        self.case == *case && self.criterion == criterion && self.role == role
+    }
+
+    /// The same criterion of the same case in the same role.
+    pub fn is_same(&self, other: &Comparison) -> bool {
+        self.is_of(&other.case, other.criterion, other.role)
+    }
+
+    /// Whether a regression must be confirmed by a fresh session: one of a sampled criterion, and a runner that failed.
+    /// What was counted needs no confirmation.
+    pub fn needs_confirmation(&self) -> bool {
+        let sampled = self.criterion.quantile().is_some() || self.criterion == Criterion::PeakRss;
+        self.verdict == Verdict::Regressed && (sampled || self.finding == Finding::Nothing)
+    }
+
+    /// Takes in the confirming sessions. The regression stands if there is at least one and all found it too; the last
+    /// one's numbers are shown beside the first's.
+    pub fn confirm(&mut self, others: &[Comparison]) {
+        let denied = others.iter().find(|other| other.verdict != Verdict::Regressed);
+        let (confirmed, finding, reason) = match denied.or(others.last()) {
+            Some(other) => (denied.is_none(), other.finding.clone(), other.reason.clone()),
+            None => (false, Finding::Nothing, "the second session was not carried out".to_owned()),
+        };
+        if !confirmed {
+            self.verdict = Verdict::Inconclusive;
+            self.reason = format!("{}, but a second session did not confirm it: {reason}", self.reason);
+        }
+        self.confirmation = Some(Confirmation { confirmed, finding, reason });
+    }
+}
+
+/// The second, fresh session after a regression.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Confirmation {
     pub confirmed: bool,

@@ -1,20 +1,21 @@
-//! Peaks of memory: a handful of invocations an arm, no model of their spread. Regressed needs every peak of the candidate above every one of the
-//! baseline; a pass needs none above the baseline's lowest by more than the tolerance. What is neither is measured more often by the caller.
+//! Peaks of memory: a handful of invocations an arm, no model of their spread. Regressed requires every peak of the
+//! candidate above every one of the baseline; a pass requires none above the baseline's lowest by more than the
+//! tolerance. In between, the caller measures more.
 
 use espalier_stats::{Separation, Tolerance, separation, separation_chance};
 
-use super::{Finding, Verdict};
-use espalier_bench::sheet;
+use crate::{Finding, Judged, Verdict};
+use espalier_bench::sheet::size;
 
 /// Invocations an arm below which nothing is decided, and from which on measuring more is not worth it.
-pub const FEWEST_PEAKS: usize = 4;
-pub const MOST_PEAKS: usize = 8;
+const FEWEST_PEAKS: usize = 4;
+const MOST_PEAKS: usize = 8;
 
 /// The larger of one per cent and 256 KiB: allocators and the kernel hand out memory in steps.
 const TOLERANCE: Tolerance = Tolerance { relative: 0.01, absolute: 256.0 * 1024.0 };
 
 /// Peaks in bytes, of any order. A peak of zero is no measurement.
-pub fn judge_peaks(base: &[u64], candidate: &[u64]) -> (Verdict, Finding, String) {
+pub fn judge_peaks(base: &[u64], candidate: &[u64]) -> Judged {
     if base.is_empty() || candidate.is_empty() {
         let (base, candidate) = (base.len(), candidate.len());
         let reason =
@@ -25,16 +26,16 @@ pub fn judge_peaks(base: &[u64], candidate: &[u64]) -> (Verdict, Finding, String
     if base.iter().chain(candidate).any(|peak| *peak == 0) {
         return (Verdict::Inconclusive, finding, "a peak of 0 bytes was reported, which is no measurement".to_owned());
     }
-    let (few, fewest) = (base.len().min(candidate.len()), FEWEST_PEAKS);
-    if few < fewest {
-        let reason = format!("{few} memory invocations an arm, at least {fewest} are needed");
+    let few = base.len().min(candidate.len());
+    if few < FEWEST_PEAKS {
+        let reason = format!("{few} memory invocations an arm, at least {FEWEST_PEAKS} are needed");
         return (Verdict::Inconclusive, finding, reason);
     }
     let values = |peaks: &[u64]| peaks.iter().map(|peak| *peak as f64).collect::<Vec<f64>>();
-    let found = separation(&values(base), &values(candidate), TOLERANCE);
+    let separation = separation(&values(base), &values(candidate), TOLERANCE);
     let (was, is) = (range(base), range(candidate));
-    let slack = format!("{} % or {}", TOLERANCE.relative * 100.0, sheet::size(TOLERANCE.absolute as u64));
-    let (verdict, reason) = match found {
+    let slack = format!("{} % or {}", TOLERANCE.relative * 100.0, size(TOLERANCE.absolute as u64));
+    let (verdict, reason) = match separation {
         Some(Separation::Higher) => {
             let chance = separation_chance(base.len(), candidate.len()).recip().round();
             let reason =
@@ -42,7 +43,7 @@ pub fn judge_peaks(base: &[u64], candidate: &[u64]) -> (Verdict, Finding, String
             (Verdict::Regressed, reason)
         }
         Some(Separation::Lower) => (Verdict::Pass, format!("all peaks ({is}) are below all of the baseline's ({was})")),
-        Some(found) if found.is_not_higher() => {
+        Some(separation) if separation.is_not_higher() => {
             (Verdict::Pass, format!("no peak ({is}) is above the baseline's lowest ({was}) by more than {slack}"))
         }
         _ => {
@@ -57,7 +58,7 @@ pub fn judge_peaks(base: &[u64], candidate: &[u64]) -> (Verdict, Finding, String
 
 /// `50.0 MiB` or `50.0 MiB to 52.1 MiB`; empty of no peaks.
 fn range(peaks: &[u64]) -> String {
-    let text = |peak: Option<&u64>| peak.map(|peak| sheet::size(*peak)).unwrap_or_default();
+    let text = |peak: Option<&u64>| peak.map(|peak| size(*peak)).unwrap_or_default();
     let (low, high) = (text(peaks.iter().min()), text(peaks.iter().max()));
     if low == high { low } else { format!("{low} to {high}") }
 }
@@ -76,8 +77,8 @@ mod tests {
 
     #[track_caller]
     fn check(base: &[f64], candidate: &[f64], verdict: Verdict, reason: &str) {
-        let (got, _, said) = judge_peaks(&mib(base), &mib(candidate));
-        assert_eq!((got, said.as_str()), (verdict, reason));
+        let (got, _, text) = judge_peaks(&mib(base), &mib(candidate));
+        assert_eq!((got, text.as_str()), (verdict, reason));
     }
 
     #[test]
@@ -87,13 +88,15 @@ mod tests {
             &base,
             &[52.0, 52.5, 52.0, 52.25],
             Verdict::Regressed,
-            "all peaks (52.0 MiB to 52.5 MiB) are above all of the baseline's (50.0 MiB to 50.5 MiB); by chance once in 70",
+            "all peaks (52.0 MiB to 52.5 MiB) are above all of the baseline's (50.0 MiB to 50.5 MiB); by chance once \
+             in 70",
         );
         check(
             &base,
             &[50.0, 50.5, 50.0, 50.25],
             Verdict::Pass,
-            "no peak (50.0 MiB to 50.5 MiB) is above the baseline's lowest (50.0 MiB to 50.5 MiB) by more than 1 % or 256 KiB",
+            "no peak (50.0 MiB to 50.5 MiB) is above the baseline's lowest (50.0 MiB to 50.5 MiB) by more than 1 % or \
+             256 KiB",
         );
         check(
             &base,
@@ -105,7 +108,8 @@ mod tests {
             &base,
             &[50.0, 52.5, 52.0, 52.25],
             Verdict::Inconclusive,
-            "peaks (50.0 MiB to 52.5 MiB) are neither all above the baseline's (50.0 MiB to 50.5 MiB) nor all within 1 % or 256 KiB: \
+            "peaks (50.0 MiB to 52.5 MiB) are neither all above the baseline's (50.0 MiB to 50.5 MiB) nor all within \
+             1 % or 256 KiB: \
              more memory invocations may tell",
         );
     }
@@ -147,7 +151,8 @@ mod tests {
         /// A regression seen from the other side is a pass, and no pair of arms regresses in both directions.
         #[test]
         fn exchanging_the_arms(
-            base in proptest::collection::vec(90u64..110, 4..9), candidate in proptest::collection::vec(90u64..130, 4..9),
+            base in proptest::collection::vec(90u64..110, 4..9),
+            candidate in proptest::collection::vec(90u64..130, 4..9),
             order in any::<usize>(),
         ) {
             let bytes = |peaks: &[u64]| peaks.iter().map(|peak| peak << 20).collect::<Vec<u64>>();

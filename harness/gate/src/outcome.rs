@@ -1,8 +1,8 @@
-//! What all comparisons of a gate come to: one exit status, a tally, and the reasons in words.
+//! The outcome of a gate: one exit status, a tally, and the reasons as text.
 //!
-//! It fails closed. 0 asks for a comparison that passed and for nothing that speaks against it; what was planned and is not there, a device that was
-//! lost and a control that came out wrong all speak against it. A proved regression outranks a lost device, because it is true whatever else
-//! happened.
+//! It fails closed. Exit code 0 requires at least one comparison that passed, and forbids regressions, inconclusive or
+//! missing comparisons, lost devices and wrong controls. A proved regression outranks a lost device, because it is true
+//! whatever else happened.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +18,12 @@ pub struct Planned {
 }
 
 impl Planned {
+    pub fn of(comparison: &Comparison) -> Planned {
+        Planned { case: comparison.case.clone(), criterion: comparison.criterion, role: comparison.role }
+    }
+
     pub fn is_answered_by(&self, comparison: &Comparison) -> bool {
-        self.case == comparison.case && self.criterion == comparison.criterion && self.role == comparison.role
+        comparison.is_of(&self.case, self.criterion, self.role)
     }
 }
 
@@ -28,9 +32,9 @@ impl Planned {
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     Regressed,
-    /// Neither proved, or a regression that its second session did not confirm, or a pass of which nothing was measured.
+    /// Neither proved, a regression that was not confirmed, or a pass of which nothing was measured.
     Inconclusive,
-    /// Not passed, but somebody answers for it.
+    /// Not passed, but a waiver acknowledges it.
     Waived,
     Passed,
 }
@@ -50,7 +54,7 @@ pub struct Tally {
 pub struct GateOutcome {
     pub status: ExitStatus,
     pub tally: Tally,
-    /// Everything that speaks against 0, the worst first; empty exactly where the status is 0.
+    /// Why the status is not 0, the worst first; empty exactly where it is 0.
     pub reasons: Vec<String>,
     pub missing: Vec<Planned>,
 }
@@ -65,7 +69,7 @@ pub fn standing(comparison: &Comparison) -> Standing {
     }
 }
 
-/// What a control says that it should not; `None` where it came out right, and for what is no control.
+/// How a control came out wrong; `None` where it came out right, and for what is no control.
 pub fn alarm(comparison: &Comparison) -> Option<&'static str> {
     let nothing = comparison.finding == Finding::Nothing;
     match (comparison.role, comparison.verdict) {
@@ -132,17 +136,8 @@ mod tests {
     use crate::{Confirmation, Waived};
 
     fn comparison(device: &str, verdict: Verdict) -> Comparison {
-        Comparison {
-            case: Case::new("m", 0.5, device),
-            criterion: Criterion::RunnerSize,
-            role: Role::Gate,
-            verdict,
-            finding: Finding::Sizes { base: 1, candidate: 1 },
-            reason: String::new(),
-            tags: vec![],
-            confirmation: None,
-            waived: None,
-        }
+        let judged = (verdict, Finding::Sizes { base: 1, candidate: 1 }, String::new());
+        Comparison::new(Case::new("m", 0.5, device), Criterion::RunnerSize, Role::Gate, judged)
     }
 
     fn waived(comparison: Comparison) -> Comparison {
@@ -155,7 +150,7 @@ mod tests {
     }
 
     fn planned(comparison: &Comparison) -> Planned {
-        Planned { case: comparison.case.clone(), criterion: comparison.criterion, role: comparison.role }
+        Planned::of(comparison)
     }
 
     #[track_caller]

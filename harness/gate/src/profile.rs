@@ -1,21 +1,23 @@
-//! How strictly a session is judged: when the test looks, which slow-down counts as proved harm and which must not slip through, at which error rates.
+//! How strictly a session is judged: when the test looks, its margins and its error rates.
 //!
-//! The margins are slow-downs as fractions: a case fails when it is proved slower than the lower one and passes when it is proved not slower than the
-//! upper one. Error rates: a FAIL is wrong in `ALPHA` of all comparisons at most, and in `FAMILY` of all runs whatever the number of comparisons in them
-//! (Bonferroni); a PASS is wrong in `BETA` of the cases that are as slow as the upper margin, each case for itself.
+//! The margins are slow-downs as fractions: a case regresses when it is proved slower than the lower one and passes
+//! when it is proved not slower than the upper one. Error rates: "regressed" is wrong in `ALPHA` of all comparisons at
+//! most, and in `FAMILY` of all runs, whatever the number of comparisons in them (Bonferroni). "Pass" is wrong in
+//! `BETA` of the cases that are as slow as the upper margin, each case for itself.
 
 use espalier_stats::{Design, Margins};
 
-use super::Criterion;
+use crate::Criterion;
 
 /// Of one comparison, at most.
 const ALPHA: f64 = 0.001;
 /// Of all comparisons of a run together.
 const FAMILY: f64 = 0.01;
 const BETA: f64 = 0.05;
-/// What the sign test may err on top of that, where pairs lie far off and the mean decides nothing: a tenth of either error.
+/// Share of either error that the sign test may add, where there are outliers and the mean decides nothing.
 const SIGNS: f64 = 0.1;
-/// Of a confirmation: two independent sessions multiply, so that a wrong block has a chance of `ALPHA * CONFIRMING`.
+/// Of a confirmation: two independent sessions multiply, so that a wrong "regressed" has a chance of
+/// `ALPHA * CONFIRMING`.
 const CONFIRMING: f64 = 0.05;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,16 +42,17 @@ pub struct Tolerance {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Terms {
     /// Comparisons judged in the same run, this one among them.
-    pub cells: usize,
-    /// A second session after a FAIL.
+    pub comparisons: usize,
+    /// A second session after a regression.
     pub confirming: bool,
-    /// Where the two arms have different runners: the standard deviation of the logarithm of the time between builds of the same code.
+    /// Where the two arms have different runners: the standard deviation of the logarithm of the time between builds of
+    /// the same code.
     pub other_binary: Option<f64>,
 }
 
 impl Terms {
     /// One comparison by itself, both arms with the same runner.
-    pub const ALONE: Terms = Terms { cells: 1, confirming: false, other_binary: None };
+    pub const ALONE: Terms = Terms { comparisons: 1, confirming: false, other_binary: None };
 }
 
 const P95: Tolerance = Tolerance { lower: 0.02, upper: 0.10 };
@@ -75,8 +78,9 @@ impl Profile {
         self.looks.last().copied().unwrap_or_default()
     }
 
-    /// The margins of a latency, `None` for any other criterion. With another binary in each arm the code lies elsewhere in memory, which alone makes a
-    /// difference: the lower margin is then at least twice the standard deviation of that, and the upper one follows where it would be overtaken.
+    /// The margins of a latency, `None` for any other criterion. Different binaries have their code at different places
+    /// in memory, which alone makes a difference in time: the lower margin is then at least twice the standard
+    /// deviation of that, and the upper margin at least the lower.
     pub fn tolerance(&self, criterion: Criterion, other_binary: Option<f64>) -> Option<Tolerance> {
         let tolerance = match criterion {
             Criterion::P50 | Criterion::Fastest => self.median,
@@ -88,11 +92,11 @@ impl Profile {
         Some(Tolerance { lower, upper: tolerance.upper.max(lower) })
     }
 
-    /// The chance of a wrong FAIL of one comparison.
+    /// The chance of a wrong "regressed" of one comparison.
     pub fn alpha(&self, terms: Terms) -> f64 {
         match terms.confirming {
             true => CONFIRMING,
-            false => ALPHA.min(FAMILY / terms.cells.max(1) as f64),
+            false => ALPHA.min(FAMILY / terms.comparisons.max(1) as f64),
         }
     }
 
@@ -101,7 +105,7 @@ impl Profile {
         self.at_levels(criterion, terms, 1.0)
     }
 
-    /// The levels of the second question, asked of the median; `None` as in [`Profile::design`].
+    /// The levels of the sign test of the median; `None` as in [`Profile::design`].
     pub fn signs(&self, criterion: Criterion, terms: Terms) -> Option<Design> {
         self.at_levels(criterion, terms, SIGNS)
     }
@@ -134,10 +138,11 @@ mod tests {
         assert_eq!(Profile::named("weekly"), None);
     }
 
-    /// α·0.05 of a wrong block each; at most one run in a hundred has a wrong FAIL.
+    /// A chance of α·0.05 of a wrong "regressed" each; at most one run in a hundred has one.
     #[test]
     fn errors_are_shared_over_the_run() {
-        let alpha = |cells, confirming| Profile::NIGHTLY.alpha(Terms { cells, confirming, other_binary: None });
+        let alpha =
+            |comparisons, confirming| Profile::NIGHTLY.alpha(Terms { comparisons, confirming, other_binary: None });
         assert_eq!(alpha(1, false), 0.001);
         assert_eq!(alpha(10, false), 0.001);
         assert_eq!(alpha(50, false), 0.0002);
@@ -156,13 +161,13 @@ mod tests {
     /// Section 4 of the design publishes these levels for 10 and 50 comparisons; the last ones, at the last look.
     #[test]
     fn levels_are_the_published_ones() {
-        for (profile, cells, expected) in
+        for (profile, comparisons, expected) in
             [(Profile::NIGHTLY, 1, 3.68e-4), (Profile::NIGHTLY, 50, 6.78e-5), (Profile::RELEASE, 10, 3.73e-4)]
         {
-            let design = profile.design(Criterion::P50, Terms { cells, ..Terms::ALONE }).unwrap();
+            let design = profile.design(Criterion::P50, Terms { comparisons, ..Terms::ALONE }).unwrap();
             let (alpha, beta) = design.levels().last().unwrap();
-            assert!((alpha / expected - 1.0).abs() < 0.03, "{} {cells}: {alpha}", profile.name);
-            assert!((beta / 2.63e-2 - 1.0).abs() < 0.03, "{} {cells}: {beta}", profile.name);
+            assert!((alpha / expected - 1.0).abs() < 0.03, "{} {comparisons}: {alpha}", profile.name);
+            assert!((beta / 2.63e-2 - 1.0).abs() < 0.03, "{} {comparisons}: {beta}", profile.name);
             assert_eq!(design.looks().last(), Some(&(profile.most_blocks() * 2)));
         }
         assert!(Profile::NIGHTLY.design(Criterion::Accuracy, Terms::ALONE).is_none());

@@ -1,11 +1,12 @@
-//! A gate's report for people: a table for a terminal, Markdown for a job's summary or the comment on a pull request. Both are the same sheet, which
-//! the tables of `bench` are made with too; what is not a pass comes first in the comment, because that may be cut to what GitHub takes.
+//! A gate's report for people: a table for a terminal, Markdown for a job's summary or the comment on a pull request.
+//! Both render the same sheet, as the tables of `bench` do. Markdown puts passes last, because GitHub limits its
+//! length.
 
 use crate::{
     Comparison, Finding, Role,
     outcome::{self, Standing},
     report::Report,
-    words,
+    text,
 };
 use espalier_bench::{
     markdown::{self, escape},
@@ -13,7 +14,7 @@ use espalier_bench::{
     table::{self, Look},
 };
 
-/// GitHub refuses comments of more than 65,536 characters; what the escaping of the rest of the report needs is left.
+/// GitHub refuses comments of more than 65,536 characters; the difference is for escaping the rest of the report.
 const MOST_MARKDOWN: usize = 60_000;
 
 /// Lets a program that comments find its comment again.
@@ -23,7 +24,7 @@ pub const MARKER: &str = "<!-- espalier-gate -->";
 pub fn terminal(report: &Report, look: Look) -> String {
     let rows: Vec<&Comparison> = report.comparisons.iter().collect();
     let sheet = sheet(report, &rows);
-    format!("{}GATE: {}\n", table::render_sheet(&sheet, look), words::total(report, &report.outcome()))
+    format!("{}GATE: {}\n", table::render_sheet(&sheet, look), text::total(report, &report.outcome()))
 }
 
 pub fn markdown(report: &Report) -> String {
@@ -45,7 +46,7 @@ fn markdown_of(report: &Report, rows: &[&Comparison]) -> String {
     if left_out > 0 {
         sheet.notes.insert(0, format!("{left_out} more comparisons have no room here: see the JSON export"));
     }
-    let total = words::total(report, &report.outcome());
+    let total = text::total(report, &report.outcome());
     format!("{MARKER}\n{}\n**{}**\n", markdown::render_sheet(&sheet).trim_start(), escape(&format!("GATE: {total}")))
 }
 
@@ -55,24 +56,24 @@ fn sheet(report: &Report, rows: &[&Comparison]) -> Sheet {
         rows.iter().map(|comparison| cell(text(comparison), Tone::Plain)).collect()
     };
     let finding = |text: fn(&Finding) -> String| plain(&|comparison| text(&comparison.finding));
-    let arm = |arm: usize| plain(&|comparison| words::values(report, comparison)[arm].clone());
+    let arm = |arm: usize| plain(&|comparison| text::values(report, comparison)[arm].clone());
     let mut columns = vec![
-        Column::new("case", "", 0, plain(&words::case)),
+        Column::new("case", "", 0, plain(&text::case)),
         Column::new("criterion", "", 1, plain(&|comparison| comparison.criterion.name().to_owned())),
         Column::new("baseline", "", 5, arm(0)),
         Column::new("candidate", "", 4, arm(1)),
-        Column { legend: words::LEGEND_CHANGE, ..Column::new("change", "", 3, finding(words::change)) },
+        Column { legend: text::LEGEND_CHANGE, ..Column::new("change", "", 3, finding(text::change)) },
         Column::new("verdict", "", 2, rows.iter().map(|comparison| verdict(comparison)).collect()),
-        Column::new("pairs", "", 7, finding(words::pairs)),
-        Column { legend: words::LEGEND_MDE, ..Column::new("MDE", "", 6, finding(words::mde)) },
-        Column::new("pair SD", "", 8, finding(words::pair_sd)),
+        Column::new("pairs", "", 7, finding(text::pairs)),
+        Column { legend: text::LEGEND_MDE, ..Column::new("MDE", "", 6, finding(text::mde)) },
+        Column::new("pair SD", "", 8, finding(text::pair_sd)),
     ];
     if rows.is_empty() {
         columns.clear();
     }
     Sheet {
-        title: words::line(&format!("gate against {}, profile {}", report.baseline.name, report.profile.name)),
-        facts: words::facts(report),
+        title: text::line(&format!("gate against {}, profile {}", report.baseline.name, report.profile.name)),
+        facts: text::facts(report),
         columns,
         notes: notes(report, rows),
     }
@@ -84,24 +85,24 @@ fn verdict(comparison: &Comparison) -> Cell {
         (None, Standing::Passed) => Tone::Good,
         (None, Standing::Inconclusive | Standing::Waived) => Tone::Doubtful,
     };
-    // A control that was found slower, as it should be, is no bad news.
+    // A positive control must regress: that is not bad.
     let tone = if comparison.role != Role::Gate && tone != Tone::Bad { Tone::Plain } else { tone };
-    cell(words::verdict(comparison), tone)
+    cell(text::verdict(comparison), tone)
 }
 
 fn notes(report: &Report, rows: &[&Comparison]) -> Vec<String> {
     let mut notes: Vec<String> = Vec::new();
     for comparison in rows {
-        let title = format!("{}, {}", words::case(comparison), comparison.criterion.name());
-        notes.extend(words::remarks(comparison).map(|remarks| format!("{title}: {remarks}")));
+        let title = format!("{}, {}", text::case(comparison), comparison.criterion.name());
+        notes.extend(text::remarks(comparison).map(|remarks| format!("{title}: {remarks}")));
     }
     for fault in &report.faults {
-        let (device, message) = (words::line(&fault.device), words::line(&fault.message));
+        let (device, message) = (text::line(&fault.device), text::line(&fault.message));
         notes.push(format!("device {device} failed, stage {}: {message}", fault.stage.name()));
     }
     let outcome = report.outcome();
     for missing in &outcome.missing {
-        notes.push(words::line(&format!(
+        notes.push(text::line(&format!(
             "planned and not compared: {}",
             outcome::title(&missing.case, missing.criterion)
         )));
@@ -109,11 +110,11 @@ fn notes(report: &Report, rows: &[&Comparison]) -> Vec<String> {
     if outcome.tally.passed == 0 {
         notes.push("nothing passed: a gate that compared nothing is not green".to_owned());
     }
-    notes.extend(words::family(report));
+    notes.extend(text::family(report));
     if report.devices.iter().any(|device| device.emulated) {
         notes.push("emulated boards: their times are a functional check and say nothing about real ones".to_owned());
     }
-    notes.extend(report.notes.iter().map(|note| words::line(note)));
+    notes.extend(report.notes.iter().map(|note| text::line(note)));
     notes
 }
 
@@ -131,49 +132,20 @@ mod tests {
     #[test]
     fn wide() {
         let got = rendered(150, false);
-        let expected = r"
-gate against release-1.4, profile nightly
-baseline release-1.4 of 2026-11-20T09:00:00Z, accepted by jo@workbench · its revision 7c7533f, espalier 0.1.0
-  candidate's revision 05f99f9+, espalier 0.1.0 · begun 2026-11-23T19:15:00Z on workbench · profile nightly
-  p50 fails when proved slower by more than 0.5 %, passes when proved slower by less than 3 %
-  p99 fails when proved slower by more than 5 %, passes when proved slower by less than 15 % · pi4 (aarch64-gnu), runner 1a2b3c4d in both arms
-  jetson (aarch64-gnu, emulated), runner 1a2b3c4d → 5e6f7a8b
-╭───────────────────────────┬─────────────┬───────────┬───────────┬────────────────────────┬────────────────────┬───────┬───────┬─────────╮
-│            case           ┆  criterion  ┆  baseline ┆ candidate ┆         change         ┆       verdict      ┆ pairs ┆  MDE  ┆ pair SD │
-╞═══════════════════════════╪═════════════╪═══════════╪═══════════╪════════════════════════╪════════════════════╪═══════╪═══════╪═════════╡
-│     digits-cnn@0.5 on pi4 ┆         p50 ┆  1.000 ms ┆  1.034 ms ┆    +3.4 % [+1.9, +4.9] ┆          regressed ┆    24 ┆ 2.6 % ┆   2.1 % │
-│       digits-cnn@0 on pi4 ┆         p50 ┆         — ┆         — ┆ +0.04 % [-0.21, +0.29] ┆               pass ┆    24 ┆ 2.6 % ┆   0.4 % │
-│     digits-cnn@0.5 on pi4 ┆ runner-size ┆ 1.000 MiB ┆ 1.012 MiB ┆    +12.0 KiB (+1.17 %) ┆ regressed (waived) ┆     — ┆     — ┆       — │
-│     digits-cnn@0.5 on pi4 ┆  model-size ┆ 210.0 KiB ┆ 210.0 KiB ┆                   same ┆               pass ┆     — ┆     — ┆       — │
-│     digits-cnn@0.5 on pi4 ┆    peak-rss ┆ 9.000 MiB ┆ 9.000 MiB ┆                   same ┆               pass ┆     — ┆     — ┆       — │
-│     digits-cnn@0.5 on pi4 ┆    accuracy ┆         — ┆         — ┆         -0.20 pp (3/1) ┆               pass ┆     — ┆     — ┆       — │
-│ digits-cnn@0 on pi4 (A/A) ┆         p50 ┆         — ┆         — ┆    -0.1 % [-1.0, +0.8] ┆               pass ┆    24 ┆ 2.6 % ┆   2.1 % │
-│  digits-cnn@0.5 on jetson ┆         p50 ┆         — ┆         — ┆ +12.0 % [-10.0, +40.0] ┆       inconclusive ┆    24 ┆     — ┆   2.1 % │
-╰───────────────────────────┴─────────────┴───────────┴───────────┴────────────────────────┴────────────────────┴───────┴───────┴─────────╯
-digits-cnn@0.5 on pi4, p50: proved slower by more than 0.5 %; confirmed +3.1 % [+1.2, +5.0]; drift z=4.1
-digits-cnn@0.5 on pi4, runner-size: 12.0 KiB larger, 0.5 % are allowed; waived until 2026-12-31: labels | inside <b>
-digits-cnn@0.5 on jetson, p50: nothing proved after 32 blocks \u{1b}[2J
-device visionfive2 failed, stage connect: connection refused | <b> @root
-planned and not compared: digits-cnn@0.5 on jetson, p99
-emulated boards: their times are a functional check and say nothing about real ones
-waiver for digits-mlp@0 on pi4 ended on 2026-11-22: renew it or take it out
-change: candidate against baseline; of a time with the one-sided limits of the test (a FAIL looks at the lower one, a PASS at the upper one), of an
-  accuracy with samples lost and won; MDE: smallest slow-down that fails in 95 of 100 sessions like this one
-GATE: 1 regressed, 4 pass, 1 inconclusive, 1 waived, 1 not compared, 1 device fault (exit code 3)
-";
-        assert!(got == expected.trim_start_matches('\n'), "{got}");
+        let expected = include_str!("../tests/fixtures/report-wide.txt");
+        assert!(got == expected, "{got}");
     }
 
     #[test]
     fn narrow() {
         let got = rendered(100, false);
-        let expected = r"
+        let expected = r#"
 gate against release-1.4, profile nightly
 baseline release-1.4 of 2026-11-20T09:00:00Z, accepted by jo@workbench
   its revision 7c7533f, espalier 0.1.0 · candidate's revision 05f99f9+, espalier 0.1.0
   begun 2026-11-23T19:15:00Z on workbench · profile nightly
-  p50 fails when proved slower by more than 0.5 %, passes when proved slower by less than 3 %
-  p99 fails when proved slower by more than 5 %, passes when proved slower by less than 15 %
+  p50: regressed when proved slower by more than 0.5 %, pass when proved slower by less than 3 %
+  p99: regressed when proved slower by more than 5 %, pass when proved slower by less than 15 %
   pi4 (aarch64-gnu), runner 1a2b3c4d in both arms
   jetson (aarch64-gnu, emulated), runner 1a2b3c4d → 5e6f7a8b
 ╭───────────────────────────┬─────────────┬────────────────────────┬────────────────────╮
@@ -197,46 +169,19 @@ device visionfive2 failed, stage connect: connection refused | <b> @root
 planned and not compared: digits-cnn@0.5 on jetson, p99
 emulated boards: their times are a functional check and say nothing about real ones
 waiver for digits-mlp@0 on pi4 ended on 2026-11-22: renew it or take it out
-change: candidate against baseline; of a time with the one-sided limits of the test (a FAIL looks at
-  the lower one, a PASS at the upper one), of an accuracy with samples lost and won
+change: candidate against baseline; of a time with the one-sided limits of the test (the lower one
+  decides "regressed", the upper one "pass"), of an accuracy with samples lost and won
 too narrow for: baseline, candidate, pairs, MDE, pair SD
 GATE: 1 regressed, 4 pass, 1 inconclusive, 1 waived, 1 not compared, 1 device fault (exit code 3)
-";
+"#;
         assert!(got == expected.trim_start_matches('\n'), "{got}");
     }
 
     #[test]
     fn as_a_comment() {
         let got = markdown(&report());
-        let expected = r"
-<!-- espalier-gate -->
-## gate against release-1.4, profile nightly
-
-baseline release-1.4 of 2026-11-20T09:00:00Z, accepted by jo@<!-- -->workbench · its revision 7c7533f, espalier 0.1.0 · candidate's revision 05f99f9+, espalier 0.1.0 · begun 2026-11-23T19:15:00Z on workbench · profile nightly · p50 fails when proved slower by more than 0.5 %, passes when proved slower by less than 3 % · p99 fails when proved slower by more than 5 %, passes when proved slower by less than 15 % · pi4 (aarch64-gnu), runner 1a2b3c4d in both arms · jetson (aarch64-gnu, emulated), runner 1a2b3c4d → 5e6f7a8b
-
-| case | criterion | baseline | candidate | change | verdict | pairs | MDE | pair SD |
-| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| digits-cnn@<!-- -->0.5 on pi4 | p50 | 1.000 ms | 1.034 ms | +3.4 % \[+1.9, +4.9\] | regressed | 24 | 2.6 % | 2.1 % |
-| digits-cnn@<!-- -->0.5 on jetson | p50 | — | — | +12.0 % \[-10.0, +40.0\] | inconclusive | 24 | — | 2.1 % |
-| digits-cnn@<!-- -->0.5 on pi4 | runner-size | 1.000 MiB | 1.012 MiB | +12.0 KiB (+1.17 %) | regressed (waived) | — | — | — |
-| digits-cnn@<!-- -->0 on pi4 | p50 | — | — | +0.04 % \[-0.21, +0.29\] | pass | 24 | 2.6 % | 0.4 % |
-| digits-cnn@<!-- -->0.5 on pi4 | model-size | 210.0 KiB | 210.0 KiB | same | pass | — | — | — |
-| digits-cnn@<!-- -->0.5 on pi4 | peak-rss | 9.000 MiB | 9.000 MiB | same | pass | — | — | — |
-| digits-cnn@<!-- -->0.5 on pi4 | accuracy | — | — | -0.20 pp (3/1) | pass | — | — | — |
-| digits-cnn@<!-- -->0 on pi4 (A/A) | p50 | — | — | -0.1 % \[-1.0, +0.8\] | pass | 24 | 2.6 % | 2.1 % |
-
-- digits-cnn@<!-- -->0.5 on pi4, p50: proved slower by more than 0.5 %; confirmed +3.1 % \[+1.2, +5.0\]; drift z=4.1
-- digits-cnn@<!-- -->0.5 on jetson, p50: nothing proved after 32 blocks \\u{1b}\[2J
-- digits-cnn@<!-- -->0.5 on pi4, runner-size: 12.0 KiB larger, 0.5 % are allowed; waived until 2026-12-31: labels \| inside \<b\>
-- device visionfive2 failed, stage connect: connection refused \| \<b\> @<!-- -->root
-- planned and not compared: digits-cnn@<!-- -->0.5 on jetson, p99
-- emulated boards: their times are a functional check and say nothing about real ones
-- waiver for digits-mlp@<!-- -->0 on pi4 ended on 2026-11-22: renew it or take it out
-- change: candidate against baseline; of a time with the one-sided limits of the test (a FAIL looks at the lower one, a PASS at the upper one), of an accuracy with samples lost and won; MDE: smallest slow-down that fails in 95 of 100 sessions like this one
-
-**GATE: 1 regressed, 4 pass, 1 inconclusive, 1 waived, 1 not compared, 1 device fault (exit code 3)**
-";
-        assert!(got == expected.trim_start_matches('\n'), "{got}");
+        let expected = include_str!("../tests/fixtures/report-comment.txt");
+        assert!(got == expected, "{got}");
     }
 
     #[test]
@@ -268,7 +213,7 @@ baseline release-1.4 of 2026-11-20T09:00:00Z, accepted by jo@<!-- -->workbench �
         }
     }
 
-    /// What is cut from a comment are passes, and it says so.
+    /// Only passes are cut from a comment, and a note counts them.
     #[test]
     fn a_comment_fits_github() {
         let mut report = report();

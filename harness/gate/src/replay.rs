@@ -1,14 +1,16 @@
-//! Recorded comparisons: one JSON object a line, every time of every invocation in the order they ran, judged again without hardware.
+//! Recorded comparisons: one JSON object a line, with every time of every invocation in the order they ran, judged
+//! again without hardware.
 //!
-//! In: `{"id":"c0001","warmup_iters":10,"block":4,"invocations":[{"arm":"A","ns":[…]},…]}`. Out: `{"id","verdict","ratio","lo","hi","blocks_used","mde"}`.
-//! A [`Replay`] exists only where it can be judged: whatever is wrong with a line is found when it is read, and names line and case. What is unknown is
-//! `null`, never NaN. Invocations of one case have equally many values: a shorter one was cut off, and its quantile would be another one.
+//! In: `{"id":"c0001","warmup_iters":10,"block":4,"invocations":[{"arm":"A","ns":[…]},…]}`.
+//! Out: `{"id","verdict","ratio","lo","hi","blocks_used","mde"}`. Any mistake in a line is found when it is read and
+//! reported with line and case, so that a [`Replay`] can always be judged. What is unknown is `null`, never NaN.
+//! Invocations of one case have equally many values: a shorter one was cut off, and its quantile would be another one.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{
+use crate::{
     Arm, Verdict,
     judge::{Block, BlockError, LatencyJudge},
 };
@@ -17,7 +19,7 @@ use espalier_bench::sanitise::sanitise;
 /// Invocations of a block.
 pub const BLOCK: usize = 4;
 
-/// What a time can be, in the file's unit (ns as a rule): outside of it the quotient of two times is no longer a number a file can hold.
+/// Valid times in the file's unit (usually ns): outside of this range the quotient of two times overflows.
 const TIMES: std::ops::RangeInclusive<f64> = 1e-12..=1e18;
 
 /// One comparison with its warm-up, in order of time.
@@ -32,14 +34,14 @@ pub struct Replay {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Invocation {
     pub arm: Arm,
-    /// In order, warm-up first. As a rule whole nanoseconds.
+    /// In order, warm-up first. Usually whole nanoseconds.
     pub ns: Vec<f64>,
 }
 
 impl Replay {
     /// # Errors
-    /// What cannot be judged, in words that name the invocation: whole blocks of four, neighbours of different arms, equally many times each, all of them
-    /// finite and above zero, at least one after the warm-up.
+    /// Names the invocation that breaks a rule: whole blocks of four, neighbours of different arms, equally many times
+    /// each, all of them finite and above zero, at least one after the warm-up.
     pub fn new(id: impl Into<String>, warmup: usize, invocations: Vec<Invocation>) -> Result<Replay, String> {
         let id = id.into();
         if id.trim().is_empty() {
@@ -53,32 +55,24 @@ impl Replay {
         }
         for (index, pair) in invocations.chunks_exact(2).enumerate() {
             if pair[0].arm == pair[1].arm {
-                let (first, arm) = (2 * index + 1, pair[0].arm);
-                let second = first + 1;
+                let (first, second, arm) = (2 * index + 1, 2 * index + 2, pair[0].arm);
                 return Err(format!(
                     "invocations {first} and {second} are both of arm {arm:?}: neighbours are compared, one of each arm"
                 ));
             }
         }
-        for (index, invocation) in invocations.iter().enumerate() {
-            let (number, arm, length) = (index + 1, invocation.arm, invocation.ns.len());
-            if length <= warmup {
-                return Err(format!(
-                    "invocation {number} (arm {arm:?}) has {length} values: none after {warmup} of warm-up"
-                ));
-            }
-            if length != invocations[0].ns.len() {
-                let first = invocations[0].ns.len();
-                return Err(format!(
-                    "invocation {number} (arm {arm:?}) has {length} values, the first one {first}: was it cut off?"
-                ));
-            }
-            if let Some(value) = invocation.ns.iter().position(|ns| !TIMES.contains(ns)) {
-                let (ns, value) = (invocation.ns[value], value + 1);
-                return Err(format!(
-                    "invocation {number} (arm {arm:?}), value {value}: {ns:?} is no time in nanoseconds"
-                ));
-            }
+        for (index, Invocation { arm, ns }) in invocations.iter().enumerate() {
+            let (length, first) = (ns.len(), invocations[0].ns.len());
+            let wrong = if length <= warmup {
+                format!(" has {length} values: none after {warmup} of warm-up")
+            } else if length != first {
+                format!(" has {length} values, the first one {first}: was it cut off?")
+            } else if let Some(value) = ns.iter().position(|ns| !TIMES.contains(ns)) {
+                format!(", value {}: {:?} is no time in nanoseconds", value + 1, ns[value])
+            } else {
+                continue;
+            };
+            return Err(format!("invocation {} (arm {arm:?}){wrong}", index + 1));
         }
         Ok(Replay { id, warmup, invocations })
     }
@@ -98,9 +92,9 @@ impl Replay {
 
     /// The line that [`parse_line`] reads as the same, without a line feed.
     pub fn to_line(&self) -> String {
-        let invocations = self.invocations.iter().map(|invocation| Written { arm: invocation.arm, ns: &invocation.ns });
+        let invocations = self.invocations.iter().map(|Invocation { arm, ns }| InvocationOut { arm: *arm, ns });
         let line =
-            WrittenLine { id: &self.id, warmup_iters: self.warmup, block: BLOCK, invocations: invocations.collect() };
+            LineOut { id: &self.id, warmup_iters: self.warmup, block: BLOCK, invocations: invocations.collect() };
         serde_json::to_string(&line).expect("times are finite and keys are text")
     }
 }
@@ -108,7 +102,7 @@ impl Replay {
 /// Lines of one file, read one after the other.
 #[derive(Default)]
 pub struct Reader {
-    /// Where each case was.
+    /// The line of each case.
     seen: HashMap<String, usize>,
 }
 
@@ -116,7 +110,7 @@ impl Reader {
     /// `line_number` counts from one.
     ///
     /// # Errors
-    /// As [`parse_line`], and a case that there was already.
+    /// As [`parse_line`], and a case that an earlier line has.
     pub fn read(&mut self, line: &[u8], line_number: usize) -> Result<Replay, String> {
         let replay = parse_line(line, line_number)?;
         if let Some(earlier) = self.seen.get(&replay.id) {
@@ -133,15 +127,15 @@ impl Reader {
 /// One line of the file, any bytes.
 ///
 /// # Errors
-/// What is wrong and where: line, case (as far as it can be made out), and invocation or column.
+/// What is wrong and where: line, case (as far as it can be read), and invocation or column.
 pub fn parse_line(line: &[u8], line_number: usize) -> Result<Replay, String> {
-    let raw: Raw = serde_json::from_slice(line).map_err(|error| {
+    let raw: LineIn = serde_json::from_slice(line).map_err(|error| {
         let id = id_in(line);
         let place = place(line_number, id.as_deref());
         if error.is_eof() {
             return format!("{place}: the line ends in the middle: was the file cut off?");
         }
-        // serde_json's own place is "line 1", which is every line of this file.
+        // serde_json counts lines within the one it is given.
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default();
         let near = near(line, error.column());
@@ -152,17 +146,13 @@ pub fn parse_line(line: &[u8], line_number: usize) -> Result<Replay, String> {
         return Err(format!("{}: `block` is {}, only blocks of {BLOCK} invocations are known", place(), raw.block));
     }
     let mut invocations = Vec::with_capacity(raw.invocations.len());
-    for (index, RawInvocation { arm, ns }) in raw.invocations.into_iter().enumerate() {
+    for (index, InvocationIn { arm, ns }) in raw.invocations.into_iter().enumerate() {
         let arm = match arm.as_str() {
             "A" => Arm::A,
             "B" => Arm::B,
             _ => {
-                return Err(format!(
-                    "{}: invocation {}: arm `{}` is neither `A` nor `B`",
-                    place(),
-                    index + 1,
-                    sanitise(&arm)
-                ));
+                let (number, arm) = (index + 1, sanitise(&arm));
+                return Err(format!("{}: invocation {number}: arm `{arm}` is neither `A` nor `B`", place()));
             }
         };
         invocations.push(Invocation { arm, ns });
@@ -170,11 +160,11 @@ pub fn parse_line(line: &[u8], line_number: usize) -> Result<Replay, String> {
     Replay::new(raw.id.as_str(), raw.warmup_iters, invocations).map_err(|error| format!("{}: {error}", place()))
 }
 
-/// What a case came to. Ratios are candidate over baseline; `lo` and `hi` are the limits the test used.
+/// The result of a case. Ratios are candidate over baseline; `lo` and `hi` are the limits the test used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Judged {
+pub struct ReplayResult {
     pub id: String,
-    pub verdict: Word,
+    pub verdict: ReplayVerdict,
     pub ratio: Option<f64>,
     pub lo: Option<f64>,
     pub hi: Option<f64>,
@@ -182,33 +172,33 @@ pub struct Judged {
     pub mde: Option<f64>,
 }
 
-/// The format's own words for verdicts.
+/// Verdicts as this format spells them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Word {
+pub enum ReplayVerdict {
     Pass,
     Fail,
     Inconclusive,
 }
 
-impl From<Verdict> for Word {
-    fn from(verdict: Verdict) -> Word {
+impl From<Verdict> for ReplayVerdict {
+    fn from(verdict: Verdict) -> ReplayVerdict {
         match verdict {
-            Verdict::Pass => Word::Pass,
-            Verdict::Regressed => Word::Fail,
-            Verdict::Inconclusive => Word::Inconclusive,
+            Verdict::Pass => ReplayVerdict::Pass,
+            Verdict::Regressed => ReplayVerdict::Fail,
+            Verdict::Inconclusive => ReplayVerdict::Inconclusive,
         }
     }
 }
 
-/// As the live gate would have judged these blocks, one after the other, and no others to come.
+/// The verdict of the live gate on these blocks, measured one after the other, with no more to come.
 ///
 /// # Errors
-/// None for what [`Replay::new`] let through.
-pub fn judge(replay: &Replay, judge: &LatencyJudge) -> Result<Judged, BlockError> {
+/// None: [`Replay::new`] refuses what cannot be judged.
+pub fn judge(replay: &Replay, judge: &LatencyJudge) -> Result<ReplayResult, BlockError> {
     let decision = judge.judge_all(&replay.blocks())?;
     let effect = decision.effect;
-    Ok(Judged {
+    Ok(ReplayResult {
         id: replay.id.clone(),
         verdict: decision.verdict.into(),
         ratio: effect.map(|effect| effect.ratio),
@@ -219,7 +209,7 @@ pub fn judge(replay: &Replay, judge: &LatencyJudge) -> Result<Judged, BlockError
     })
 }
 
-impl Judged {
+impl ReplayResult {
     /// Without a line feed.
     pub fn to_line(&self) -> String {
         serde_json::to_string(self).expect("numbers and text")
@@ -227,35 +217,35 @@ impl Judged {
 }
 
 #[derive(Deserialize)]
-struct Raw {
+struct LineIn {
     id: String,
     warmup_iters: usize,
     block: usize,
-    invocations: Vec<RawInvocation>,
+    invocations: Vec<InvocationIn>,
 }
 
 #[derive(Deserialize)]
-struct RawInvocation {
+struct InvocationIn {
     arm: String,
     ns: Vec<f64>,
 }
 
 #[derive(Serialize)]
-struct WrittenLine<'a> {
+struct LineOut<'a> {
     id: &'a str,
     warmup_iters: usize,
     block: usize,
-    invocations: Vec<Written<'a>>,
+    invocations: Vec<InvocationOut<'a>>,
 }
 
 #[derive(Serialize)]
-struct Written<'a> {
+struct InvocationOut<'a> {
     arm: Arm,
     #[serde(serialize_with = "whole_where_whole")]
     ns: &'a [f64],
 }
 
-/// `120`, not `120.0`: nanoseconds are whole as a rule.
+/// `120`, not `120.0`: nanoseconds are usually whole.
 fn whole_where_whole<S: Serializer>(values: &[f64], serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     #[serde(untagged)]
@@ -278,7 +268,7 @@ fn place(line_number: usize, id: Option<&str>) -> String {
     }
 }
 
-/// The case's name in a line that is no JSON, so that the error can say which case is lost.
+/// The case's name in a line that is no JSON, so that the error can name the case.
 fn id_in(line: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(&line[..line.len().min(4096)]);
     let (_, rest) = text.split_once("\"id\"")?;
@@ -329,7 +319,10 @@ mod tests {
 
     #[test]
     fn a_line_is_read() {
-        let line = r#"{"id":"c1","warmup_iters":1,"block":4,"invocations":[{"arm":"A","ns":[30,10,12,11]},{"arm":"B","ns":[30,10,12,11]},{"arm":"B","ns":[30,10,12,11]},{"arm":"A","ns":[30,10,12,11]}]}"#;
+        let line = concat!(
+            r#"{"id":"c1","warmup_iters":1,"block":4,"invocations":[{"arm":"A","ns":[30,10,12,11]},"#,
+            r#"{"arm":"B","ns":[30,10,12,11]},{"arm":"B","ns":[30,10,12,11]},{"arm":"A","ns":[30,10,12,11]}]}"#
+        );
         assert_eq!(small().to_line(), line);
         let replay = parse_line(line.as_bytes(), 1).unwrap();
         assert_eq!(replay, small());
@@ -380,7 +373,7 @@ mod tests {
         changed("\"c1\"", "\"\"", "line 7: case ``: `id` is empty: every case needs a name");
     }
 
-    /// What is no JSON, or JSON of another shape: the case's name is found all the same.
+    /// In what is no JSON, or JSON of another shape, the case's name is still found.
     #[test]
     fn what_cannot_be_read_names_its_case() {
         changed("[30,", "[NaN,", "line 7: case `c1`, column 71, near `,\"ns\":[NaN,10,12`: expected value");
@@ -394,11 +387,15 @@ mod tests {
         changed(
             "c1",
             "c1\u{1b}[2J",
-            r#"line 7: case `c1\u{1b}[2J`, column 10, near `id":"c1\u{1b}[2J","wa`: control character (\u0000-\u001F) found while parsing a string"#,
+            concat!(
+                r#"line 7: case `c1\u{1b}[2J`, column 10, near `id":"c1\u{1b}[2J","wa`: "#,
+                r"control character (\u0000-\u001F) found while parsing a string"
+            ),
         );
         refused(
             "[1, 2]",
-            "line 7: a case without a name that can be read, column 2, near `[1, 2]`: invalid type: integer `1`, expected a string",
+            "line 7: a case without a name that can be read, column 2, near `[1, 2]`: invalid type: integer `1`, \
+             expected a string",
         );
         refused(
             "",
@@ -432,13 +429,13 @@ mod tests {
             r#"{"id":"none","verdict":"inconclusive","ratio":null,"lo":null,"hi":null,"blocks_used":0,"mde":null}"#;
         assert_eq!(judge(&empty, &latency).unwrap().to_line(), expected);
         // Two blocks, and times at both ends of what is allowed.
-        let wild = [(Arm::A, 1e-12), (Arm::B, 1e18), (Arm::B, 1e-12), (Arm::A, 1e18)].repeat(2);
-        let wild = wild.into_iter().map(|(arm, ns)| invocation(arm, &[ns])).collect();
-        let wild = Replay::new("wild", 0, wild).unwrap();
-        let judged = judge(&wild, &latency).unwrap();
-        assert_eq!((judged.verdict, judged.blocks_used), (Word::Inconclusive, 2));
+        let extreme = [(Arm::A, 1e-12), (Arm::B, 1e18), (Arm::B, 1e-12), (Arm::A, 1e18)].repeat(2);
+        let extreme = extreme.into_iter().map(|(arm, ns)| invocation(arm, &[ns])).collect();
+        let extreme = Replay::new("extreme", 0, extreme).unwrap();
+        let judged = judge(&extreme, &latency).unwrap();
+        assert_eq!((judged.verdict, judged.blocks_used), (ReplayVerdict::Inconclusive, 2));
         assert!(judged.lo.is_some_and(|lo| lo > 0.0) && judged.hi.is_some_and(f64::is_finite), "{judged:?}");
-        assert_eq!(serde_json::from_str::<Judged>(&judged.to_line()).unwrap(), judged);
+        assert_eq!(serde_json::from_str::<ReplayResult>(&judged.to_line()).unwrap(), judged);
     }
 
     /// Whole nanoseconds and others, any coin flips, any name.

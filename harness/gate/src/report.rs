@@ -1,5 +1,5 @@
-//! Everything a report of a gate shows, as data: what was compared with what, on what terms, and what came out. The terminal, the comment on a pull
-//! request, JUnit and JSON are functions of it, and so is the exit status: no renderer knows more than another.
+//! Everything a report of a gate shows, as data: what was compared with what, on what terms, and the verdicts. The
+//! terminal, the comment on a pull request, JUnit, JSON and the exit status are functions of it alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ pub struct Report {
     /// RFC 3339, UTC.
     pub started: String,
     pub profile: ProfileFacts,
-    /// Asked for, whether anything was measured there or not.
+    /// Requested, whether anything was measured there or not.
     pub devices: Vec<GateDevice>,
     pub planned: Vec<Planned>,
     pub comparisons: Vec<Comparison>,
@@ -77,7 +77,8 @@ pub struct GateDevice {
     pub other_binary: Option<f64>,
 }
 
-/// What the effect of a comparison is relative to: of each arm, the geometric mean over its invocations of the compared quantile, in ns.
+/// The absolute times of a comparison: of each arm, the geometric mean over its invocations of the compared quantile,
+/// in ns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     pub case: Case,
@@ -87,7 +88,7 @@ pub struct Latency {
     pub candidate_ns: f64,
 }
 
-/// Why a device gave less than was asked of it.
+/// Why a device measured less than was requested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     pub device: String,
@@ -107,21 +108,17 @@ impl Report {
     }
 
     pub fn latency(&self, comparison: &Comparison) -> Option<&Latency> {
-        self.latencies.iter().find(|latency| {
-            latency.case == comparison.case
-                && latency.criterion == comparison.criterion
-                && latency.role == comparison.role
-        })
+        self.latencies.iter().find(|latency| comparison.is_of(&latency.case, latency.criterion, latency.role))
     }
 
-    /// All devices that are named anywhere, those asked for first.
+    /// All devices that are named anywhere, those requested first.
     pub fn device_names(&self) -> Vec<&str> {
-        let asked = self.devices.iter().map(|device| &*device.name);
+        let requested = self.devices.iter().map(|device| &*device.name);
         let compared = self.comparisons.iter().map(|comparison| &*comparison.case.device);
         let planned = self.planned.iter().map(|planned| &*planned.case.device);
         let failed = self.faults.iter().map(|fault| &*fault.device);
         let mut names: Vec<&str> = Vec::new();
-        for name in asked.chain(compared).chain(planned).chain(failed) {
+        for name in requested.chain(compared).chain(planned).chain(failed) {
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -136,25 +133,15 @@ pub(crate) mod tests_support {
     use crate::{Confirmation, Effect, Finding, Verdict, Waived};
 
     pub fn comparison(case: &str, criterion: Criterion, verdict: Verdict, finding: Finding) -> Comparison {
-        Comparison {
-            case: Case::parse(case).unwrap(),
-            criterion,
-            role: Role::Gate,
-            verdict,
-            finding,
-            reason: String::new(),
-            tags: vec![],
-            confirmation: None,
-            waived: None,
-        }
+        Comparison::new(Case::parse(case).unwrap(), criterion, Role::Gate, (verdict, finding, String::new()))
     }
 
     pub fn effect(ratio: f64, low: f64, high: f64) -> Effect {
         Effect { ratio, low, high, pairs: 24, blocks: 12, pair_sd: 0.021, se: 0.0043, mde: Some(0.026) }
     }
 
-    /// One of everything: on `pi4` a confirmed regression, a pass, sizes, memory, an accuracy, a waived regression and a control; on `jetson` an
-    /// inconclusive case and one that was planned and is not there; `visionfive2` is gone.
+    /// One of everything: on `pi4` a confirmed regression, a pass, sizes, memory, an accuracy, a waived regression and
+    /// a control; on `jetson` an inconclusive case and one that was planned and is missing; `visionfive2` is lost.
     pub fn report() -> Report {
         use Criterion::*;
         use Verdict::*;
@@ -223,10 +210,7 @@ pub(crate) mod tests_support {
                 ..latency("digits-cnn@0.5 on jetson", Inconclusive, Effect { mde: None, ..effect(1.12, 0.9, 1.4) })
             },
         ];
-        let mut planned: Vec<Planned> = comparisons
-            .iter()
-            .map(|made| Planned { case: made.case.clone(), criterion: made.criterion, role: made.role })
-            .collect();
+        let mut planned: Vec<Planned> = comparisons.iter().map(Planned::of).collect();
         let gone = Case::parse("digits-cnn@0.5 on jetson").unwrap();
         planned.push(Planned { case: gone, criterion: P99, role: Role::Gate });
         let device = |name: &str, candidate: &str| GateDevice {

@@ -1,18 +1,20 @@
-//! What a device does for the gate: for each case both arms score, then memory and times in blocks of four (ABBA or BAAB), until every criterion is
-//! decided. A script for [`espalier_bench::plan::Script`]'s carrier: records in, the next job out, at the end the comparisons. No clock, no chance but the seed's.
+//! What a device does for the gate: for each case both arms score, then memory and times in blocks of four (ABBA or
+//! BAAB), until every criterion is decided. A [`Script`]: records in, the next job out, at the end the comparisons. No
+//! clock, and no randomness but the seed's.
 //!
-//! A block in which anything went wrong that has nothing to do with the arms (throttling, other programs, swapping) is done again whole, so that both
-//! arms lose the same; too many of them make the case inconclusive. What is wrong with one arm (its runner fails) is told as that arm's.
+//! A block that was disturbed by something other than the arms (throttling, other programs, swapping) is done again, so
+//! that both arms lose the same; too many of them make the case inconclusive. A runner that fails is reported as that
+//! arm's failure.
 
 use espalier_protocol::{Mode, Predictions};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Arm, Comparison, Confirmation, Criterion, Effect, Finding, Role, Verdict, accuracy,
+use crate::{
+    Arm, Comparison, Criterion, Effect, Finding, Judged, Role, Verdict, accuracy,
     judge::{Block, Decision, Judgement, LatencyJudge},
     memory,
     profile::{Profile, Terms},
-    simulate::{Random, splitmix},
+    random::{Random, splitmix},
     size, validity,
 };
 use espalier_bench::{
@@ -20,21 +22,21 @@ use espalier_bench::{
     record::{Case, Failure, Measurement, Outcome, Record, Trial},
 };
 
-/// Memory invocations an arm: these blocks at first, and as many as that where they say nothing clear.
+/// Blocks of memory invocations: at first, and where those are inconclusive.
 const MEMORY_BLOCKS: [usize; 2] = [2, 4];
 
-/// Share of timing invocations that may drift before the case is marked: it may be how the model behaves.
+/// Share of timing invocations that may drift before the case is tagged: the model itself may behave so.
 const UNSTEADY_SHARE: f64 = 0.2;
 
-/// Times in a row an arm's runner may fail before it is taken for broken.
+/// Times in a row an arm's runner may fail before it counts as broken.
 const FAILURES: u32 = 2;
 
 /// One case to be judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CellPlan {
+pub struct CasePlan {
     pub case: Case,
     pub role: Role,
-    /// 0 for the first session, 1 for the one that confirms.
+    /// 0 for the first session, from 1 for those that confirm.
     pub session: u32,
     /// Baseline and candidate.
     pub arms: [ArmPlan; 2],
@@ -54,7 +56,7 @@ pub struct CellPlan {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ArmPlan {
-    /// The place of its program among the device's runners.
+    /// The index of its program among the device's runners.
     pub runner: usize,
     /// SHA-256 of the variant.
     pub model: String,
@@ -62,7 +64,7 @@ pub struct ArmPlan {
     pub slow_down_percent: Option<f64>,
 }
 
-/// What an arm's invocations say of a quantile of their times.
+/// A quantile of an arm's times over its invocations.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ArmMean {
     /// Geometric mean.
@@ -76,55 +78,56 @@ pub struct ArmMean {
 pub struct GateScript {
     profile: Profile,
     random: Random,
-    cells: Vec<Cell>,
-    /// The place of the case under way.
-    now: usize,
-    /// Why the session ended before its time.
+    cases: Vec<CaseSession>,
+    /// The index of the case that is measured now.
+    current: usize,
+    /// Why the session ended early.
     cut_off: Option<Failure>,
 }
 
 impl GateScript {
-    /// `terms`: how many comparisons the whole run makes, and whether this is a second session. The same seed gives the same orders.
-    pub fn new(profile: Profile, terms: Terms, seed: u64, plans: Vec<CellPlan>) -> GateScript {
+    /// `terms`: how many comparisons the whole run makes, and whether this session confirms. The same seed gives the
+    /// same orders.
+    pub fn new(profile: Profile, terms: Terms, seed: u64, plans: Vec<CasePlan>) -> GateScript {
         let mut seed = seed;
         let random = Random::new(splitmix(&mut seed));
-        let cells = plans.into_iter().map(|plan| Cell::new(plan, profile, terms)).collect();
-        GateScript { profile, random, cells, now: 0, cut_off: None }
+        let cases = plans.into_iter().map(|plan| CaseSession::new(plan, profile, terms)).collect();
+        GateScript { profile, random, cases, current: 0, cut_off: None }
     }
 
-    /// Takes a record of an earlier session, in the order in which they came, as if it were carried out now.
-    pub fn hear_stored(&mut self, record: &Record) {
+    /// Takes a stored record of an earlier session as if it were measured now. Records come in their stored order.
+    pub fn take_stored(&mut self, record: &Record) {
         let Some(trial) = record.trial else { return };
-        let of = |cell: &&mut Cell| cell.plan.case == record.case && cell.plan.role == trial.role;
-        let Some(cell) = self.cells.iter_mut().find(of) else { return };
+        let of_record = |case: &&mut CaseSession| case.is_of(&record.case, trial.role);
+        let Some(case) = self.cases.iter_mut().find(of_record) else { return };
         if record.mode != Mode::Score && trial.position == 0 {
-            // Its first arm tells the order.
+            // The first arm of a block determines its order.
             let arms = if trial.arm == Arm::A { ABBA } else { BAAB };
-            cell.open = Some(OpenBlock { mode: record.mode, arms, measured: Vec::new() });
+            case.open = Some(OpenBlock { mode: record.mode, arms, measured: Vec::new() });
         }
-        cell.hear(record);
+        case.take(record);
     }
 
     /// One comparison for each criterion of each case, whatever was measured of it.
     pub fn comparisons(&self) -> Vec<Comparison> {
-        self.cells
-            .iter()
-            .flat_map(|cell| cell.comparisons(self.cut_off.as_ref().map(|failure| &*failure.message)))
-            .collect()
+        let cut_off = self.cut_off.as_ref().map(|failure| &*failure.message);
+        let of_case = |case: &'_ CaseSession| -> Vec<Comparison> {
+            case.plan.criteria.iter().map(|criterion| case.comparison(*criterion, cut_off)).collect()
+        };
+        self.cases.iter().flat_map(of_case).collect()
     }
 
-    /// Why the session ended before its time, if it did.
+    /// Why the session ended early, if it did.
     pub fn cut_off(&self) -> Option<&Failure> {
         self.cut_off.as_ref()
     }
 
-    /// The geometric mean of each arm's times by a criterion, in ns, with its standard error as a logarithm. The baseline's is the device's own history.
+    /// The geometric mean of each arm's times by a criterion, in ns, with its standard error as a logarithm. The
+    /// baseline's is the device's own history.
     pub fn arm_means(&self, case: &Case, role: Role, criterion: Criterion) -> Option<[ArmMean; 2]> {
-        let cell = self.cells.iter().find(|cell| cell.plan.case == *case && cell.plan.role == role)?;
-        let statistics = cell.statistics(criterion)?;
-        let mean = |wanted: Arm| {
-            let logs: Vec<f64> =
-                statistics.iter().filter(|(arm, _)| *arm == wanted).map(|(_, logarithm)| *logarithm).collect();
+        let statistics = self.case(case, role)?.statistics(criterion)?;
+        let mean = |arm: Arm| {
+            let logs: Vec<f64> = statistics.iter().filter(|(of, _)| *of == arm).map(|(_, log)| *log).collect();
             let error = espalier_stats::sd(&logs).ok()? / (logs.len() as f64).sqrt();
             Some(ArmMean { ns: espalier_stats::mean(&logs).ok()?.exp(), error })
         };
@@ -132,27 +135,30 @@ impl GateScript {
     }
 
     /// Every case of the session, in its order.
-    pub fn plans(&self) -> impl Iterator<Item = &CellPlan> {
-        self.cells.iter().map(|cell| &cell.plan)
+    pub fn plans(&self) -> impl Iterator<Item = &CasePlan> {
+        self.cases.iter().map(|case| &case.plan)
     }
 
     /// The blocks of times of a case, for an export.
     pub fn blocks(&self, case: &Case, role: Role) -> &[Block] {
-        let cell = self.cells.iter().find(|cell| cell.plan.case == *case && cell.plan.role == role);
-        cell.map_or(&[], |cell| &cell.times)
+        self.case(case, role).map_or(&[], |case| &case.times)
+    }
+
+    fn case(&self, case: &Case, role: Role) -> Option<&CaseSession> {
+        self.cases.iter().find(|session| session.is_of(case, role))
     }
 }
 
 impl Script for GateScript {
     fn next(&mut self, last: Option<&Record>) -> Option<PlannedJob> {
-        if let (Some(record), Some(cell)) = (last, self.cells.get_mut(self.now)) {
-            cell.hear(record);
+        if let (Some(record), Some(case)) = (last, self.cases.get_mut(self.current)) {
+            case.take(record);
         }
-        while let Some(cell) = self.cells.get_mut(self.now) {
-            if let Some(job) = cell.next(&mut self.random) {
+        while let Some(case) = self.cases.get_mut(self.current) {
+            if let Some(job) = case.next(&mut self.random) {
                 return Some(job);
             }
-            self.now += 1;
+            self.current += 1;
         }
         None
     }
@@ -163,7 +169,7 @@ impl Script for GateScript {
 
     fn length(&self) -> u64 {
         let blocks = self.profile.looks.first().copied().unwrap_or_default() + MEMORY_BLOCKS[0];
-        (self.cells.len() * (2 + 4 * blocks)) as u64
+        (self.cases.len() * (2 + 4 * blocks)) as u64
     }
 
     fn is_timed(&self) -> bool {
@@ -171,43 +177,52 @@ impl Script for GateScript {
     }
 }
 
+/// One case as far as it is measured.
 #[derive(Debug)]
-struct Cell {
-    plan: CellPlan,
+struct CaseSession {
+    plan: CasePlan,
     profile: Profile,
     terms: Terms,
-    judges: Vec<(Criterion, LatencyJudge, Option<Decision>)>,
+    latencies: Vec<Latency>,
     scores: [Option<Predictions>; 2],
     /// Peak RSS and peak allocated of each arm, in bytes.
     peaks: [Vec<(u64, u64)>; 2],
     memory_blocks: usize,
     times: Vec<Block>,
-    /// Under way: its order, and what came of it so far.
+    /// The block that is measured now.
     open: Option<OpenBlock>,
-    /// Blocks begun, done again or not.
+    /// Blocks begun, valid or not.
     begun: u32,
     round: u32,
     /// Why blocks were done again.
     redone: Vec<String>,
-    /// Inferences of every timing invocation, once the first one has shown how many its time has room for: both arms do the same number.
+    /// Inferences of every timing invocation, from the first one: both arms do the same number.
     iterations: Option<u32>,
-    /// In a row.
+    /// In a row, for each arm.
     failures: [u32; 2],
-    /// Whether the arm's runner tells what other programs do: an old baseline's may not.
-    tells_load: [Option<bool>; 2],
-    /// Timing invocations, and those among them that had not come to rest.
+    /// Whether the arm's runner reports what other programs do: an old baseline's may not.
+    reports_load: [Option<bool>; 2],
+    /// Timing invocations, and those among them that drifted.
     timed: usize,
     unsteady: usize,
     digests: [Option<String>; 2],
-    ended: Option<Ended>,
+    end: Option<CaseEnd>,
 }
 
-/// Why a case is not measured on.
+/// One criterion of time, and its decision as soon as there is one.
+#[derive(Debug)]
+struct Latency {
+    criterion: Criterion,
+    judge: LatencyJudge,
+    decision: Option<Decision>,
+}
+
+/// Why a case is measured no further.
 #[derive(Clone, Debug, PartialEq)]
-enum Ended {
-    /// The arm's runner does not do its work.
+enum CaseEnd {
+    /// The arm's runner fails.
     Broken(Arm, String),
-    /// Too much was invalid.
+    /// Too many blocks were invalid.
     Unfit(String),
 }
 
@@ -221,18 +236,20 @@ struct OpenBlock {
 const ABBA: [Arm; 4] = [Arm::A, Arm::B, Arm::B, Arm::A];
 const BAAB: [Arm; 4] = [Arm::B, Arm::A, Arm::A, Arm::B];
 
-impl Cell {
-    fn new(plan: CellPlan, profile: Profile, terms: Terms) -> Cell {
+impl CaseSession {
+    fn new(plan: CasePlan, profile: Profile, terms: Terms) -> CaseSession {
         // Both arms of a control have one program.
         let other_binary = terms.other_binary.filter(|_| plan.role == Role::Gate);
         let terms = Terms { other_binary, ..terms };
-        let judges = plan.criteria.iter();
-        let judges = judges.filter_map(|of| Some((*of, LatencyJudge::new(&profile, *of, terms)?, None))).collect();
-        Cell {
+        let latency = |criterion: &Criterion| {
+            let judge = LatencyJudge::new(&profile, *criterion, terms)?;
+            Some(Latency { criterion: *criterion, judge, decision: None })
+        };
+        CaseSession {
+            latencies: plan.criteria.iter().filter_map(latency).collect(),
             plan,
             profile,
             terms,
-            judges,
             scores: [None, None],
             peaks: [Vec::new(), Vec::new()],
             memory_blocks: 0,
@@ -243,20 +260,20 @@ impl Cell {
             redone: Vec::new(),
             iterations: None,
             failures: [0, 0],
-            tells_load: [None, None],
+            reports_load: [None, None],
             timed: 0,
             unsteady: 0,
             digests: [None, None],
-            ended: None,
+            end: None,
         }
     }
 
-    fn judges_memory(&self) -> bool {
-        self.plan.criteria.iter().any(|of| matches!(of, Criterion::PeakRss | Criterion::PeakAllocated))
+    fn is_of(&self, case: &Case, role: Role) -> bool {
+        self.plan.case == *case && self.plan.role == role
     }
 
     fn next(&mut self, random: &mut Random) -> Option<PlannedJob> {
-        if self.ended.is_some() {
+        if self.end.is_some() {
             return None;
         }
         if self.plan.criteria.contains(&Criterion::Accuracy)
@@ -266,7 +283,7 @@ impl Cell {
             return Some(self.job(Mode::Score, arm, 0, 0, padding));
         }
         if self.open.is_none() {
-            let mode = self.wanted()?;
+            let mode = self.next_mode()?;
             let arms = if random.chance(0.5) { ABBA } else { BAAB };
             self.open = Some(OpenBlock { mode, arms, measured: Vec::new() });
             self.begun += 1;
@@ -277,16 +294,15 @@ impl Cell {
         Some(self.job(mode, open.arms[position], self.begun - 1, position as u32, padding))
     }
 
-    /// Which block comes next; nothing when all is decided.
-    fn wanted(&self) -> Option<Mode> {
-        if self.judges_memory() {
+    /// Of the next block; `None` when all is decided.
+    fn next_mode(&self) -> Option<Mode> {
+        if self.plan.criteria.iter().any(|of| matches!(of, Criterion::PeakRss | Criterion::PeakAllocated)) {
             let clear = self.peak_verdict().is_none_or(|(verdict, ..)| verdict != Verdict::Inconclusive);
-            let wanted = MEMORY_BLOCKS[usize::from(!clear)];
-            if self.memory_blocks < wanted {
+            if self.memory_blocks < MEMORY_BLOCKS[usize::from(!clear)] {
                 return Some(Mode::Memory);
             }
         }
-        self.judges.iter().any(|(_, _, decision)| decision.is_none()).then_some(Mode::Time)
+        self.latencies.iter().any(|latency| latency.decision.is_none()).then_some(Mode::Time)
     }
 
     fn job(&mut self, mode: Mode, arm: Arm, block: u32, position: u32, padding: usize) -> PlannedJob {
@@ -315,64 +331,69 @@ impl Cell {
         }
     }
 
-    fn hear(&mut self, record: &Record) {
+    fn take(&mut self, record: &Record) {
         let Some(trial) = record.trial else { return };
+        let arm = trial.arm as usize;
         let measurement = match &record.outcome {
             Outcome::Measured(measurement) => measurement,
             Outcome::Failed(failure) => {
-                let failures = &mut self.failures[trial.arm as usize];
-                *failures += 1;
-                if *failures >= FAILURES {
-                    self.ended = Some(Ended::Broken(trial.arm, failure.message.clone()));
+                self.failures[arm] += 1;
+                if self.failures[arm] >= FAILURES {
+                    self.end = Some(CaseEnd::Broken(trial.arm, failure.message.clone()));
                 }
                 self.open = None;
                 return;
             }
         };
-        self.failures[trial.arm as usize] = 0;
-        self.tells_load[trial.arm as usize] = Some(validity::tells_load(measurement));
+        self.failures[arm] = 0;
+        self.reports_load[arm] = Some(validity::reports_load(measurement));
         match record.mode {
-            Mode::Score => self.scores[trial.arm as usize] = measurement.predictions.clone(),
-            Mode::Memory | Mode::Time => self.hear_of_block(record.mode, trial, measurement, record.wall_ms),
+            Mode::Score => self.scores[arm] = measurement.predictions.clone(),
+            Mode::Memory | Mode::Time => self.take_in_block(record.mode, trial, measurement, record.wall_ms),
             Mode::Profile => {}
         }
     }
 
-    fn hear_of_block(&mut self, mode: Mode, trial: Trial, measurement: &Measurement, wall_ms: u64) {
-        let known = &mut self.digests[trial.arm as usize];
-        let said = measurement.first_digest.as_ref();
-        let changed = known.as_ref().zip(said).is_some_and(|(known, said)| known != said);
-        if known.is_none() {
-            *known = said.cloned();
-        }
-        let reason = match mode {
-            // What disturbs times leaves bytes as they are.
-            Mode::Memory => None,
-            _ if changed => Some("an arm's output differs from one process to the next".to_owned()),
-            // What only one arm tells must not cost that arm alone its invocations.
-            _ if self.tells_load.contains(&Some(false)) => validity::held_back(measurement),
-            _ => validity::held_back(measurement).or_else(|| validity::disturbed(measurement, wall_ms)),
-        };
-        if let Some(reason) = reason {
+    fn take_in_block(&mut self, mode: Mode, trial: Trial, measurement: &Measurement, wall_ms: u64) {
+        if let Some(reason) = self.invalid(mode, trial.arm, measurement, wall_ms) {
             self.open = None;
             self.redone.push(reason);
-            // A quarter of what a whole session has.
-            let allowed = self.profile.most_blocks() / 4;
-            if self.redone.len() > allowed {
+            // A quarter of a full session's.
+            if self.redone.len() > self.profile.most_blocks() / 4 {
                 let reason = most_frequent(&self.redone);
-                self.ended = Some(Ended::Unfit(format!("{} blocks had to be done again: {reason}", self.redone.len())));
+                let count = self.redone.len();
+                self.end = Some(CaseEnd::Unfit(format!("{count} blocks had to be done again: {reason}")));
             }
             return;
         }
         if !measurement.timed_ns.is_empty() {
             self.iterations.get_or_insert(measurement.timed_ns.len() as u32);
         }
-        let Some(open) = &mut self.open else { return };
-        open.measured.push(measurement.clone());
-        if open.measured.len() == open.arms.len()
-            && let Some(whole) = self.open.take()
-        {
-            self.close(whole);
+        if let Some(mut open) = self.open.take() {
+            open.measured.push(measurement.clone());
+            if open.measured.len() < open.arms.len() {
+                self.open = Some(open);
+            } else {
+                self.close(open);
+            }
+        }
+    }
+
+    /// Why the block of this invocation must be done again.
+    fn invalid(&mut self, mode: Mode, arm: Arm, measurement: &Measurement, wall_ms: u64) -> Option<String> {
+        let known = &mut self.digests[arm as usize];
+        let digest = measurement.first_digest.as_ref();
+        let changed = known.as_ref().zip(digest).is_some_and(|(known, digest)| known != digest);
+        if known.is_none() {
+            *known = digest.cloned();
+        }
+        match mode {
+            // What disturbs times leaves bytes as they are.
+            Mode::Memory => None,
+            _ if changed => Some("an arm's output differs from one process to the next".to_owned()),
+            // Load that only one arm reports must not cost that arm alone its invocations.
+            _ if self.reports_load.contains(&Some(false)) => validity::held_back(measurement),
+            _ => validity::held_back(measurement).or_else(|| validity::disturbed(measurement, wall_ms)),
         }
     }
 
@@ -380,168 +401,127 @@ impl Cell {
         let OpenBlock { mode, arms, measured } = block;
         if mode == Mode::Memory {
             self.memory_blocks += 1;
-            for (arm, said) in arms.into_iter().zip(&measured) {
-                if let Some(memory) = &said.memory {
+            for (arm, measurement) in arms.into_iter().zip(&measured) {
+                if let Some(memory) = &measurement.memory {
                     self.peaks[arm as usize].push((memory.peak_rss, memory.peak_allocated));
                 }
             }
             return;
         }
-        for said in &measured {
-            let times: Vec<f64> = said.timed_ns.iter().map(|ns| *ns as f64).collect();
+        for measurement in &measured {
+            let times: Vec<f64> = measurement.timed_ns.iter().map(|ns| *ns as f64).collect();
             self.timed += 1;
             self.unsteady += usize::from(espalier_stats::batch_drift(&times).is_some_and(|drift| drift.flagged));
         }
         let times: [&[u64]; 4] = std::array::from_fn(|position| measured[position].timed_ns.as_slice());
         self.times.push(Block::from_ns(arms, times));
-        for (_, judge, decision) in self.judges.iter_mut().filter(|(_, _, decision)| decision.is_none()) {
-            match judge.judge(&self.times) {
+        for latency in self.latencies.iter_mut().filter(|latency| latency.decision.is_none()) {
+            match latency.judge.judge(&self.times) {
                 Ok(Judgement::Undecided { .. }) => {}
-                Ok(Judgement::Decided(decided)) => *decision = Some(decided),
-                Err(error) => self.ended = Some(Ended::Unfit(error.to_string())),
+                Ok(Judgement::Decided(decision)) => latency.decision = Some(decision),
+                Err(error) => self.end = Some(CaseEnd::Unfit(error.to_string())),
             }
         }
     }
 
-    fn peak_verdict(&self) -> Option<(Verdict, Finding, String)> {
+    fn peak_verdict(&self) -> Option<Judged> {
         let peaks = |arm: Arm| self.peaks[arm as usize].iter().map(|(rss, _)| *rss).collect::<Vec<u64>>();
         let (base, candidate) = (peaks(Arm::A), peaks(Arm::B));
         (!base.is_empty() && !candidate.is_empty()).then(|| memory::judge_peaks(&base, &candidate))
     }
 
-    /// The logarithm of each invocation's quantile, in order of time, as far as the verdict went.
+    /// The logarithm of each invocation's quantile in order of time, of those blocks the verdict used.
     fn statistics(&self, criterion: Criterion) -> Option<Vec<(Arm, f64)>> {
         let quantile = criterion.quantile()?;
-        let decision =
-            self.judges.iter().find(|(of, ..)| *of == criterion).and_then(|(_, _, decision)| decision.as_ref());
+        let latency = self.latencies.iter().find(|latency| latency.criterion == criterion);
+        let decision = latency.and_then(|latency| latency.decision.as_ref());
         let used = decision.map_or(self.times.len(), |decision| decision.blocks_used);
         let all = self.times.iter().take(used).flat_map(|block| block.arms.iter().zip(&block.times));
         all.map(|(arm, times)| Some((*arm, espalier_stats::quantile_r8(times, quantile).ok()?.ln()))).collect()
     }
 
-    fn comparisons(&self, cut_off: Option<&str>) -> Vec<Comparison> {
-        self.plan.criteria.iter().map(|criterion| self.comparison(*criterion, cut_off)).collect()
-    }
-
     fn comparison(&self, criterion: Criterion, cut_off: Option<&str>) -> Comparison {
-        let (verdict, finding, reason, mut tags) = self.judged(criterion);
+        let ((mut verdict, finding, mut reason), mut tags) = self.judged(criterion);
         // A criterion that was decided before the case ended stays decided.
-        let (verdict, reason) = match (&self.ended, verdict) {
-            (Some(Ended::Broken(Arm::B, message)), Verdict::Inconclusive) => {
-                (Verdict::Regressed, format!("the candidate does not run: {message}"))
+        if verdict == Verdict::Inconclusive {
+            match (&self.end, cut_off) {
+                (Some(CaseEnd::Broken(Arm::B, message)), _) => {
+                    (verdict, reason) = (Verdict::Regressed, format!("the candidate does not run: {message}"));
+                }
+                (Some(CaseEnd::Broken(Arm::A, message)), _) => reason = format!("the baseline does not run: {message}"),
+                (Some(CaseEnd::Unfit(why)), _) => reason = format!("the device is not fit: {why}"),
+                (None, Some(why)) => reason = format!("the session was cut off: {why}"),
+                (None, None) => {}
             }
-            (Some(Ended::Broken(Arm::A, message)), Verdict::Inconclusive) => {
-                (verdict, format!("the baseline does not run: {message}"))
-            }
-            (Some(Ended::Unfit(why)), Verdict::Inconclusive) => (verdict, format!("the device is not fit: {why}")),
-            (None, Verdict::Inconclusive) => match cut_off {
-                Some(why) => (verdict, format!("the session was cut off: {why}")),
-                None => (verdict, reason),
-            },
-            _ => (verdict, reason),
-        };
+        }
         if !self.redone.is_empty() && criterion.quantile().is_some() {
             tags.push(format!("{} blocks done again: {}", self.redone.len(), most_frequent(&self.redone)));
         }
-        Comparison {
-            case: self.plan.case.clone(),
-            criterion,
-            role: self.plan.role,
-            verdict,
-            finding,
-            reason,
-            tags,
-            confirmation: None,
-            waived: None,
-        }
+        let judged = (verdict, finding, reason);
+        Comparison { tags, ..Comparison::new(self.plan.case.clone(), criterion, self.plan.role, judged) }
     }
 
-    fn judged(&self, criterion: Criterion) -> (Verdict, Finding, String, Vec<String>) {
-        let nothing = |what: &str| (Verdict::Inconclusive, Finding::Nothing, what.to_owned(), Vec::new());
-        let untagged = |(verdict, finding, reason)| (verdict, finding, reason, Vec::new());
-        match criterion {
-            Criterion::Accuracy => match (&self.scores[0], &self.scores[1]) {
-                (Some(base), Some(candidate)) => {
+    /// With tags.
+    fn judged(&self, criterion: Criterion) -> (Judged, Vec<String>) {
+        let nothing = |what: &str| (Verdict::Inconclusive, Finding::Nothing, what.to_owned());
+        let judged = match criterion {
+            Criterion::Accuracy => match &self.scores {
+                [Some(base), Some(candidate)] => {
                     let (labels, alpha) = (self.plan.labels.as_deref(), self.profile.alpha(self.terms));
                     let margins = accuracy::Margins { max_drop: self.plan.max_accuracy_drop, ..Default::default() };
-                    untagged(accuracy::judge_accuracy(labels, base, candidate, alpha, margins))
+                    accuracy::judge_accuracy(labels, base, candidate, alpha, margins)
                 }
                 _ => nothing("no predictions came back"),
             },
-            Criterion::PeakRss => self.peak_verdict().map_or_else(|| nothing("no peak was measured"), untagged),
+            Criterion::PeakRss => self.peak_verdict().unwrap_or_else(|| nothing("no peak was measured")),
             Criterion::PeakAllocated => {
                 let most = |arm: Arm| self.peaks[arm as usize].iter().map(|(_, allocated)| *allocated).max();
                 match (most(Arm::A), most(Arm::B)) {
-                    (Some(base), Some(candidate)) => untagged(size::judge_sizes(base, candidate, size::BUDGET)),
+                    (Some(base), Some(candidate)) => size::judge_sizes(base, candidate, size::BUDGET),
                     _ => nothing("no peak was measured"),
                 }
             }
-            _ => self.latency(criterion),
-        }
+            _ => match self.latencies.iter().find(|latency| latency.criterion == criterion) {
+                Some(latency) => return self.latency(latency),
+                None => nothing("it was not measured"),
+            },
+        };
+        (judged, Vec::new())
     }
 
-    fn latency(&self, criterion: Criterion) -> (Verdict, Finding, String, Vec<String>) {
-        let Some((_, judge, decided)) = self.judges.iter().find(|(of, ..)| *of == criterion) else {
-            return (Verdict::Inconclusive, Finding::Nothing, "it was not measured".to_owned(), Vec::new());
-        };
-        let decision = match decided {
-            Some(decision) => Ok(decision.clone()),
-            None => judge.judge_all(&self.times),
-        };
-        match decision {
-            Ok(Decision { verdict, effect, reason, mut tags, .. }) => {
-                let statistics = self.statistics(criterion).unwrap_or_default();
-                tags.extend(validity::session_tags(&statistics));
-                tags.extend(effect.as_ref().and_then(|effect| second_opinion(effect, &statistics)));
-                if self.unsteady as f64 > UNSTEADY_SHARE * self.timed as f64 {
-                    tags.push(format!("not steady: {} of {} processes drifted while timed", self.unsteady, self.timed));
+    /// With tags.
+    fn latency(&self, latency: &Latency) -> (Judged, Vec<String>) {
+        let decision = match &latency.decision {
+            Some(decision) => decision.clone(),
+            None => match latency.judge.judge_all(&self.times) {
+                Ok(decision) => decision,
+                Err(error) => {
+                    return ((Verdict::Inconclusive, Finding::Nothing, error.to_string()), Vec::new());
                 }
-                (verdict, effect.map_or(Finding::Nothing, Finding::Effect), reason, tags)
-            }
-            Err(error) => (Verdict::Inconclusive, Finding::Nothing, error.to_string(), Vec::new()),
+            },
+        };
+        let Decision { verdict, effect, reason, mut tags, .. } = decision;
+        let statistics = self.statistics(latency.criterion).unwrap_or_default();
+        tags.extend(validity::session_tags(&statistics));
+        tags.extend(effect.as_ref().and_then(|effect| robust_estimate(effect, &statistics)));
+        if self.unsteady as f64 > UNSTEADY_SHARE * self.timed as f64 {
+            tags.push(format!("not steady: {} of {} processes drifted while timed", self.unsteady, self.timed));
         }
+        ((verdict, effect.map_or(Finding::Nothing, Finding::Effect), reason), tags)
     }
 }
 
-/// A FAIL counts once fresh sessions found it too: all that were carried out, and at least one. The last one's word is shown beside the first's.
-pub fn confirm(first: &mut Comparison, others: &[Comparison]) {
-    let denied = others.iter().find(|other| other.verdict != Verdict::Regressed);
-    let (confirmed, finding, reason) = match denied.or(others.last()) {
-        Some(other) => (denied.is_none(), other.finding.clone(), other.reason.clone()),
-        None => (false, Finding::Nothing, "the second session was not carried out".to_owned()),
-    };
-    if !confirmed {
-        first.verdict = Verdict::Inconclusive;
-        first.reason = format!("{}, but a second session did not confirm it: {reason}", first.reason);
-    }
-    first.confirmation = Some(Confirmation { confirmed, finding, reason });
-}
-
-/// Whether a FAIL is to be confirmed: what was measured is, and a runner that did not run; what was counted is not.
-pub fn wants_confirmation(comparison: &Comparison) -> bool {
-    let sampled = comparison.criterion.quantile().is_some() || comparison.criterion == Criterion::PeakRss;
-    comparison.verdict == Verdict::Regressed && (sampled || comparison.finding == Finding::Nothing)
-}
-
-/// What the Hodges-Lehmann estimate says of the pairs, where its interval leaves out the mean's: some pairs are far off. Reported, never judged by.
-fn second_opinion(effect: &Effect, statistics: &[(Arm, f64)]) -> Option<String> {
+/// The Hodges-Lehmann estimate of the pairs, where its interval leaves out the estimate that decided: some pairs are
+/// outliers. Reported, never judged by; what decides beside outliers is the median, in [`crate::judge`].
+fn robust_estimate(effect: &Effect, statistics: &[(Arm, f64)]) -> Option<String> {
     let sign = |arm: Arm| if arm == Arm::B { 1.0 } else { -1.0 };
     let difference = |pair: &[(Arm, f64)]| pair.iter().map(|(arm, x)| sign(*arm) * x).sum::<f64>();
     let differences: Vec<f64> = statistics.chunks_exact(2).map(difference).collect();
     let robust = espalier_stats::hodges_lehmann(&differences, 0.95).ok()?;
-    let percent = |log: f64| log.exp_m1() * 100.0;
     (!robust.contains(effect.ratio.ln())).then(|| {
-        let (estimate, low, high) = (percent(robust.estimate), percent(robust.low), percent(robust.high));
-        format!("some pairs far off: Hodges-Lehmann says {estimate:+.1} % [{low:+.1}, {high:+.1}]")
+        let [estimate, low, high] = [robust.estimate, robust.low, robust.high].map(|log| log.exp_m1() * 100.0);
+        format!("outliers: Hodges-Lehmann estimates {estimate:+.1} % [{low:+.1}, {high:+.1}]")
     })
-}
-
-/// The effect behind a latency's comparison.
-pub fn effect(comparison: &Comparison) -> Option<&Effect> {
-    match &comparison.finding {
-        Finding::Effect(effect) => Some(effect),
-        _ => None,
-    }
 }
 
 fn most_frequent(reasons: &[String]) -> &str {

@@ -1,22 +1,24 @@
-//! Sessions of a board that does not exist, with a known slow-down, to measure how often the gate is wrong.
+//! Simulated sessions with a known slow-down, to measure how often the gate is wrong.
 //!
-//! In: a seed and the true effect; out: a [`Replay`], the same on every machine but for the last digits of its logarithms. What a board does to a time
-//! multiplies, so all of it is added up in logarithms: the process (memory layout), processes gone wrong, a slow walk and a drift of the whole session, a
-//! second clock frequency, heat left by the invocation before; inside a process the warm-up, values that follow each other, and a tail to the right.
-//! The decision that is not obvious: boards are drawn from those that `calibrate` would admit, since the goals are promised for no others.
+//! In: a seed and the true effect; out: a [`Replay`], the same on every machine but for the last digits of its
+//! logarithms. Disturbances multiply, so their logarithms are added: the process (memory layout), outlier processes, a
+//! random walk and a drift of the whole session, a second clock frequency, heat left by the invocation before; inside a
+//! process the warm-up, autocorrelated values, and a tail to the right. Boards are drawn from those that `calibrate`
+//! would admit: the goals are promised for no others.
 
-use super::{
+use crate::{
     Arm, Verdict,
     judge::Decision,
     profile::Profile,
+    random::Random,
     replay::{BLOCK, Invocation, Replay},
 };
 
 const WARMUP: usize = 10;
 const TIMED: usize = 20;
 
-/// SD of a pair's difference between processes of the same code, by the share of benchmarks that have less (586 public ones with 10 processes each).
-/// Cut where a device is no longer admitted (4.5 %).
+/// SD of a pair's difference between processes of the same code, by the share of benchmarks that have less (586 public
+/// ones with 10 processes each). Cut where a device is no longer admitted (4.5 %).
 const PAIR_SD: [(f64, f64); 4] = [(0.10, 0.003), (0.25, 0.009), (0.50, 0.019), (0.74, 0.045)];
 
 /// How a board disturbs. Logarithms throughout: 0.01 is about one per cent.
@@ -27,15 +29,16 @@ pub struct Board {
     tick_ns: f64,
     /// SD between processes.
     process: f64,
-    /// Share of processes that go wrong, and by how much on average.
+    /// Share of processes that are outliers, and by how much on average.
     outliers: f64,
     outlier: f64,
-    /// SD of a slow walk of the session, and how much of it stays from one invocation to the next.
+    /// SD of a random walk of the session, and how much of it stays from one invocation to the next.
     walk: f64,
     walk_stays: f64,
     /// From the first invocation to the last.
     drift: f64,
-    /// How much slower the second frequency is (0 where there is none), the share of time in it, and how many invocations a state lasts.
+    /// How much slower the second frequency is (0 where there is none), the share of time in it, and how many
+    /// invocations a state lasts.
     state: f64,
     state_share: f64,
     state_lasts: f64,
@@ -105,7 +108,7 @@ pub fn session(seed: u64, effect: f64, blocks: usize) -> Replay {
             invocations.push(Invocation { arm, ns: process(&board, level, &mut random) });
         }
     }
-    Replay::new(format!("s{seed:016x}"), WARMUP, invocations).expect("a simulated session is whole")
+    Replay::new(format!("s{seed:016x}"), WARMUP, invocations).expect("a simulated session has whole blocks")
 }
 
 /// The times of one process whose values lie around exp(`level`) of the board's base.
@@ -125,7 +128,7 @@ fn process(board: &Board, level: f64, random: &mut Random) -> Vec<f64> {
     (0..WARMUP + TIMED).map(time).collect()
 }
 
-/// Between the known quantiles the logarithm is taken for linear.
+/// Linear in the logarithm between the known quantiles.
 fn pair_sd(share: f64) -> f64 {
     let upper = PAIR_SD.iter().position(|(known, _)| share <= *known).unwrap_or(PAIR_SD.len() - 1).max(1);
     let ((x0, y0), (x1, y1)) = (PAIR_SD[upper - 1], PAIR_SD[upper]);
@@ -134,26 +137,26 @@ fn pair_sd(share: f64) -> f64 {
 
 /// Outcomes of sessions with the same true effect.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tally {
+pub struct SessionTally {
     pub effect: f64,
     pub sessions: usize,
     pub passed: usize,
-    pub failed: usize,
+    pub regressed: usize,
     blocks: usize,
     squares: f64,
     covered: usize,
     pair_sds: Vec<f64>,
 }
 
-impl Tally {
-    pub fn of(effect: f64) -> Tally {
-        Tally { effect, ..Tally::default() }
+impl SessionTally {
+    pub fn of(effect: f64) -> SessionTally {
+        SessionTally { effect, ..SessionTally::default() }
     }
 
     pub fn add(&mut self, decision: &Decision) {
         self.sessions += 1;
         self.passed += usize::from(decision.verdict == Verdict::Pass);
-        self.failed += usize::from(decision.verdict == Verdict::Regressed);
+        self.regressed += usize::from(decision.verdict == Verdict::Regressed);
         self.blocks += decision.blocks_used;
         // A session without an estimate covers nothing.
         let truth = 1.0 + self.effect;
@@ -168,8 +171,8 @@ impl Tally {
         self.passed as f64 / self.sessions as f64
     }
 
-    pub fn fail_share(&self) -> f64 {
-        self.failed as f64 / self.sessions as f64
+    pub fn regressed_share(&self) -> f64 {
+        self.regressed as f64 / self.sessions as f64
     }
 
     /// Of the SD of a pair's difference over the sessions; `None` without any.
@@ -185,21 +188,21 @@ impl Tally {
 /// What is promised for sessions like these.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Goal {
-    /// E.g. `+5 %: FAIL`.
-    pub what: String,
-    pub got: f64,
-    pub wanted: Wanted,
-    pub unit: Unit,
+    /// E.g. `+5 %: regressed`.
+    pub name: String,
+    pub value: f64,
+    pub limit: Limit,
+    pub unit: GoalUnit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Wanted {
+pub enum Limit {
     AtMost(f64),
     AtLeast(f64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub enum GoalUnit {
     /// Of one.
     Share,
     Blocks,
@@ -208,9 +211,9 @@ pub enum Unit {
 impl Goal {
     /// NaN, where there was no session, meets nothing.
     pub fn is_met(&self) -> bool {
-        match self.wanted {
-            Wanted::AtMost(limit) => self.got <= limit,
-            Wanted::AtLeast(limit) => self.got >= limit,
+        match self.limit {
+            Limit::AtMost(limit) => self.value <= limit,
+            Limit::AtLeast(limit) => self.value >= limit,
         }
     }
 }
@@ -224,135 +227,45 @@ pub fn effects(profile: &Profile) -> Vec<f64> {
     effects
 }
 
-/// What the profile promises, and what the tallies say; one tally an effect.
-pub fn goals(profile: &Profile, tallies: &[Tally]) -> Vec<Goal> {
+/// What the profile promises beside what the tallies have; one tally an effect.
+pub fn goals(profile: &Profile, tallies: &[SessionTally]) -> Vec<Goal> {
+    use GoalUnit::{Blocks, Share};
+    use Limit::{AtLeast, AtMost};
     let mut goals = Vec::new();
-    let mut goal = |what: String, got: f64, wanted: Wanted, unit: Unit| goals.push(Goal { what, got, wanted, unit });
+    let mut goal = |name: String, value, limit, unit| goals.push(Goal { name, value, limit, unit });
     for tally in tallies {
         let percent = tally.effect * 100.0;
-        let (pass, fail, blocks) = (tally.pass_share(), tally.fail_share(), tally.mean_blocks());
+        let (pass, regressed, blocks) = (tally.pass_share(), tally.regressed_share(), tally.mean_blocks());
         if tally.effect == 0.0 {
-            goal("A/A: false FAIL".into(), fail, Wanted::AtMost(0.005), Unit::Share);
-            goal("A/A: PASS".into(), pass, Wanted::AtLeast(0.95), Unit::Share);
+            goal("A/A: regressed".into(), regressed, AtMost(0.005), Share);
+            goal("A/A: pass".into(), pass, AtLeast(0.95), Share);
         } else if tally.effect == profile.median.upper {
-            goal(format!("+{percent:.0} %: PASS"), pass, Wanted::AtMost(0.06), Unit::Share);
+            goal(format!("+{percent:.0} %: pass"), pass, AtMost(0.06), Share);
         }
         // Only where the effect is far enough from both margins.
         if tally.effect >= 0.05 && tally.effect > profile.median.upper {
             let (least, most) = if tally.effect >= 0.10 { (0.99, 9.0) } else { (0.95, 14.0) };
-            goal(format!("+{percent:.0} %: FAIL"), fail, Wanted::AtLeast(least), Unit::Share);
-            goal(format!("+{percent:.0} %: PASS"), pass, Wanted::AtMost(0.01), Unit::Share);
+            goal(format!("+{percent:.0} %: regressed"), regressed, AtLeast(least), Share);
+            goal(format!("+{percent:.0} %: pass"), pass, AtMost(0.01), Share);
             // Promised for the looks of the nightly profile.
             if profile.looks == Profile::NIGHTLY.looks {
-                goal(format!("+{percent:.0} %: mean"), blocks, Wanted::AtMost(most), Unit::Blocks);
+                goal(format!("+{percent:.0} %: mean"), blocks, AtMost(most), Blocks);
             }
         }
     }
-    let sum = |of: &dyn Fn(&Tally) -> f64| tallies.iter().map(of).sum::<f64>();
+    let sum = |of: &dyn Fn(&SessionTally) -> f64| tallies.iter().map(of).sum::<f64>();
     let sessions = sum(&|tally| tally.sessions as f64);
     let error = (sum(&|tally| tally.squares) / sessions).sqrt();
     let covered = sum(&|tally| tally.covered as f64) / sessions;
-    goal("ratio: RMSE".into(), error, Wanted::AtMost(0.013), Unit::Share);
-    goal("ratio: interval covers".into(), covered, Wanted::AtLeast(0.97), Unit::Share);
+    goal("ratio: RMSE".into(), error, AtMost(0.013), Share);
+    goal("ratio: interval covers".into(), covered, AtLeast(0.97), Share);
     goals
-}
-
-/// xoshiro256++ seeded by splitmix64 (Blackman and Vigna 2021, Steele et al. 2014): small, the same everywhere, good enough for a simulation.
-#[derive(Clone, Debug)]
-pub struct Random {
-    state: [u64; 4],
-}
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        let mut seed = seed;
-        Random { state: std::array::from_fn(|_| splitmix(&mut seed)) }
-    }
-
-    /// The next 64 bits.
-    pub fn bits(&mut self) -> u64 {
-        let s = &mut self.state;
-        let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
-        let t = s[1] << 17;
-        s[2] ^= s[0];
-        s[3] ^= s[1];
-        s[1] ^= s[2];
-        s[0] ^= s[3];
-        s[2] ^= t;
-        s[3] = s[3].rotate_left(45);
-        result
-    }
-
-    /// In [0, 1).
-    pub fn uniform(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    pub fn between(&mut self, low: f64, high: f64) -> f64 {
-        low + (high - low) * self.uniform()
-    }
-
-    pub fn below(&mut self, count: usize) -> usize {
-        (self.uniform() * count as f64) as usize
-    }
-
-    pub fn chance(&mut self, probability: f64) -> bool {
-        self.uniform() < probability
-    }
-
-    /// With mean 1.
-    pub fn exponential(&mut self) -> f64 {
-        -(1.0 - self.uniform()).ln()
-    }
-
-    /// With mean 0 and SD 1 (Box and Muller 1958; the second of the two is not kept, so that a value depends on its two draws only).
-    pub fn normal(&mut self) -> f64 {
-        let radius = (2.0 * self.exponential()).sqrt();
-        radius * (std::f64::consts::TAU * self.uniform()).cos()
-    }
-}
-
-/// The next number of the sequence that starts at `state`; also a way to make independent seeds of 0, 1, 2…
-pub fn splitmix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Criterion, judge::LatencyJudge, profile::Terms};
-
-    /// The first numbers as the generators' authors publish them: splitmix64 from 1234567, xoshiro256++ from the state 1, 2, 3, 4.
-    #[test]
-    fn generators_are_the_published_ones() {
-        let mut seed = 1_234_567;
-        let first: [u64; 3] = std::array::from_fn(|_| splitmix(&mut seed));
-        assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
-        let mut random = Random { state: [1, 2, 3, 4] };
-        let first: [u64; 4] = std::array::from_fn(|_| random.bits());
-        assert_eq!(first, [41_943_041, 58_720_359, 3_588_806_011_781_223, 3_591_011_842_654_386]);
-    }
-
-    #[test]
-    fn draws_have_their_moments() {
-        let mut random = Random::new(7);
-        let n = 20_000;
-        let moments = |mut draw: Box<dyn FnMut() -> f64 + '_>| {
-            let values: Vec<f64> = (0..n).map(|_| draw()).collect();
-            (espalier_stats::mean(&values).unwrap(), espalier_stats::sd(&values).unwrap())
-        };
-        let near = |(mean, sd): (f64, f64), expected: (f64, f64)| {
-            assert!((mean - expected.0).abs() < 0.03 && (sd - expected.1).abs() < 0.03, "{mean} {sd}");
-        };
-        near(moments(Box::new(|| random.normal())), (0.0, 1.0));
-        near(moments(Box::new(|| random.exponential())), (1.0, 1.0));
-        near(moments(Box::new(|| random.uniform())), (0.5, (1.0f64 / 12.0).sqrt()));
-        assert!((0..100).all(|_| random.below(4) < 4));
-    }
+    use crate::{Criterion, judge::LatencyJudge, profile::Terms, random::splitmix};
 
     /// At the published quantiles, and between them.
     #[test]
@@ -385,9 +298,9 @@ mod tests {
         let profile = Profile::NIGHTLY;
         let latency = LatencyJudge::new(&profile, Criterion::P50, Terms::ALONE).unwrap();
         let mut seed = 1;
-        let tallies: Vec<Tally> = [0.0, 0.10]
+        let tallies: Vec<SessionTally> = [0.0, 0.10]
             .map(|effect| {
-                let mut tally = Tally::of(effect);
+                let mut tally = SessionTally::of(effect);
                 for _ in 0..25 {
                     let session = session(splitmix(&mut seed), effect, profile.most_blocks());
                     tally.add(&latency.judge_all(&session.blocks()).unwrap());
@@ -395,14 +308,14 @@ mod tests {
                 tally
             })
             .into();
-        assert_eq!(tallies[0].failed, 0);
-        assert!(tallies[0].passed >= 23 && tallies[1].failed >= 24, "{tallies:?}");
-        assert!(goals(&profile, &tallies).iter().any(|goal| goal.what == "+10 %: FAIL"));
+        assert_eq!(tallies[0].regressed, 0);
+        assert!(tallies[0].passed >= 23 && tallies[1].regressed >= 24, "{tallies:?}");
+        assert!(goals(&profile, &tallies).iter().any(|goal| goal.name == "+10 %: regressed"));
     }
 
     #[test]
     fn nothing_simulated_meets_nothing() {
-        let goals = goals(&Profile::NIGHTLY, &[Tally::of(0.0), Tally::of(0.05)]);
+        let goals = goals(&Profile::NIGHTLY, &[SessionTally::of(0.0), SessionTally::of(0.05)]);
         assert!(goals.len() > 5 && goals.iter().all(|goal| !goal.is_met()), "{goals:?}");
     }
 }

@@ -1,39 +1,33 @@
-//! Sizes: of the artifact, of the variant's file, of what was allocated at once. They are exact, so they are compared with a budget, without a test.
+//! Sizes: of the artifact, of the variant's file, of the most bytes allocated at once. They are exact, so they are
+//! compared with a budget, without a test.
 
-use super::{Finding, Verdict};
-use espalier_bench::sheet;
+use crate::{Finding, Judged, Verdict};
+use espalier_bench::sheet::{percent, size};
 
 /// What a size may grow by, as a fraction.
 pub const BUDGET: f64 = 0.005;
 
 /// Sizes in bytes, `budget` as a fraction. A size of zero is no measurement.
-pub fn judge_sizes(base: u64, candidate: u64, budget: f64) -> (Verdict, Finding, String) {
+pub fn judge_sizes(base: u64, candidate: u64, budget: f64) -> Judged {
     let finding = Finding::Sizes { base, candidate };
     if base == 0 || candidate == 0 {
         return (Verdict::Inconclusive, finding, "a size of 0 bytes was reported, which is no measurement".to_owned());
     }
     if base == candidate {
-        return (Verdict::Pass, finding, format!("{}, as before", sheet::size(base)));
+        return (Verdict::Pass, finding, format!("{}, as before", size(base)));
     }
-    let allowed = budget * base as f64;
-    // Sizes are whole: what is over by less than a thousandth of a byte is the rounding of `allowed`.
-    let over = candidate.saturating_sub(base) as f64 > allowed + 1e-3;
-    let (more, difference) = if candidate > base { ("more", candidate - base) } else { ("less", base - candidate) };
+    // Sizes are whole: an excess of less than a thousandth of a byte is the rounding of the product.
+    let over = candidate.saturating_sub(base) as f64 > budget * base as f64 + 1e-3;
+    let more = if candidate > base { "more" } else { "less" };
     let change = (candidate as f64 / base as f64 - 1.0) * 100.0;
     let verdict = if over { Verdict::Regressed } else { Verdict::Pass };
     let against = match (over, candidate > base) {
-        (true, _) => format!(", over the budget of {:+} %", percent(budget)),
-        (false, true) => format!(", within the budget of {:+} %", percent(budget)),
+        (true, _) => format!(", over the budget of +{} %", percent(budget, 6)),
+        (false, true) => format!(", within the budget of +{} %", percent(budget, 6)),
         (false, false) => String::new(),
     };
-    let reason =
-        format!("{}, {} {more} than before ({change:+.2} %){against}", sheet::size(candidate), sheet::size(difference));
-    (verdict, finding, reason)
-}
-
-/// A fraction in per cent, without the digits that only binary floating point has.
-fn percent(fraction: f64) -> f64 {
-    (fraction * 1e8).round() / 1e6
+    let (now, difference) = (size(candidate), size(base.abs_diff(candidate)));
+    (verdict, finding, format!("{now}, {difference} {more} than before ({change:+.2} %){against}"))
 }
 
 #[cfg(test)]
@@ -76,7 +70,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_regression_is_a_pass_the_other_way_round(base in 1u64..1 << 40, candidate in 1u64..1 << 40, budget in 0.0..0.1) {
+        fn a_regression_is_a_pass_the_other_way_round(
+            base in 1u64..1 << 40, candidate in 1u64..1 << 40, budget in 0.0..0.1,
+        ) {
             let verdicts = (judge_sizes(base, candidate, budget).0, judge_sizes(candidate, base, budget).0);
             prop_assert!(verdicts != (Verdict::Regressed, Verdict::Regressed), "{verdicts:?}");
             prop_assert!(verdicts.0 != Verdict::Inconclusive && verdicts.1 != Verdict::Inconclusive);

@@ -1,5 +1,5 @@
-//! Files that were written before identifiers of this crate were renamed (commit 1710be1) are read, and written to the same bytes.
-//! Stored spellings outlive the code: a test here that fails is a file of a user's that cannot be read.
+//! Files that were written before identifiers of this crate were renamed (commit 1710be1) are read, and written to the
+//! same bytes. Stored spellings outlive the code: a test here that fails is a file of a user's that cannot be read.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,8 @@ macro_rules! fixture {
     };
 }
 
-/// Every role, arm, verdict, criterion, finding and failure stage; a session cut off, one that confirms, every optional field.
+/// Every role, arm, verdict, criterion, finding and failure stage; a session cut off, one that confirms, every optional
+/// field.
 #[test]
 fn a_gate() {
     let text = fixture!("gate.jsonl");
@@ -82,7 +83,7 @@ fn controls_of_every_night() {
 /// With its acknowledged changes and its export: steps and creep in every state, hollow entries, one without a commit.
 #[test]
 fn a_history() {
-    let entries = history::night::parse(fixture!("history.jsonl")).unwrap();
+    let entries = history::entry::parse(fixture!("history.jsonl")).unwrap();
     let mut lines: Vec<String> = entries.iter().map(|entry| entry.to_line().unwrap()).collect();
     let mut stored: Vec<&str> = fixture!("history.jsonl").split_inclusive('\n').collect();
     // They are read in the order of time.
@@ -111,7 +112,7 @@ fn waivers_of_every_criterion() {
 
 #[test]
 fn recorded_comparisons() {
-    let judge = LatencyJudge::new(&Profile::COARSE, Criterion::P50, Terms { cells: 3, ..Terms::ALONE }).unwrap();
+    let judge = LatencyJudge::new(&Profile::COARSE, Criterion::P50, Terms { comparisons: 3, ..Terms::ALONE }).unwrap();
     let (text, mut written, mut judged) = (fixture!("replay.jsonl"), String::new(), String::new());
     for (index, line) in text.lines().enumerate() {
         let replay = replay::parse_line(line.as_bytes(), index + 1).unwrap();

@@ -1,26 +1,29 @@
-//! What may be wrong with a session, whoever of the arms it helps: nothing here knows the verdict, and only [`invalid`] looks at single invocations.
+//! What may be wrong with an invocation or a session, whichever arm it helps: nothing here knows the verdict.
 //!
-//! An invalid invocation makes its whole block be measured again, both arms of it. Tags void nothing: interleaving keeps the estimate unbiased, and
-//! what they tell may be the news itself.
+//! An invalid invocation makes its block be done again, both arms of it. Tags void nothing: interleaving keeps the
+//! estimate unbiased, and what they describe may be the change itself.
 
 use espalier_stats::{States, Trend, fisher_exact, mann_kendall, mean, pettitt, two_states};
 
-use super::Arm;
+use crate::Arm;
 use espalier_bench::{record::Measurement, summary};
 
-/// Other programs' CPU time in an invocation that is one too much: this share of one CPU's time, and three clock ticks of the kernel besides.
+/// Other programs' CPU time that makes an invocation invalid: this share of one CPU's time, plus three ticks of the
+/// kernel's clock.
 const OTHERS_SHARE: f64 = 0.05;
 const OTHERS_MS: f64 = 30.0;
 
-/// Standard deviations of a trend, and chance of a step or of unequal shares, from which on they are told.
+/// A trend is tagged beyond so many standard deviations, a step or unequal shares below this p-value.
 const DRIFT_Z: f64 = 3.3;
 const CHANCE: f64 = 0.001;
 
-/// Two speeds nearer to each other than this factor, or with fewer than this share of the invocations in one of them, are not told.
+/// Two speeds are tagged where they differ by more than this factor and each has at least this share of the
+/// invocations.
 const SPEEDS_APART: f64 = 1.04;
 const SPEED_SHARE: f64 = 0.1;
 
-/// Why this invocation does not count, or `None`: the board itself was not at its best. What a board cannot tell does not make it invalid.
+/// Why this invocation is invalid: the board was throttled. A value that a board cannot report does not make it
+/// invalid.
 pub fn held_back(measurement: &Measurement) -> Option<String> {
     let (before, after) = (&measurement.before, &measurement.after);
     if before.throttled == Some(true) || after.throttled == Some(true) {
@@ -33,7 +36,7 @@ pub fn held_back(measurement: &Measurement) -> Option<String> {
     })
 }
 
-/// The same for what other programs did meanwhile. `wall_ms` as the host saw it.
+/// Why this invocation is invalid: other programs ran meanwhile. `wall_ms` as the host measured it.
 pub fn disturbed(measurement: &Measurement, wall_ms: u64) -> Option<String> {
     let (before, after) = (&measurement.before, &measurement.after);
     let grown = |before: Option<u64>, after: Option<u64>| Some(after?.saturating_sub(before?));
@@ -46,14 +49,14 @@ pub fn disturbed(measurement: &Measurement, wall_ms: u64) -> Option<String> {
         .then(|| format!("other programs used {others} ms of CPU time while it ran for {wall_ms} ms"))
 }
 
-/// Whether the runner tells what [`disturbed`] asks: an old baseline's may not.
-pub fn tells_load(measurement: &Measurement) -> bool {
+/// Whether the runner reports what [`disturbed`] needs: an old baseline's may not.
+pub fn reports_load(measurement: &Measurement) -> bool {
     let state = &measurement.after;
     state.busy_ms.is_some() && state.own_cpu_ms.is_some()
 }
 
-/// What a reader should know of a session: `x` is the logarithm of each invocation's statistic, in the order of time. Values that are not finite are
-/// left out.
+/// What a reader should know of a session: `x` is the logarithm of each invocation's statistic, in the order of time.
+/// Values that are not finite are left out.
 pub fn session_tags(x: &[(Arm, f64)]) -> Vec<String> {
     let x: Vec<(Arm, f64)> = x.iter().copied().filter(|(_, value)| value.is_finite()).collect();
     let residuals = residuals(&x);
@@ -74,7 +77,7 @@ pub fn session_tags(x: &[(Arm, f64)]) -> Vec<String> {
     tags
 }
 
-/// Each value less the mean of its arm: what the arms differ by is not what a session is asked about.
+/// Each value less the mean of its arm: the difference between the arms is removed.
 fn residuals(x: &[(Arm, f64)]) -> Vec<f64> {
     let of = |arm: Arm| {
         let values: Vec<f64> = x.iter().filter(|(of, _)| *of == arm).map(|(_, value)| *value).collect();
@@ -84,21 +87,21 @@ fn residuals(x: &[(Arm, f64)]) -> Vec<f64> {
     x.iter().map(|(arm, value)| value - if *arm == Arm::A { base } else { candidate }).collect()
 }
 
-/// The values as they are are looked at first: arms that are in a state differently often have other means because of it. Two groups that are the two
-/// arms are what the gate measures anyway; then the residuals may still show speeds that both arms have alike.
+/// Looks at the values first: arms that are in a state differently often have different means because of it. Two groups
+/// that are just the two arms are what the gate measures anyway; then the residuals may show speeds both arms share.
 fn speeds(x: &[(Arm, f64)], residuals: &[f64]) -> Option<String> {
     let plain: Vec<f64> = x.iter().map(|(_, value)| *value).collect();
     [&plain[..], residuals].into_iter().find_map(|values| {
         let states = two_states(values)?;
-        let told = |share: f64| (SPEED_SHARE..=1.0 - SPEED_SHARE).contains(&share);
-        if states.gap <= SPEEDS_APART.ln() || !told(states.share_high) {
+        let is_large = |share: f64| (SPEED_SHARE..=1.0 - SPEED_SHARE).contains(&share);
+        if states.gap <= SPEEDS_APART.ln() || !is_large(states.share_high) {
             return None;
         }
         let base = counts(x, values, Arm::A, &states);
         let candidate = counts(x, values, Arm::B, &states);
         let share = |(low, high): (u64, u64)| high as f64 / (low + high).max(1) as f64;
-        // One straggler is not a second speed.
-        let both = |counts: (u64, u64)| counts.0.min(counts.1) >= 2 && told(share(counts));
+        // One outlier is not a second speed.
+        let both = |counts: (u64, u64)| counts.0.min(counts.1) >= 2 && is_large(share(counts));
         if !both(base) && !both(candidate) {
             return None;
         }
@@ -134,7 +137,7 @@ mod tests {
         Measurement { before, after, ..fixture::measurement() }
     }
 
-    /// A board that tells everything and has nothing to hide.
+    /// A board that reports everything and is undisturbed.
     fn healthy() -> BoardState {
         BoardState {
             governor: Some("performance".into()),
@@ -190,7 +193,7 @@ mod tests {
         assert_eq!(void(&measurement(BoardState::default(), BoardState::default()), 0), None);
     }
 
-    /// ABBA and BAAB by turns, noise of about 0.5 % that is the same every time, and what `add` says for (index, arm).
+    /// ABBA and BAAB by turns, noise of about 0.5 % that is the same every time, plus `add(index, arm)`.
     fn session(blocks: usize, add: impl Fn(usize, Arm) -> f64) -> Vec<(Arm, f64)> {
         use Arm::{A, B};
         let order = [A, B, B, A, B, A, A, B];
@@ -239,7 +242,8 @@ mod tests {
 
     #[test]
     fn sessions_at_two_speeds() {
-        // A third of all invocations, whatever the arm; also where the candidate is slower by more than the speeds differ.
+        // A third of all invocations, whatever the arm; also where the candidate is slower by more than the speeds
+        // differ.
         let third = |i: usize| if i.is_multiple_of(3) { 0.06 } else { 0.0 };
         for slower in [0.0, 0.2] {
             let tags = session_tags(&session(16, |i, arm| third(i) + if arm == Arm::B { slower } else { 0.0 }));
@@ -272,7 +276,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
-        /// A tag of drift or step says the same whichever arm is called the baseline; of speeds, with the shares exchanged.
+        /// A tag of drift or step says the same whichever arm is called the baseline; of speeds, with the shares
+        /// exchanged.
         #[test]
         fn tags_do_not_know_the_arms(x in shaped()) {
             let swapped: Vec<(Arm, f64)> =

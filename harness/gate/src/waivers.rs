@@ -1,7 +1,8 @@
-//! `reports/waivers.toml`: regressions and inconclusive cases that somebody answers for, by name, with a reason and a last day.
+//! `reports/waivers.toml`: regressions and inconclusive cases that are acknowledged, with a reason and a last day.
 //!
-//! A waiver takes away what a verdict does to the exit code, never the verdict: it stays in every report, with the reason beside it. None lasts
-//! longer than [`LONGEST_DAYS`], and one that has ended or fits nothing is told, so that the file does not fill with what nobody remembers.
+//! A waiver takes away what a verdict does to the exit code, never the verdict: it stays in every report, with the
+//! reason beside it. No waiver lasts longer than [`LONGEST_DAYS`], and one that has ended or fits nothing is reported,
+//! so that the file does not fill with forgotten ones.
 //!
 //! ```toml
 //! [[waiver]]
@@ -61,7 +62,7 @@ pub fn parse(source: &SourceFile, today: Date) -> Result<Vec<Waiver>, Vec<Proble
     if problems.is_empty() { Ok(waivers) } else { Err(problems) }
 }
 
-/// `None` where something of it is missing or wrong, which is then noted.
+/// `None` where a field is missing or wrong; the document then has a problem.
 fn read_waiver(mut table: Table<'_, '_>, others: &[Waiver], today: Date) -> Option<Waiver> {
     let case_value = table.require("case", "\"digits-cnn@0.5 on pi4\"");
     let case = case_value.as_ref().and_then(|value| value.parse(|text| Case::parse(text).map_err(Wrong::new)));
@@ -71,10 +72,7 @@ fn read_waiver(mut table: Table<'_, '_>, others: &[Waiver], today: Date) -> Opti
     let until = table.require("until", "\"2026-12-31\"").and_then(|value| value.parse(|text| last_day(text, today)));
     table.close();
     // A criterion that could not be read is not "all of them".
-    let criterion = match criterion {
-        Some(read) => Some(read?),
-        None => None,
-    };
+    let criterion = criterion.map_or(Some(None), |read| read.map(Some))?;
     let waiver = Waiver { case: case?, criterion, reason: reason?, until: until? };
     if others.iter().any(|other| other.case == waiver.case && other.criterion == waiver.criterion) {
         case_value?.wrong(Wrong::new(format!("there is another {}", waiver.title())));
@@ -109,7 +107,8 @@ fn last_day(text: &str, today: Date) -> Result<Date, Wrong> {
     Ok(until)
 }
 
-/// Marks what is waived today, and says what a reader should know of the others. The waiver of one criterion goes before that of all.
+/// Marks what is waived today, and returns notes about waivers that do nothing. The waiver of one criterion takes
+/// precedence over that of all.
 pub fn apply(waivers: &[Waiver], comparisons: &mut [Comparison], today: Date) -> Vec<String> {
     for comparison in comparisons.iter_mut().filter(|comparison| comparison.verdict != Verdict::Pass) {
         let fitting = waivers.iter().filter(|waiver| waiver.until >= today && waiver.fits(comparison));
@@ -155,9 +154,9 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: &str) {
-        let said = read(text).err().unwrap_or_default();
-        let said: Vec<String> = said.iter().map(|problem| problem.to_string()).collect();
-        assert_eq!(said.join("\n"), expected);
+        let problems = read(text).err().unwrap_or_default();
+        let lines: Vec<String> = problems.iter().map(|problem| problem.to_string()).collect();
+        assert_eq!(lines.join("\n"), expected);
     }
 
     const VALID: &str = r#"
@@ -200,7 +199,8 @@ until = "2026-11-22"
             "[[waiver]]\ncase = \"digits-cnn on pi4\"\ncriterion = \"p5\"\nreason = \" \"\nuntil = \"2026-02-30\"\n\
              [[waiver]]\ncase = \"m@0 on d\"\nreson = \"r\"\nuntil = 2026-12-31\n",
             "w.toml:2:8: `digits-cnn on pi4` is not a case such as `digits-cnn@0.5 on pi4`\n\
-             w.toml:3:13: unknown criterion `p5` (known: `fastest`, `p50`, `p95`, `p99`, `peak-rss`, `peak-allocated`, `runner-size`, `model-size`, `accuracy`)\n\
+             w.toml:3:13: unknown criterion `p5` (known: `fastest`, `p50`, `p95`, `p99`, `peak-rss`, \
+             `peak-allocated`, `runner-size`, `model-size`, `accuracy`)\n\
              w.toml:4:10: the reason is empty: say why this may be so, for whoever reads the report\n\
              w.toml:5:9: `2026-02-30` is no day such as `2026-12-31`\n\
              w.toml:8:1: unknown key `reson` in `[waiver]`; did you mean `reason`?\n\
@@ -223,17 +223,8 @@ until = "2026-11-22"
     }
 
     fn comparison(case: &str, criterion: Criterion, verdict: Verdict) -> Comparison {
-        Comparison {
-            case: Case::parse(case).unwrap(),
-            criterion,
-            role: Role::Gate,
-            verdict,
-            finding: Finding::Nothing,
-            reason: String::new(),
-            tags: vec![],
-            confirmation: None,
-            waived: None,
-        }
+        let judged = (verdict, Finding::Nothing, String::new());
+        Comparison::new(Case::parse(case).unwrap(), criterion, Role::Gate, judged)
     }
 
     #[test]
@@ -276,7 +267,7 @@ until = "2026-11-22"
     }
 
     #[test]
-    fn a_waiver_that_waives_nothing_is_told() {
+    fn a_waiver_that_waives_nothing_is_reported() {
         #[track_caller]
         fn check(case: &str, criterion: Criterion, verdict: Verdict, expected: &str) {
             let waivers = &read(VALID).unwrap()[..1];
@@ -302,7 +293,8 @@ until = "2026-11-22"
         /// Whatever was slipped into a valid file: nothing that is read is without reason or beyond the limit.
         #[test]
         fn a_slip_is_refused_or_harmless(
-            slips in proptest::collection::vec((any::<proptest::sample::Index>(), 0..3_usize, "[\\[\\]=\"'#\n0-9a-f -]{0,2}"), 1..4),
+            slips in proptest::collection::vec((any::<proptest::sample::Index>(), 0..3_usize, "[\\[\\]=\"'#\n0-9a-f \
+                                                                                               -]{0,2}"), 1..4),
         ) {
             let mut characters: Vec<char> = VALID.chars().collect();
             for (place, removed, inserted) in slips {

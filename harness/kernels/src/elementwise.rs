@@ -81,11 +81,10 @@ fn erf_exact(x: f64) -> f64 {
     }
 }
 
-pub(crate) struct Apply {
-    pub activation: Activation,
-    pub values: *mut f32,
-    /// There are as many.
-    pub count: usize,
+struct Apply {
+    activation: Activation,
+    values: *mut f32,
+    count: usize,
 }
 
 impl Kernel for Apply {
@@ -93,16 +92,22 @@ impl Kernel for Apply {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Apply { activation, values, count } = self;
-        match activation {
-            Activation::None => {}
-            Activation::Relu => each::<S, Relu>(values, count),
-            Activation::Gelu => each::<S, Gelu>(values, count),
-            Activation::GeluTanh => each::<S, GeluTanh>(values, count),
-            Activation::Tanh => each::<S, Tanh>(values, count),
-            Activation::Sigmoid => each::<S, Sigmoid>(values, count),
-            Activation::Silu => each::<S, Silu>(values, count),
-        }
+        apply::<S>(self.activation, self.values, self.count)
+    }
+}
+
+/// # Safety
+/// There are `count` values.
+#[inline(always)]
+pub(crate) unsafe fn apply<S: Simd>(activation: Activation, values: *mut f32, count: usize) {
+    match activation {
+        Activation::None => {}
+        Activation::Relu => each::<S, Relu>(values, count),
+        Activation::Gelu => each::<S, Gelu>(values, count),
+        Activation::GeluTanh => each::<S, GeluTanh>(values, count),
+        Activation::Tanh => each::<S, Tanh>(values, count),
+        Activation::Sigmoid => each::<S, Sigmoid>(values, count),
+        Activation::Silu => each::<S, Silu>(values, count),
     }
 }
 

@@ -162,61 +162,32 @@ impl Product<'_> {
         let add = if plain { residual } else { ptr::null() };
         let vectors = panel.width / S::LANES;
         // As many vectors of sums as fit the registers beside the inputs and the weight.
-        let most = const { most_vectors(H, S::REGISTERS) };
+        let most = match (S::REGISTERS >= 32, H) {
+            (true, 8) | (false, 4) => 2,
+            (false, 8) => 1,
+            _ => 4,
+        };
         let mut done = 0;
         while done < vectors {
             let some = most.min(vectors - done);
             let at = done * S::LANES;
             let add = if add.is_null() { add } else { add.add(at) };
             let blocks = Blocks { input: blocks.input.add(at), ..blocks };
-            let to = to.add(at);
             match some {
-                4 if const { most_vectors(H, S::REGISTERS) >= 4 } => {
-                    S::call(Sums::<H, 4> { blocks, rows, bias, add, to });
-                }
-                3 if const { most_vectors(H, S::REGISTERS) >= 4 } => {
-                    S::call(Sums::<H, 3> { blocks, rows, bias, add, to });
-                }
-                2 if const { most_vectors(H, S::REGISTERS) >= 2 } => {
-                    S::call(Sums::<H, 2> { blocks, rows, bias, add, to });
-                }
-                _ => S::call(Sums::<H, 1> { blocks, rows, bias, add, to }),
+                4 if most >= 4 => sums::<S, H, 4>(blocks, rows, bias, add, to.add(at)),
+                3 if most >= 4 => sums::<S, H, 3>(blocks, rows, bias, add, to.add(at)),
+                2 if most >= 2 => sums::<S, H, 2>(blocks, rows, bias, add, to.add(at)),
+                _ => sums::<S, H, 1>(blocks, rows, bias, add, to.add(at)),
             }
             done += some;
         }
         if !plain {
             let count = rows * panel.width;
-            S::call(elementwise::Apply { activation: epilogue.activation, values: to, count });
+            elementwise::apply::<S>(epilogue.activation, to, count);
             if !residual.is_null() {
                 elementwise::add::<S>(to, residual, count);
             }
         }
-    }
-}
-
-const fn most_vectors(height: usize, registers: usize) -> usize {
-    match (registers >= 32, height) {
-        (true, 8) | (false, 4) => 2,
-        (false, 8) => 1,
-        _ => 4,
-    }
-}
-
-/// [`sums`] as a function of its own.
-struct Sums<const H: usize, const C: usize> {
-    blocks: Blocks,
-    rows: usize,
-    bias: *const f32,
-    add: *const f32,
-    to: *mut f32,
-}
-
-impl<const H: usize, const C: usize> Kernel for Sums<H, C> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        sums::<S, H, C>(self.blocks, self.rows, self.bias, self.add, self.to);
     }
 }
 

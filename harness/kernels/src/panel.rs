@@ -346,10 +346,15 @@ impl Kernel for Multiply<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        match self.weights.height {
-            Height::One => walk::<S, 1>(&self),
-            Height::Four => walk::<S, 4>(&self),
-            Height::Eight => walk::<S, 8>(&self),
+        match (self.weights.height, S::REGISTERS) {
+            (Height::One, 32..) => walk::<S, 1, 8>(&self),
+            (Height::One, 16..) => walk::<S, 1, 6>(&self),
+            (Height::One, _) => walk::<S, 1, 4>(&self),
+            (Height::Four, 32..) => walk::<S, 4, 4>(&self),
+            (Height::Four, 16..) => walk::<S, 4, 2>(&self),
+            (Height::Four, _) => walk::<S, 4, 1>(&self),
+            (Height::Eight, 32..) => walk::<S, 8, 2>(&self),
+            (Height::Eight, _) => walk::<S, 8, 1>(&self),
         }
     }
 }
@@ -378,38 +383,33 @@ impl Multiply<'_> {
 /// Values in a cache line.
 const LINE: usize = 64 / size_of::<f32>();
 
-/// Positions of one panel.
+/// Positions of one panel: as many vectors as leave registers for the inputs and for temporaries of the compiler. With
+/// all registers in use, sums are spilled to memory, which halves the speed.
 pub fn panel(isa: Isa, height: Height) -> usize {
-    widest(height.rows(), isa.registers()) * isa.lanes()
+    let vectors = match (height, isa.registers()) {
+        (Height::One, 32..) => 8,
+        (Height::One, 16..) => 6,
+        (Height::Four, 32..) | (Height::One, _) => 4,
+        (Height::Four, 16..) | (Height::Eight, 32..) => 2,
+        (Height::Four | Height::Eight, _) => 1,
+    };
+    vectors * isa.lanes()
 }
 
-/// Vectors of one panel: as many as leave registers for the inputs and for temporaries of the compiler. With all
-/// registers in use, sums are spilled to memory, which halves the speed.
-const fn widest(height: usize, registers: usize) -> usize {
-    match (height, registers) {
-        (1, 32..) => 8,
-        (1, 16..) => 6,
-        (4, 32..) | (1, _) => 4,
-        (4, 16..) | (8, 32..) => 2,
-        _ => 1,
-    }
-}
-
-/// Computes panels of at most [`widest`] vectors, all of about the same width: a panel of a single vector would use a
+/// Computes panels of at most `WIDEST` vectors, all of about the same width: a panel of a single vector would use a
 /// weight only once.
 #[inline(always)]
-unsafe fn walk<S: Simd, const H: usize>(call: &Multiply) {
-    let widest = const { widest(H, S::REGISTERS) };
+unsafe fn walk<S: Simd, const H: usize, const WIDEST: usize>(call: &Multiply) {
     let Range { start, end } = call.portion.positions;
     let vectors = (end - start).div_ceil(S::LANES);
-    let panels = vectors.div_ceil(widest);
-    let together = (call.portion.chunk / (widest * S::LANES)).max(1);
+    let panels = vectors.div_ceil(WIDEST);
+    let together = (call.portion.chunk / (WIDEST * S::LANES)).max(1);
     let mut first = 0;
     while first < panels {
         let last = panels.min(first + together);
         for block in call.portion.blocks.clone() {
             let ahead = start + (vectors * last / panels) * S::LANES;
-            call.fetch::<S>(block, ahead, end.min(ahead + together * widest * S::LANES));
+            call.fetch::<S>(block, ahead, end.min(ahead + together * WIDEST * S::LANES));
             for panel in first..last {
                 one_panel::<S, H>(call, block, vectors * panel / panels, vectors * (panel + 1) / panels);
             }
@@ -439,33 +439,16 @@ unsafe fn tiles<S: Simd, const H: usize, const TAIL: bool>(
     left: usize,
     vectors: usize,
 ) {
-    macro_rules! of_width {
-        ($($vectors:literal)*) => {
-            match vectors {
-                $($vectors if const { $vectors <= widest(H, S::REGISTERS) } => {
-                    S::call(Tile::<H, $vectors, TAIL> { call, block, position, left });
-                })*
-                _ => unreachable!("panels are at most as wide as `widest` says"),
-            }
-        };
-    }
-    of_width!(1 2 3 4 5 6 7 8);
-}
-
-/// A tile as a function of its own.
-struct Tile<'a, const H: usize, const NV: usize, const TAIL: bool> {
-    call: &'a Multiply<'a>,
-    block: usize,
-    position: usize,
-    left: usize,
-}
-
-impl<const H: usize, const NV: usize, const TAIL: bool> Kernel for Tile<'_, H, NV, TAIL> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        tile::<S, H, NV, TAIL>(self.call, self.block, self.position, self.left);
+    match vectors {
+        1 => tile::<S, H, 1, TAIL>(call, block, position, left),
+        2 => tile::<S, H, 2, TAIL>(call, block, position, left),
+        3 => tile::<S, H, 3, TAIL>(call, block, position, left),
+        4 if H <= 4 => tile::<S, H, 4, TAIL>(call, block, position, left),
+        5 if H <= 4 => tile::<S, H, 5, TAIL>(call, block, position, left),
+        6 if H <= 4 => tile::<S, H, 6, TAIL>(call, block, position, left),
+        7 if H == 1 => tile::<S, H, 7, TAIL>(call, block, position, left),
+        8 if H == 1 => tile::<S, H, 8, TAIL>(call, block, position, left),
+        _ => unreachable!("`walk` has no wider panels"),
     }
 }
 

@@ -148,9 +148,6 @@ pub trait Simd: Copy + 'static {
             }
         }
     }
-    /// Runs `kernel` as a function of its own. A kernel that has all its sizes inlined is one function, so large that
-    /// the compiler takes a minute for it.
-    unsafe fn call<K: Kernel>(kernel: K) -> K::Output;
     /// Asks the processor to load a cache line early. The address need not be valid.
     unsafe fn prefetch(from: *const f32);
 }

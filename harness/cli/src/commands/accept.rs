@@ -1,5 +1,6 @@
-//! `accept`: the current runners and variants become a baseline. The manifest goes to `reports/baselines/`, to be committed; the files go to
-//! the baseline store. A baseline is all or nothing: a runner that cannot be built stops it.
+//! `accept`: the current runners and variants become a baseline. The manifest goes to `reports/baselines/`, to be
+//! committed; the files go to the baseline store. A baseline is complete or not written: a runner that cannot be built
+//! stops it.
 
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use espalier_fleet::{
     deploy::BlobFile,
     store::{Put, Store},
 };
-use espalier_gate::baseline::{self, Baseline, BaselineModel, BaselineRunner};
+use espalier_gate::baseline::{self, Baseline, BaselineModel, BaselineRunner, BaselineVariant};
 use espalier_inventory::{Transport, is_name};
 
 use crate::{
@@ -32,7 +33,7 @@ pub struct Flags {
     name: String,
     #[command(flatten)]
     selection: Selection,
-    /// A runner built elsewhere, for every device asked for, instead of building one
+    /// A runner built elsewhere, for every selected device, instead of building one
     #[arg(long, value_name = "FILE")]
     runner: Option<PathBuf>,
     /// Take the place of a baseline of this name
@@ -84,14 +85,14 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
             name: info.name,
             recipe: info.recipe,
             inputs: info.inputs,
-            variants: info.variants,
+            variants: info.variants.into_iter().map(BaselineVariant::from).collect(),
         });
     }
     let store = Store::find(&context.root)?;
     for file in &files {
         let BlobFile { sha256, path, bytes, .. } = file.clone();
         if store.put(&Blob { path, sha256: sha256.clone(), bytes })? == Put::Repaired {
-            progress.emit(&format!("`{sha256}` was damaged in the store, and is whole again: look at that disk"));
+            progress.emit(&format!("`{sha256}` was damaged in the store and is repaired: check that disk"));
         }
     }
     let (accepted, _) = run_file::now()?;

@@ -1,11 +1,12 @@
-//! `accept-change`: somebody answers for a change point. Adds an entry to `reports/changes.toml`, which is committed; a person may edit it.
+//! `accept-change`: acknowledges a change point. Adds an entry to `reports/changes.toml`, which is committed; people
+//! may edit it.
 
 use anyhow::Result;
 use clap::Args;
 use espalier_bench::{exit::ExitStatus, record::Case};
 use espalier_gate::{
     Criterion,
-    history::{Acknowledged, History, Point, Subject, Track, changes},
+    history::{Acknowledged, History, Point, Row, Subject, Track, changes},
 };
 
 use crate::{
@@ -21,13 +22,14 @@ pub struct Flags {
     case: Case,
     #[arg(long, value_name = "NAME", value_parser = history_file::criterion)]
     criterion: Criterion,
-    /// Of the first night at the new level, as `history` shows it; its beginning is enough. Where that names several nights: the gate's id
+    /// Of the first entry at the new level, as `history` shows it; its beginning is enough. Where that names several
+    /// entries: the gate's id
     #[arg(long)]
     commit: String,
     /// Why this may be so, for whoever reads the history
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Who says so [default: the user of this session]
+    /// Who acknowledges it [default: the user of this session]
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
     /// Which of the two series changed: code or device [default: the one that has a change there]
@@ -40,26 +42,26 @@ pub struct Flags {
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
     let context = Context::open()?;
-    let history = history_file::read(&context.root)?;
+    let history = history_file::read(&context)?;
     let (track, point) = flags.find(&history)?;
     let state = if flags.noise { Acknowledged::Noise } else { Acknowledged::Accepted };
     let by = flags.by.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_default();
     if by.trim().is_empty() {
-        return Err(usage("nobody answers for it: say who with `--by`"));
+        return Err(usage("there is no user: say who acknowledges it with `--by`"));
     }
     if flags.reason.trim().is_empty() {
         return Err(usage("`--reason` is empty: say why, for whoever reads the history"));
     }
     let (today, _) = run_file::now()?;
     let change = point.acknowledge(track, state, by.trim(), flags.reason.trim(), today.get(..10).unwrap_or(&today));
-    let (mut text, _) = history_file::changes(&context.root)?;
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
+    let mut file = history_file::changes(&context)?;
+    if !file.text.is_empty() && !file.text.ends_with('\n') {
+        file.text.push('\n');
     }
-    text.push_str(&change.to_toml());
-    // What was added is read like anything else in there.
-    history_file::parse_changes(&text)?;
-    output::write(&context.root.join(CHANGES), text.trim_start_matches('\n'))?;
+    file.text.push_str(&change.to_toml());
+    // What was added must be readable.
+    history_file::parse_changes(&file)?;
+    output::write(&context.root.join(CHANGES), file.text.trim_start_matches('\n'))?;
     println!(
         "{} ({}, {}) at commit {}: {}; commit `{CHANGES}`",
         change.case,
@@ -77,50 +79,46 @@ fn subject(text: &str) -> Result<Subject, String> {
 }
 
 impl Flags {
-    /// The one open point that is meant.
+    /// The one open point that the flags name.
     fn find<'a>(&self, history: &'a History) -> Result<(&'a Track, &'a Point)> {
-        let tracks = history
-            .rows
-            .iter()
-            .filter(|row| !row.track.is_past && row.track.case == self.case && row.track.criterion == self.criterion);
-        let points = tracks
-            .flat_map(|row| row.lines().into_iter().flat_map(|line| &line.points).map(|point| (&row.track, point)));
-        let wanted = |point: &Point| self.series.is_none_or(|series| series == point.subject);
-        let points: Vec<(&Track, &Point)> = points.filter(|(_, point)| wanted(point)).collect();
-        let (open, answered): (Vec<_>, Vec<_>) = points.into_iter().partition(|(_, point)| point.is_open());
-        // Creep goes by the night on which it was noticed; the commit with which it began is what a person would name.
-        let named = |(track, point): &&(&Track, &Point)| {
-            let nights = [point.night, point.first_bad].map(|night| &track.nights[night]);
-            nights.iter().any(|night| changes::is_commit(&self.commit, night) || night.gate == self.commit)
+        let is_named =
+            |row: &&Row| !row.track.is_past && row.track.case == self.case && row.track.criterion == self.criterion;
+        let points = history.rows.iter().filter(is_named).flat_map(|row| {
+            let points = row.lines().into_iter().flat_map(|line| &line.points);
+            points.map(|point| (&row.track, point))
+        });
+        let of_series = points.filter(|(_, point)| self.series.is_none_or(|series| series == point.subject));
+        let (open, acknowledged): (Vec<_>, Vec<_>) = of_series.partition(|(_, point)| point.is_open());
+        // Of creep a person may name the entry on which it was noticed or the one with which it began.
+        let is_here = |(track, point): &&(&Track, &Point)| {
+            let entries = [point.entry, point.first_bad].map(|index| &track.entries[index]);
+            entries.iter().any(|entry| changes::is_commit(&self.commit, entry) || entry.gate == self.commit)
         };
-        let here: Vec<&(&Track, &Point)> = open.iter().filter(named).collect();
-        let title = format!("{} ({})", self.case, self.criterion.name());
+        let here: Vec<(&Track, &Point)> = open.iter().filter(is_here).copied().collect();
+        let (title, commit) = (format!("{} ({})", self.case, self.criterion.name()), &self.commit);
+        let names = |points: &[(&Track, &Point)]| {
+            points.iter().map(|(track, point)| name(track, point)).collect::<Vec<String>>().join(", ")
+        };
         match here.as_slice() {
-            [only] => Ok(**only),
-            [] if answered.iter().any(|point| named(&point)) => Err(usage(format!(
-                "somebody answers for the change of {title} at commit {} already: see `{CHANGES}`",
-                self.commit
+            [only] => Ok(*only),
+            [] if acknowledged.iter().any(|point| is_here(&point)) => {
+                Err(usage(format!("the change of {title} at commit {commit} is acknowledged already: see `{CHANGES}`")))
+            }
+            [] if open.is_empty() => {
+                Err(usage(format!("{title} has no open change at commit `{commit}`; there is none")))
+            }
+            [] => Err(usage(format!("{title} has no open change at commit `{commit}`; there are: {}", names(&open)))),
+            several => Err(usage(format!(
+                "{title} has several changes there: {}; name one with `--series`, or by its gate in the place of its \
+                 commit",
+                names(several)
             ))),
-            [] => {
-                let there: Vec<String> = open.iter().map(|(track, point)| name(track, point)).collect();
-                let there = if there.is_empty() {
-                    "there is none".to_owned()
-                } else {
-                    format!("there are: {}", there.join(", "))
-                };
-                Err(usage(format!("{title} has no open change at commit `{}`; {there}", self.commit)))
-            }
-            several => {
-                let there: Vec<String> = several.iter().map(|(track, point)| name(track, point)).collect();
-                let which = format!("{title} has several changes there: {}", there.join(", "));
-                Err(usage(format!("{which}; name one with `--series`, or by its gate in the place of its commit")))
-            }
         }
     }
 }
 
 /// `c00028 (code, 2026-01-29, gate 20260129T020000Z-91c2)`
 fn name(track: &Track, point: &Point) -> String {
-    let night = &track.nights[point.night];
-    format!("{} ({}, {}, gate {})", night.name(), point.subject.name(), night.day(), night.gate)
+    let entry = &track.entries[point.entry];
+    format!("{} ({}, {}, gate {})", entry.name(), point.subject.name(), entry.day(), entry.gate)
 }

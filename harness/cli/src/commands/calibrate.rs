@@ -1,7 +1,8 @@
-//! `calibrate`: how long a device's processes take to warm up, how long an invocation must be, which of its numbers stand still enough to be
-//! judged, and how much it matters where the code lies. Measured with the dense variants; written to `devices/calibration/NAME.toml`.
+//! `calibrate`: how long a device's processes warm up, how long an invocation must be, which quantiles vary little
+//! enough to be judged, and how much times differ between builds. Measured with the dense variants; written to
+//! `devices/calibration/NAME.toml`.
 //!
-//! What the times come to is decided in `espalier_gate::calibration::decide`. Nothing is written unless all that was asked for was measured.
+//! `espalier_gate::calibration::decide` decides. Nothing is written unless all that was requested was measured.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -15,12 +16,13 @@ use espalier_bench::{
 };
 use espalier_fleet::{
     cancel::Cancel,
+    deploy::BlobFile,
     session::{DeviceWork, Runner},
 };
 use espalier_gate::{
-    Arm, Criterion,
-    calibration::{Calibration, FORMAT, Fit, ModelCalibration, decide, words},
-    simulate::{Random, splitmix},
+    Arm,
+    calibration::{Calibration, FORMAT, Fit, ModelCalibration, decide, text},
+    random::{Random, splitmix},
     validity,
 };
 use espalier_inventory::Device;
@@ -35,10 +37,10 @@ use crate::{
     runners::{self, Builds},
     selection::Selection,
     sessions::Sessions,
-    ssh_feature, variants,
+    variants,
 };
 
-/// Of invocations, as a fraction, that may be invalid.
+/// Share of invocations that may be invalid.
 const MOST_INVALID: f64 = 0.25;
 const MOST_LAYOUTS: u32 = 32;
 
@@ -47,7 +49,8 @@ pub struct Flags {
     /// The device by its file's name in devices/
     #[arg(short, long, value_name = "NAME")]
     device: String,
-    /// A model by its file's name in models/; may be repeated [default: every model in models/, but those with `in-all = false`]
+    /// A model by its file's name in models/; may be repeated
+    /// [default: every model in models/, but those with `in-all = false`]
     #[arg(short, long, value_name = "NAME")]
     model: Vec<String>,
     /// Measure as well how much N builds of the same code differ
@@ -75,67 +78,36 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let context = Context::open()?;
     let progress = Progress::new(flags.quiet);
     let cancel = stop_on_signal(&progress)?;
-    let selection = Selection { device: vec![flags.device.clone()], all_devices: false, model: flags.model.clone() };
-    let selected = selection.resolve(&context)?;
-    let device = selected.devices.first().context("a device is selected")?.clone();
-    if device.emulated && !flags.emulated {
-        let name = &device.name;
-        return Err(usage(format!(
-            "`{name}` is emulated: its times say nothing; `--emulated` calibrates it all the same"
-        )));
-    }
-    let file = calibration_file(&device.name);
-    let earlier = read_calibration(&context, &device.name)
+    let earlier = read_calibration(&context, &flags.device)
         .map_err(|error| usage(format!("{error:#}; correct the file, or delete it to begin anew")))?;
-    ssh_feature::ensure(&context, [&device])?;
-
-    let mut models = selected.models;
-    models.iter_mut().for_each(|model| model.recipe.ratios = vec![0.0]);
-    let (mut infos, mut files) = (Vec::new(), Vec::new());
-    for prepared in variants::prepare_all(&context, &models, &progress)? {
-        infos.push(prepared.info);
-        files.extend(prepared.files);
-    }
-    let target = runners::targets(&selected.inventory, [&device].into_iter())?;
-    let target = target.into_iter().next().context("a device has a target")?;
-    let builds = Builds { context: &context, progress: &progress, cancel: &cancel, verbose: flags.verbose };
-    // All of them before anything is measured: building and timing are not done at once.
-    let linked = (0..layouts.max(1)).map(|number| builds.one(&target, Layout(number))).collect::<Result<Vec<_>>>()?;
-    distinct(&linked)?;
+    let (models, work) = flags.prepare(&context, &progress, &cancel)?;
 
     let (measured, id) = run_file::now()?;
-    let runner = linked.first().context("there is a usual build")?.file.sha256.clone();
-    let mut seed = flags.seed.unwrap_or_else(|| seed(&id));
-    let work = DeviceWork { device, runners: linked, target, files, owner: provenance::owner() };
-    let mut bench = Bench {
-        progress: &progress,
-        cancel: &cancel,
-        start: Instant::now(),
-        work,
-        random: Random::new(splitmix(&mut seed)),
-    };
-    let (mut models, mut layout_sd) = (BTreeMap::new(), None::<f64>);
-    for model in &infos {
-        let (calibrated, effort, told) = bench.model(model, &runner)?;
-        print!("{told}");
-        if layouts > 0 && calibrated.fit == Fit::Unfit {
-            // Noise hides what builds differ by, and a spread of 0 would be written that nobody has seen.
+    let random = Random::new(splitmix(&mut flags.seed.unwrap_or_else(|| seed(&id))));
+    let (progress, cancel) = (&progress, &cancel);
+    let mut calibrator = Calibrator { progress, cancel, start: Instant::now(), work, random };
+    let device = calibrator.work.device.name.clone();
+    let runner = calibrator.work.runners.first().context("there is a usual build")?.file.sha256.clone();
+    let (mut calibrated, mut layout_sd) = (BTreeMap::new(), None::<f64>);
+    for model in &models {
+        let calibration = calibrator.model(model, &runner)?;
+        if layouts > 0 && calibration.fit == Fit::Unfit {
+            // Noise hides the difference between builds, and a spread of 0 would be written that was never seen.
             progress.emit(&format!("{}: builds are not compared where a device is not fit", model.name));
         } else if layouts > 0 {
-            // One number a device: the model that minds most where its code lies.
-            let found = bench.layouts(model, effort, calibrated.judged)?;
-            layout_sd = Some(layout_sd.map_or(found, |known| known.max(found)));
+            // One number a device: of the model that depends most on the place of its code.
+            let sd = calibrator.layouts(model, &calibration)?;
+            layout_sd = Some(layout_sd.map_or(sd, |known| known.max(sd)));
         }
-        models.insert(model.name.clone(), calibrated);
+        calibrated.insert(model.name.clone(), calibration);
     }
-    println!("{}", words::layouts(layout_sd, layouts));
-    let fit = words::worst(models.values());
-    let device = bench.work.device.name.clone();
-    let calibration = Calibration { format: FORMAT, device, measured, runner, layout_sd, model: models }.over(earlier);
-    let path = context.root.join(&file);
+    println!("{}", text::layouts(layout_sd, layouts));
+    let fit = text::worst(calibrated.values());
+    let path = context.root.join(calibration_file(&device));
+    let calibration = Calibration { format: FORMAT, device, measured, runner, layout_sd, model: calibrated };
     std::fs::create_dir_all(path.parent().context("it lies in a folder")?)
-        .with_context(|| format!("cannot make the folder of `{file}`"))?;
-    output::write(&path, &calibration.to_toml())?;
+        .with_context(|| format!("cannot make the folder of `{}`", path.display()))?;
+    output::write(&path, &calibration.over(earlier).to_toml())?;
     println!("calibration: {} (to be committed)", path.display());
     Ok(match fit {
         Some(Fit::Release | Fit::Nightly) => ExitStatus::Ok,
@@ -143,18 +115,38 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     })
 }
 
-/// Builds that are the same differ by nothing, and would make the spread between builds look small.
-fn distinct(linked: &[Runner]) -> Result<()> {
-    for (number, runner) in linked.iter().enumerate() {
-        if let Some(same) = linked[..number].iter().position(|other| other.file.sha256 == runner.file.sha256) {
+impl Flags {
+    /// Prunes the models and builds every runner before anything is measured, because building would disturb it.
+    fn prepare(&self, context: &Context, progress: &Progress, cancel: &Cancel) -> Result<(Vec<ModelInfo>, DeviceWork)> {
+        let selection = Selection { device: vec![self.device.clone()], all_devices: false, model: self.model.clone() };
+        let (mut selected, _) = selection.resolve_to_measure(context, self.emulated)?;
+        selected.models.iter_mut().for_each(|model| model.recipe.ratios = vec![0.0]);
+        let device = selected.devices.first().context("a device is selected")?.clone();
+        let prepared = variants::prepare_all(context, &selected.models, progress)?;
+        let (models, files): (Vec<ModelInfo>, Vec<Vec<BlobFile>>) =
+            prepared.into_iter().map(|prepared| (prepared.info, prepared.files)).unzip();
+        let targets = runners::targets(&selected.inventory, [&device].into_iter())?;
+        let target = targets.into_iter().next().context("a device has a target")?;
+        let builds = Builds { context, progress, cancel, verbose: self.verbose };
+        let layouts = 0..self.layouts.unwrap_or_default().max(1);
+        let runners = layouts.map(|number| builds.one(&target, Layout(number))).collect::<Result<Vec<_>>>()?;
+        check_distinct(&runners)?;
+        Ok((models, DeviceWork { device, runners, target, files: files.concat(), owner: provenance::owner() }))
+    }
+}
+
+/// Builds that are the same do not differ, and would make the spread between builds look small.
+fn check_distinct(runners: &[Runner]) -> Result<()> {
+    for (number, runner) in runners.iter().enumerate() {
+        if let Some(same) = runners[..number].iter().position(|other| other.file.sha256 == runner.file.sha256) {
             anyhow::bail!("builds {same} and {number} of the runner are the same file: their layouts were not applied");
         }
     }
     Ok(())
 }
 
-/// A device, measured in sessions of its own for each question.
-struct Bench<'a> {
+/// A device, with a session of its own for each question.
+struct Calibrator<'a> {
     progress: &'a Progress,
     cancel: &'a Cancel,
     start: Instant,
@@ -163,29 +155,28 @@ struct Bench<'a> {
     random: Random,
 }
 
-/// Raw times of an invocation in ns, and its wall time in ms.
-type Timed = (Vec<u64>, u64);
+/// A valid invocation: raw times in ns, and its wall time in ms.
+type Sample = (Vec<u64>, u64);
 
-/// What one invocation said, if it counts.
-#[derive(Clone)]
-struct Sample {
-    times: Vec<u64>,
-    wall_ms: u64,
+/// Nothing is written for a device that is too disturbed.
+fn disturbed(message: String) -> anyhow::Error {
+    let message = format!("{message}; nothing was written");
+    anyhow::Error::new(Exit { status: ExitStatus::Inconclusive, message })
 }
 
-impl Bench<'_> {
-    /// The calibration, what an invocation does by it, and the table.
-    fn model(&mut self, model: &ModelInfo, runner: &str) -> Result<(ModelCalibration, Effort, String)> {
-        let all = vec![0; decide::WARM_UPS];
-        let found = self.measure(model, "warm-up", decide::WARM_UP_EFFORT, &all)?;
-        let times: Vec<Vec<u64>> = found.into_iter().flatten().map(|sample| sample.times).collect();
+impl Calibrator<'_> {
+    /// Prints the table as well.
+    fn model(&mut self, model: &ModelInfo, runner: &str) -> Result<ModelCalibration> {
+        let usual = vec![0; decide::WARM_UPS];
+        let samples = self.measure(model, "warm-up", decide::WARM_UP_EFFORT, &usual)?;
+        let times: Vec<Vec<u64>> = samples.into_iter().flatten().map(|(times, _)| times).collect();
         let warm_up = decide::warm_up(&times).with_context(|| format!("the warm-up of {}", model.name))?;
 
         let (mut lengths, mut samples) = (Vec::new(), Vec::new());
         for ms in decide::LENGTHS_MS {
             let effort = warm_up.effort(ms);
             if lengths.last().is_some_and(|last: &decide::Length| last.iterations == effort.iterations) {
-                // Of a slow model the least number of inferences takes longer than that anyway.
+                // The least number of inferences of a slow model takes longer than that anyway.
                 continue;
             }
             let (length, of_length) = self.length(model, ms, effort)?;
@@ -199,7 +190,7 @@ impl Bench<'_> {
         let choice = decide::choose(&lengths).context("a length was tried")?;
         let chosen = lengths.iter().position(|length| *length == choice.length).unwrap_or_default();
         let device = &self.work.device;
-        let tried = words::Tried {
+        let tried = text::Tried {
             model: &model.name,
             device: &device.name,
             facts: facts(device, runner),
@@ -208,69 +199,62 @@ impl Bench<'_> {
             choice: &choice,
             worth: decide::worth(&samples[chosen]),
         };
-        let told = words::terminal(&tried, output::look(160));
-        let calibrated = choice.calibration(warm_up.warmup);
-        let effort = Effort { warmup: calibrated.warmup, iterations: calibrated.iterations, min_time_ms: 0 };
-        Ok((calibrated, effort, told))
+        print!("{}", text::terminal(&tried, output::look(160)));
+        Ok(choice.calibration(warm_up.warmup))
     }
 
-    /// Pairs of the same artifact; an invocation that does not count takes its pair with it.
-    fn length(&mut self, model: &ModelInfo, ms: u64, effort: Effort) -> Result<(decide::Length, Vec<Timed>)> {
+    /// Pairs of the same artifact; an invalid invocation invalidates its pair.
+    fn length(&mut self, model: &ModelInfo, ms: u64, effort: Effort) -> Result<(decide::Length, Vec<Sample>)> {
         let arms: Vec<[Arm; 2]> = (0..decide::BLOCKS)
             .flat_map(|_| {
                 let first = if self.random.chance(0.5) { [Arm::A, Arm::B] } else { [Arm::B, Arm::A] };
                 [first, [first[1], first[0]]]
             })
             .collect();
-        let all = vec![0; 2 * arms.len()];
-        let found = self.measure(model, &format!("pairs of {ms} ms"), effort, &all)?;
-        let mut pairs: Vec<[Vec<u64>; 2]> = Vec::new();
+        let usual = vec![0; 2 * arms.len()];
+        let measured = self.measure(model, &format!("pairs of {ms} ms"), effort, &usual)?;
+        let mut pairs: Vec<[&[u64]; 2]> = Vec::new();
         let mut samples = Vec::new();
-        for (order, pair) in arms.iter().zip(found.chunks_exact(2)) {
+        for (order, pair) in arms.iter().zip(measured.chunks_exact(2)) {
             let [Some(first), Some(second)] = pair else { continue };
-            samples.extend([first, second].map(|sample| (sample.times.clone(), sample.wall_ms)));
+            samples.extend([first, second].map(Clone::clone));
             let (a, b) = if order[0] == Arm::A { (first, second) } else { (second, first) };
-            pairs.push([a.times.clone(), b.times.clone()]);
+            pairs.push([&a.0, &b.0]);
         }
         let length = decide::length(ms, &pairs).with_context(|| format!("{}, invocations of {ms} ms", model.name))?;
         Ok((length, samples))
     }
 
-    /// The spread between builds; a round in which an invocation does not count is left out whole.
-    fn layouts(&mut self, model: &ModelInfo, effort: Effort, judged: Criterion) -> Result<f64> {
+    /// The spread between builds; a round with an invalid invocation is left out.
+    fn layouts(&mut self, model: &ModelInfo, calibration: &ModelCalibration) -> Result<f64> {
+        let ModelCalibration { warmup, iterations, judged, .. } = *calibration;
+        let effort = Effort { warmup, iterations, min_time_ms: 0 };
         let builds = self.work.runners.len();
         let there_and_back = |round: usize| -> Vec<usize> {
             if round.is_multiple_of(2) { (0..builds).collect() } else { (0..builds).rev().collect() }
         };
         let order: Vec<usize> = (0..decide::LAYOUT_ROUNDS).flat_map(there_and_back).collect();
-        let found = self.measure(model, &format!("{builds} builds"), effort, &order)?;
+        let samples = self.measure(model, &format!("{builds} builds"), effort, &order)?;
         let mut rounds: Vec<Vec<f64>> = Vec::new();
-        for (order, samples) in order.chunks_exact(builds).zip(found.chunks_exact(builds)) {
-            let mut round: Vec<(usize, f64)> = Vec::new();
-            for (build, sample) in order.iter().zip(samples) {
-                if let Some(sample) = sample {
-                    let said = decide::statistic(&sample.times, judged);
-                    round.push((*build, said.with_context(|| format!("{}, build {build}", model.name))?));
-                }
+        for (order, samples) in order.chunks_exact(builds).zip(samples.chunks_exact(builds)) {
+            let mut round = vec![0.0; builds];
+            if samples.iter().any(Option::is_none) {
+                continue;
             }
-            if round.len() == builds {
-                round.sort_by_key(|(build, _)| *build);
-                rounds.push(round.into_iter().map(|(_, said)| said).collect());
+            for (build, (times, _)) in order.iter().zip(samples.iter().flatten()) {
+                let statistic = decide::statistic(times, judged);
+                round[*build] = statistic.with_context(|| format!("{}, build {build}", model.name))?;
             }
+            rounds.push(round);
         }
         if 2 * rounds.len() < decide::LAYOUT_ROUNDS {
-            let message = format!(
-                "{}: only {} of {} rounds of all builds were undisturbed; nothing was written",
-                model.name,
-                rounds.len(),
-                decide::LAYOUT_ROUNDS
-            );
-            return Err(anyhow::Error::new(Exit { status: ExitStatus::Inconclusive, message }));
+            let (name, good, all) = (&model.name, rounds.len(), decide::LAYOUT_ROUNDS);
+            return Err(disturbed(format!("{name}: only {good} of {all} rounds of all builds were undisturbed")));
         }
         decide::layout_sd(&rounds).with_context(|| format!("the builds of {}", model.name))
     }
 
-    /// One timing invocation for each of `order`, which names builds. In that order; `None` for one that does not count.
+    /// One timing invocation for each of `order`, which names builds. In that order; `None` for an invalid one.
     fn measure(
         &mut self,
         model: &ModelInfo,
@@ -313,35 +297,34 @@ impl Bench<'_> {
         if ends.iter().any(|end| end.ended.cancelled) || self.cancel.is_requested() {
             anyhow::bail!("stopped: nothing was written");
         }
-        let found = samples(&device, &model.name, order.len(), &records)?;
-        let notes = found.iter().filter_map(|sample| sample.as_ref().err());
-        let reasons: Vec<&String> = notes.collect();
-        if let Some(reason) = reasons.first() {
-            let told = format!("{} of {} invocations do not count, e.g. {reason}", reasons.len(), order.len());
-            if reasons.len() as f64 > MOST_INVALID * order.len() as f64 {
-                let message = format!(
-                    "`{device}` is too disturbed to be calibrated with {}: {told}; make it quiet and calibrate again; nothing was written",
-                    model.name
-                );
-                return Err(anyhow::Error::new(Exit { status: ExitStatus::Inconclusive, message }));
+        let samples = samples(&device, &model.name, order.len(), &records)?;
+        let mut invalid = samples.iter().filter_map(|sample| sample.as_ref().err());
+        if let Some(reason) = invalid.next() {
+            let (count, all) = (1 + invalid.count(), order.len());
+            let note = format!("{count} of {all} invocations are invalid, e.g. {reason}");
+            if count as f64 > MOST_INVALID * all as f64 {
+                let name = &model.name;
+                return Err(disturbed(format!(
+                    "`{device}` is too disturbed to be calibrated with {name}: {note}; stop what disturbs it and \
+                     calibrate again"
+                )));
             }
-            self.progress.emit(&format!("{device}: {told}"));
+            self.progress.emit(&format!("{device}: {note}"));
         }
-        Ok(found.into_iter().map(Result::ok).collect())
+        Ok(samples.into_iter().map(Result::ok).collect())
     }
 }
 
-/// One a job, in their order; the reason for one that does not count.
+/// One a job, in their order; the reason for an invalid one.
 fn samples(device: &str, model: &str, jobs: usize, records: &[Record]) -> Result<Vec<Result<Sample, String>>> {
     let mut samples = Vec::new();
     for record in records {
         match &record.outcome {
-            Outcome::Measured(measurement) => samples.push(
-                match validity::held_back(measurement).or_else(|| validity::disturbed(measurement, record.wall_ms)) {
-                    None => Ok(Sample { times: measurement.timed_ns.clone(), wall_ms: record.wall_ms }),
-                    Some(reason) => Err(reason),
-                },
-            ),
+            Outcome::Measured(measurement) => {
+                let invalid = validity::held_back(measurement);
+                let invalid = invalid.or_else(|| validity::disturbed(measurement, record.wall_ms));
+                samples.push(invalid.map_or_else(|| Ok((measurement.timed_ns.clone(), record.wall_ms)), Err));
+            }
             Outcome::Failed(failure) => {
                 let status = if failure.stage.is_device() { ExitStatus::Device } else { ExitStatus::Failed };
                 let message = format!("{model} on `{device}`: {}; nothing was written", failure.message);
@@ -350,10 +333,8 @@ fn samples(device: &str, model: &str, jobs: usize, records: &[Record]) -> Result
         }
     }
     if samples.len() != jobs {
-        anyhow::bail!(
-            "{model} on `{device}`: {} of {jobs} invocations were told of; nothing was written",
-            samples.len()
-        );
+        let ended = samples.len();
+        anyhow::bail!("{model} on `{device}`: {ended} of {jobs} invocations ended; nothing was written");
     }
     Ok(samples)
 }

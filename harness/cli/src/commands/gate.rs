@@ -1,4 +1,4 @@
-//! `gate`: is a candidate worse than its baseline? Measured on devices, or judged again from what was measured before.
+//! `gate`: is a candidate worse than its baseline? Measured on devices, or judged again from stored measurements.
 
 use std::path::PathBuf;
 
@@ -26,10 +26,11 @@ pub struct Flags {
     /// Prune ratios to compare, separated by commas [default: the model's]
     #[arg(long, value_delimiter = ',')]
     ratios: Vec<f64>,
-    /// A runner built elsewhere as the candidate's, for every device asked for
+    /// A runner built elsewhere as the candidate's, for every selected device
     #[arg(long, value_name = "FILE")]
     runner: Option<PathBuf>,
-    /// What is judged of an invocation's times; may be repeated [default: as the device was calibrated, else p50 and p95]
+    /// What is judged of an invocation's times; may be repeated
+    /// [default: as the device was calibrated, else p50 and p95]
     #[arg(long, value_parser = PossibleValuesParser::new(["fastest", "p50", "p95", "p99"]))]
     criterion: Vec<String>,
     /// Judge emulated devices too: whether the gate works there, not whether the candidate is slower
@@ -57,10 +58,14 @@ pub struct Flags {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["device", "all_devices", "model"])]
     replay: Option<PathBuf>,
     /// Comparisons that share the chance of a false alarm, with `--replay`
-    #[arg(long, default_value_t = 1, value_name = "N", requires = "replay")]
-    cells: usize,
+    #[arg(long = "cells", default_value_t = 1, value_name = "N", requires = "replay")]
+    comparisons: usize,
     /// Judge an earlier gate again from its invocations: its file, its id or the beginning of it
-    #[arg(long, value_name = "GATE", conflicts_with_all = ["replay", "device", "all_devices", "model", "profile", "criterion"])]
+    #[arg(
+        long,
+        value_name = "GATE",
+        conflicts_with_all = ["replay", "device", "all_devices", "model", "profile", "criterion"]
+    )]
     from: Option<String>,
     #[command(flatten)]
     exports: Exports,
@@ -81,7 +86,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
             return Err(usage("`--replay` judges one criterion at a time"));
         }
         let criterion = criteria.first().copied().unwrap_or(Criterion::P50);
-        return replay(recorded, profile, criterion, flags.cells);
+        return replay(recorded, profile, criterion, flags.comparisons);
     }
     let context = Context::open()?;
     if let Some(earlier) = &flags.from {
@@ -104,6 +109,6 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         verbose: flags.verbose,
         history: flags.history,
     };
-    let results = request.carry_out(&context, &progress, &cancel)?;
+    let results = request.run(&context, &progress, &cancel)?;
     results.conclude(&context, &progress, &flags.exports)
 }

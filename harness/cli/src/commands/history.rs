@@ -1,5 +1,5 @@
-//! `history`: what the gate's nights say one after another. Reads `reports/history.jsonl`, which the gate adds to with
-//! [`append`], and `reports/changes.toml`, which `accept-change` adds to; the command itself changes neither.
+//! `history`: the gate's history entry by entry, and where a level changed. Reads `reports/history.jsonl`, which the
+//! gate adds to, and `reports/changes.toml`, which `accept-change` adds to; the command itself changes neither.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use espalier_inventory::UnknownName;
 
 use crate::{
     context::{Context, Exit, usage},
-    history_file::{CHANGES, NIGHTS, criterion, read},
+    history_file::{CHANGES, HISTORY, criterion, read},
     output,
     program::Program,
 };
@@ -30,27 +30,28 @@ pub struct Flags {
     /// Of this criterion only, e.g. p50; may be repeated
     #[arg(short, long, value_name = "NAME", value_parser = criterion)]
     criterion: Vec<Criterion>,
-    /// Nights, levels and change points, for a page
+    /// Entries, levels and change points, for a page
     #[arg(long, value_name = "FILE")]
     export_json: Option<PathBuf>,
 }
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
     let context = Context::open()?;
-    let mut history = read(&context.root)?;
+    let mut history = read(&context)?;
     if history.rows.is_empty() {
         let message =
-            format!("`{NIGHTS}` has no entry yet: `cargo xtask nightly` writes one, `cargo xtask gate --history` too");
+            format!("`{HISTORY}` has no entry yet: `cargo xtask nightly` writes one, `cargo xtask gate --history` too");
         return Err(anyhow::Error::new(Exit { status: ExitStatus::Inconclusive, message }));
     }
-    let whole = flags.device.is_empty() && flags.model.is_empty() && flags.criterion.is_empty();
-    let notes = if whole { render::unmatched(&history.unmatched) } else { Vec::new() };
+    let all = flags.device.is_empty() && flags.model.is_empty() && flags.criterion.is_empty();
+    let notes = if all { render::unmatched(&history.unmatched) } else { Vec::new() };
     flags.select(&mut history)?;
     print!("{}", render::render(&history, output::look(100).width));
     let open = history.suspects().count();
     if open > 0 {
         println!(
-            "{open} to be looked into; `{} accept-change CASE --criterion C --commit COMMIT --reason TEXT` acknowledges one",
+            "{open} to be looked into; \
+             `{} accept-change CASE --criterion C --commit COMMIT --reason TEXT` acknowledges one",
             Program::current().call
         );
     }
@@ -65,21 +66,21 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
 
 impl Flags {
     fn select(&self, history: &mut History) -> Result<()> {
-        let known = |wanted: &[String], kind: &'static str, name: fn(&history::Track) -> &str| -> Result<()> {
-            let mut names: Vec<&str> = history.rows.iter().map(|row| name(&row.track)).collect();
-            names.sort_unstable();
-            names.dedup();
-            match wanted.iter().find(|wanted| !names.contains(&wanted.as_str())) {
+        let check = |names: &[String], kind: &'static str, name: fn(&history::Track) -> &str| -> Result<()> {
+            let mut known: Vec<&str> = history.rows.iter().map(|row| name(&row.track)).collect();
+            known.sort_unstable();
+            known.dedup();
+            match names.iter().find(|name| !known.contains(&name.as_str())) {
                 Some(unknown) => {
-                    let error = UnknownName::new(kind, unknown, names.iter().copied());
-                    Err(usage(format!("the history has nothing of it: {error}")))
+                    let error = UnknownName::new(kind, unknown, known.iter().copied());
+                    Err(usage(format!("the history has no such entries: {error}")))
                 }
                 None => Ok(()),
             }
         };
-        known(&self.device, "device", |track| &track.case.device)?;
-        known(&self.model, "model", |track| &track.case.model)?;
-        let among = |wanted: &[String], name: &String| wanted.is_empty() || wanted.contains(name);
+        check(&self.device, "device", |track| &track.case.device)?;
+        check(&self.model, "model", |track| &track.case.model)?;
+        let among = |names: &[String], name: &String| names.is_empty() || names.contains(name);
         history.rows.retain(|row| {
             let track = &row.track;
             among(&self.device, &track.case.device)
@@ -87,7 +88,7 @@ impl Flags {
                 && (self.criterion.is_empty() || self.criterion.contains(&track.criterion))
         });
         if history.rows.is_empty() {
-            return Err(usage("the history has nothing of all that together: leave out a flag"));
+            return Err(usage("the history has no entries for all of that together: leave out a flag"));
         }
         Ok(())
     }

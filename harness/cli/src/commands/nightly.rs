@@ -1,5 +1,6 @@
-//! `nightly`: everything a shelf of boards does in a night. The tables of `bench`, the gate against a fixed baseline with its controls, the
-//! history; one summary, one exit code. Each part is the command a person would run, and what one part loses does not stop the next.
+//! `nightly`: everything for a shelf of boards in one command: the tables of `bench`, the gate against a fixed baseline
+//! with its controls, the history; one summary, one exit code. Each step is a command of its own, and a step that fails
+//! does not stop the next.
 
 use std::path::PathBuf;
 
@@ -19,12 +20,12 @@ use crate::{
     selection::Selection,
 };
 
-/// The slow-down every device is tried with once a week, and again for as long as it could not be measured.
+/// The slow-down of the positive control, which every device has once a week, and again until it was measured.
 const DRILL_PERCENT: f64 = 5.0;
 
 #[derive(Args)]
 pub struct Flags {
-    /// The anchor every night is compared with, as `accept` named it [default: the only baseline there is]
+    /// The fixed baseline to compare with, as `accept` named it [default: the only baseline there is]
     #[arg(long, value_name = "NAME")]
     baseline: Option<String>,
     /// [default: every device, but those with `in-all = false`]
@@ -33,7 +34,7 @@ pub struct Flags {
     /// Timing invocations a variant, for the tables
     #[arg(short, long, default_value_t = MeasuringProtocol::DEFAULT.runs)]
     runs: u32,
-    /// Judge emulated devices too: whether the night works there, not whether the candidate is slower
+    /// Judge emulated devices too: whether the command works there, not whether the candidate is slower
     #[arg(long)]
     emulated: bool,
     /// How strictly to judge: nightly, release or coarse
@@ -52,11 +53,11 @@ pub struct Flags {
     quiet: bool,
 }
 
-/// One part of the night.
-struct Part {
+/// A step that was carried out.
+struct Step {
     name: &'static str,
     status: ExitStatus,
-    told: Vec<String>,
+    reasons: Vec<String>,
 }
 
 pub fn run(mut flags: Flags) -> Result<ExitStatus> {
@@ -67,24 +68,24 @@ pub fn run(mut flags: Flags) -> Result<ExitStatus> {
         flags.selection.all_devices = true;
     }
     let profile = flags.strictness.profile()?;
-    let mut parts = Vec::new();
+    let mut steps = Vec::new();
 
     progress.emit(&format!("{} bench", Program::current().call));
-    parts.push(part("bench", flags.bench().run(Context::open()?).map(|status| (status, Vec::new()))));
+    steps.push(step("bench", flags.bench().run(Context::open()?).map(|status| (status, Vec::new()))));
     if !cancel.is_requested() {
         progress.emit("gate");
-        parts.push(part("gate", flags.gate(&context, &progress, profile)));
+        steps.push(step("gate", flags.gate(&context, &progress, profile)));
     }
     if !cancel.is_requested() {
-        parts.push(part("controls", self::controls(&context)));
-        parts.push(part("history", history_file::suspects(&context).map(|told| (ExitStatus::Ok, told))));
+        steps.push(step("controls", self::controls(&context)));
+        steps.push(step("history", history_file::suspects(&context).map(|suspects| (ExitStatus::Ok, suspects))));
     }
 
-    let mut status = parts.iter().fold(ExitStatus::Ok, |status, part| status.and(part.status));
+    let mut status = steps.iter().fold(ExitStatus::Ok, |status, step| status.and(step.status));
     if cancel.is_requested() {
         status = ExitStatus::Failed;
     }
-    let summary = summary(&parts, status);
+    let summary = summary(&steps, status);
     print!("\n{summary}");
     if let Some(path) = &flags.export_summary {
         output::write(path, &summary)?;
@@ -102,11 +103,9 @@ impl Flags {
 
     fn gate(&self, context: &Context, progress: &Progress, profile: Profile) -> Result<(ExitStatus, Vec<String>)> {
         let cancel = stop_on_signal(progress)?;
-        let known = gating::read_controls(context)?;
-        let today = gating::today()?;
-        let mut devices = self.selection.resolve(context)?.devices;
-        devices.retain(|device| controls::wants_slow_down(&known, &device.name, today));
-        let devices: Vec<String> = devices.into_iter().map(|device| device.name).collect();
+        let (controls, today) = (gating::read_controls(context)?, gating::today()?);
+        let names = self.selection.resolve(context)?.devices.into_iter().map(|device| device.name);
+        let devices = names.filter(|name| controls::needs_slow_down(&controls, name, today)).collect();
         let request = gating::Request {
             baseline: self.baseline.clone(),
             profile,
@@ -122,7 +121,7 @@ impl Flags {
             verbose: self.verbose,
             history: true,
         };
-        let results = request.carry_out(context, progress, &cancel)?;
+        let results = request.run(context, progress, &cancel)?;
         let status = results.conclude(context, progress, &self.exports)?;
         Ok((status, results.report(context)?.outcome().reasons))
     }
@@ -135,19 +134,19 @@ fn controls(context: &Context) -> Result<(ExitStatus, Vec<String>)> {
     Ok((status, alarms))
 }
 
-/// An error ends a part, not the night.
-fn part(name: &'static str, done: Result<(ExitStatus, Vec<String>)>) -> Part {
-    match done {
-        Ok((status, told)) => Part { name, status, told },
-        Err(error) => Part { name, status: status_of(&error), told: vec![format!("{error:#}")] },
+/// An error ends a step, not the command.
+fn step(name: &'static str, result: Result<(ExitStatus, Vec<String>)>) -> Step {
+    match result {
+        Ok((status, reasons)) => Step { name, status, reasons },
+        Err(error) => Step { name, status: status_of(&error), reasons: vec![format!("{error:#}")] },
     }
 }
 
-fn summary(parts: &[Part], status: ExitStatus) -> String {
+fn summary(steps: &[Step], status: ExitStatus) -> String {
     let mut out = String::from("nightly\n");
-    for part in parts {
-        out.push_str(&format!("- {}: {} (exit code {})\n", part.name, part.status.name(), part.status.code()));
-        out.extend(part.told.iter().map(|line| format!("  - {}\n", line.replace('\n', "\n    "))));
+    for Step { name, status, reasons } in steps {
+        out.push_str(&format!("- {name}: {} (exit code {})\n", status.name(), status.code()));
+        out.extend(reasons.iter().map(|reason| format!("  - {}\n", reason.replace('\n', "\n    "))));
     }
     out.push_str(&format!("NIGHTLY: {} (exit code {})\n", status.name(), status.code()));
     out

@@ -1,4 +1,4 @@
-//! `selftest`: whether Espalier's own promises hold.
+//! `selftest`: whether Espalier keeps its own promises.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use espalier_gate::{
     judge::LatencyJudge,
     outcome,
     profile::{Profile, Terms},
-    session,
-    simulate::{self, Goal, Tally, Unit, Wanted},
+    random::splitmix,
+    simulate::{self, Goal, GoalUnit, Limit, SessionTally},
 };
 
 use crate::{
@@ -74,7 +74,7 @@ pub fn run(test: Test) -> Result<ExitStatus> {
     }
 }
 
-/// The whole path on a real device, with outcomes that are known beforehand. Ok only where each came out so.
+/// A gate on a real device whose outcomes are known beforehand. Ok only where each is as expected.
 fn on_device(flags: &GateFlags) -> Result<ExitStatus> {
     let context = Context::open()?;
     let progress = Progress::new(flags.quiet);
@@ -94,53 +94,48 @@ fn on_device(flags: &GateFlags) -> Result<ExitStatus> {
         seed: flags.seed,
         repeat: flags.repeat,
     };
-    let mut wrong = 0;
-    let mut tally: Vec<(Role, Verdict)> = Vec::new();
-    let mut blocks = Vec::new();
-    drill.carry_out(&context, &progress, &cancel, &mut |number, results| {
-        for comparison in &results.comparisons {
-            let Comparison { role, verdict, reason, .. } = comparison;
-            let alarm = outcome::alarm(comparison);
-            wrong += usize::from(alarm.is_some());
-            tally.push((*role, *verdict));
-            blocks.extend(session::effect(comparison).map(|effect| (*role, effect.blocks)));
-            let numbers = session::effect(comparison).map_or_else(String::new, |effect| {
-                let percent = |ratio: f64| (ratio - 1.0) * 100.0;
-                format!(
-                    "{:+.2} % [{:+.2}, {:+.2}], {} blocks, pairs spread by {:.2} %",
-                    percent(effect.ratio),
-                    percent(effect.low),
-                    percent(effect.high),
-                    effect.blocks,
-                    effect.pair_sd * 100.0
-                )
-            });
-            let control = if *role == Role::NegativeControl { "itself" } else { "itself, slowed" };
-            let criterion = comparison.criterion.name();
-            println!("{:>3} {control:<14} {criterion:<8} {:<13} {numbers}; {reason}", number + 1, verdict.name());
-            for tag in &comparison.tags {
-                println!("    {tag}");
-            }
-            if let Some(alarm) = alarm {
-                println!("    ALARM: {alarm}");
-            }
-        }
-        Ok(())
+    let mut comparisons: Vec<Comparison> = Vec::new();
+    drill.run(&context, &progress, &cancel, &mut |number, results| {
+        results.comparisons.iter().for_each(|comparison| print_control(number, comparison));
+        comparisons.extend(results.comparisons.iter().cloned());
     })?;
     for role in [Role::NegativeControl, Role::PositiveControl] {
-        let count = |wanted: Verdict| tally.iter().filter(|(of, verdict)| (*of, *verdict) == (role, wanted)).count();
-        let [pass, regressed, open] = [Verdict::Pass, Verdict::Regressed, Verdict::Inconclusive].map(count);
-        let used: Vec<f64> = blocks.iter().filter(|(of, _)| *of == role).map(|(_, blocks)| *blocks as f64).collect();
-        if pass + regressed + open > 0 {
-            let what = match role {
-                Role::NegativeControl => "against itself".to_owned(),
-                _ => format!("against itself made slower by {} %", flags.slow_down),
-            };
-            let mean = used.iter().sum::<f64>() / used.len().max(1) as f64;
-            println!("{what}: {pass} pass, {regressed} regressed, {open} inconclusive; {mean:.1} blocks a gate");
+        let of_role: Vec<&Comparison> = comparisons.iter().filter(|comparison| comparison.role == role).collect();
+        if of_role.is_empty() {
+            continue;
         }
+        let count = |verdict: Verdict| of_role.iter().filter(|comparison| comparison.verdict == verdict).count();
+        let [pass, regressed, open] = [Verdict::Pass, Verdict::Regressed, Verdict::Inconclusive].map(count);
+        let blocks: Vec<f64> = of_role
+            .iter()
+            .filter_map(|comparison| comparison.finding.effect())
+            .map(|effect| effect.blocks as f64)
+            .collect();
+        let what = match role {
+            Role::NegativeControl => "against itself".to_owned(),
+            _ => format!("against itself made slower by {} %", flags.slow_down),
+        };
+        let mean = blocks.iter().sum::<f64>() / blocks.len().max(1) as f64;
+        println!("{what}: {pass} pass, {regressed} regressed, {open} inconclusive; {mean:.1} blocks a gate");
     }
-    Ok(if cancel.is_requested() || wrong > 0 || tally.is_empty() { ExitStatus::Failed } else { ExitStatus::Ok })
+    let wrong = comparisons.iter().any(|comparison| outcome::alarm(comparison).is_some());
+    Ok(if cancel.is_requested() || wrong || comparisons.is_empty() { ExitStatus::Failed } else { ExitStatus::Ok })
+}
+
+fn print_control(number: usize, comparison: &Comparison) {
+    let Comparison { criterion, role, verdict, finding, reason, tags, .. } = comparison;
+    let numbers = finding.effect().map_or_else(String::new, |effect| {
+        let [ratio, low, high] = [effect.ratio, effect.low, effect.high].map(|ratio| (ratio - 1.0) * 100.0);
+        let (blocks, pair_sd) = (effect.blocks, effect.pair_sd * 100.0);
+        format!("{ratio:+.2} % [{low:+.2}, {high:+.2}], {blocks} blocks, pairs spread by {pair_sd:.2} %")
+    });
+    let control = if *role == Role::NegativeControl { "itself" } else { "itself, slowed" };
+    let (number, criterion, verdict) = (number + 1, criterion.name(), verdict.name());
+    println!("{number:>3} {control:<14} {criterion:<8} {verdict:<13} {numbers}; {reason}");
+    tags.iter().for_each(|tag| println!("    {tag}"));
+    if let Some(alarm) = outcome::alarm(comparison) {
+        println!("    ALARM: {alarm}");
+    }
 }
 
 /// `sessions` of each effect. Ok only where every goal is met.
@@ -148,9 +143,9 @@ fn simulate(profile: Profile, sessions: usize, seed: u64) -> Result<ExitStatus> 
     let latency = LatencyJudge::new(&profile, Criterion::P50, Terms::ALONE).ok_or_else(|| usage("no latency"))?;
     let (mut tallies, mut judging, mut seed) = (Vec::new(), Duration::ZERO, seed);
     for effect in simulate::effects(&profile) {
-        let mut tally = Tally::of(effect);
+        let mut tally = SessionTally::of(effect);
         for _ in 0..sessions {
-            let session = simulate::session(simulate::splitmix(&mut seed), effect, profile.most_blocks());
+            let session = simulate::session(splitmix(&mut seed), effect, profile.most_blocks());
             let blocks = session.blocks();
             let started = Instant::now();
             let decision = latency.judge_all(&blocks)?;
@@ -161,42 +156,32 @@ fn simulate(profile: Profile, sessions: usize, seed: u64) -> Result<ExitStatus> 
     }
 
     println!("profile {}, {sessions} simulated sessions of each effect", profile.name);
-    let spread = |q| tallies[0].pair_sd(q).unwrap_or(f64::NAN) * 100.0;
-    println!(
-        "boards: pairs spread by {:.1} / {:.1} / {:.1} % (10, 50, 90 of 100 boards)",
-        spread(0.1),
-        spread(0.5),
-        spread(0.9)
-    );
-    println!("{:>8} {:>8} {:>8} {:>14} {:>12}", "effect", "PASS", "FAIL", "INCONCLUSIVE", "mean blocks");
+    let [low, middle, high] = [0.1, 0.5, 0.9].map(|q| tallies[0].pair_sd(q).unwrap_or(f64::NAN) * 100.0);
+    println!("boards: pairs spread by {low:.1} / {middle:.1} / {high:.1} % (10, 50, 90 of 100 boards)");
+    println!("{:>8} {:>8} {:>10} {:>14} {:>12}", "effect", "pass", "regressed", "inconclusive", "mean blocks");
     for tally in &tallies {
-        let (pass, fail) = (tally.pass_share() * 100.0, tally.fail_share() * 100.0);
-        let (effect, neither) = (tally.effect * 100.0, (100.0 - pass - fail).max(0.0));
-        println!("{effect:>+7.0}% {pass:>7.1}% {fail:>7.1}% {neither:>13.1}% {:>12.1}", tally.mean_blocks());
+        let (pass, regressed) = (tally.pass_share() * 100.0, tally.regressed_share() * 100.0);
+        let (effect, neither) = (tally.effect * 100.0, (100.0 - pass - regressed).max(0.0));
+        println!("{effect:>+7.0}% {pass:>7.1}% {regressed:>9.1}% {neither:>13.1}% {:>12.1}", tally.mean_blocks());
     }
     println!();
     let goals = simulate::goals(&profile, &tallies);
-    for goal in &goals {
-        println!("{}", told(goal));
-    }
+    goals.iter().for_each(print_goal);
     let count = tallies.iter().map(|tally| tally.sessions).sum::<usize>();
-    println!(
-        "statistics: {:.2} s for {count} sessions of up to {} blocks",
-        judging.as_secs_f64(),
-        profile.most_blocks()
-    );
+    let (seconds, blocks) = (judging.as_secs_f64(), profile.most_blocks());
+    println!("statistics: {seconds:.2} s for {count} sessions of up to {blocks} blocks");
     Ok(if goals.iter().all(Goal::is_met) { ExitStatus::Ok } else { ExitStatus::Failed })
 }
 
-fn told(goal: &Goal) -> String {
+fn print_goal(goal: &Goal) {
     let number = |value: f64| match goal.unit {
-        Unit::Share => format!("{:.2} %", value * 100.0),
-        Unit::Blocks => format!("{value:.1} blocks"),
+        GoalUnit::Share => format!("{:.2} %", value * 100.0),
+        GoalUnit::Blocks => format!("{value:.1} blocks"),
     };
-    let wanted = match goal.wanted {
-        Wanted::AtMost(limit) => format!("at most {}", number(limit)),
-        Wanted::AtLeast(limit) => format!("at least {}", number(limit)),
+    let limit = match goal.limit {
+        Limit::AtMost(limit) => format!("at most {}", number(limit)),
+        Limit::AtLeast(limit) => format!("at least {}", number(limit)),
     };
     let met = if goal.is_met() { "ok" } else { "MISSED" };
-    format!("{:<24} {:>12}   {wanted:<20} {met}", goal.what, number(goal.got))
+    println!("{:<24} {:>12}   {limit:<20} {met}", goal.name, number(goal.value));
 }

@@ -1,36 +1,30 @@
-//! What a gate came to: waivers applied, shown, exported, remembered; and the exit code.
+//! The results of a gate: waivers applied, report shown and exported, controls and history added to; the exit code.
 
 use std::path::{Path, PathBuf};
 
+use crate::{
+    context::{Context, mistakes, usage},
+    gating::controls,
+    history_file, output,
+    progress::Progress,
+    run_file::{self, RunFile},
+};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use espalier_bench::exit::ExitStatus;
 use espalier_gate::{
     Comparison, Role,
-    controls::{self, Control},
     date::Date,
-    file::{Entry, GateHeader, is_same},
-    history::Night,
+    file::{Entry, GateHeader, GateRun},
+    history::HistoryEntry,
     json, junit,
     profile::Profile,
     render,
     replay::{Invocation, Replay},
     report::{Fault, Latency, MarginFacts, ProfileFacts, Report},
-    session::{self, GateScript},
+    session::GateScript,
     waivers::{self, Waiver},
 };
-use espalier_inventory::{Problem, SourceFile};
-
-use super::file::{self, GateFile};
-use crate::{
-    context::{Context, usage},
-    history_file, output,
-    progress::Progress,
-    run_file,
-};
-
-/// From the repository's root.
-const CONTROLS: &str = "reports/controls.jsonl";
 
 #[derive(Args, Clone, Default)]
 pub struct Exports {
@@ -58,20 +52,21 @@ pub struct Results {
     /// Where the invocations are.
     pub path: PathBuf,
     pub cancelled: bool,
-    /// Whether it is one of the history's nights.
+    /// Whether it becomes an entry of the history.
     pub history: bool,
 }
 
 /// An earlier gate judged again from its invocations; today's waivers hold.
-pub fn judge_again(context: &Context, wanted: &str, exports: &Exports) -> Result<ExitStatus> {
-    let path = run_file::find_in(&context.root.join("reports/gates"), Some(wanted))?;
-    let run = file::read(&path)?;
+pub fn judge_again(context: &Context, gate: &str, exports: &Exports) -> Result<ExitStatus> {
+    let path = run_file::find_in(&context.root.join("reports/gates"), Some(gate))?;
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
     let unusable = |error: String| usage(format!("`{}` cannot be used: {error}", path.display()));
+    let run = GateRun::parse(&text).map_err(|error| anyhow::anyhow!("`{}` cannot be used: {error}", path.display()))?;
     let judged = run.judge_again().map_err(unusable)?;
     let scripts = run.scripts().map_err(unusable)?;
     let first = scripts.into_iter().filter(|((_, session), _)| *session == 0);
     // Sizes are in no session.
-    let sizes = run.comparisons.iter().filter(|made| !judged.iter().any(|again| is_same(made, again)));
+    let sizes = run.comparisons.iter().filter(|stored| !judged.iter().any(|again| stored.is_same(again)));
     let comparisons = sizes.cloned().chain(judged.iter().cloned()).collect();
     let results = Results {
         header: run.header.clone(),
@@ -89,21 +84,24 @@ pub fn judge_again(context: &Context, wanted: &str, exports: &Exports) -> Result
 }
 
 impl Results {
-    /// Shows, exports and remembers. The status is the gate's.
+    /// Shows and exports the report, adds to controls and history. The status is the gate's.
     pub fn conclude(&self, context: &Context, progress: &Progress, exports: &Exports) -> Result<ExitStatus> {
         let report = self.report(context)?;
         self.show(&report, exports)?;
         let markdown = context.root.join("reports").join(format!("{}-gate.md", self.header.id));
         output::write(&markdown, &render::markdown(&report))?;
-        self.remember(context)?;
+        controls::append(context, &self.header, &self.comparisons)?;
+        if self.history && !self.cancelled {
+            history_file::append(&context.root, &self.history_entries())?;
+        }
         progress.emit(&format!("invocations: {}", self.path.display()));
         let status = report.outcome().status;
         // What was proved and confirmed before it was stopped is proved.
         Ok(if self.cancelled { ExitStatus::Failed.and(status) } else { status })
     }
 
-    /// What came of the gate, behind its invocations.
-    pub fn store(&self, file: &mut GateFile) -> Result<()> {
+    /// Adds faults and verdicts to the gate's file.
+    pub fn store(&self, file: &mut RunFile) -> Result<()> {
         for fault in &self.faults {
             file.append(&Entry::Fault(fault.clone()))?;
         }
@@ -113,27 +111,14 @@ impl Results {
         Ok(())
     }
 
-    /// Controls go to a file of their own: whether the gate can be believed is seen over many nights.
-    fn remember(&self, context: &Context) -> Result<()> {
-        let day = &self.header.started[..self.header.started.len().min(10)];
-        let controls = self.comparisons.iter().filter_map(|made| Control::of(&self.header.id, day, made));
-        let lines: String = controls.map(|control| control.to_line()).collect();
-        run_file::append(&context.root.join(CONTROLS), &lines)?;
-        if self.history && !self.cancelled {
-            history_file::append(&context.root, &self.nights())?;
-        }
-        Ok(())
-    }
-
-    /// A line of history for each latency that was measured.
-    fn nights(&self) -> Vec<Night> {
+    /// One for each latency that was measured.
+    fn history_entries(&self) -> Vec<HistoryEntry> {
         let header = &self.header;
-        let night = |comparison: &Comparison| {
+        let entry = |comparison: &Comparison| {
             let Comparison { case, criterion, role, verdict, tags, .. } = comparison.clone();
-            let effect = session::effect(comparison).filter(|_| role == Role::Gate)?;
-            let (_, script) = self.scripts.iter().find(|(device, _)| *device == case.device)?;
-            let [anchor, _] = script.arm_means(&case, role, criterion)?;
-            Some(Night {
+            let effect = comparison.finding.effect().filter(|_| role == Role::Gate)?;
+            let [anchor, _] = self.script(&case.device)?.arm_means(&case, role, criterion)?;
+            Some(HistoryEntry {
                 gate: header.id.clone(),
                 time: header.started.clone(),
                 commit: header.provenance.revision.clone(),
@@ -149,7 +134,12 @@ impl Results {
                 tags,
             })
         };
-        self.comparisons.iter().filter_map(night).collect()
+        self.comparisons.iter().filter_map(entry).collect()
+    }
+
+    /// The first session of a device.
+    fn script(&self, device: &str) -> Option<&GateScript> {
+        self.scripts.iter().find(|(name, _)| name == device).map(|(_, script)| script)
     }
 
     /// # Errors
@@ -157,18 +147,17 @@ impl Results {
     pub fn report(&self, context: &Context) -> Result<Report> {
         let mut comparisons = self.comparisons.clone();
         let mut notes = self.notes.clone();
-        notes.extend(waive(context, &mut comparisons)?);
+        notes.extend(waivers::apply(&read_waivers(context)?, &mut comparisons, today()?));
         let profile = Profile::named(&self.header.profile);
         let mut margins: Vec<MarginFacts> = Vec::new();
         for comparison in &comparisons {
-            let other_binary = self.header.devices.iter().find(|device| device.name == comparison.case.device);
-            let other_binary = other_binary.and_then(|device| device.other_binary);
-            let tolerance = profile.and_then(|profile| profile.tolerance(comparison.criterion, other_binary));
-            if let Some(tolerance) = tolerance
-                && !margins.iter().any(|known| known.criterion == comparison.criterion)
+            let device = self.header.devices.iter().find(|device| device.name == comparison.case.device);
+            let other_binary = device.and_then(|device| device.other_binary);
+            let criterion = comparison.criterion;
+            if let Some(tolerance) = profile.and_then(|profile| profile.tolerance(criterion, other_binary))
+                && !margins.iter().any(|known| known.criterion == criterion)
             {
-                let (lower, upper) = (tolerance.lower, tolerance.upper);
-                margins.push(MarginFacts { criterion: comparison.criterion, lower, upper });
+                margins.push(MarginFacts { criterion, lower: tolerance.lower, upper: tolerance.upper });
             }
         }
         let header = &self.header;
@@ -188,8 +177,7 @@ impl Results {
 
     fn latency(&self, comparison: &Comparison) -> Option<Latency> {
         let (case, role, criterion) = (&comparison.case, comparison.role, comparison.criterion);
-        let (_, script) = self.scripts.iter().find(|(device, _)| *device == case.device)?;
-        let [base, candidate] = script.arm_means(case, role, criterion)?;
+        let [base, candidate] = self.script(&case.device)?.arm_means(case, role, criterion)?;
         Some(Latency { case: case.clone(), criterion, role, base_ns: base.ns, candidate_ns: candidate.ns })
     }
 
@@ -232,38 +220,17 @@ impl Results {
     }
 }
 
-/// The controls of all nights so far.
-pub fn read_controls(context: &Context) -> Result<Vec<Control>> {
-    let path = context.root.join(CONTROLS);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => controls::parse(&text).map_err(|error| usage(format!("`{CONTROLS}` cannot be used: {error}"))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error).with_context(|| format!("cannot read `{CONTROLS}`")),
-    }
-}
-
 /// In UTC.
 pub fn today() -> Result<Date> {
     let (now, _) = run_file::now()?;
-    Date::parse(&now[..10]).context("the clock tells no day")
-}
-
-/// Marks what somebody answers for, and says what is to be known of the waivers.
-fn waive(context: &Context, comparisons: &mut [Comparison]) -> Result<Vec<String>> {
-    Ok(waivers::apply(&read_waivers(context)?, comparisons, today()?))
+    Date::parse(&now[..10]).context("the clock has no valid day")
 }
 
 /// # Errors
 /// Every mistake, one a line.
 pub fn read_waivers(context: &Context) -> Result<Vec<Waiver>> {
-    const FILE: &str = "reports/waivers.toml";
-    let text = match std::fs::read_to_string(context.root.join(FILE)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("cannot read `{FILE}`")),
-    };
-    waivers::parse(&SourceFile { path: FILE.to_owned(), text }, today()?).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
-        usage(format!("the waivers have mistakes:\n{}", lines.join("\n")))
-    })
+    match context.source("reports/waivers.toml")? {
+        Some(source) => waivers::parse(&source, today()?).map_err(|problems| mistakes("the waivers have", &problems)),
+        None => Ok(Vec::new()),
+    }
 }

@@ -1,8 +1,9 @@
-//! From the raw times of a device's invocations to its calibration: the warm-up, the length of an invocation, which of its numbers are judged, and how
-//! much the place of the code matters. Times in, decisions out; `cargo xtask calibrate` does the measuring.
+//! From the raw times of a device's invocations to its calibration: the warm-up, the length of an invocation, which
+//! quantiles are judged, and how much times differ between builds. Times in, decisions out; `cargo xtask calibrate`
+//! measures.
 //!
-//! Spreads are only compared with the limits that mean something (2, 4.5 and 7 %): between 1.1 and 1.2 % of 20 pairs there is no difference, and the
-//! shorter invocation wins.
+//! Spreads are compared with three limits only (2, 4.5 and 7 %): 20 pairs cannot tell 1.1 from 1.2 %, and the shorter
+//! invocation wins.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use super::{Fit, ModelCalibration};
 use crate::Criterion;
 use espalier_bench::plan::Effort;
 
-/// Invocations from which the warm-up is taken: long enough to see 1 % of a median, and not shorter than two of its windows.
+/// Invocations for the warm-up: long enough to see 1 % of a median, and not shorter than two of its windows.
 pub const WARM_UPS: usize = 20;
 pub const WARM_UP_EFFORT: Effort = Effort { warmup: 0, iterations: 40, min_time_ms: 600 };
 /// Blocks ABBA or BAAB of the same artifact in both arms: twice as many pairs.
@@ -23,7 +24,7 @@ pub const BLOCKS: usize = 10;
 pub const LENGTHS_MS: [u64; 3] = [200, 500, 1000];
 /// Invocations of each build, there and back.
 pub const LAYOUT_ROUNDS: usize = 8;
-/// Builds of which a spread can be told.
+/// Builds from which on a spread can be estimated.
 pub const LEAST_LAYOUTS: u32 = 3;
 
 /// Pair SDs up to which a device is fit.
@@ -35,24 +36,26 @@ pub const TAIL: f64 = 0.07;
 /// Inferences of an invocation, at least: for a median, and for a tail.
 const LEAST: u32 = 30;
 pub const LEAST_OF_A_TAIL: usize = super::TAIL_ITERATIONS as usize;
-/// Warm-up where none can be told.
+/// Warm-up where none can be estimated.
 const USUAL_WARM_UP: u32 = 10;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct WarmUp {
-    /// Inferences.
+    /// In inferences.
     pub warmup: u32,
-    /// Invocations that went in, and those of them that never got steady.
+    /// Invocations used, and those of them that never became steady.
     pub invocations: usize,
     pub never_steady: usize,
     /// Of one inference once it is warm, in ns.
     pub median_ns: f64,
 }
 
-/// The warm-up of invocations that were timed from their second inference on: 1.5 times the 95th percentile of where they got steady, at least 1.
+/// The warm-up of invocations that were timed from their second inference on: 1.5 times the 95th percentile of the
+/// inference from which they are steady, at least 1.
 ///
-/// One that settles in its second half only, or never, tells a change of speed and no warm-up: it is left out and counted, and the warm-up is at most
-/// half of the shortest invocation. Where less than half of them got steady it is the usual 10.
+/// An invocation that becomes steady in its second half only, or never, shows a change of speed and not a warm-up: it
+/// is left out and counted, and the warm-up is at most half of the shortest invocation. Where less than half of them
+/// become steady the warm-up is 10.
 ///
 /// # Errors
 /// No invocation, or one without a time above zero.
@@ -78,7 +81,8 @@ pub fn warm_up<T: AsRef<[u64]>>(invocations: &[T]) -> Result<WarmUp, Unfit> {
 }
 
 impl WarmUp {
-    /// What an invocation of about so many ms does. A fixed number of inferences, as the gate has it: the fastest of more is faster.
+    /// The effort of an invocation of about so many ms. A fixed number of inferences, because the fastest of more is
+    /// faster.
     pub fn effort(&self, length_ms: u64) -> Effort {
         let iterations = (length_ms as f64 * 1e6 / self.median_ns).ceil() as u32;
         Effort { warmup: self.warmup, iterations: iterations.max(LEAST), min_time_ms: 0 }
@@ -92,7 +96,8 @@ pub struct Length {
     /// Inferences of an invocation; the median of them.
     pub iterations: u32,
     pub pairs: usize,
-    /// Standard deviation of the difference of two neighbours' logarithms. The tail only where every invocation has 300 values.
+    /// Standard deviation of the difference of two neighbours' logarithms. The tail only where every invocation has 300
+    /// values.
     pub pair_sd: BTreeMap<Criterion, f64>,
 }
 
@@ -118,7 +123,7 @@ pub fn length<T: AsRef<[u64]>>(ms: u64, pairs: &[[T; 2]]) -> Result<Length, Unfi
         }
         let logarithm = |times: &[f64]| quantile_of_sorted(times, quantile).ln();
         let differences: Vec<f64> = sorted_pairs.iter().map(|[a, b]| logarithm(b) - logarithm(a)).collect();
-        // Of a time of zero, that is not finite.
+        // The logarithm of a time of zero is not finite: an error.
         pair_sd.insert(criterion, sd(&differences)?);
     }
     Ok(Length { ms, iterations: median(&counts)? as u32, pairs: pairs.len(), pair_sd })
@@ -135,7 +140,7 @@ impl Length {
     }
 }
 
-/// What is judged, with which length.
+/// What is judged, and at which length.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
     pub length: Length,
@@ -144,11 +149,13 @@ pub struct Choice {
     pub fit: Fit,
 }
 
-/// The first of these that any length can keep, at the shortest that does: the median within 2 %, the median within 4.5 %, the fastest inference within
-/// 2 %, within 4.5 %. Nothing of it: the median at the length where it spreads least, and not fit. The tail is p95 where that is within 7 %.
+/// The first of these rules that any length satisfies, at the shortest that does: the spread of the median within 2 %,
+/// within 4.5 %, that of the fastest inference within 2 %, within 4.5 %. Else the median at the length where it spreads
+/// least, and not fit. The tail is p95 where that is within 7 %.
 ///
-/// The median goes first although the fastest inference stands stiller on nearly every board: it is what users feel, and a candidate that is slower in
-/// half of its inferences changes it. The fastest is for machines whose processor is shared, where the median jumps between speeds.
+/// The median comes first although the fastest inference varies less on nearly every board: it is what users notice,
+/// and a candidate that is slower in half of its inferences changes it. The fastest is for machines that share their
+/// processor, where the median jumps between speeds.
 ///
 /// `None` without lengths.
 pub fn choose(lengths: &[Length]) -> Option<Choice> {
@@ -163,15 +170,16 @@ pub fn choose(lengths: &[Length]) -> Option<Choice> {
         Some((length, criterion, fit))
     });
     let spread = |length: &Length| length.pair_sd.get(&Criterion::P50).copied().unwrap_or(f64::INFINITY);
-    let calmest = || lengths.iter().min_by(|one, other| spread(one).total_cmp(&spread(other)));
-    let (length, judged, fit) = kept.or_else(|| Some((calmest()?, Criterion::P50, Fit::Unfit)))?;
+    let least = || lengths.iter().min_by(|one, other| spread(one).total_cmp(&spread(other)));
+    let (length, judged, fit) = kept.or_else(|| Some((least()?, Criterion::P50, Fit::Unfit)))?;
     let tail = Some(Criterion::P95).filter(|tail| length.is_within(*tail, TAIL));
     Some(Choice { length: length.clone(), judged, tail, fit })
 }
 
 impl Choice {
-    /// Inferences of an invocation. Twice as many as were tried where the fastest is judged: an invocation that finds no quiet moment at all is too rare
-    /// to be seen in 20 pairs (1 of 200 at 1 s on a shared server) and spoils a whole session; in twice the time its chance is squared.
+    /// Inferences of an invocation. Twice as many as were tried where the fastest is judged: an invocation without any
+    /// undisturbed moment is too rare to be seen in 20 pairs (1 of 200 at 1 s on a shared server) and spoils a session;
+    /// in twice the time its probability is squared.
     pub fn iterations(&self) -> u32 {
         let factor = if self.judged == Criterion::Fastest { 2 } else { 1 };
         self.length.iterations.max(LEAST).saturating_mul(factor)
@@ -190,16 +198,17 @@ impl Choice {
     }
 }
 
-/// What more inferences in an invocation would buy (Kalibera and Jones 2013): information, nothing is decided by it.
+/// What more inferences in an invocation would gain (Kalibera and Jones 2013): for information, nothing is decided by
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Worth {
-    /// The best number for a given time in all, an invocation's start and warm-up counted.
+    /// The best number for a given total time, with an invocation's start and warm-up included.
     pub best: u64,
-    /// Beyond this many the error within an invocation no longer matters beside the spread between them.
+    /// Beyond this many the error within an invocation is negligible beside the spread between them.
     pub enough: Option<u64>,
 }
 
-/// `invocations`: raw times in order, and the wall time in ms. `None` where invocations do not differ, or too little is known.
+/// `invocations`: raw times in order, and the wall time in ms. `None` where invocations do not differ, or are too few.
 pub fn worth<T: AsRef<[u64]>>(invocations: &[(T, u64)]) -> Option<Worth> {
     let logs = |times: &[u64]| times.iter().map(|ns| (*ns as f64).ln()).collect::<Vec<f64>>();
     let all: Vec<Vec<f64>> = invocations.iter().map(|(times, _)| logs(times.as_ref())).collect();
@@ -214,7 +223,7 @@ pub fn worth<T: AsRef<[u64]>>(invocations: &[(T, u64)]) -> Option<Worth> {
     Some(Worth { best: levels.best_iterations(timed / inferences as f64, overhead)?, enough })
 }
 
-/// The logarithm of what an invocation says of its speed.
+/// The logarithm of an invocation's quantile.
 ///
 /// # Errors
 /// No time, or one of zero.
@@ -223,11 +232,11 @@ pub fn statistic(times: &[u64], criterion: Criterion) -> Result<f64, Unfit> {
     if value > 0.0 { Ok(value.ln()) } else { Err(Unfit::NotPositive) }
 }
 
-/// Standard deviation of the logarithm of the time between builds of the same code, what one invocation of a build varies by taken off, 0 at least.
-/// `rounds`: one statistic of each build in each, builds in the same order.
+/// Standard deviation of the logarithm of the time between builds of the same code, less the variation of one
+/// invocation of a build, at least 0. `rounds`: one statistic of each build in each, builds in the same order.
 ///
-/// Two-way analysis of variance without repetition (rounds, builds): T² = (MS_builds − MS_rest) / rounds. That a whole round is slower than another
-/// says nothing about builds.
+/// Two-way analysis of variance without repetition (rounds, builds): T² = (MS_builds − MS_rest) / rounds. Differences
+/// between rounds are removed.
 ///
 /// # Errors
 /// Fewer than two rounds or builds, rounds of different length, or a value that is not finite.

@@ -1,13 +1,14 @@
-//! `reports/changes.toml`: change points that somebody answers for. A committed file; `cargo xtask accept-change` adds to it, a person may edit it.
+//! `reports/changes.toml`: acknowledged change points. A committed file; `cargo xtask accept-change` adds to it, people
+//! may edit it.
 //!
 //! ```toml
 //! [[change]]
 //! case = "digits-cnn@0.5 on pi4"
 //! criterion = "p50"
 //! series = "code"                 # or "device"
-//! commit = "8c1f3ab"              # of the first night at the new level; the gate's id where there was no commit
-//! gate = "20261120T020000Z-91c2"  # which night of that commit; may be left out
-//! state = "accepted"              # the level is meant to be so, detection starts anew here; or "noise": it is none
+//! commit = "8c1f3ab"              # of the first entry at the new level; the gate's id where it has no commit
+//! gate = "20261120T020000Z-91c2"  # which entry of that commit; may be left out
+//! state = "accepted"              # the new level is intended, detection restarts here; or "noise": no change
 //! by = "Jana"
 //! reason = "int8 kernels are slower and smaller, as decided in issue 12"
 //! date = "2026-11-23"
@@ -15,7 +16,7 @@
 
 use serde::Serialize;
 
-use super::{Night, Subject};
+use super::{HistoryEntry, Subject};
 use crate::{Criterion, date::Date};
 use espalier_bench::record::Case;
 use espalier_inventory::{
@@ -23,11 +24,11 @@ use espalier_inventory::{
     document::{Document, Table, Wrong},
 };
 
-/// What somebody said of a change point.
+/// The acknowledgement of a change point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Acknowledged {
-    /// The new level is what is meant.
+    /// The new level is intended.
     Accepted,
     /// There is no change.
     Noise,
@@ -48,7 +49,7 @@ pub struct Change {
     pub criterion: Criterion,
     #[serde(rename = "series")]
     pub subject: Subject,
-    /// Of the first night at the new level, or its beginning.
+    /// Of the first entry at the new level, possibly abbreviated.
     pub commit: String,
     pub gate: Option<String>,
     pub state: Acknowledged,
@@ -57,15 +58,15 @@ pub struct Change {
     pub date: String,
 }
 
-/// The fewest characters by which a commit is known.
+/// The fewest characters that name a commit.
 const SHORTEST_COMMIT: usize = 4;
 
 impl Change {
-    /// Whether this is the night it speaks of.
-    pub fn names(&self, night: &Night) -> bool {
+    /// Whether this is the entry it names.
+    pub fn names(&self, entry: &HistoryEntry) -> bool {
         match &self.gate {
-            Some(gate) => night.gate == *gate,
-            None => is_commit(&self.commit, night),
+            Some(gate) => entry.gate == *gate,
+            None => is_commit(&self.commit, entry),
         }
     }
 
@@ -92,9 +93,9 @@ impl Change {
     }
 }
 
-/// Whether the night is of this commit, as far as both are written out; with or without `+`.
-pub fn is_commit(commit: &str, night: &Night) -> bool {
-    let (one, other) = (commit.trim_end_matches('+'), night.name().trim_end_matches('+'));
+/// Whether the entry is of this commit, where either may be abbreviated; with or without `+`.
+pub fn is_commit(commit: &str, entry: &HistoryEntry) -> bool {
+    let (one, other) = (commit.trim_end_matches('+'), entry.name().trim_end_matches('+'));
     one.len().min(other.len()) >= SHORTEST_COMMIT && (other.starts_with(one) || one.starts_with(other))
 }
 
@@ -113,7 +114,7 @@ pub fn parse(source: &SourceFile) -> Result<Vec<Change>, Vec<Problem>> {
     if problems.is_empty() { Ok(changes) } else { Err(problems) }
 }
 
-/// `None` where something of it is missing or wrong, which is then noted.
+/// `None` where a field is missing or wrong; the document then has a problem.
 fn read_change(mut table: Table<'_, '_>, others: &[Change]) -> Option<Change> {
     let case = table.require("case", "\"digits-cnn@0.5 on pi4\"");
     let case = case.and_then(|value| value.parse(|text| Case::parse(text).map_err(Wrong::new)));
@@ -135,10 +136,7 @@ fn read_change(mut table: Table<'_, '_>, others: &[Change]) -> Option<Change> {
     let date = table.require("date", "\"2026-11-23\"").and_then(|value| value.parse(date));
     table.close();
     // A gate that could not be read is not "any".
-    let gate = match gate {
-        Some(read) => Some(read?),
-        None => None,
-    };
+    let gate = gate.map_or(Some(None), |read| read.map(Some))?;
     let change = Change {
         case: case?,
         criterion: criterion?,
@@ -175,7 +173,7 @@ fn commit(text: &str) -> Result<String, Wrong> {
 
 fn filled(what: &str, text: &str) -> Result<String, Wrong> {
     match text.trim() {
-        "" => Err(Wrong::new(format!("`{what}` is empty: say it for whoever reads the history"))),
+        "" => Err(Wrong::new(format!("`{what}` is empty: fill it in for whoever reads the history"))),
         text => Ok(text.to_owned()),
     }
 }
@@ -239,7 +237,7 @@ date = "2026-02-30"
             "reports/changes.toml:4:10: unknown series `codes`; did you mean `code`?",
             "reports/changes.toml:5:10: `ab` is no commit: at least 4 characters of one",
             "reports/changes.toml:6:9: unknown state `acepted`; did you mean `accepted`?",
-            "reports/changes.toml:7:6: `by` is empty: say it for whoever reads the history",
+            "reports/changes.toml:7:6: `by` is empty: fill it in for whoever reads the history",
             "reports/changes.toml:9:8: `change.date` must be a string, not a date; did you mean `\"2026-11-23\"`?",
             "reports/changes.toml:11:1: `reason` is missing in `[change]`, e.g. `reason = \"as decided in issue 12\"`",
             "reports/changes.toml:16:1: unknown key `statte` in `[change]`; did you mean `state`?",
@@ -257,17 +255,17 @@ date = "2026-02-30"
 
     #[test]
     fn which_night_is_meant() {
-        let night = fixture::night(10, 0.0, 1e7);
+        let entry = fixture::entry(10, 0.0, 1e7);
         let names = |commit: &str, gate: Option<&str>| {
             let change = fixture::change(commit, Acknowledged::Noise);
-            Change { gate: gate.map(str::to_owned), ..change }.names(&night)
+            Change { gate: gate.map(str::to_owned), ..change }.names(&entry)
         };
         assert!(names("c00010", None) && names("c00010+", None) && names("c000", None) && names("c00010ffff", None));
         assert!(!names("c00011", None) && !names("c00", None));
         assert!(names("other", Some("g10")) && !names("c00010", Some("g11")));
         let change = fixture::change("g10ff", Acknowledged::Noise);
-        let without = Night { commit: None, gate: "g10ff".into(), ..night };
-        assert!(change.names(&without), "without a commit a night goes by its gate");
+        let without = HistoryEntry { commit: None, gate: "g10ff".into(), ..entry };
+        assert!(change.names(&without), "without a commit an entry goes by its gate");
     }
 
     proptest! {
@@ -284,7 +282,8 @@ date = "2026-02-30"
         #[test]
         fn whatever_a_reason_says_comes_back(reason in any::<String>()) {
             prop_assume!(!reason.trim().is_empty());
-            let change = Change { reason: reason.trim().to_owned(), ..fixture::change("c00010", Acknowledged::Accepted) };
+            let reason = reason.trim().to_owned();
+            let change = Change { reason, ..fixture::change("c00010", Acknowledged::Accepted) };
             prop_assert_eq!(read(&change.to_toml()).unwrap(), [change]);
         }
     }

@@ -2,20 +2,24 @@
 //!
 //! ```text
 //! { "schema": "espalier-history", "version": 1,
-//!   "tracks": [ { "case": {"model", "ratio", "device"}, "criterion", "baseline", "is_past", "unit": "ns" | "B" | "fraction",
-//!     "nights": [ {"gate", "time", "commit", "log_ratio", "se", "pairs", "anchor_ns", "anchor_se", "verdict", "tags", "hollow"}, … ],
+//!   "tracks": [ { "case": {"model", "ratio", "device"}, "criterion", "baseline", "is_past",
+//!     "unit": "ns" | "B" | "fraction",
+//!     "nights": [ {"gate", "time", "commit", "log_ratio", "se", "pairs", "anchor_ns", "anchor_se", "verdict", "tags",
+//!       "hollow"}, … ],
 //!     "lines": [ { "series": "code" | "device", "min_magnitude",
-//!       "stretches": [ {"first", "last", "mean", "bounds": [low, high] | null}, … ],       a step function
-//!       "weak": [night, …],                                                                nearly a change: drawn hollow
-//!       "points": [ { "kind": "step" | "creep", "state": "new" | "confirmed" | "accepted" | "noise", "direction", "night", "last_good", "first_bad",
-//!         "last_good_commit", "first_bad_commit", "magnitude", "p_value", "nights_after", "before", "after", "acknowledged": {…} | null }, … ] }, … ] }, … ] }
+//!       "stretches": [ {"first", "last", "mean", "bounds": [low, high] | null}, … ],     a step function
+//!       "weak": [night, …],                                                              nearly a change: drawn hollow
+//!       "points": [ { "kind": "step" | "creep", "state": "new" | "confirmed" | "accepted" | "noise", "direction",
+//!         "night", "last_good", "first_bad", "last_good_commit", "first_bad_commit", "magnitude", "p_value",
+//!         "nights_after", "before", "after", "acknowledged": {…} | null }, … ] }, … ] }, … ] }
 //! ```
-//! Nights are given by their index among the track's. Means, bounds and `min_magnitude` are natural logarithms (of the ratio; of the baseline's value in
-//! the unit), `magnitude` is a fraction. Fields may be added without a new version.
+//! A night is a history entry; `night`, `weak`, `first`, `last` and the like are indexes of the track's `nights`.
+//! Means, bounds and `min_magnitude` are natural logarithms (of the ratio; of the baseline's value in the unit),
+//! `magnitude` is a fraction. Fields may be added without a new version.
 
 use serde::Serialize;
 
-use super::{Change, History, Kind, Line, Night, Point, State, Stretch, Subject, Track, render};
+use super::{Change, History, HistoryEntry, Line, Point, PointKind, State, Stretch, Subject, Track, render};
 use crate::Criterion;
 use espalier_bench::record::Case;
 
@@ -35,14 +39,15 @@ struct TrackData<'a> {
     baseline: &'a str,
     is_past: bool,
     unit: &'static str,
-    nights: Vec<NightData<'a>>,
+    #[serde(rename = "nights")]
+    entries: Vec<EntryData<'a>>,
     lines: Vec<LineData<'a>>,
 }
 
 #[derive(Serialize)]
-struct NightData<'a> {
+struct EntryData<'a> {
     #[serde(flatten)]
-    night: &'a Night,
+    entry: &'a HistoryEntry,
     hollow: bool,
 }
 
@@ -57,17 +62,19 @@ struct LineData<'a> {
 
 #[derive(Serialize)]
 struct PointData<'a> {
-    kind: Kind,
+    kind: PointKind,
     state: &'static str,
     direction: &'static str,
-    night: usize,
+    #[serde(rename = "night")]
+    entry: usize,
     last_good: usize,
     first_bad: usize,
     last_good_commit: Option<&'a str>,
     first_bad_commit: Option<&'a str>,
     magnitude: f64,
     p_value: Option<f64>,
-    nights_after: usize,
+    #[serde(rename = "nights_after")]
+    entries_after: usize,
     before: Stretch,
     after: Stretch,
     acknowledged: Option<&'a Change>,
@@ -80,7 +87,7 @@ pub fn render(history: &History) -> String {
         baseline: &row.track.baseline,
         is_past: row.track.is_past,
         unit: render::unit(row.track.criterion).symbol(),
-        nights: row.track.nights.iter().map(|night| NightData { night, hollow: night.is_hollow() }).collect(),
+        entries: row.track.entries.iter().map(|entry| EntryData { entry, hollow: entry.is_hollow() }).collect(),
         lines: row.lines().into_iter().map(|line| line_data(&row.track, line)).collect(),
     });
     let document = Document { schema: "espalier-history", version: VERSION, tracks: tracks.collect() };
@@ -88,19 +95,19 @@ pub fn render(history: &History) -> String {
 }
 
 fn line_data<'a>(track: &'a Track, line: &'a Line) -> LineData<'a> {
-    let commit = |night: usize| track.nights[night].commit.as_deref();
+    let commit = |entry: usize| track.entries[entry].commit.as_deref();
     let point = |point: &'a Point| PointData {
         kind: point.kind,
         state: point.state.name(),
         direction: render::direction(track.criterion, point.change),
-        night: point.night,
+        entry: point.entry,
         last_good: point.last_good,
         first_bad: point.first_bad,
         last_good_commit: commit(point.last_good),
         first_bad_commit: commit(point.first_bad),
         magnitude: point.magnitude(),
         p_value: point.p_value,
-        nights_after: point.nights_after,
+        entries_after: point.entries_after,
         before: point.before,
         after: point.after,
         acknowledged: match &point.state {
@@ -129,10 +136,10 @@ mod tests {
 
     #[test]
     fn a_page_has_all_it_draws() {
-        let mut nights = fixture::nights(40, 5, |night| if night >= 28 { 0.03 } else { 0.0 }, |_| 0.0);
-        nights[7].verdict = Verdict::Inconclusive;
+        let mut entries = fixture::entries(40, 5, |entry| if entry >= 28 { 0.03 } else { 0.0 }, |_| 0.0);
+        entries[7].verdict = Verdict::Inconclusive;
         let change = fixture::change("c00028", Acknowledged::Accepted);
-        let document: Value = serde_json::from_str(&render(&history(&nights, &[change]))).unwrap();
+        let document: Value = serde_json::from_str(&render(&history(&entries, &[change]))).unwrap();
         assert_eq!((&document["schema"], &document["version"]), (&json!("espalier-history"), &json!(1)));
         let track = &document["tracks"][0];
         assert_eq!((&track["criterion"], &track["unit"]), (&json!("p50"), &json!("ns")));

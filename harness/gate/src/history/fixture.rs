@@ -1,6 +1,6 @@
-//! Nights made up for tests: one commit a night, one night a day.
+//! Synthetic entries for tests: one commit an entry, one entry a day.
 
-use super::{Acknowledged, Change, Night, Subject};
+use super::{Acknowledged, Change, HistoryEntry, Subject};
 use crate::{Criterion, Verdict};
 use espalier_bench::record::Case;
 
@@ -8,15 +8,15 @@ pub fn case() -> Case {
     Case::new("digits-cnn", 0.5, "pi4")
 }
 
-/// The `number`th night of 2026, from 0.
-pub fn night(number: u32, log_ratio: f64, anchor_ns: f64) -> Night {
+/// The `number`th entry of 2026, from 0.
+pub fn entry(number: u32, log_ratio: f64, anchor_ns: f64) -> HistoryEntry {
     const LENGTHS: [u32; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let (mut month, mut day) = (0, number);
     while day >= LENGTHS[month] {
         day -= LENGTHS[month];
         month += 1;
     }
-    Night {
+    HistoryEntry {
         gate: format!("g{number}"),
         time: format!("2026-{:02}-{:02}T02:00:00Z", month + 1, day + 1),
         commit: Some(format!("c{number:05}")),
@@ -33,8 +33,8 @@ pub fn night(number: u32, log_ratio: f64, anchor_ns: f64) -> Night {
     }
 }
 
-pub fn file(nights: &[Night]) -> String {
-    nights.iter().map(|night| night.to_line().unwrap()).collect()
+pub fn file(entries: &[HistoryEntry]) -> String {
+    entries.iter().map(|entry| entry.to_line().unwrap()).collect()
 }
 
 pub fn change(commit: &str, state: Acknowledged) -> Change {
@@ -64,11 +64,12 @@ impl Noise {
     }
 }
 
-/// Nights with 0.3 % of noise in the ratio and 0.2 % in the anchor of 10 ms; `code` and `device` are levels by night, as logarithms.
-pub fn nights(count: u32, seed: u64, code: impl Fn(u32) -> f64, device: impl Fn(u32) -> f64) -> Vec<Night> {
+/// Entries with 0.3 % of noise in the ratio and 0.2 % in the anchor of 10 ms; `code` and `device` are levels by entry,
+/// as logarithms.
+pub fn entries(count: u32, seed: u64, code: impl Fn(u32) -> f64, device: impl Fn(u32) -> f64) -> Vec<HistoryEntry> {
     let mut noise = Noise(seed);
     let one = |number| {
-        night(number, code(number) + 0.003 * noise.next(), 1e7 * (device(number) + 0.002 * noise.next()).exp())
+        entry(number, code(number) + 0.003 * noise.next(), 1e7 * (device(number) + 0.002 * noise.next()).exp())
     };
     (0..count).map(one).collect()
 }

@@ -1,27 +1,28 @@
-//! The change points of a history: found, sized, and held against what people said of them.
+//! The change points of a history: detected, sized, and matched with acknowledgements.
 //!
-//! A step is what [`ChangePoints::nightly`] finds. Creep is what CUSUM finds after the last step, where no step explains it: each night against the mean
-//! of the nights before it since that step (Hawkins 1987, self-starting CUSUM), because the level a series should have is not known, only that it should
-//! stay. Points move by a night or two as data arrive: an acknowledgement therefore holds for the nearest point within [`TOLERANCE`] nights of the
-//! night it names, and for no second one.
+//! A step is what [`ChangePoints::nightly`] finds. Creep is what CUSUM finds after the last step: each entry against
+//! the mean of the entries before it since that step (Hawkins 1987, self-starting CUSUM), because the level a series
+//! should have is not known, only that it should stay. Points move by an entry or two as data arrive: an
+//! acknowledgement therefore holds for the nearest point within [`TOLERANCE`] entries of the one it names, and for no
+//! second one.
 
 use espalier_stats::{ChangePoint, ChangePoints, Cusum, Level, mean, median, t_interval};
 use serde::Serialize;
 
-use super::{Acknowledged, Change, Night, Subject, Track, series};
+use super::{Acknowledged, Change, HistoryEntry, Subject, Track, series};
 
-/// Nights by which a point may have moved since it was acknowledged.
+/// Entries by which a point may have moved since it was acknowledged.
 pub const TOLERANCE: usize = 2;
-/// Nights at the new level, the first included, from which on a point is no accident any more.
+/// A point is confirmed from so many entries at the new level, the first included.
 pub const CONFIRMED: usize = 5;
-/// The smallest change worth a word, as a fraction; in noise it is three standard errors of a night.
+/// The smallest change that is reported, as a fraction; with much noise it is three standard errors of an entry.
 const SMALLEST: f64 = 0.01;
 
 /// Every track with its points.
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
     pub rows: Vec<Row>,
-    /// Acknowledgements that belong to no point that is there now.
+    /// Acknowledgements that match no point now.
     pub unmatched: Vec<Change>,
 }
 
@@ -38,7 +39,7 @@ impl Row {
     }
 }
 
-/// One series of a track. All indexes are of the track's nights.
+/// One series of a track. All indexes are of the track's entries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     pub subject: Subject,
@@ -46,30 +47,30 @@ pub struct Line {
     pub min_magnitude: f64,
     pub stretches: Vec<Stretch>,
     pub points: Vec<Point>,
-    /// First nights of changes that were nearly found.
+    /// First entries of changes just below the limit.
     pub weak: Vec<usize>,
 }
 
-/// Nights at one level.
+/// Entries at one level.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Stretch {
     pub first: usize,
     pub last: usize,
     /// A logarithm: of the ratio, or of the baseline's value in ns or bytes.
     pub mean: f64,
-    /// Its 95 % limits; `None` for a single night.
+    /// Its 95 % limits; `None` for a single entry.
     pub bounds: Option<[f64; 2]>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
     pub subject: Subject,
-    pub kind: Kind,
-    /// What the point goes by: the first night at the new level, or the night on which creep was noticed.
-    pub night: usize,
-    /// The last night before the change.
+    pub kind: PointKind,
+    /// The first entry at the new level, or the entry on which creep was noticed.
+    pub entry: usize,
+    /// The last entry before the change.
     pub last_good: usize,
-    /// The first after it: `night`, or where the creep probably began.
+    /// The first after it: `entry`, or where the creep probably began.
     pub first_bad: usize,
     pub before: Stretch,
     pub after: Stretch,
@@ -77,23 +78,23 @@ pub struct Point {
     pub change: f64,
     /// Of a step.
     pub p_value: Option<f64>,
-    /// Solid nights from `night` on, itself included.
-    pub nights_after: usize,
+    /// Solid entries from `entry` on, itself included.
+    pub entries_after: usize,
     pub state: State,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum PointKind {
     Step,
     Creep,
 }
 
-impl Kind {
+impl PointKind {
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Step => "step",
-            Kind::Creep => "creep",
+            PointKind::Step => "step",
+            PointKind::Creep => "creep",
         }
     }
 }
@@ -102,7 +103,7 @@ impl Kind {
 pub enum State {
     New,
     Confirmed,
-    /// Accepted or noise: never reported again.
+    /// Accepted or noise: no longer reported.
     Acknowledged(Change),
 }
 
@@ -117,7 +118,7 @@ impl State {
 }
 
 impl Point {
-    /// Whether nobody answers for it yet.
+    /// Whether it is not acknowledged yet.
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::New | State::Confirmed)
     }
@@ -127,15 +128,15 @@ impl Point {
         self.change.exp_m1()
     }
 
-    /// The acknowledgement that would answer for it.
+    /// The acknowledgement of this point.
     pub fn acknowledge(&self, track: &Track, state: Acknowledged, by: &str, reason: &str, date: &str) -> Change {
-        let night = &track.nights[self.night];
+        let entry = &track.entries[self.entry];
         Change {
             case: track.case.clone(),
             criterion: track.criterion,
             subject: self.subject,
-            commit: night.name().to_owned(),
-            gate: Some(night.gate.clone()),
+            commit: entry.name().to_owned(),
+            gate: Some(entry.gate.clone()),
             state,
             by: by.to_owned(),
             reason: reason.to_owned(),
@@ -144,11 +145,11 @@ impl Point {
     }
 }
 
-/// `nights` in the order of time, as [`super::night::parse`] gives them.
-pub fn history(nights: &[Night], changes: &[Change]) -> History {
+/// `entries` in the order of time, as [`super::entry::parse`] gives them.
+pub fn history(entries: &[HistoryEntry], changes: &[Change]) -> History {
     let mut used = vec![false; changes.len()];
     let mut rows = Vec::new();
-    for track in series::tracks(nights) {
+    for track in series::tracks(entries) {
         let [code, device] = Subject::ALL.map(|subject| line(&track, subject, changes, &mut used));
         rows.push(Row { track, code, device });
     }
@@ -157,7 +158,7 @@ pub fn history(nights: &[Night], changes: &[Change]) -> History {
 }
 
 impl History {
-    /// Points that nobody answers for, of baselines in use.
+    /// Open points, of baselines in use.
     pub fn suspects(&self) -> impl Iterator<Item = (&Track, &Point)> {
         let current = self.rows.iter().filter(|row| !row.track.is_past);
         current.flat_map(|row| {
@@ -167,10 +168,10 @@ impl History {
     }
 }
 
-/// A series without its hollow nights.
+/// A series without its hollow entries.
 struct Solid {
-    /// Of the track's nights.
-    nights: Vec<usize>,
+    /// Of the track's entries.
+    entries: Vec<usize>,
     values: Vec<f64>,
     errors: Vec<f64>,
     min_magnitude: f64,
@@ -178,22 +179,22 @@ struct Solid {
 
 impl Solid {
     fn of(track: &Track, subject: Subject) -> Solid {
-        let nights = track.solid();
+        let entries = track.solid();
         let (values, errors): (Vec<f64>, Vec<f64>) =
-            nights.iter().map(|&night| subject.value(&track.nights[night])).unzip();
+            entries.iter().map(|&entry| subject.value(&track.entries[entry])).unzip();
         let min_magnitude = SMALLEST.ln_1p().max(3.0 * median(&errors).unwrap_or(0.0));
-        Solid { nights, values, errors, min_magnitude }
+        Solid { entries, values, errors, min_magnitude }
     }
 
     fn detect(&self, known: &[usize]) -> Vec<ChangePoint> {
         let settings = ChangePoints::nightly(self.min_magnitude);
-        settings.detect_beside(&self.values, known).expect("nights are checked when they are read")
+        settings.detect_beside(&self.values, known).expect("entries are checked when they are read")
     }
 
     fn stretch(&self, level: &Level) -> Stretch {
         Stretch {
-            first: self.nights[level.start],
-            last: self.nights[level.end - 1],
+            first: self.entries[level.start],
+            last: self.entries[level.end - 1],
             mean: level.mean,
             bounds: level.interval.map(|interval| [interval.low, interval.high]),
         }
@@ -211,22 +212,22 @@ fn line(track: &Track, subject: Subject, changes: &[Change], used: &mut [bool]) 
     let solid = Solid::of(track, subject);
     let mine =
         |change: &Change| change.case == track.case && change.criterion == track.criterion && change.subject == subject;
-    // Where each acknowledgement points to: nearest to what there is without any of them.
-    let free = found(&solid, &solid.detect(&[]), &[]);
+    // The place of each acknowledgement: nearest to the points without any of them.
+    let free = detected(&solid, &solid.detect(&[]), &[]);
     let place = |change: &Change| if mine(change) { place(track, &solid, change, &free) } else { None };
     let places: Vec<Option<usize>> = changes.iter().map(place).collect();
     let accepted = places.iter().zip(changes).filter(|(_, change)| change.state == Acknowledged::Accepted);
     let accepted: Vec<usize> = accepted.filter_map(|(place, _)| *place).collect();
-    // Creep that is accepted is no step: a level that begins there would be a claim nobody made.
+    // Creep that is accepted is no step: no level begins there.
     let is_creep = |place: usize| {
         let near = free.iter().min_by_key(|found| found.index.abs_diff(place));
-        near.is_some_and(|found| found.kind == Kind::Creep && found.index.abs_diff(place) <= TOLERANCE)
+        near.is_some_and(|found| found.kind == PointKind::Creep && found.index.abs_diff(place) <= TOLERANCE)
     };
     let (creeps, known): (Vec<usize>, Vec<usize>) = accepted.into_iter().partition(|&place| is_creep(place));
     let steps = solid.detect(&known);
 
     let mut points = Vec::new();
-    let all = found(&solid, &steps, &creeps);
+    let all = detected(&solid, &steps, &creeps);
     let mut owners: Vec<Option<usize>> = vec![None; all.len()];
     for (number, place) in places.iter().enumerate() {
         let Some(place) = *place else { continue };
@@ -237,23 +238,23 @@ fn line(track: &Track, subject: Subject, changes: &[Change], used: &mut [bool]) 
         }
     }
     for (found, owner) in all.iter().zip(owners) {
-        let nights_after = solid.values.len() - found.index;
+        let entries_after = solid.values.len() - found.index;
         let state = match owner {
             Some(number) => State::Acknowledged(changes[number].clone()),
-            None if nights_after >= CONFIRMED => State::Confirmed,
+            None if entries_after >= CONFIRMED => State::Confirmed,
             None => State::New,
         };
         points.push(Point {
             subject,
             kind: found.kind,
-            night: solid.nights[found.index],
-            last_good: solid.nights[found.first_bad - 1],
-            first_bad: solid.nights[found.first_bad],
+            entry: solid.entries[found.index],
+            last_good: solid.entries[found.first_bad - 1],
+            first_bad: solid.entries[found.first_bad],
             before: found.before,
             after: found.after,
             change: found.after.mean - found.before.mean,
             p_value: found.p_value,
-            nights_after,
+            entries_after,
             state,
         });
     }
@@ -264,13 +265,13 @@ fn line(track: &Track, subject: Subject, changes: &[Change], used: &mut [bool]) 
         None if !solid.values.is_empty() => stretches.push(solid.plain_stretch(0, solid.values.len())),
         None => {}
     }
-    let weak = steps.iter().filter(|step| step.weak).map(|step| solid.nights[step.index]).collect();
+    let weak = steps.iter().filter(|step| step.weak).map(|step| solid.entries[step.index]).collect();
     Line { subject, min_magnitude: solid.min_magnitude, stretches, points, weak }
 }
 
-/// A point before anybody was asked; indexes are of the solid nights.
-struct Found {
-    kind: Kind,
+/// A point before acknowledgements are matched; indexes are of the solid entries.
+struct Detected {
+    kind: PointKind,
     index: usize,
     first_bad: usize,
     before: Stretch,
@@ -278,12 +279,12 @@ struct Found {
     p_value: Option<f64>,
 }
 
-/// The steps that hold, and creep after the last of them; where that is accepted, detection starts anew behind it.
-fn found(solid: &Solid, steps: &[ChangePoint], accepted: &[usize]) -> Vec<Found> {
+/// The firm steps, and creep after the last of them; where that is accepted, detection restarts behind it.
+fn detected(solid: &Solid, steps: &[ChangePoint], accepted: &[usize]) -> Vec<Detected> {
     let firm = steps.iter().filter(|step| !step.weak);
-    let mut all: Vec<Found> = firm
-        .map(|step| Found {
-            kind: Kind::Step,
+    let mut all: Vec<Detected> = firm
+        .map(|step| Detected {
+            kind: PointKind::Step,
             index: step.index,
             first_bad: step.index,
             before: solid.stretch(&step.before),
@@ -294,8 +295,8 @@ fn found(solid: &Solid, steps: &[ChangePoint], accepted: &[usize]) -> Vec<Found>
     let mut start = all.last().map_or(0, |last| last.index);
     while let Some((noticed, since)) = creep(&solid.values[start..], &solid.errors[start..], solid.min_magnitude) {
         let index = start + noticed;
-        all.push(Found {
-            kind: Kind::Creep,
+        all.push(Detected {
+            kind: PointKind::Creep,
             index,
             first_bad: start + since,
             before: solid.plain_stretch(start, start + since),
@@ -310,10 +311,11 @@ fn found(solid: &Solid, steps: &[ChangePoint], accepted: &[usize]) -> Vec<Found>
     all
 }
 
-/// The solid night an acknowledgement speaks of. A commit may have been measured for many nights: then the one nearest to a point, else the first.
-fn place(track: &Track, solid: &Solid, change: &Change, free: &[Found]) -> Option<usize> {
-    let named = (0..track.nights.len()).filter(|&night| change.names(&track.nights[night]));
-    let places = named.map(|night| solid.nights.partition_point(|&other| other < night));
+/// The solid entry that an acknowledgement names. A commit may have many entries: then the one nearest to a point, else
+/// the first.
+fn place(track: &Track, solid: &Solid, change: &Change, free: &[Detected]) -> Option<usize> {
+    let named = (0..track.entries.len()).filter(|&entry| change.names(&track.entries[entry]));
+    let places = named.map(|entry| solid.entries.partition_point(|&other| other < entry));
     let distance = |place: usize| free.iter().map(|found| found.index.abs_diff(place)).min().unwrap_or(usize::MAX);
     places.min_by_key(|&place| match distance(place) {
         near if near <= TOLERANCE => near,
@@ -321,16 +323,18 @@ fn place(track: &Track, solid: &Solid, change: &Change, free: &[Found]) -> Optio
     })
 }
 
-/// Nights from which the level is known well enough to see others leave it.
+/// Entries from which the level is known well enough to detect deviations.
 const SETTLED: usize = 5;
-/// Standard deviations beyond which a single night says no more.
-const FARTHEST: f64 = 4.0;
+/// Deviations of a single entry are cut off at so many standard deviations.
+const LARGEST_Z: f64 = 4.0;
 
-/// The night on which a slow change was noticed, and the one since which it goes on. It is noticed when a sum of deviations is over the limit and the
-/// last nights are further from the level before than `min_magnitude`: at k = ½ and h = 5 alone, a shelf of fifty cases would have a false alarm a week.
+/// The entry on which a slow change was noticed, and the one on which it began. It is noticed when a sum of deviations
+/// is over the limit and the last entries are further from the level before than `min_magnitude`: at k = ½ and h = 5
+/// alone, fifty cases would have a false alarm a week.
 fn creep(values: &[f64], errors: &[f64], min_magnitude: f64) -> Option<(usize, usize)> {
     let (first, _) = values.split_at_checked(SETTLED)?;
-    // Nights differ by more than their own errors say: sessions have an error of their own. Differences of neighbours do not see slow changes.
+    // Entries differ by more than their own errors: sessions have an error too. Differences of neighbours hide slow
+    // changes.
     let differences: Vec<f64> = values.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect();
     let between = 1.4826 * median(&differences).ok()? / std::f64::consts::SQRT_2;
     let mut level = median(first).ok()?;
@@ -338,7 +342,7 @@ fn creep(values: &[f64], errors: &[f64], min_magnitude: f64) -> Option<(usize, u
     for (index, (value, error)) in values.iter().zip(errors).enumerate().skip(SETTLED) {
         let n = index as f64;
         let spread = error.max(between).max(f64::MIN_POSITIVE);
-        let z = ((value - level) / (spread * (1.0 + 1.0 / n).sqrt())).clamp(-FARTHEST, FARTHEST);
+        let z = ((value - level) / (spread * (1.0 + 1.0 / n).sqrt())).clamp(-LARGEST_Z, LARGEST_Z);
         deviations.push(z);
         level += z * spread / (n + 1.0);
     }
@@ -352,7 +356,7 @@ fn creep(values: &[f64], errors: &[f64], min_magnitude: f64) -> Option<(usize, u
         let sides = [(step.up, step.up_since, 1.0), (step.down, step.down_since, -1.0)];
         let noticed = sides.into_iter().find(|&(sum, since, sign)| {
             cusum.is_alarm(sum) && since > 0 && index + 1 - since >= SETTLED && moved(since, index, sign)
-                // What went back to where it was is over.
+                // And still is: a change that was undone is over.
                 && moved(since, latest, sign)
         });
         noticed.map(|(_, since, _)| (index, since))

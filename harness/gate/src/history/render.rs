@@ -1,22 +1,22 @@
-//! A history as text: for each case both series as sparklines, and every change point with its state. What is foreign in it (commits, reasons) comes out
-//! on one line and acts on no terminal.
+//! A history as text: for each case both series as sparklines, and every change point with its state. Foreign text
+//! (commits, reasons) is put on one line and sanitised.
 
-use super::{Change, History, Kind, Line, Point, Row, State, Stretch, Subject, Track, sparkline::sparkline};
+use super::{Change, History, Line, Point, PointKind, Row, State, Stretch, Subject, Track, sparkline::sparkline};
 use crate::Criterion;
 use espalier_bench::{
     metric::Unit,
     sheet::{both, short},
 };
 
-/// Below a sparkline: a change nobody answers for, and one somebody does.
+/// Below a sparkline: an open change, and an acknowledged one.
 const OPEN: char = '▲';
-const ANSWERED: char = '△';
+const ACKNOWLEDGED: char = '△';
 /// Before a sparkline.
 const INDENT: &str = "          ";
-/// A year of nights still shows its months.
+/// Columns of a sparkline: a year of entries still shows its months.
 const WIDEST: usize = 90;
 
-/// The whole history, at most `width` columns where it is drawn; a baseline that is no longer used is left out.
+/// The history, at most `width` columns where it is drawn; a baseline that is no longer used is left out.
 pub fn render(history: &History, width: usize) -> String {
     let mut out = String::new();
     let mut marked = false;
@@ -34,31 +34,34 @@ pub fn render(history: &History, width: usize) -> String {
     }
     if marked {
         out.push_str(&format!(
-            "{OPEN} changed here, {ANSWERED} and somebody answers for it; · left out: inconclusive or invalid\n"
+            "{OPEN} changed here, {ACKNOWLEDGED} changed and acknowledged; · left out: inconclusive or invalid\n"
         ));
     }
     out
 }
 
-/// One line for each point that nobody answers for, and for each case of which nothing was found out for too many nights.
+/// One line for each open point, and for each case that was inconclusive too often in a row.
 pub fn suspects(history: &History) -> Vec<String> {
-    let restless = history.rows.iter().filter_map(|row| {
-        let (nights, device) = (row.track.restless()?, &row.track.case.device);
-        let title = title_of(&row.track);
-        Some(format!("{title}: inconclusive for {nights} nights: the device is not fit for it (`cargo xtask calibrate --device {device}`)"))
+    let unfit = history.rows.iter().filter_map(|row| {
+        let (entries, device) = (row.track.unfit_entries()?, &row.track.case.device);
+        Some(format!(
+            "{}: inconclusive for {entries} entries: the device is not fit for it \
+             (`cargo xtask calibrate --device {device}`)",
+            title_of(&row.track)
+        ))
     });
     let line = |(track, point): (&Track, &Point)| {
         format!("{}: {}; {}", title_of(track), describe(track, point), levels(track, point))
     };
-    history.suspects().map(line).chain(restless).collect()
+    history.suspects().map(line).chain(unfit).collect()
 }
 
-/// What to say of acknowledgements that belong to nothing.
+/// One line for each acknowledgement that matches no point.
 pub fn unmatched(changes: &[Change]) -> Vec<String> {
     let line = |change: &Change| {
         let Change { case, criterion, subject, commit, .. } = change;
         let (criterion, subject) = (criterion.name(), subject.name());
-        format!("the change at commit {} for {case} ({criterion}, {subject}) belongs to no point now", short(commit))
+        format!("the change at commit {} for {case} ({criterion}, {subject}) matches no point now", short(commit))
     };
     changes.iter().map(|change| one_line(&line(change))).collect()
 }
@@ -68,34 +71,33 @@ fn title_of(track: &Track) -> String {
 }
 
 fn title(track: &Track) -> String {
-    let (count, hollow) = (track.nights.len(), track.nights.len() - track.solid().len());
-    let days = match (track.nights.first(), track.nights.last()) {
+    let (count, hollow) = (track.entries.len(), track.entries.len() - track.solid().len());
+    let days = match (track.entries.first(), track.entries.last()) {
         (Some(first), Some(last)) => format!("{} to {}", first.day(), last.day()),
-        _ => "no night".to_owned(),
+        _ => "no entry".to_owned(),
     };
     let hollow = if hollow > 0 { format!(", {hollow} left out") } else { String::new() };
     let baseline = one_line(&short(&track.baseline));
-    format!("{} against {baseline}: {} from {days}{hollow}\n", title_of(track), nights(count))
+    format!("{} against {baseline}: {} from {days}{hollow}\n", title_of(track), entries(count))
 }
 
 fn drawn(row: &Row, line: &Line, width: usize) -> String {
     let track = &row.track;
-    let value = |night: &super::Night| (!night.is_hollow()).then(|| line.subject.value(night).0);
-    let values: Vec<Option<f64>> = track.nights.iter().map(value).collect();
-    let mark = |point: &Point| (point.night, if point.is_open() { OPEN } else { ANSWERED });
-    // An open point must not hide behind an answered one.
-    let (open, answered): (Vec<&Point>, Vec<&Point>) = line.points.iter().partition(|point| point.is_open());
-    let marks: Vec<(usize, char)> = open.into_iter().chain(answered).map(mark).collect();
+    let value = |entry: &super::HistoryEntry| (!entry.is_hollow()).then(|| line.subject.value(entry).0);
+    let values: Vec<Option<f64>> = track.entries.iter().map(value).collect();
+    let mark = |point: &Point| (point.entry, if point.is_open() { OPEN } else { ACKNOWLEDGED });
+    // An open point must not be hidden by an acknowledged one.
+    let (open, acknowledged): (Vec<&Point>, Vec<&Point>) = line.points.iter().partition(|point| point.is_open());
+    let marks: Vec<(usize, char)> = open.into_iter().chain(acknowledged).map(mark).collect();
     let name = line.subject.name();
     let Some(spark) = sparkline(&values, &marks, width.saturating_sub(INDENT.len()).clamp(10, WIDEST)) else {
-        return format!("  {name:<8}every night was left out\n");
+        return format!("  {name:<8}every entry was left out\n");
     };
     let mut out = format!("  {name:<8}{}\n", spark.line);
     if !spark.marks.is_empty() {
         out.push_str(&format!("{INDENT}{}\n", spark.marks));
     }
-    let last = track.nights.iter().rev().find(|night| !night.is_hollow());
-    if let Some(last) = last {
+    if let Some(last) = track.entries.iter().rev().find(|entry| !entry.is_hollow()) {
         let (value, error) = line.subject.value(last);
         let [low, high] = pair(track.criterion, line.subject, spark.low, spark.high);
         let [value, _] = pair(track.criterion, line.subject, value, spark.high);
@@ -105,20 +107,20 @@ fn drawn(row: &Row, line: &Line, width: usize) -> String {
     out
 }
 
-/// `code slower by 3.1 % since 2026-02-01, commits (c00030, c00031], 30 nights: confirmed`
+/// `code slower by 3.1 % since 2026-02-01, commits (c00030, c00031], 30 entries: confirmed`
 fn describe(track: &Track, point: &Point) -> String {
-    let night = |index: usize| &track.nights[index];
+    let entry = |index: usize| &track.entries[index];
     let what = direction(track.criterion, point.change);
     let change = point.magnitude().abs() * 100.0;
     let change = if change >= 9.95 { format!("{change:.0} %") } else { format!("{change:.1} %") };
-    let commits = format!("commits ({}, {}]", night(point.last_good).name(), night(point.first_bad).name());
+    let commits = format!("commits ({}, {}]", entry(point.last_good).name(), entry(point.first_bad).name());
     let noticed = match point.kind {
-        Kind::Step => String::new(),
-        Kind::Creep => format!(", noticed on {} (commit {})", night(point.night).day(), night(point.night).name()),
+        PointKind::Step => String::new(),
+        PointKind::Creep => format!(", noticed on {} (commit {})", entry(point.entry).day(), entry(point.entry).name()),
     };
     let verb = match point.kind {
-        Kind::Step => "",
-        Kind::Creep => "creeping ",
+        PointKind::Step => "",
+        PointKind::Creep => "creeping ",
     };
     let state = match &point.state {
         State::Acknowledged(change) => {
@@ -126,8 +128,8 @@ fn describe(track: &Track, point: &Point) -> String {
         }
         state => state.name().to_owned(),
     };
-    let since = night(point.first_bad).day();
-    let (subject, count) = (point.subject.name(), nights(point.nights_after));
+    let since = entry(point.first_bad).day();
+    let (subject, count) = (point.subject.name(), entries(point.entries_after));
     one_line(&short(&format!("{subject} {verb}{what} by {change} since {since}, {commits}{noticed}, {count}: {state}")))
 }
 
@@ -146,7 +148,7 @@ fn levels(track: &Track, point: &Point) -> String {
 /// Two logarithms as people read them: the ratio as a change in per cent, the baseline's value with its unit.
 fn pair(criterion: Criterion, subject: Subject, one: f64, other: f64) -> [String; 2] {
     match subject {
-        // Minus nothing is nothing.
+        // Without the sign of minus zero.
         Subject::Code => [one, other].map(|log| format!("{:+.1} %", (log.exp_m1() * 1000.0).round() / 10.0 + 0.0)),
         Subject::Device => both(one.exp(), other.exp(), unit(criterion)),
     }
@@ -174,8 +176,8 @@ pub(super) fn direction(criterion: Criterion, change: f64) -> &'static str {
     }
 }
 
-fn nights(count: usize) -> String {
-    if count == 1 { "1 night".to_owned() } else { format!("{count} nights") }
+fn entries(count: usize) -> String {
+    if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") }
 }
 
 fn one_line(text: &str) -> String {
@@ -187,43 +189,43 @@ mod tests {
     use super::*;
     use crate::{
         Verdict,
-        history::{Acknowledged, Night, fixture, history},
+        history::{Acknowledged, HistoryEntry, fixture, history},
     };
 
-    fn nights_with_a_step() -> Vec<Night> {
-        let mut nights = fixture::nights(40, 5, |night| if night >= 28 { 0.03 } else { 0.0 }, |_| 0.0);
-        nights[7].verdict = Verdict::Inconclusive;
-        nights
+    fn entries_with_a_step() -> Vec<HistoryEntry> {
+        let mut entries = fixture::entries(40, 5, |entry| if entry >= 28 { 0.03 } else { 0.0 }, |_| 0.0);
+        entries[7].verdict = Verdict::Inconclusive;
+        entries
     }
 
     #[test]
     fn a_history_for_a_terminal() {
-        let text = render(&history(&nights_with_a_step(), &[]), 80);
+        let text = render(&history(&entries_with_a_step(), &[]), 80);
         let expected = "\
-digits-cnn@0.5 on pi4, p50 against release-1.4: 40 nights from 2026-01-01 to 2026-02-09, 1 left out
+digits-cnn@0.5 on pi4, p50 against release-1.4: 40 entries from 2026-01-01 to 2026-02-09, 1 left out
   code    ▁▁▁▂▂▁▁·▁▂▂▂▂▁▂▃▂▂▁▂▁▂▁▂▂▂▂▃██▇████▇█▇▇▇
                                       ▲
           -0.6 % to +3.6 %, last +2.7 % ± 0.6 %
   device  ▄▂▃▃▂▅▅·▄▆▂▁▃▂▅▄▄█▆▆▂▂▃▂▆▁▂▃▆▄▁▆▂█▁▆▁▁▂▂
           9.972 ms to 10.046 ms, last 9.990 ms ± 0.4 %
-  code slower by 3.1 % since 2026-01-29, commits (c00027, c00028], 12 nights: confirmed
+  code slower by 3.1 % since 2026-01-29, commits (c00027, c00028], 12 entries: confirmed
     from +0.0 % ± 0.1 % to +3.1 % ± 0.2 %, p = 6e-25
 
-▲ changed here, △ and somebody answers for it; · left out: inconclusive or invalid
+▲ changed here, △ changed and acknowledged; · left out: inconclusive or invalid
 ";
         assert_eq!(text, expected);
     }
 
     #[test]
     fn what_is_foreign_acts_on_no_terminal() {
-        let mut nights = nights_with_a_step();
-        nights.iter_mut().for_each(|night| night.commit = night.commit.take().map(|commit| commit + "\u{1b}[2J\n"));
-        nights.iter_mut().for_each(|night| night.baseline.push_str("\u{1b}]0;x\u{7}"));
-        let name = nights[28].name().to_owned();
+        let mut entries = entries_with_a_step();
+        entries.iter_mut().for_each(|entry| entry.commit = entry.commit.take().map(|commit| commit + "\u{1b}[2J\n"));
+        entries.iter_mut().for_each(|entry| entry.baseline.push_str("\u{1b}]0;x\u{7}"));
+        let name = entries[28].name().to_owned();
         let mut change = fixture::change(&name, Acknowledged::Noise);
         change.reason = "one\ntwo\u{1b}[31m".into();
         let unknown = Change { commit: "feed\u{1b}[2J".into(), ..change.clone() };
-        let history = history(&nights, &[change, unknown]);
+        let history = history(&entries, &[change, unknown]);
         let text = render(&history, 80) + &unmatched(&history.unmatched).concat();
         assert!(text.contains("one two") && text.contains("feed"), "{text}");
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
@@ -232,7 +234,7 @@ digits-cnn@0.5 on pi4, p50 against release-1.4: 40 nights from 2026-01-01 to 202
     #[test]
     fn drawn_lines_fit() {
         for width in [20, 40, 80, 200] {
-            let text = render(&history(&fixture::nights(300, 1, |_| 0.0, |_| 0.0), &[]), width);
+            let text = render(&history(&fixture::entries(300, 1, |_| 0.0, |_| 0.0), &[]), width);
             for line in text.lines().filter(|line| line.contains('▁')) {
                 assert!(line.chars().count() <= width.max(20), "{width}: {line}");
             }
@@ -240,20 +242,20 @@ digits-cnn@0.5 on pi4, p50 against release-1.4: 40 nights from 2026-01-01 to 202
     }
 
     #[test]
-    fn words_for_every_criterion() {
-        let words = Criterion::ALL.map(|criterion| direction(criterion, 0.1));
-        assert!(words.iter().all(|word| ["slower", "larger", "higher"].contains(word)));
+    fn directions_of_every_criterion() {
+        let directions = Criterion::ALL.map(|criterion| direction(criterion, 0.1));
+        assert!(directions.iter().all(|direction| ["slower", "larger", "higher"].contains(direction)));
         assert_eq!((direction(Criterion::P99, -0.1), direction(Criterion::PeakRss, -0.1)), ("faster", "smaller"));
     }
 
     #[test]
     fn nothing_to_show() {
         assert_eq!(render(&history(&[], &[]), 80), "");
-        let mut nights = fixture::nights(3, 1, |_| 0.0, |_| 0.0);
-        nights.iter_mut().for_each(|night| night.verdict = Verdict::Inconclusive);
-        let text = render(&history(&nights, &[]), 80);
+        let mut entries = fixture::entries(3, 1, |_| 0.0, |_| 0.0);
+        entries.iter_mut().for_each(|entry| entry.verdict = Verdict::Inconclusive);
+        let text = render(&history(&entries, &[]), 80);
         assert!(
-            text.contains("3 nights from 2026-01-01 to 2026-01-03, 3 left out\n  code    every night was left out\n"),
+            text.contains("3 entries from 2026-01-01 to 2026-01-03, 3 left out\n  code    every entry was left out\n"),
             "{text}"
         );
     }

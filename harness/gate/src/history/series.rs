@@ -1,13 +1,13 @@
-//! Nights put in rows: one [`Track`] a case, criterion and baseline. A new baseline begins a new track, because both of its series mean something else
-//! then.
+//! Entries in tracks: one [`Track`] a case, criterion and baseline. A new baseline begins a new track, because both of
+//! its series have another reference then.
 
 use serde::Serialize;
 
-use super::Night;
+use super::HistoryEntry;
 use crate::Criterion;
 use espalier_bench::record::Case;
 
-/// Which of a track's two series, and so what changed.
+/// Which of a track's two series, and thus what changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Subject {
@@ -27,63 +27,64 @@ impl Subject {
         }
     }
 
-    /// The night's value and its standard error, as logarithms.
-    pub fn value(self, night: &Night) -> (f64, f64) {
+    /// The entry's value and its standard error, as logarithms.
+    pub fn value(self, entry: &HistoryEntry) -> (f64, f64) {
         match self {
-            Subject::Code => (night.log_ratio, night.se),
-            Subject::Device => (night.anchor_ns.ln(), night.anchor_se),
+            Subject::Code => (entry.log_ratio, entry.se),
+            Subject::Device => (entry.anchor_ns.ln(), entry.anchor_se),
         }
     }
 }
 
-/// The nights of one case, criterion and baseline, in the order of time.
+/// The entries of one case, criterion and baseline, in the order of time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Track {
     pub case: Case,
     pub criterion: Criterion,
     pub baseline: String,
-    pub nights: Vec<Night>,
-    /// Another baseline took over: this one has not been used for [`Track::TAKEN_OVER`] nights. What was known of it then is taken for granted now.
+    pub entries: Vec<HistoryEntry>,
+    /// Another baseline took over: this one has not been used for [`Track::TAKEN_OVER`] entries, and its open points
+    /// are no longer reported.
     pub is_past: bool,
 }
 
 impl Track {
     const TAKEN_OVER: usize = 5;
-    /// Hollow nights in a row after which a device is not fit for what is asked of it.
-    pub const RESTLESS: usize = 5;
+    /// Hollow entries in a row after which a device is not fit for the case.
+    const UNFIT: usize = 5;
 
-    /// Hollow nights at the end, where there are enough of them to say that the device is not fit for this case.
-    pub fn restless(&self) -> Option<usize> {
-        let hollow = self.nights.iter().rev().take_while(|night| night.is_hollow()).count();
-        (hollow >= Track::RESTLESS && !self.is_past).then_some(hollow)
+    /// The number of hollow entries at the end, where there are so many that the device is not fit for this case.
+    pub fn unfit_entries(&self) -> Option<usize> {
+        let hollow = self.entries.iter().rev().take_while(|entry| entry.is_hollow()).count();
+        (hollow >= Track::UNFIT && !self.is_past).then_some(hollow)
     }
 
-    /// Indexes of the nights that are not hollow.
+    /// Indexes of the entries that are not hollow.
     pub fn solid(&self) -> Vec<usize> {
-        (0..self.nights.len()).filter(|&index| !self.nights[index].is_hollow()).collect()
+        (0..self.entries.len()).filter(|&index| !self.entries[index].is_hollow()).collect()
     }
 }
 
-/// In the order in which they first appear. `nights` are in the order of time.
-pub fn tracks(nights: &[Night]) -> Vec<Track> {
+/// In the order in which they first appear. `entries` are in the order of time.
+pub fn tracks(entries: &[HistoryEntry]) -> Vec<Track> {
     let mut tracks: Vec<Track> = Vec::new();
-    for night in nights {
-        let same_case = |track: &Track| track.case == night.case && track.criterion == night.criterion;
-        match tracks.iter_mut().find(|track| same_case(track) && track.baseline == night.baseline) {
-            Some(track) => track.nights.push(night.clone()),
+    for entry in entries {
+        let same_case = |track: &Track| track.case == entry.case && track.criterion == entry.criterion;
+        match tracks.iter_mut().find(|track| same_case(track) && track.baseline == entry.baseline) {
+            Some(track) => track.entries.push(entry.clone()),
             None => tracks.push(Track {
-                case: night.case.clone(),
-                criterion: night.criterion,
-                baseline: night.baseline.clone(),
-                nights: vec![night.clone()],
+                case: entry.case.clone(),
+                criterion: entry.criterion,
+                baseline: entry.baseline.clone(),
+                entries: vec![entry.clone()],
                 is_past: false,
             }),
         }
     }
     let past = |track: &Track| {
-        let last = track.nights.last().map_or("", |night| &night.time);
-        let since = nights.iter().filter(|night| {
-            night.case == track.case && night.criterion == track.criterion && night.time.as_str() > last
+        let last = track.entries.last().map_or("", |entry| &entry.time);
+        let since = entries.iter().filter(|entry| {
+            entry.case == track.case && entry.criterion == track.criterion && entry.time.as_str() > last
         });
         since.count() >= Track::TAKEN_OVER
     };
@@ -98,13 +99,13 @@ mod tests {
     use crate::{Verdict, history::fixture};
 
     #[test]
-    fn five_nights_without_a_verdict_are_told() {
+    fn five_entries_without_a_verdict_are_reported() {
         let row = |verdicts: &[Verdict]| {
-            let night = |(index, verdict): (usize, &Verdict)| Night {
+            let entry = |(index, verdict): (usize, &Verdict)| HistoryEntry {
                 verdict: *verdict,
-                ..fixture::night(index as u32, 0.0, 1e7)
+                ..fixture::entry(index as u32, 0.0, 1e7)
             };
-            tracks(&verdicts.iter().enumerate().map(night).collect::<Vec<Night>>())[0].restless()
+            tracks(&verdicts.iter().enumerate().map(entry).collect::<Vec<HistoryEntry>>())[0].unfit_entries()
         };
         use Verdict::{Inconclusive, Pass};
         assert_eq!(row(&[Pass, Inconclusive, Inconclusive, Inconclusive, Inconclusive]), None);
@@ -114,22 +115,22 @@ mod tests {
 
     #[test]
     fn a_new_baseline_begins_a_new_track() {
-        let of = |baseline: &str, nights: std::ops::Range<u32>| -> Vec<Night> {
-            let night = |night| Night { baseline: baseline.into(), ..fixture::night(night, 0.0, 1e7) };
-            nights.map(night).collect()
+        let of = |baseline: &str, entries: std::ops::Range<u32>| -> Vec<HistoryEntry> {
+            let entry = |entry| HistoryEntry { baseline: baseline.into(), ..fixture::entry(entry, 0.0, 1e7) };
+            entries.map(entry).collect()
         };
-        let shape = |nights: &[Night]| -> Vec<(String, usize, bool)> {
-            tracks(nights).iter().map(|track| (track.baseline.clone(), track.nights.len(), track.is_past)).collect()
+        let shape = |entries: &[HistoryEntry]| -> Vec<(String, usize, bool)> {
+            tracks(entries).iter().map(|track| (track.baseline.clone(), track.entries.len(), track.is_past)).collect()
         };
-        let nights = [of("one", 0..7), of("two", 7..12)].concat();
-        assert_eq!(shape(&nights), [("one".into(), 7, true), ("two".into(), 5, false)]);
+        let entries = [of("one", 0..7), of("two", 7..12)].concat();
+        assert_eq!(shape(&entries), [("one".into(), 7, true), ("two".into(), 5, false)]);
         assert_eq!(
-            shape(&nights[..11]),
+            shape(&entries[..11]),
             [("one".into(), 7, false), ("two".into(), 4, false)],
-            "four nights are no week"
+            "four entries are no week"
         );
-        // A night now and then against an old release goes on beside the other.
-        let both = [nights, of("one", 20..21)].concat();
+        // An entry now and then against an old release goes on beside the other.
+        let both = [entries, of("one", 20..21)].concat();
         assert_eq!(shape(&both), [("one".into(), 8, false), ("two".into(), 5, false)]);
         let mut other = of("one", 0..2);
         other[1].criterion = Criterion::P99;
@@ -138,11 +139,11 @@ mod tests {
 
     #[test]
     fn hollow_nights_are_no_part_of_the_series() {
-        let mut nights: Vec<Night> = (0..5).map(|night| fixture::night(night, 0.0, 1e7)).collect();
-        nights[1].verdict = Verdict::Inconclusive;
-        nights[2].tags = vec!["invalid: throttled".into()];
-        nights[3].tags = vec!["drift z=4.1".into()];
-        nights[4].verdict = Verdict::Regressed;
-        assert_eq!(tracks(&nights)[0].solid(), [0, 3, 4]);
+        let mut entries: Vec<HistoryEntry> = (0..5).map(|entry| fixture::entry(entry, 0.0, 1e7)).collect();
+        entries[1].verdict = Verdict::Inconclusive;
+        entries[2].tags = vec!["invalid: throttled".into()];
+        entries[3].tags = vec!["drift z=4.1".into()];
+        entries[4].verdict = Verdict::Regressed;
+        assert_eq!(tracks(&entries)[0].solid(), [0, 3, 4]);
     }
 }

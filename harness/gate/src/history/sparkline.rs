@@ -1,4 +1,4 @@
-//! A series as one line of text: `▁▂▁▁·▂▇█▇`. Only block elements and a dot, nothing that acts on a terminal.
+//! A series as one line of text: `▁▂▁▁·▂▇█▇`. Only block elements and a dot, no control characters.
 
 /// From the lowest to the highest value.
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -15,8 +15,8 @@ pub struct Sparkline {
     pub high: f64,
 }
 
-/// At most `width` characters: more values share columns, as their mean. `marks` are an index of a value and what to put below it; in a column the first
-/// one counts. `None` where there is no value to draw.
+/// At most `width` characters: more values share columns, as their mean. `marks` are an index of a value and what to
+/// put below it; in a column the first one counts. `None` where there is no value to draw.
 pub fn sparkline(values: &[Option<f64>], marks: &[(usize, char)], width: usize) -> Option<Sparkline> {
     let columns = values.len().min(width);
     let column = |index: usize| index * columns / values.len();
@@ -62,7 +62,7 @@ mod tests {
 
     #[track_caller]
     fn check(values: &[f64], marks: &[(usize, char)], width: usize, line: &str, below: &str) {
-        // -1 stands for a hollow night.
+        // -1 stands for a hollow entry.
         let values: Vec<Option<f64>> = values.iter().map(|value| (*value >= 0.0).then_some(*value)).collect();
         let spark = sparkline(&values, marks, width).unwrap();
         assert_eq!((spark.line.as_str(), spark.marks.as_str()), (line, below));
@@ -73,7 +73,7 @@ mod tests {
         check(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], &[], 80, "▁▂▃▄▅▆▇█", "");
         check(&[0.0, 0.0, -1.0, 7.0, 7.0], &[(3, '▲'), (9, 'x')], 80, "▁▁·██", "   ▲");
         check(&[5.0, 5.0], &[], 80, "▄▄", "");
-        // Two nights a column, one of which may be hollow.
+        // Two entries a column, one of which may be hollow.
         check(&[0.0, 2.0, 4.0, -1.0, -1.0, -1.0, 8.0, 8.0], &[(3, '▲'), (2, '△')], 4, "▁▄·█", " ▲");
         let spark = sparkline(&[Some(1.0), Some(3.0), Some(9.0)], &[], 1).unwrap();
         assert_eq!((spark.low, spark.high), (1.0, 9.0));

@@ -68,27 +68,28 @@ impl Device {
         }
         let more = if arm == Arm::B { self.more_memory } else { 0 };
         let jitter = self.random.below(4096) as u64;
-        let mut said = fixture::measurement();
-        said.after.throttled = Some(throttled);
-        said.first_digest = Some(digest.to_owned());
+        let mut measurement = fixture::measurement();
+        measurement.after.throttled = Some(throttled);
+        measurement.first_digest = Some(digest.to_owned());
         match job.mode {
-            Mode::Time => said.timed_ns = times,
+            Mode::Time => measurement.timed_ns = times,
             Mode::Memory => {
-                said.memory =
+                measurement.memory =
                     Some(Memory { phases: vec![], peak_rss: 9_000_000 + more + jitter, peak_allocated: 700_000 });
             }
             Mode::Score => {
-                said.predictions = Some(Predictions { start: 0, classes: vec![1, 2, 3], values: vec![vec![0.5]; 3] });
+                measurement.predictions =
+                    Some(Predictions { start: 0, classes: vec![1, 2, 3], values: vec![vec![0.5]; 3] });
             }
             Mode::Profile => unreachable!("a gate asks for no profile"),
         }
-        Some(Outcome::Measured(Box::new(said)))
+        Some(Outcome::Measured(Box::new(measurement)))
     }
 }
 
-fn plan(criteria: &[Criterion]) -> CellPlan {
+fn plan(criteria: &[Criterion]) -> CasePlan {
     let arm = |runner: usize| ArmPlan { runner, model: format!("model-{runner}"), slow_down_percent: None };
-    CellPlan {
+    CasePlan {
         case: Case::new("digits-cnn", 0.5, "local"),
         role: Role::Gate,
         session: 0,
@@ -130,7 +131,7 @@ fn carry_out(script: &mut GateScript, device: &mut Device) -> Vec<Record> {
     records
 }
 
-fn session(plans: Vec<CellPlan>, device: &mut Device) -> (Vec<Comparison>, Vec<Record>) {
+fn session(plans: Vec<CasePlan>, device: &mut Device) -> (Vec<Comparison>, Vec<Record>) {
     let mut script = GateScript::new(Profile::NIGHTLY, Terms::ALONE, 1, plans);
     let records = carry_out(&mut script, device);
     (script.comparisons(), records)
@@ -160,8 +161,8 @@ fn a_slower_candidate_regresses_and_a_larger_one_too() {
     let (comparisons, _) = session(vec![plan(&ALL)], &mut device);
     use Verdict::{Pass, Regressed};
     assert_eq!(verdicts(&comparisons), [Regressed, Regressed, Pass, Pass], "{comparisons:#?}");
-    assert!(comparisons[..2].iter().all(wants_confirmation));
-    let effect = effect(&comparisons[0]).unwrap();
+    assert!(comparisons[..2].iter().all(Comparison::needs_confirmation));
+    let effect = comparisons[0].finding.effect().unwrap();
     assert!((effect.ratio.ln() - 0.1).abs() < 0.01, "{effect:?}");
 }
 
@@ -193,7 +194,7 @@ fn a_candidate_that_does_not_run_has_regressed_and_a_baseline_that_does_not_is_n
     let (comparisons, records) = session(vec![plan(&ALL)], &mut broken);
     assert_eq!(verdicts(&comparisons), [Verdict::Regressed; 4], "{comparisons:#?}");
     assert!(comparisons[0].reason.starts_with("the candidate does not run: no such operator"));
-    assert!(comparisons.iter().all(wants_confirmation), "a fresh session may find it running");
+    assert!(comparisons.iter().all(Comparison::needs_confirmation), "a fresh session may find it running");
     assert!(records.len() < 10);
     broken.special = |_, job| (job.trial?.arm == Arm::A).then_some(Special::Fails);
     let (comparisons, _) = session(vec![plan(&ALL)], &mut broken);
@@ -275,25 +276,25 @@ fn a_stored_gate_is_judged_again_as_it_was() {
     let mut first = GateScript::new(Profile::NIGHTLY, Terms::ALONE, 1, vec![plan(&ALL)]);
     let mut entries = vec![Entry::Gate(Box::new(header()))];
     let stored =
-        |session: u32, cells: Vec<CellPlan>| Entry::Session(StoredSession { device: "local".into(), session, cells });
+        |session: u32, cases: Vec<CasePlan>| Entry::Session(StoredSession { device: "local".into(), session, cases });
     entries.push(stored(0, vec![plan(&ALL)]));
     let record = |record: Record| Entry::Record(Box::new(record));
     entries.extend(carry_out(&mut first, &mut device).into_iter().map(record));
     let mut comparisons = first.comparisons();
-    assert!(wants_confirmation(&comparisons[0]), "{:?}", comparisons[0]);
-    let again = CellPlan { session: 1, ..plan(&[Criterion::P50]) };
+    assert!(comparisons[0].needs_confirmation(), "{:?}", comparisons[0]);
+    let again = CasePlan { session: 1, ..plan(&[Criterion::P50]) };
     let terms = Terms { confirming: true, ..Terms::ALONE };
     let mut second = GateScript::new(Profile::NIGHTLY, terms, 2, vec![again.clone()]);
     entries.push(stored(1, vec![again]));
     entries.extend(carry_out(&mut second, &mut device).into_iter().map(record));
-    confirm(&mut comparisons[0], &second.comparisons());
+    comparisons[0].confirm(&second.comparisons());
     assert!(comparisons[0].confirmation.as_ref().unwrap().confirmed);
     let text: String = entries.iter().map(|entry| serde_json::to_string(entry).unwrap() + "\n").collect();
     let run = GateRun::parse(&text).unwrap();
     assert_eq!(run.judge_again().unwrap(), comparisons);
     // Cut off anywhere, it still reads, and gives no verdict that was not given.
-    let whole = text.trim_end().len();
-    for end in [whole - 1, whole / 2, whole / 3] {
+    let length = text.trim_end().len();
+    for end in [length - 1, length / 2, length / 3] {
         let again = GateRun::parse(&text[..end]).unwrap().judge_again().unwrap();
         assert!(again.iter().all(|made| made.verdict != Verdict::Regressed), "cut at {end}");
     }
@@ -304,12 +305,12 @@ fn a_second_session_that_finds_nothing_leaves_it_open() {
     let (mut comparisons, _) = session(vec![plan(&ALL)], &mut device(0.1, 0.005));
     let (denied, _) = session(vec![plan(&ALL)], &mut device(0.0, 0.005));
     let mut first = comparisons.remove(0);
-    confirm(&mut first, &denied[..1]);
+    first.confirm(&denied[..1]);
     assert_eq!(first.verdict, Verdict::Inconclusive);
     assert!(first.reason.contains("a second session did not confirm it"));
     let mut unconfirmed = first.clone();
     unconfirmed.verdict = Verdict::Regressed;
-    confirm(&mut unconfirmed, &[]);
+    unconfirmed.confirm(&[]);
     assert_eq!(unconfirmed.verdict, Verdict::Inconclusive);
 }
 
@@ -328,7 +329,7 @@ fn header() -> GateHeader {
         },
         profile: "nightly".into(),
         seed: 1,
-        cells: 1,
+        comparisons: 1,
         models: vec![ModelInfo {
             name: "digits-cnn".into(),
             source: "x.onnx".into(),

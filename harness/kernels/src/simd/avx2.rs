@@ -10,7 +10,6 @@ pub struct Avx2;
 /// # Safety
 /// The processor has AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-#[inline(never)]
 pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<Avx2>()
 }
@@ -47,10 +46,6 @@ impl Simd for Avx2 {
     const REGISTERS: usize = 16;
     type V = __m256;
 
-    #[inline(always)]
-    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
-        run(kernel)
-    }
     #[inline(always)]
     unsafe fn splat(value: f32) -> __m256 {
         _mm256_set1_ps(value)

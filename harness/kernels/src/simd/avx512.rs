@@ -10,7 +10,6 @@ pub struct Avx512;
 /// # Safety
 /// The processor has AVX-512 F and DQ.
 #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
-#[inline(never)]
 pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<Avx512>()
 }
@@ -25,10 +24,6 @@ impl Simd for Avx512 {
     const REGISTERS: usize = 32;
     type V = __m512;
 
-    #[inline(always)]
-    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
-        run(kernel)
-    }
     #[inline(always)]
     unsafe fn splat(value: f32) -> __m512 {
         _mm512_set1_ps(value)

@@ -10,7 +10,6 @@ pub struct Neon;
 /// # Safety
 /// The preconditions of `kernel` hold.
 #[target_feature(enable = "neon")]
-#[inline(never)]
 pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<Neon>()
 }
@@ -20,10 +19,6 @@ impl Simd for Neon {
     const REGISTERS: usize = 32;
     type V = float32x4_t;
 
-    #[inline(always)]
-    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
-        run(kernel)
-    }
     #[inline(always)]
     unsafe fn splat(value: f32) -> float32x4_t {
         vdupq_n_f32(value)

@@ -26,7 +26,6 @@ pub fn is_there() -> bool {
 
 /// # Safety
 /// The processor has NEON, and the preconditions of `kernel` hold.
-#[inline(never)]
 pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<Neon>()
 }
@@ -109,10 +108,6 @@ impl Simd for Neon {
     const REGISTERS: usize = 8;
     type V = V;
 
-    #[inline(always)]
-    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
-        run(kernel)
-    }
     #[inline(always)]
     unsafe fn splat(value: f32) -> V {
         splat_bits(value.to_bits())

@@ -1,6 +1,6 @@
 //! Arrays of four values, in loops that the compiler can vectorise where its target has vectors.
 
-use super::{Kernel, Simd};
+use super::Simd;
 
 #[derive(Clone, Copy)]
 pub struct Portable;
@@ -29,10 +29,6 @@ impl Simd for Portable {
     const REGISTERS: usize = 8;
     type V = V;
 
-    #[inline(never)]
-    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
-        kernel.run::<Portable>()
-    }
     #[inline(always)]
     unsafe fn splat(value: f32) -> V {
         [value; LANES]

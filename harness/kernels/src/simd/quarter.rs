@@ -12,7 +12,6 @@ pub struct Quarter;
 /// # Safety
 /// The processor has AVX2 and FMA, and the preconditions of `kernel` hold.
 #[target_feature(enable = "avx2,fma")]
-#[inline(never)]
 pub unsafe fn run_quarter<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<Quarter>()
 }
@@ -31,10 +30,6 @@ impl Simd for Quarter {
     const REGISTERS: usize = 16;
     type V = __m128;
 
-    #[inline(always)]
-    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
-        run_quarter(kernel)
-    }
     #[inline(always)]
     unsafe fn splat(value: f32) -> __m128 {
         _mm_set1_ps(value)

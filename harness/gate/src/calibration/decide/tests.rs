@@ -1,7 +1,7 @@
 //! Boards of known noise: what they are found fit for, and at which length of an invocation.
 
 use super::*;
-use crate::simulate::Random;
+use crate::random::Random;
 
 /// How fast a board's invocations are.
 struct Board {
@@ -154,14 +154,15 @@ fn warm_up_covers_what_is_slow_at_the_start() {
     let mut random = Random::new(3);
     let slow: Vec<Vec<u64>> = (0..WARM_UPS).map(|_| warming(&mut random, 600, 20.0)).collect();
     let found = warm_up(&slow).unwrap();
-    // The excess is 1 % after 20 ln 50 = 78 inferences, of which a window's median sees some five ahead; half as much again.
+    // The excess is 1 % after 20 ln 50 = 78 inferences, of which a window's median sees some five ahead; half as much
+    // again.
     assert!((90..=150).contains(&found.warmup) && found.never_steady == 0, "{found:?}");
     assert!((found.median_ns / 1e6 - 1.0).abs() < 0.002, "{found:?}");
     let steady: Vec<Vec<u64>> = (0..WARM_UPS).map(|_| vec![1000; 40]).collect();
     assert_eq!(warm_up(&steady).unwrap().warmup, 1);
 }
 
-/// A change of speed late in some invocations is told, and does not make the warm-up long.
+/// A change of speed late in some invocations is counted, and does not make the warm-up long.
 #[test]
 fn a_late_change_of_speed_is_no_warm_up() {
     let mut random = Random::new(4);
@@ -194,7 +195,8 @@ fn layout_sd_by_hand() {
     let rounds: Vec<Vec<f64>> =
         [5.0, 9.0, 2.0].iter().map(|round| [-1.0, 0.0, 1.0].map(|x| x + round).to_vec()).collect();
     assert!((layout_sd(&rounds).unwrap() - 1.0).abs() < 1e-12);
-    // By hand: build means 2, 3, 4; the rest is ±1 in both corners' rounds: sum of squares 4, 2 degrees of freedom, so T² = 1 − 2/2 = 0.
+    // By hand: build means 2, 3, 4; the rest is ±1 in both corners' rounds: sum of squares 4, 2 degrees of freedom, so
+    // T² = 1 − 2/2 = 0.
     let rounds = vec![vec![1.0, 3.0, 5.0], vec![3.0, 3.0, 3.0]];
     assert!(layout_sd(&rounds).unwrap().abs() < 1e-12);
     // Rounds of random length, builds that do not differ: never below zero.
@@ -205,8 +207,8 @@ fn layout_sd_by_hand() {
     assert_eq!(layout_sd(&[vec![1.0, 2.0], vec![f64::NAN, 1.0]]), Err(Unfit::NotFinite));
 }
 
-/// 400 devices with 6 builds and 8 rounds that differ by far more: the mean of the variances is the one that went in, within four standard errors (but
-/// for those cut off at zero, of which there are next to none here).
+/// 400 devices with 6 builds and 8 rounds that differ by far more: the mean of the variances is the one that went in,
+/// within four standard errors (but for those cut off at zero, of which there are next to none here).
 #[test]
 fn layout_sd_finds_what_went_in() {
     let mut random = Random::new(9);
@@ -227,7 +229,8 @@ fn layout_sd_finds_what_went_in() {
     assert!((got - 0.0004).abs() < 4.0 * error, "{got} ± {error}");
 }
 
-/// Variances 0.01² within and 0.02² between, a start of 100 inferences' time: √(100 · 0.25) = 5 is best; (3 · 1.25)² · 0.25 = 3.5 are enough.
+/// Variances 0.01² within and 0.02² between, a start of 100 inferences' time: √(100 · 0.25) = 5 is best; (3 · 1.25)² ·
+/// 0.25 = 3.5 are enough.
 #[test]
 fn worth_is_that_of_the_variances() {
     let mut random = Random::new(5);

@@ -1,4 +1,5 @@
-//! A calibration for people: the table of what was tried, what was chosen in a sentence, and what to do where a device is not fit.
+//! A calibration for people: the table of what was tried, what was chosen in a sentence, and advice where a device is
+//! not fit.
 
 use super::{
     Fit, ModelCalibration,
@@ -45,9 +46,9 @@ pub fn terminal(tried: &Tried, look: Look) -> String {
         column("inferences", "", 3, &|(length, ..)| length.iterations.to_string()),
         column("pairs", "", 5, &|(length, ..)| length.pairs.to_string()),
         column("criterion", "", 0, &|(_, criterion, _)| criterion.name().to_owned()),
-        column("pair SD", "%", 1, &|(.., sd)| percent(*sd)),
+        column("pair SD", "%", 1, &|(.., sd)| hundredths(*sd)),
         Column {
-            legend: "MDE: the slow-down that 95 of 100 nights would find in 32 blocks",
+            legend: "MDE: the slow-down that 95 of 100 sessions of 32 blocks would find",
             ..column("MDE", "%", 4, &|(_, criterion, sd)| mde(*criterion, *sd))
         },
     ];
@@ -69,33 +70,36 @@ pub fn terminal(tried: &Tried, look: Look) -> String {
 /// E.g. `FIT FOR nightly: …`.
 pub fn choice(choice: &Choice) -> String {
     let Choice { length, judged, fit, .. } = choice;
-    let spread = length.pair_sd.get(judged).map_or("—".to_owned(), |sd| percent(*sd));
+    let spread = length.pair_sd.get(judged).map_or("—".to_owned(), |sd| hundredths(*sd));
     let what = match judged {
         Criterion::Fastest => "the fastest of its inferences".to_owned(),
         judged => judged.name().to_owned(),
     };
-    let told =
+    let judged =
         format!("{what} is judged, pairs spread by {spread} %, {} inferences an invocation", choice.iterations());
     match fit {
-        Fit::Release => format!("fit for release: {told}"),
-        Fit::Nightly => format!("fit for nightly: {told}"),
+        Fit::Release => format!("fit for release: {judged}"),
+        Fit::Nightly => format!("fit for nightly: {judged}"),
         Fit::Unfit => {
-            format!("not fit: pairs of the median spread by {spread} % at best, more than {} %", percent(NIGHTLY))
+            format!("not fit: pairs of the median spread by {spread} % at best, more than {} %", hundredths(NIGHTLY))
         }
     }
 }
 
-/// What would make it better; `None` where nothing has to.
+/// What would improve it; `None` where nothing needs to.
 pub fn advice(choice: &Choice) -> Option<String> {
-    const STEPS: &str = "set the governor to `performance` or one frequency, cool the board, give the runner a CPU of its own (`[conditions] cpus`, \
-                         `isolcpus`), and close other programs; then calibrate again";
-    let median = choice.length.pair_sd.get(&Criterion::P50).map_or("—".to_owned(), |sd| percent(*sd));
+    const STEPS: &str = "set the governor to `performance` or one frequency, cool the board, give the runner a CPU of \
+                         its \
+                         own (`[conditions] cpus`, `isolcpus`), and close other programs; then calibrate again";
+    let median = choice.length.pair_sd.get(&Criterion::P50).map_or("—".to_owned(), |sd| hundredths(*sd));
     match (choice.fit, choice.judged) {
-        (Fit::Release, Criterion::Fastest) | (Fit::Nightly, Criterion::Fastest) => Some(format!(
-            "the median is not judged, its pairs spread by {median} %: the processor seems to be shared or to change its speed; to judge it too, {STEPS}"
+        (Fit::Release | Fit::Nightly, Criterion::Fastest) => Some(format!(
+            "the median is not judged, its pairs spread by {median} %: the processor seems to be shared or to change \
+             its \
+             speed; to judge it too, {STEPS}"
         )),
         (Fit::Release, _) => None,
-        (Fit::Nightly, _) => Some(format!("for release (at most {} %): {STEPS}", percent(RELEASE))),
+        (Fit::Nightly, _) => Some(format!("for release (at most {} %): {STEPS}", hundredths(RELEASE))),
         (Fit::Unfit, _) => Some(STEPS.to_owned()),
     }
 }
@@ -105,8 +109,8 @@ pub fn layouts(layout_sd: Option<f64>, builds: u32) -> String {
     match layout_sd {
         Some(sd) => format!(
             "{builds} builds of the same code spread by {} %: where runners differ, less than {} % is no regression",
-            percent(sd),
-            percent((2.0 * sd).max(Profile::NIGHTLY.median.lower))
+            hundredths(sd),
+            hundredths((2.0 * sd).max(Profile::NIGHTLY.median.lower))
         ),
         None => "the spread between builds of the same code was not measured (`--layouts`, on a device that is fit)"
             .to_owned(),
@@ -124,17 +128,17 @@ pub fn worst<'a>(models: impl IntoIterator<Item = &'a ModelCalibration>) -> Opti
 
 fn warm_up(warm_up: &WarmUp) -> String {
     let WarmUp { warmup, invocations, never_steady, .. } = warm_up;
-    let told = format!("warm-up: {warmup} inferences");
+    let text = format!("warm-up: {warmup} inferences");
     match never_steady {
-        0 => told,
-        _ => format!("{told}; {never_steady} of {invocations} invocations never got steady and were not asked"),
+        0 => text,
+        _ => format!("{text}; {never_steady} of {invocations} invocations never became steady and were left out"),
     }
 }
 
 fn worth(worth: Worth) -> String {
     let best = format!("an invocation is worth most with about {} inferences", worth.best);
     match worth.enough {
-        Some(enough) => format!("{best}; more than {enough} buy nothing"),
+        Some(enough) => format!("{best}; more than {enough} gain nothing"),
         None => best,
     }
 }
@@ -144,7 +148,7 @@ fn tail(choice: &Choice) -> Option<String> {
         return None;
     }
     Some(match choice.length.pair_sd.get(&Criterion::P95) {
-        Some(sd) => format!("no tail is judged: pairs of p95 spread by {} %", percent(*sd)),
+        Some(sd) => format!("no tail is judged: pairs of p95 spread by {} %", hundredths(*sd)),
         None => format!(
             "no tail is judged: it takes {LEAST_OF_A_TAIL} inferences an invocation, here are {}",
             choice.iterations()
@@ -155,11 +159,11 @@ fn tail(choice: &Choice) -> Option<String> {
 fn mde(criterion: Criterion, sd: f64) -> String {
     let pairs = 2 * Profile::NIGHTLY.most_blocks();
     let design = Profile::NIGHTLY.design(criterion, Terms::ALONE);
-    design.map_or("—".to_owned(), |design| percent(design.minimum_detectable_effect(sd, pairs)))
+    design.map_or("—".to_owned(), |design| hundredths(design.minimum_detectable_effect(sd, pairs)))
 }
 
-/// `0.0123` is `1.23`.
-fn percent(fraction: f64) -> String {
+/// In per cent with two decimals, so that a column aligns: `0.0123` is `1.23`.
+fn hundredths(fraction: f64) -> String {
     format!("{:.2}", 100.0 * fraction)
 }
 
@@ -171,7 +175,7 @@ mod tests {
         Length { ms, iterations: 2 * ms as u32, pairs: 20, pair_sd: sds.iter().copied().collect() }
     }
 
-    fn told(choice: &Choice) -> String {
+    fn rendered(choice: &Choice) -> String {
         let lengths = [choice.length.clone()];
         let warm_up = WarmUp { warmup: 12, invocations: 20, never_steady: 3, median_ns: 5e5 };
         let worth = Some(Worth { best: 40, enough: Some(90) });
@@ -181,9 +185,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(text: &str, words: &[&str]) {
-        for word in words {
-            assert!(text.contains(word), "`{word}` is not in\n{text}");
+    fn check(text: &str, parts: &[&str]) {
+        for part in parts {
+            assert!(text.contains(part), "`{part}` is not in\n{text}");
         }
     }
 
@@ -191,9 +195,9 @@ mod tests {
     fn a_quiet_board() {
         let length = length(200, &[(Criterion::P50, 0.01), (Criterion::P95, 0.08)]);
         let choice = Choice { length, judged: Criterion::P50, tail: None, fit: Fit::Release };
-        let text = told(&choice);
+        let text = rendered(&choice);
         // At 1 %, 64 pairs find (1.005 · e^((3.55 + 1.67) · 0.01 / 8) − 1).
-        let words = [
+        let parts = [
             "digits-cnn on pi4",
             "runner abc",
             "1.00",
@@ -201,11 +205,11 @@ mod tests {
             "3 of 20",
             "no tail is judged: pairs of p95 spread by 8.00 %",
         ];
-        check(&text, &words);
+        check(&text, &parts);
         check(
             &text,
             &[
-                "more than 90 buy nothing",
+                "more than 90 gain nothing",
                 "fit for release: p50 is judged, pairs spread by 1.00 %, 400 inferences an invocation",
             ],
         );
@@ -213,16 +217,16 @@ mod tests {
     }
 
     #[test]
-    fn other_boards_are_told_what_to_do() {
+    fn other_boards_get_advice() {
         let length = length(1000, &[(Criterion::Fastest, 0.011), (Criterion::P50, 0.25)]);
         let shared = Choice { length, judged: Criterion::Fastest, tail: None, fit: Fit::Release };
         check(
-            &told(&shared),
+            &rendered(&shared),
             &["the fastest of its inferences is judged", "spread by 25.00 %", "it takes 300 inferences"],
         );
         let unfit = Choice { judged: Criterion::P50, fit: Fit::Unfit, ..shared };
         check(
-            &told(&unfit),
+            &rendered(&unfit),
             &["not fit: pairs of the median spread by 25.00 % at best, more than 4.50 %", "governor", "cool"],
         );
         check(&layouts(Some(0.004), 6), &["6 builds", "0.40 %", "0.80 %"]);

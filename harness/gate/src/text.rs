@@ -1,5 +1,5 @@
-//! Findings of the gate as text, for every renderer the same. Numbers carry their unit; what is foreign comes out on one line and acts on no
-//! terminal.
+//! Findings of the gate as text, for every renderer the same. Numbers carry their unit; foreign text is put on one line
+//! and sanitised.
 
 use crate::{
     Comparison, Effect, Finding, Role, family,
@@ -9,7 +9,7 @@ use crate::{
 use espalier_bench::{
     metric::Unit,
     sanitise::sanitise,
-    sheet::{MISSING, both, short, size},
+    sheet::{MISSING, both, percent, short, size},
 };
 
 /// `digits-cnn@0.5 on pi4`, for a control with what it is.
@@ -18,7 +18,7 @@ pub fn case(comparison: &Comparison) -> String {
     line(&format!("{}{control}", comparison.case))
 }
 
-/// Behind the name of what is no comparison of the candidate: the baseline against itself, or against itself with a known delay.
+/// Behind the name of a control: the baseline against itself, or the candidate against itself with a known slow-down.
 pub fn control(role: Role) -> &'static str {
     match role {
         Role::Gate => "",
@@ -76,37 +76,27 @@ fn bytes(base: f64, candidate: f64) -> String {
     format!("{sign}{}{percent}", size(difference.abs().round() as u64))
 }
 
-/// What else an accuracy says: `3 lost and 1 won of 1000, at most 0.55 pp lost, p = 0.31`.
+/// The numbers of an accuracy: `3 lost and 1 won of 1000, at most 0.55 pp lost, p = 0.31`.
 fn accuracy(finding: &Finding) -> Option<String> {
-    match finding {
-        Finding::Accuracy { lost, won, total, same_outputs: false, drop_high, p_value, .. } => {
-            let limit = format!("{:.2} pp", drop_high.abs() * 100.0);
-            let limit =
-                if *drop_high < 0.0 { format!("at least {limit} won") } else { format!("at most {limit} lost") };
-            Some(format!("{lost} lost and {won} won of {total}, {limit}, p = {p_value:.2}"))
-        }
-        _ => None,
-    }
+    let Finding::Accuracy { lost, won, total, same_outputs: false, drop_high, p_value, .. } = finding else {
+        return None;
+    };
+    let limit = format!("{:.2} pp", drop_high.abs() * 100.0);
+    let limit = if *drop_high < 0.0 { format!("at least {limit} won") } else { format!("at most {limit} lost") };
+    Some(format!("{lost} lost and {won} won of {total}, {limit}, p = {p_value:.2}"))
 }
 
 pub fn pairs(finding: &Finding) -> String {
-    effect(finding).map_or(MISSING.to_owned(), |effect| effect.pairs.to_string())
+    finding.effect().map_or(MISSING.to_owned(), |effect| effect.pairs.to_string())
 }
 
 pub fn mde(finding: &Finding) -> String {
-    let mde = effect(finding).and_then(|effect| effect.mde);
+    let mde = finding.effect().and_then(|effect| effect.mde);
     mde.map_or(MISSING.to_owned(), |mde| format!("{:.1} %", mde * 100.0))
 }
 
 pub fn pair_sd(finding: &Finding) -> String {
-    effect(finding).map_or(MISSING.to_owned(), |effect| format!("{:.1} %", effect.pair_sd * 100.0))
-}
-
-fn effect(finding: &Finding) -> Option<&Effect> {
-    match finding {
-        Finding::Effect(effect) => Some(effect),
-        _ => None,
-    }
+    finding.effect().map_or(MISSING.to_owned(), |effect| format!("{:.1} %", effect.pair_sd * 100.0))
 }
 
 /// The verdict, which a waiver does not hide.
@@ -122,7 +112,7 @@ pub fn verdict(comparison: &Comparison) -> String {
     }
 }
 
-/// What a reader should know besides the numbers; `None` for a pass of which there is nothing to say.
+/// Reasons, tags, confirmation and waiver; `None` for a pass without any of them.
 pub fn remarks(comparison: &Comparison) -> Option<String> {
     let standing = outcome::standing(comparison);
     let mut parts: Vec<String> = Vec::new();
@@ -145,7 +135,8 @@ pub fn remarks(comparison: &Comparison) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
-/// In one sentence, for where there is no table: `+3.4 % [+1.9, +4.9], 24 pairs, MDE 2.6 %, pair SD 2.1 %; proved slower by …`.
+/// In one sentence, where there is no table:
+/// `+3.4 % [+1.9, +4.9], 24 pairs, MDE 2.6 %, pair SD 2.1 %; proved slower by …`.
 pub fn sentence(report: &Report, comparison: &Comparison) -> String {
     let finding = &comparison.finding;
     let [base, candidate] = values(report, comparison);
@@ -153,7 +144,7 @@ pub fn sentence(report: &Report, comparison: &Comparison) -> String {
     if base != MISSING {
         numbers.push(format!("{base} → {candidate}"));
     }
-    if effect(finding).is_some() {
+    if finding.effect().is_some() {
         numbers.push(format!("{} pairs, MDE {}, pair SD {}", pairs(finding), mde(finding), pair_sd(finding)));
     }
     if outcome::standing(comparison) == Standing::Passed {
@@ -179,9 +170,10 @@ pub fn facts(report: &Report) -> Vec<String> {
     ];
     facts.push(format!("profile {}", profile.name));
     for margins in &profile.margins {
-        let (criterion, lower, upper) = (margins.criterion.name(), percent(margins.lower), percent(margins.upper));
+        let [lower, upper] = [margins.lower, margins.upper].map(|margin| percent(margin, 4));
         facts.push(format!(
-            "{criterion} fails when proved slower by more than {lower} %, passes when proved slower by less than {upper} %"
+            "{}: regressed when proved slower by more than {lower} %, pass when proved slower by less than {upper} %",
+            margins.criterion.name()
         ));
     }
     facts.extend(report.devices.iter().map(device));
@@ -201,7 +193,8 @@ fn device(device: &GateDevice) -> String {
     format!("{} ({}{emulated}), {runner}", device.name, device.target)
 }
 
-/// What the comparisons say together, in whole sentences. Of the pooled effects those that tell more than their cases do, one by one.
+/// What the comparisons show together, in sentences. Of the pooled effects only those that say more than their cases
+/// do.
 pub fn family(report: &Report) -> Vec<String> {
     const CLEAR: f64 = 0.01;
     let mut sentences: Vec<String> = Vec::new();
@@ -218,8 +211,8 @@ pub fn family(report: &Report) -> Vec<String> {
         format!("{} ({change} %)", outcome::title(&suspect.case, suspect.criterion))
     });
     if !suspects.is_empty() {
-        let (wrong, names) = (percent(family::FALSE_SUSPECTS), names.collect::<Vec<String>>().join("; "));
-        sentences.push(format!("suspects, not found slower but looking so, {wrong} % of them wrongly: {names}"));
+        let (wrong, names) = (percent(family::FALSE_SUSPECTS, 4), names.collect::<Vec<String>>().join("; "));
+        sentences.push(format!("suspects, not proved slower but looking so, {wrong} % of them wrongly: {names}"));
     }
     sentences.iter().map(|sentence| sanitise(sentence).replace('\n', " ")).collect()
 }
@@ -253,11 +246,6 @@ pub fn line(text: &str) -> String {
     short(text).replace('\n', " ")
 }
 
-/// A fraction as a number of per cent without needless digits: 0.005 is `0.5`.
-pub fn percent(fraction: f64) -> String {
-    ((fraction * 1e6).round() / 1e4).to_string()
-}
-
 /// With its sign, but zero without minus.
 fn signed(value: f64, decimals: usize) -> String {
     let text = format!("{value:+.decimals$}");
@@ -275,10 +263,11 @@ fn middle(values: &[u64]) -> Option<f64> {
     Some((*low as f64 + *high as f64) / 2.0)
 }
 
-/// What the columns of the numbers mean.
-pub const LEGEND_CHANGE: &str = "change: candidate against baseline; of a time with the one-sided limits of the test (a FAIL looks at the lower one, a \
-     PASS at the upper one), of an accuracy with samples lost and won";
-pub const LEGEND_MDE: &str = "MDE: smallest slow-down that fails in 95 of 100 sessions like this one";
+/// Legends of the columns.
+pub const LEGEND_CHANGE: &str = "change: candidate against baseline; of a time with the one-sided limits of the test \
+                                 (the lower one decides \"regressed\", the upper one \"pass\"), of an accuracy with \
+                                 samples lost and won";
+pub const LEGEND_MDE: &str = "MDE: smallest slow-down that is found in 95 of 100 sessions like this one";
 
 #[cfg(test)]
 mod tests {
@@ -347,9 +336,9 @@ mod tests {
         report.devices[1].emulated = false;
         let clear = "digits-cnn@0.5, p50, over 2 devices (pi4, jetson): +7.6 % [+7.0, +8.3] (95 %), slower: p < 0.0001";
         let suspect =
-            "suspects, not found slower but looking so, 10 % of them wrongly: digits-cnn@0.5 on jetson, p50 (+12.0 %)";
+            "suspects, not proved slower but looking so, 10 % of them wrongly: digits-cnn@0.5 on jetson, p50 (+12.0 %)";
         assert_eq!(family(&report), [clear, suspect]);
-        // What passed everywhere and differs by nothing is not told.
+        // What passed everywhere and does not differ is left out.
         report.comparisons[0].case.model = "other".into();
         report.comparisons[1].case.ratio = 0.5;
         report.comparisons[7].finding = Finding::Effect(effect(1.0, 0.99, 1.01));
@@ -366,15 +355,11 @@ mod tests {
         let report = report();
         assert_eq!(
             sentence(&report, &report.comparisons[0]),
-            "+3.4 % [+1.9, +4.9], 1.000 ms → 1.034 ms, 24 pairs, MDE 2.6 %, pair SD 2.1 %; proved slower by more than 0.5 %; \
+            "+3.4 % [+1.9, +4.9], 1.000 ms → 1.034 ms, 24 pairs, MDE 2.6 %, pair SD 2.1 %; proved slower by more than \
+             0.5 %; \
              confirmed +3.1 % [+1.2, +5.0]; drift z=4.1"
         );
         let nothing = comparison("m@0 on d", Criterion::P50, Verdict::Inconclusive, Finding::Nothing);
         assert_eq!(sentence(&report, &nothing), "nothing was measured");
-    }
-
-    #[test]
-    fn per_cent_without_needless_digits() {
-        assert_eq!([0.005, 0.03, 0.07, 0.0, 0.000_012].map(percent), ["0.5", "3", "7", "0", "0.0012"]);
     }
 }
