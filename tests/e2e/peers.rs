@@ -187,7 +187,10 @@ fn a_board_that_is_not_this_host_is_refused() {
     shelf.write("devices/pi4.toml", device);
     let outcome = shelf.bench(&["--device", "pi4", "--engine", "espalier,onnxruntime"]).expect(2);
     outcome.says(&["`--engine onnxruntime` runs on this host only, and `pi4` is not this host"]);
-    shelf.bench(&["--engine", "onnx"]).expect(2).says(&["unknown engine `onnx` (known: espalier, tract, onnxruntime)"]);
+    shelf
+        .bench(&["--engine", "onnx"])
+        .expect(2)
+        .says(&["unknown engine `onnx` (known: espalier, tract, onnxruntime, skipping)"]);
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn structured_units_make_the_file_smaller() {
     assert_eq!(file.parameters, 16 * 9 + 16 + 32 * 16 * 9 + 32 + 64 * 128 + 64 + 10 * 64 + 10);
     let macs = manifest.macs.unwrap();
     assert!(macs.pruned * 3 < macs.dense, "{macs:?}");
-    assert!(printed.contains("112 of 224 units (structure) taken out"), "{printed}");
+    assert!(printed.contains("112 of 224 units (structure) removed"), "{printed}");
     let (_, manifest, _) = prune(&shelf, &[&["--unit", "2:4"], UNTAUGHT].concat());
     assert_eq!((manifest.units, manifest.removed_units), (52_736, 26_368));
     let (_, manifest, _) = prune(&shelf, &[&["--ratio", "0.25", "--unit", "block-4x1"], UNTAUGHT].concat());
@@ -120,7 +120,7 @@ fn ctrl_c_keeps_the_best_until_then() {
     wait_until("the first epoch", Duration::from_secs(60), || running.stderr().contains("epoch 1 of"));
     running.interrupt();
     let outcome = running.wait(Duration::from_secs(60)).expect(1);
-    outcome.says(&["stopping tidily", "error: stopped; `out.onnx` is the best until then"]);
+    outcome.says(&["stopping tidily", "error: stopped; `out.onnx` is the best result so far"]);
     assert!(zeros(&inspected(&shelf.path("out.onnx"))) >= 47_491, "{}", outcome.all());
 }
 

@@ -69,7 +69,7 @@ fn they_are_measured_by_name_and_only_then() {
         let file = format!("models/{}.toml", net.name());
         shelf.write(&file, fs::read_to_string(shipped(&file)).unwrap());
     }
-    shelf.run(&["check"]).expect(0).prints(&["only where they are named (`in-all = false`): ds-cnn, mobilenetv2"]);
+    shelf.run(&["check"]).expect(0).prints(&["only when they are named (`in-all = false`): ds-cnn, mobilenetv2"]);
     shelf.bench(&["--ratios", "0"]).expect(0);
     let asked: Vec<String> = shelf.newest_run().header.models.iter().map(|model| model.name.clone()).collect();
     assert_eq!(asked, ["digits-cnn"]);
@@ -118,7 +118,7 @@ fn commands_take_them_by_name() {
     assert!(fs::read(shelf.path("ds-cnn.onnx")).unwrap() == fs::read(shelf.path("unpacked.onnx")).unwrap());
 
     let refused = |args: &[&str], expected: &str| shelf.run(args).expect(2).says(&[expected]);
-    refused(&["model", "build", "ds-cnn"], "error: `ds-cnn.onnx` is there already; `--force` writes over it");
+    refused(&["model", "build", "ds-cnn"], "error: `ds-cnn.onnx` exists; `--force` overwrites it");
     refused(&["model", "build", "resnet5"], "a similar value exists: 'resnet50'");
     refused(&["model", "build", "ds-cnn", "-o", "models"], "error: `models` is a folder");
     refused(&["inspect", "ds-cnm"], "did you mean `ds-cnn`?");

@@ -1,4 +1,5 @@
-//! `cargo xtask instructions`: how many instructions kernels take on processors this host does not have, dense and sparse, counted under an emulator.
+//! `cargo xtask instructions`: how many instructions kernels take on processors this host does not have, dense and
+//! sparse, counted under an emulator.
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -29,7 +30,8 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let progress = Progress::new(false);
     let cancel = stop_on_signal(&progress)?;
     println!(
-        "Instructions of a kernel under an emulator (emulated: they are not times); nine tenths of the weights removed where it is sparse."
+        "Instructions of a kernel under an emulator (emulated: they are not times); nine tenths of the weights \
+         removed where it is sparse."
     );
     for name in names {
         let target = inventory.target(&name).map_err(|error| usage(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! The commands, a file each. A command reads its flags and says what is to be done; modules beside this one do it.
+//! The commands, one file each. A command reads its flags; the modules beside this one do the work.
 
 mod accept;
 mod accept_change;
@@ -47,7 +47,7 @@ pub enum Command {
     Calibrate(calibrate::Flags),
     /// Say whether a candidate is worse than its baseline
     Gate(gate::Flags),
-    /// Everything a shelf of boards does in a night: bench, gate, controls, history
+    /// Everything a shelf of boards does nightly: bench, gate, controls, history
     Nightly(nightly::Flags),
     /// Print the table of an earlier run again
     Report(report::Flags),
@@ -55,7 +55,7 @@ pub enum Command {
     History(history::Flags),
     /// Acknowledge a change that `history` shows
     AcceptChange(accept_change::Flags),
-    /// Find every mistake in targets.toml, devices/ and models/
+    /// Report every mistake in targets.toml, devices/ and models/
     Check,
     /// Make targets buildable on this host
     Setup(setup::Flags),
@@ -64,7 +64,7 @@ pub enum Command {
     /// Boot, stop and list emulated boards
     #[command(subcommand)]
     Board(board::Action),
-    /// Whether Espalier keeps its own promises
+    /// Check that Espalier keeps its own promises
     #[command(subcommand)]
     Selftest(selftest::Test),
 }

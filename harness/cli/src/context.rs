@@ -1,7 +1,8 @@
-//! What every command needs: where the repository is, what its files say, and the exit code of an error.
+//! What every command needs: where files and sources are, the inventory, and errors with an exit code.
 
 use std::{
     collections::BTreeSet,
+    fmt::{self, Display},
     fs,
     path::{Path, PathBuf},
 };
@@ -15,19 +16,19 @@ use crate::program::Program;
 
 const TARGETS: &str = "targets.toml";
 
-/// What tells the repository of the sources from other folders.
+/// A folder with this file is the repository.
 const RUNNER: &str = "harness/runner/Cargo.toml";
 
 /// The device file of this host.
 pub const LOCAL: &str = "local";
 
 pub struct Context {
-    /// Where targets.toml, devices/, models/ and reports/ are: the folder `ESPALIER_ROOT` names, else the next one above
-    /// the working folder that has a `targets.toml`.
+    /// The folder of targets.toml, devices/, models/ and reports/: the one that `ESPALIER_ROOT` names, else the nearest
+    /// above the working folder that has a `targets.toml`.
     pub root: PathBuf,
-    /// Whether `root` is such a folder; else it is the working folder, where ONNX files can be named but no devices.
+    /// Whether `root` is such a folder. Otherwise it is the working folder, and only ONNX files can be named.
     has_files: bool,
-    /// The repository with the sources that runners are built from, where it is at hand.
+    /// The repository with the runner's sources, where it is available.
     sources: Option<PathBuf>,
     pub cache: Cache,
 }
@@ -39,17 +40,17 @@ pub struct Exit {
     pub message: String,
 }
 
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
 impl std::error::Error for Exit {}
 
-/// A mistake in flags or files.
-pub fn usage(message: impl Into<String>) -> anyhow::Error {
-    anyhow::Error::new(Exit { status: ExitStatus::Usage, message: message.into() })
+/// An error in flags or files.
+pub fn usage(message: impl Display) -> anyhow::Error {
+    anyhow::Error::new(Exit { status: ExitStatus::Usage, message: message.to_string() })
 }
 
 /// All mistakes of a file, one a line.
@@ -81,38 +82,39 @@ impl Context {
         Ok(Context { root, has_files, sources, cache: Cache::open()? })
     }
 
-    /// The repository, where runners are built.
+    /// The repository with the runner's sources.
     ///
     /// # Errors
-    /// It is not where this program was built.
+    /// It is neither where this program was built nor where `ESPALIER_SOURCES` points.
     pub fn sources(&self) -> Result<&Path> {
         self.sources.as_deref().ok_or_else(|| {
             usage(
-                "runners are built from Espalier's sources, which are not where this program was built: name a clone \
-                 of the repository in `ESPALIER_SOURCES`, or give a runner that is built with `--runner FILE`",
+                "runners are built from Espalier's sources, which were not found: name a clone of the repository in \
+                 `ESPALIER_SOURCES`, or measure with a runner that is already built, `--runner FILE`",
             )
         })
     }
 
-    /// What the files say, or every mistake in them.
+    /// The inventory, or every mistake in its files.
     ///
     /// # Errors
-    /// Only where a file cannot be read at all.
+    /// A file cannot be read at all.
     pub fn read_inventory(&self) -> Result<Result<Inventory, Vec<Problem>>> {
         Ok(self.load(&self.files()?))
     }
 
-    /// What the files say. A mistake in a file that nobody asked for does not stop a nightly run on the other boards: that file is left out, and said so.
+    /// The inventory. A file with mistakes that is not `needed` (called with its path from the root) is left out with a
+    /// warning, so that it does not stop a nightly run on the other boards.
     ///
     /// # Errors
-    /// All mistakes, one a line, where a file that is `wanted` (by its path from the repository's root) has any.
-    pub fn inventory(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Inventory> {
+    /// All mistakes, one a line, where a needed file has any.
+    pub fn inventory(&self, needed: &dyn Fn(&str) -> bool) -> Result<Inventory> {
         let mut sources = self.files()?;
         let problems = match self.load(&sources) {
             Ok(inventory) => return Ok(inventory),
             Err(problems) => problems,
         };
-        let fatal = |problem: &Problem| problem.file == TARGETS || wanted(&problem.file);
+        let fatal = |problem: &Problem| problem.file == TARGETS || needed(&problem.file);
         if problems.iter().any(fatal) {
             return Err(mistakes("the configuration has", &problems));
         }
@@ -142,7 +144,7 @@ impl Context {
     fn files(&self) -> Result<SourceFiles> {
         if !self.has_files {
             return Err(usage(format!(
-                "there is no `{TARGETS}` in `{}` or a folder above it: go to a folder that has one, or name it in \
+                "there is no `{TARGETS}` in `{}` or a folder above it: change to a folder that has one, or name it in \
                  `ESPALIER_ROOT`",
                 self.root.display()
             )));
@@ -184,7 +186,7 @@ impl Context {
     }
 }
 
-/// Of this program, and so of the host.
+/// The triple this program was built for.
 pub fn host_triple() -> String {
     env!("ESPALIER_HOST_TRIPLE").to_owned()
 }

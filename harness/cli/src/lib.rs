@@ -1,4 +1,4 @@
-//! The product's command line: flags in, exit code out. One file a command in [`commands`]; what commands share stands in
+//! The product's command line: flags in, exit code out. `commands` has one file a command; what commands share is in
 //! the modules beside it. No command uses another.
 //!
 //! Two programs have these commands: `espalier`, and `cargo xtask`, which adds the developers' own.
@@ -34,13 +34,13 @@ use espalier_bench::exit::ExitStatus;
 pub use commands::Command;
 pub use program::Program;
 
-/// What follows a program's help.
+/// Follows a program's help.
 pub const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 regression, 4 inconclusive or \
                               nothing compared, 5 device unreachable or broken.";
 
-/// Runs a command as `program`, and says on stderr what went wrong.
+/// Runs a command as `program` and reports its error on stderr.
 pub fn exit_code(program: Program, command: impl FnOnce() -> Result<ExitStatus>) -> ExitCode {
-    program.is_current();
+    program.set_current();
     match command() {
         Ok(status) => status.into(),
         Err(error) => {

@@ -1,7 +1,7 @@
 //! Measuring for `bench` and `nightly`: builds runners, prunes models, measures on every device and prints the table.
 //!
-//! Boards are measured in parallel. This host is measured after them and alone, because emulated boards and builds would
-//! disturb it.
+//! Boards are measured in parallel. This host is measured after them and alone, because emulated boards and builds
+//! would disturb it.
 
 mod request;
 
@@ -304,7 +304,7 @@ impl Bench {
         let run = run_file::read(path)?;
         let summaries = espalier_bench::summary::summarise(&run);
         if !self.request.json {
-            print!("{}", output::table(&run, &summaries));
+            output::print_table(&run, &summaries);
         } else {
             for summary in &summaries {
                 self.message(&Message::Summary { case: summary });

@@ -1,5 +1,5 @@
-//! Networks that a model's file asks for by `build`: made once, on first use, into the cache, by the SHA-256 they are known to have; and the samples
-//! they are run on.
+//! Networks of model files with `build`: built on first use into the cache, under their known SHA-256; and their
+//! synthetic samples.
 
 use std::{
     io::{self, Write},
@@ -22,10 +22,10 @@ use crate::{
     progress::{Progress, Task, stop_on_signal},
 };
 
-/// Where a model's dense ONNX file is; made first where it has to be.
+/// The path of a model's dense ONNX file, which is built if necessary.
 ///
 /// # Errors
-/// There is no room for it, or it was stopped.
+/// There is no room for it, or building was stopped.
 pub fn dense_file(context: &Context, source: &Source, progress: &Progress) -> Result<PathBuf> {
     match source {
         Source::File(path) => Ok(context.root.join(path)),
@@ -39,7 +39,7 @@ fn built(cache: &Cache, net: Net, progress: &Progress) -> Result<PathBuf> {
     }
     let blueprint = net.blueprint();
     let folder = cache.folder("blobs")?;
-    check_room(&folder, blueprint.bytes(), "with `ESPALIER_CACHE` the cache lies elsewhere")?;
+    check_room(&folder, blueprint.bytes(), "`ESPALIER_CACHE` puts the cache elsewhere")?;
     let cancel = stop_on_signal(progress)?;
     let task = task(progress, net, &blueprint);
     let blob = blob::put_made(cache, net.sha256(), |out| blueprint.write(&mut Watched::new(out, &task, &cancel)))?;
@@ -47,10 +47,10 @@ fn built(cache: &Cache, net: Net, progress: &Progress) -> Result<PathBuf> {
     Ok(blob.path)
 }
 
-/// What a model is run on that has no eval set because it was made here.
+/// Inputs for a built network, which has no eval set.
 ///
 /// # Errors
-/// A network nobody knows.
+/// The network is unknown.
 pub fn synthetic_inputs(net: &str, samples: u32) -> Result<Vec<Tensor>> {
     let tensor = |sampled: espalier_zoo::Sampled| {
         let (dtype, bytes) = match &sampled.values {
@@ -64,18 +64,18 @@ pub fn synthetic_inputs(net: &str, samples: u32) -> Result<Vec<Tensor>> {
 }
 
 fn named(net: &str) -> Result<Net> {
-    // The inventory has looked already; a stored run may be of another time.
+    // The inventory has checked the name, but a stored run may be of another release.
     Net::named(net).ok_or_else(|| usage(format!("there is no network `{net}` to build")))
 }
 
-/// `else_where` says what to do where there is none.
+/// `advice` is the end of the error's message.
 ///
 /// # Errors
-/// Says how much is wanted, and how much there is.
-pub fn check_room(folder: &Path, bytes: u64, else_where: &str) -> Result<()> {
+/// The folder has not so many bytes free.
+pub fn check_room(folder: &Path, bytes: u64, advice: &str) -> Result<()> {
     match cache::free_bytes(folder) {
         Some(free) if free < bytes => Err(anyhow::anyhow!(
-            "no room in `{}`: {} are needed, {} are free; {else_where}",
+            "no room in `{}`: {} are needed, {} are free; {advice}",
             folder.display(),
             sheet::size(bytes),
             sheet::size(free)
@@ -90,10 +90,10 @@ pub fn task(progress: &Progress, net: Net, blueprint: &Blueprint) -> Task {
     task
 }
 
-/// Bytes a bar goes on by.
+/// Bytes of a progress bar's step.
 const STEP: u64 = 1 << 20;
 
-/// Tells a bar what is written, and gives up when asked to.
+/// A writer that shows its progress and can be cancelled.
 pub struct Watched<'a> {
     out: &'a mut dyn Write,
     task: &'a Task,

@@ -1,4 +1,4 @@
-//! What every command that ends with results shares: the table, the exports, files written whole, the exit code of a run.
+//! What commands with results share: tables, exports, atomically written files, the exit code of a run.
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use espalier_bench::{
     exit::ExitStatus,
     export, markdown,
     record::{Outcome, Run},
+    sheet::Sheet,
     summary::CaseSummary,
     table::{self, Look},
 };
@@ -22,25 +23,35 @@ pub struct Exports {
     /// One row a case
     #[arg(long, value_name = "FILE")]
     export_csv: Option<PathBuf>,
-    /// Fit for a pull request or a job summary
+    /// For a pull request or a job summary
     #[arg(long, value_name = "FILE")]
     export_markdown: Option<PathBuf>,
-    /// As hyperfine writes it; times are the medians of invocations
+    /// hyperfine's JSON; times are the medians of invocations
     #[arg(long, value_name = "FILE")]
     export_hyperfine: Option<PathBuf>,
     /// Bencher Metric Format
     #[arg(long, value_name = "FILE")]
     export_bencher: Option<PathBuf>,
-    /// github-action-benchmark, `customSmallerIsBetter`; what is better bigger goes to FILE with `-bigger` before its ending
+    /// github-action-benchmark, `customSmallerIsBetter`; metrics for `customBiggerIsBetter` go to FILE with `-bigger`
+    /// before its extension
     #[arg(long, value_name = "FILE")]
     export_action: Option<PathBuf>,
 }
 
-pub fn table(run: &Run, summaries: &[CaseSummary]) -> String {
-    Program::current().text(&table::render(run, summaries, look(160))).into_owned()
+/// Prints a library's text to stdout, with commands named as this program's user types them.
+pub fn print(text: &str) {
+    print!("{}", Program::current().text(text));
 }
 
-/// As wide as the terminal, or `columns` where there is none.
+pub fn print_sheet(sheet: &Sheet) {
+    print(&table::render_sheet(sheet, look(120)));
+}
+
+pub fn print_table(run: &Run, summaries: &[CaseSummary]) {
+    print(&table::render(run, summaries, look(160)));
+}
+
+/// As wide as the terminal, or `columns` without one.
 pub fn look(columns: usize) -> Look {
     let width = console::Term::stdout().size_checked().map_or(columns, |(_, columns)| usize::from(columns));
     Look { width, colour: console::colors_enabled() }
@@ -71,7 +82,7 @@ impl Exports {
     }
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file completely or not at all.
 pub fn write(path: &Path, text: &str) -> Result<()> {
     let partial = path.with_extension("partial");
     std::fs::write(&partial, text)
@@ -79,7 +90,7 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
         .with_context(|| format!("cannot write `{}`", path.display()))
 }
 
-/// What a run's records come to: a device's fault outweighs a job's, and what was never measured is not a success.
+/// The exit code of a run: a device's failure outweighs a job's, and a run with missing jobs is no success.
 pub fn status(run: &Run) -> ExitStatus {
     let failed = |device: bool| {
         run.records.iter().any(|record| match &record.outcome {

@@ -1,4 +1,4 @@
-//! A model's file with its weights in packed form; and as int8 in plain ONNX.
+//! A model's file with its weights in packed form, and with int8 weights in plain ONNX.
 
 pub mod int8_onnx;
 pub mod sizes;
@@ -11,16 +11,17 @@ use espalier_weights::{
     pack::{Choice, Packed, Span, pack},
 };
 
-/// A pack of an ONNX file in which its weights are as chosen and nothing else is rounded; and how many weights there are. Blocks are outputs x inputs.
+/// A pack of an ONNX file with its weights in the chosen form and everything else lossless, and the number of weight
+/// tensors. Blocks are outputs x inputs.
 ///
 /// # Errors
-/// What is no model, or has values the form cannot hold.
+/// The file is no model, or has values that the form cannot hold.
 pub fn pack_model(file: &Bytes, choice: Choice) -> Result<(Packed, usize)> {
     let (tensors, count) = tensors(file, choice)?;
     Ok((pack(file, &tensors)?, count))
 }
 
-/// What is to be packed, each how, weights first; and how many weights there are.
+/// The tensors to pack and their forms, weights first, and the number of weights.
 pub fn tensors(file: &Bytes, choice: Choice) -> Result<(Vec<(Span, Choice)>, usize)> {
     let spans = spans::Spans::of(file)?;
     let count = spans.weights.len();
@@ -46,7 +47,7 @@ mod tests {
         *,
     };
 
-    /// Of both exporters, with weights on either side of a product, in LSTMs, and already quantised.
+    /// Of both exporters; with weights on either side of a product, in LSTMs, and already quantised.
     const FILES: [&str; 6] = [
         "bilstm-dynamo",
         "mobile-qdq",
@@ -104,7 +105,7 @@ mod tests {
         }
     }
 
-    /// What DequantizeLinear makes of them is what a pack of int8 unpacks to.
+    /// DequantizeLinear computes what a pack of int8 unpacks to.
     #[test]
     fn int8_in_onnx_and_in_a_pack_are_the_same_numbers() {
         use espalier_prune::{onnx::Model, survey, tensor::Values as Floats};

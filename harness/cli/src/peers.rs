@@ -1,4 +1,5 @@
-//! Engines that are not the runner: a program of ours that speaks the runner's protocol, and the Python it runs in. They run on this host only.
+//! Engines that are not the runner: a program that speaks the runner's protocol, and the Python it runs in. They run on
+//! this host only.
 
 use std::path::{Path, PathBuf};
 
@@ -20,12 +21,12 @@ use crate::{
     progress::Progress,
 };
 
-/// The release that stands in tables: one that everybody gets, until it is raised on purpose.
+/// A fixed release, so that tables compare; to be raised deliberately.
 pub const ONNXRUNTIME: &str = "onnxruntime==1.32.0";
 
 const MODULES: &str = "numpy, onnxruntime";
 
-/// The program and its modules. They are part of this one, so that both are of one release.
+/// The program and its modules, which are part of this program.
 const FILES: [(&str, &str); 4] = [
     (PROGRAM, include_str!("../../peers/onnxruntime_peer.py")),
     ("peer_board.py", include_str!("../../peers/peer_board.py")),
@@ -35,21 +36,22 @@ const FILES: [(&str, &str); 4] = [
 
 pub const PROGRAM: &str = "onnxruntime_peer.py";
 
-const VERSIONS: &str = "import numpy, onnxruntime, platform; print(f'onnxruntime {onnxruntime.__version__}, numpy {numpy.__version__}, \
-                        Python {platform.python_version()}')";
+const VERSIONS: &str = "import numpy, onnxruntime, platform; print(f'onnxruntime {onnxruntime.__version__}, \
+                        numpy {numpy.__version__}, Python {platform.python_version()}')";
 
-/// A peer that is ready to be started.
+/// A peer that is ready to start.
 pub struct Peer {
     pub program: Runner,
     pub info: PeerInfo,
 }
 
-/// Refuses engines that cannot run where they were asked for.
+/// # Errors
+/// An engine cannot run on one of the devices.
 pub fn check(engines: &[Engine], devices: &[Device]) -> Result<()> {
     let Some(engine) = engines.iter().find(|engine| !engine.is_in_runner()) else { return Ok(()) };
     match devices.iter().find(|device| device.is_board()) {
         Some(board) => Err(usage(format!(
-            "`--engine {}` runs on this host only, and `{}` is not this host: measure that board without it, in a run of its own",
+            "`--engine {}` runs on this host only, and `{}` is not this host: measure that board in another run",
             engine.name(),
             board.name
         ))),
@@ -57,7 +59,7 @@ pub fn check(engines: &[Engine], devices: &[Device]) -> Result<()> {
     }
 }
 
-/// What is to be started for the engines that need a program of their own; nothing where none does.
+/// The program of the engines that need one; `None` where none does.
 pub fn prepare(context: &Context, engines: &[Engine], progress: &Progress, cancel: &Cancel) -> Result<Option<Peer>> {
     if engines.iter().all(|engine| engine.is_in_runner()) {
         return Ok(None);
@@ -79,7 +81,7 @@ pub fn prepare(context: &Context, engines: &[Engine], progress: &Progress, cance
     Ok(Some(Peer { program, info }))
 }
 
-/// Its files, in a folder of the cache that is named by what is in it.
+/// The program's files, in a folder of the cache that is named by their contents.
 fn program(context: &Context) -> Result<BlobFile> {
     let all: String = FILES.iter().map(|(name, text)| format!("{name} {}\n{text}", text.len())).collect();
     let sha256 = blob::sha256_hex(all.as_bytes());
@@ -94,7 +96,7 @@ fn program(context: &Context) -> Result<BlobFile> {
     Ok(BlobFile { sha256, path: folder.join(PROGRAM), bytes: all.len() as u64, executable: false })
 }
 
-/// The one that `ESPALIER_PYTHON` names, else one of our own.
+/// The interpreter that `ESPALIER_PYTHON` names, else one in the cache.
 fn interpreter(context: &Context, watch: Watch) -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("ESPALIER_PYTHON").filter(|named| !named.is_empty()) {
         let python = std::path::absolute(Path::new(&named)).context("`ESPALIER_PYTHON` cannot be resolved")?;
@@ -109,6 +111,7 @@ fn interpreter(context: &Context, watch: Watch) -> Result<PathBuf> {
     let environment =
         Environment { folder: "python/onnxruntime-1.32.0", packages: &[ONNXRUNTIME, "numpy"], modules: MODULES };
     environment.interpreter(&context.cache, watch).context(
-        "cannot make the environment that `--engine onnxruntime` runs in; an interpreter that has onnxruntime can be named in `ESPALIER_PYTHON`",
+        "cannot make the environment of `--engine onnxruntime`; `ESPALIER_PYTHON` can name an interpreter that has \
+         onnxruntime",
     )
 }

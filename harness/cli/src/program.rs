@@ -1,15 +1,15 @@
-//! Which program this is: `cargo xtask` in the repository, or an installed `espalier`. Both have the same commands; they
-//! differ in what messages call them, in where files are looked for, and in how they are built once more with SSH.
+//! Which program this is: `cargo xtask` in the repository, or an installed `espalier`. Both have the same commands.
+//! They differ in their name in messages, in where they look for files, and in how they are rebuilt with SSH.
 
 use std::{borrow::Cow, sync::OnceLock};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// What a person types before the name of a command.
+    /// What a person types before a command's name.
     pub call: &'static str,
     pub package: &'static str,
     pub binary: &'static str,
-    /// Whether the repository it was built from stands in where no folder above has a `targets.toml`.
+    /// Whether it uses the repository it was built from where no folder above has a `targets.toml`.
     pub is_developers: bool,
 }
 
@@ -20,17 +20,17 @@ impl Program {
     pub const ESPALIER: Program =
         Program { call: "espalier", package: "espalier-cli", binary: "espalier", is_developers: false };
 
-    /// The one that runs; `cargo xtask` where nobody said.
+    /// The running program; `cargo xtask` in tests.
     pub fn current() -> Program {
         *CURRENT.get().unwrap_or(&Program::XTASK)
     }
 
-    /// Has to be called first; later calls change nothing.
-    pub(crate) fn is_current(self) {
+    /// Makes it the running program. Only the first call has an effect.
+    pub(crate) fn set_current(self) {
         let _ = CURRENT.set(self);
     }
 
-    /// A message of the libraries, which name commands as `cargo xtask …`, as this program's user types them.
+    /// Replaces `cargo xtask`, as libraries call the program in messages, by what this program's user types.
     pub fn text(self, message: &str) -> Cow<'_, str> {
         if self == Program::XTASK {
             Cow::Borrowed(message)

@@ -1,4 +1,4 @@
-//! Progress on stderr: bars on a terminal, a line at each milestone elsewhere (a log of a nightly job is read by people too).
+//! Progress on stderr: bars on a terminal, a line at each milestone in logs.
 
 use std::{io::IsTerminal, sync::OnceLock, time::Duration};
 
@@ -6,13 +6,15 @@ use anyhow::Result;
 use espalier_fleet::cancel::Cancel;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::program::Program;
+
 #[derive(Clone)]
 pub struct Progress {
     bars: Option<MultiProgress>,
     quiet: bool,
 }
 
-/// One thing that goes on: a build, a push, a device's jobs.
+/// One activity: a build, a push, a device's jobs.
 pub struct Task {
     bar: Option<ProgressBar>,
     name: String,
@@ -25,7 +27,7 @@ impl Progress {
         Progress { bars, quiet }
     }
 
-    /// `steps` known beforehand give a bar, none a spinner.
+    /// A bar where the number of steps is known, else a spinner.
     pub fn task(&self, name: &str, steps: Option<u64>) -> Task {
         let bar = self.bars.as_ref().map(|bars| {
             let (bar, template) = match steps {
@@ -42,8 +44,9 @@ impl Progress {
         Task { bar, name: name.to_owned(), quiet: self.quiet }
     }
 
-    /// A line that stays.
+    /// A permanent line.
     pub fn emit(&self, text: &str) {
+        let text = Program::current().text(text);
         match &self.bars {
             Some(bars) => {
                 let _ = bars.println(text);
@@ -55,17 +58,18 @@ impl Progress {
 }
 
 impl Task {
-    /// What is being done now. Only on a terminal: elsewhere it would be a flood.
+    /// The current step, on a terminal only.
     pub fn now(&self, text: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(text.to_owned());
         }
     }
 
-    /// What is being done now, worth a line of a log.
+    /// The current step, with a line in logs.
     pub fn milestone(&self, text: &str) {
+        let text = Program::current().text(text);
         match &self.bar {
-            Some(bar) => bar.set_message(text.to_owned()),
+            Some(bar) => bar.set_message(text.into_owned()),
             None if self.quiet => {}
             None => eprintln!("{}: {text}", self.name),
         }
@@ -84,15 +88,15 @@ impl Task {
     }
 }
 
-/// The first Ctrl-C (or SIGTERM, as a job's runner sends it) stops tidily, a second one at once. One for the whole program: a command that is made of
-/// others is stopped as one.
+/// The first Ctrl-C (or SIGTERM, which CI sends) stops after the current work, a second one at once. There is one for
+/// the program, so that a command with several parts stops as one.
 pub fn stop_on_signal(progress: &Progress) -> Result<Cancel> {
     static CANCEL: OnceLock<Cancel> = OnceLock::new();
     if let Some(cancel) = CANCEL.get() {
         return Ok(cancel.clone());
     }
     let cancel = CANCEL.get_or_init(Cancel::default).clone();
-    let (asked, progress) = (cancel.clone(), progress.clone());
+    let (requested, progress) = (cancel.clone(), progress.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut terminate = {
         let _entered = runtime.enter();
@@ -105,12 +109,11 @@ pub fn stop_on_signal(progress: &Progress) -> Result<Cancel> {
                     _ = tokio::signal::ctrl_c() => {}
                     _ = terminate.recv() => {}
                 }
-                if asked.is_requested() {
+                if requested.is_requested() {
                     std::process::exit(130);
                 }
-                asked.request();
-                progress
-                    .emit("stopping tidily: what was begun is ended, what was done is kept (Ctrl-C again: at once)");
+                requested.request();
+                progress.emit("stopping tidily: running jobs end, results are kept (Ctrl-C again stops at once)");
             }
         });
     });

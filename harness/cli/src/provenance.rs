@@ -1,4 +1,4 @@
-//! Where numbers come from: who ran what, on which commit.
+//! Where numbers come from: who ran which command on which commit.
 
 use espalier_bench::record::Provenance;
 
@@ -13,12 +13,12 @@ pub fn of_this_run(context: &Context) -> Provenance {
     }
 }
 
-/// Who holds a board, for others who want it.
+/// Names the holder of a board's lease.
 pub fn owner() -> String {
     format!("{}, process {}", person(), std::process::id())
 }
 
-/// Who asked for something that is kept.
+/// Names the author of a file that is committed.
 pub fn person() -> String {
     format!("{}@{}", std::env::var("USER").unwrap_or_else(|_| "somebody".into()), host_name())
 }
@@ -28,7 +28,7 @@ fn host_name() -> String {
         .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
 }
 
-/// The commit, with `+` behind it where the tree has changes; `None` outside git.
+/// The commit, followed by `+` where the tree has changes; `None` outside git.
 pub fn revision(root: &std::path::Path) -> Option<String> {
     let git = |args: &[&str]| {
         let output = std::process::Command::new("git").arg("-C").arg(root).args(args).output().ok()?;

@@ -1,4 +1,4 @@
-//! A run's file in `reports/runs/`: written a line at a time as records arrive, so that a later failure loses nothing.
+//! A run's file in `reports/runs/`, written line by line as records arrive, so that a later failure loses nothing.
 
 use std::{
     fs::{File, OpenOptions},
@@ -33,12 +33,12 @@ impl RunFile {
         Ok(run_file)
     }
 
-    /// Goes on with an earlier run's file. A last line that was cut off is taken away first.
+    /// Continues an earlier run's file. A last line that was cut off is removed first.
     pub fn reopen(path: &Path) -> Result<RunFile> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let complete = text.rfind('\n').map_or(0, |end| end + 1);
         let file = OpenOptions::new().append(true).open(path)?;
-        file.set_len(whole as u64).with_context(|| format!("cannot write `{}`", path.display()))?;
+        file.set_len(complete as u64).with_context(|| format!("cannot write `{}`", path.display()))?;
         Ok(RunFile { path: path.to_owned(), file })
     }
 
@@ -49,7 +49,7 @@ impl RunFile {
     pub fn append(&mut self, entry: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
-        // One write: a line is there whole or, after a power cut, recognisably not.
+        // In one write: after a power cut a line is complete or recognisably cut off.
         self.file.write_all(&line).with_context(|| format!("cannot write `{}`", self.path.display()))
     }
 }
@@ -58,22 +58,23 @@ fn folder(root: &Path) -> PathBuf {
     root.join("reports/runs")
 }
 
-/// A run by its file, its id or the beginning of it; the newest where nothing is given.
-pub fn find(root: &Path, wanted: Option<&str>) -> Result<PathBuf> {
-    let found = find_in(&folder(root), wanted);
-    found.map_err(|_| match wanted {
-        Some(wanted) => usage(format!("there is no run `{wanted}`: give a file, or an id as in `reports/runs/`")),
-        None => usage("there is no earlier run: `cargo xtask bench` makes one"),
+const NO_RUN: &str = "there is no earlier run: `cargo xtask bench` makes one";
+
+/// A run by its file, its id or the beginning of it; without a name the newest.
+pub fn find(root: &Path, name: Option<&str>) -> Result<PathBuf> {
+    find_in(&folder(root), name).map_err(|_| match name {
+        Some(name) => usage(format!("there is no run `{name}`: give a file, or an id as in `reports/runs/`")),
+        None => usage(NO_RUN),
     })
 }
 
-/// Every run there is, the oldest first.
+/// Every run, the oldest first.
 pub fn all(root: &Path) -> Result<Vec<PathBuf>> {
     let found = named(&folder(root), "");
-    if found.is_empty() { Err(usage("there is no earlier run: `cargo xtask bench` makes one")) } else { Ok(found) }
+    if found.is_empty() { Err(usage(NO_RUN)) } else { Ok(found) }
 }
 
-/// A folder's `.jsonl` files whose name begins so, the oldest first.
+/// A folder's `.jsonl` files with this prefix, the oldest first.
 fn named(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).map(|entries| entries.flatten().map(|entry| entry.path()).collect());
     let mut found: Vec<PathBuf> = entries.unwrap_or_default();
@@ -85,15 +86,15 @@ fn named(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The newest of a folder's `.jsonl` files whose name begins so; or the file itself.
-pub fn find_in(folder: &Path, wanted: Option<&str>) -> Result<PathBuf> {
-    if let Some(path) = wanted.map(Path::new).filter(|path| path.is_file()) {
+/// A file itself, or the newest of a folder's `.jsonl` files with this prefix.
+pub fn find_in(folder: &Path, prefix: Option<&str>) -> Result<PathBuf> {
+    if let Some(path) = prefix.map(Path::new).filter(|path| path.is_file()) {
         return Ok(path.to_owned());
     }
-    let prefix = wanted.unwrap_or_default();
-    let mut found = named(folder, prefix);
-    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    found.pop().ok_or_else(|| usage(format!("there is no `{prefix}`: give a file, or an id as in `reports/{name}/`")))
+    let prefix = prefix.unwrap_or_default();
+    let name = folder.file_name().unwrap_or_default().display();
+    let missing = || usage(format!("there is no `{prefix}`: give a file, or an id as in `reports/{name}/`"));
+    named(folder, prefix).pop().ok_or_else(missing)
 }
 
 pub fn read(path: &Path) -> Result<Run> {
@@ -101,8 +102,8 @@ pub fn read(path: &Path) -> Result<Run> {
     Run::parse(&text).map_err(|error| anyhow::anyhow!("`{}` cannot be used: {error}", path.display()))
 }
 
-/// Adds whole lines to a file that only grows, in one write. A last line that was cut off is taken away first: what is added to it would be lost with
-/// it.
+/// Appends complete lines to a file in one write. A last line that was cut off is removed first, because what is
+/// appended to it would be lost with it.
 pub fn append(path: &Path, lines: &str) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
@@ -118,7 +119,8 @@ pub fn append(path: &Path, lines: &str) -> Result<()> {
     write().with_context(|| format!("cannot write `{}`", path.display()))
 }
 
-/// Now in UTC: as RFC 3339, and as a run's id. The fraction of the second is behind it (in 65536ths): runs of one second differ, and sort by their time.
+/// The current time in UTC: as RFC 3339, and as a run's id. The id ends with the fraction of the second in 65536ths, so
+/// that runs of one second differ and sort by their time.
 pub fn now() -> Result<(String, String)> {
     let now = OffsetDateTime::now_utc();
     let id = now.format(format_description!("[year][month][day]T[hour][minute][second]Z"))?;

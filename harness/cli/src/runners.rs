@@ -1,4 +1,4 @@
-//! The program that runs on each device: built for its target, or given.
+//! The runner of each device: built for its target, or given.
 
 use std::{cell::Cell, path::Path};
 
@@ -18,10 +18,11 @@ use espalier_inventory::{Device, Inventory, Target};
 
 use crate::{
     context::{Context, usage},
+    program::Program,
     progress::Progress,
 };
 
-/// By the target's name. One that could not be built keeps its reason: the other targets' devices are measured all the same.
+/// Runners, or why they could not be built, by their targets' names.
 pub struct Runners(Vec<(String, Result<Runner, String>)>);
 
 impl Runners {
@@ -31,18 +32,18 @@ impl Runners {
     }
 }
 
-/// Each target once, in the order of the devices.
+/// The devices' targets, each once.
 pub fn targets<'a>(inventory: &Inventory, devices: impl Iterator<Item = &'a Device>) -> Result<Vec<Target>> {
     let mut targets: Vec<Target> = Vec::new();
     for device in devices {
         if !targets.iter().any(|target| target.name == device.target) {
-            targets.push(inventory.target(&device.target).map_err(|error| usage(error.to_string()))?.clone());
+            targets.push(inventory.target(&device.target).map_err(usage)?.clone());
         }
     }
     Ok(targets)
 }
 
-/// What building takes.
+/// What builds need.
 pub struct Builds<'a> {
     pub context: &'a Context,
     pub progress: &'a Progress,
@@ -52,12 +53,16 @@ pub struct Builds<'a> {
 }
 
 impl Builds<'_> {
-    /// For every target the `given` program, where there is one.
+    /// The runners of all targets; `given` in place of a built one. A target that cannot be built does not stop the
+    /// others.
     pub fn all(&self, targets: &[Target], given: Option<&Path>) -> Result<Runners> {
         let given = given.map(|path| given_runner(&self.context.cache, path)).transpose()?;
         let runner = |target: &Target| match &given {
             Some(runner) => Ok(runner.clone()),
-            None => self.one(target, Layout::USUAL).map_err(|error| format!("{error:#}")),
+            None => {
+                let message = |error| Program::current().text(&format!("{error:#}")).into_owned();
+                self.one(target, Layout::USUAL).map_err(message)
+            }
         };
         let runners: Vec<(String, Result<Runner, String>)> =
             targets.iter().map(|target| (target.name.clone(), runner(target))).collect();
@@ -71,15 +76,15 @@ impl Builds<'_> {
 
     pub fn one(&self, target: &Target, layout: Layout) -> Result<Runner> {
         let task = self.progress.task(&format!("build {}", target.name), None);
-        let told = Cell::new(false);
-        // Called only where cargo runs: an artifact of the cache says nothing.
-        let say = |text: &str| {
-            if !told.replace(true) {
+        let announced = Cell::new(false);
+        // Called only where cargo runs, not for an artifact of the cache.
+        let on_line = |text: &str| {
+            if !announced.replace(true) {
                 task.milestone("building the runner; the first time takes minutes");
             }
             if self.verbose { self.progress.emit(text) } else { task.now(text) }
         };
-        let watch = Watch { cancel: self.cancel, progress: &say };
+        let watch = Watch { cancel: self.cancel, progress: &on_line };
         let artifact = build::build(&self.context.cache, self.context.sources()?, target, layout, watch)?;
         task.done();
         let Artifact { path, sha256, bytes, builder, elf, .. } = artifact;

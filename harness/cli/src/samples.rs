@@ -1,4 +1,4 @@
-//! A user's `.npz` as the pruner takes it: one tensor for each input of the network, in its order, and classes.
+//! Reads a user's `.npz` for the pruner: one tensor for each input of the network, in its order, and labels.
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ use espalier_prune::{
 
 use crate::context::usage;
 
-/// `what` says what the samples are for, e.g. `training set`.
+/// `what` names the samples in messages, e.g. `training set`.
 ///
 /// # Errors
-/// A file that cannot be used, as a mistake of whoever gave it.
+/// The file cannot be read, or does not fit the model.
 pub fn read(what: &str, path: &Path, model: &Inspection) -> Result<Samples> {
-    let set = eval_set::read(what, path, Some(&wanted(model))).map_err(|error| usage(format!("{error:#}")))?;
+    let set = eval_set::read(what, path, Some(&model_inputs(model))).map_err(|error| usage(format!("{error:#}")))?;
     let cannot = || format!("the {what} `{}` cannot be used", path.display());
     let labels = set.labels.map(|labels| labels.into_iter().map(usize::try_from).collect::<Result<_, _>>());
     let labels = labels.transpose().map_err(|_| usage(format!("{}: it has labels `y` below 0", cannot())))?;
@@ -39,7 +39,7 @@ fn tensor_of(wire: &WireTensor, dtype: &str) -> Result<Tensor> {
         }
         DType::I64 => {
             let values = wire.bytes.as_chunks().0.iter().map(|value| i64::from_le_bytes(*value));
-            // The wire has no truth values, the engine does.
+            // The protocol has no booleans.
             if dtype == "bool" {
                 Tensor::Bool(Array::new(shape, values.map(|value| value != 0).collect()))
             } else {
@@ -49,8 +49,8 @@ fn tensor_of(wire: &WireTensor, dtype: &str) -> Result<Tensor> {
     })
 }
 
-/// What the model wants to be fed, in the eval set's words.
-pub fn wanted(inspection: &Inspection) -> Vec<ModelInput> {
+/// The model's inputs, as the reader of eval sets takes them.
+pub fn model_inputs(inspection: &Inspection) -> Vec<ModelInput> {
     let axis = |axis: &Axis| match axis {
         Axis::Fixed(length) => ModelAxis::Fixed(*length),
         Axis::Free(name) => ModelAxis::Free(name.clone()),

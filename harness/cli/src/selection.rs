@@ -1,4 +1,4 @@
-//! Which devices and models a command is about, as flags that several commands have.
+//! The devices and models of a command: flags that several commands have.
 
 use anyhow::Result;
 use clap::Args;
@@ -17,13 +17,13 @@ pub struct Selection {
     /// Every device in devices/, but those with `in-all = false`
     #[arg(long, conflicts_with = "device")]
     pub all_devices: bool,
-    /// A model by its file's name in models/; may be repeated [default: every model in models/, but those with `in-all
-    /// = false`]
+    /// A model by its file's name in models/; may be repeated [default: every model in models/, but those with
+    /// `in-all = false`]
     #[arg(short, long, value_name = "NAME")]
     pub model: Vec<String>,
 }
 
-/// What the files say, and what was selected of it.
+/// The inventory and what was selected of it.
 pub struct Selected {
     pub inventory: Inventory,
     pub devices: Vec<Device>,
@@ -36,11 +36,11 @@ impl Selection {
         let models: Vec<Model> = if self.model.is_empty() {
             in_all(&inventory)
         } else {
-            let model = |name: &String| inventory.model(name).cloned().map_err(|error| usage(error.to_string()));
+            let model = |name: &String| inventory.model(name).cloned().map_err(usage);
             self.model.iter().map(model).collect::<Result<_>>()?
         };
         if models.is_empty() {
-            return Err(usage(NO_MODEL));
+            return Err(usage("no model is named, and `models/` has none without `in-all = false`"));
         }
         Ok(Selected { inventory, devices, models })
     }
@@ -63,38 +63,35 @@ impl Selection {
     }
 }
 
-/// Where none is named and none is meant.
-const NO_MODEL: &str = "no model is named, and `models/` has none that is meant then (`in-all = false` leaves one out)";
-
-/// The models that are meant where none is named.
+/// The models of a command that names none.
 pub fn in_all(inventory: &Inventory) -> Vec<Model> {
     inventory.models.values().filter(|model| model.in_all).cloned().collect()
 }
 
-/// What the files say, and the devices asked for. Mistakes in files of others are left aside; `models` are names (none:
-/// all) or other words.
-pub fn devices(context: &Context, asked: &[String], all: bool, models: &[String]) -> Result<(Inventory, Vec<Device>)> {
-    let asked_for = |names: &[String], name: &str| names.iter().any(|asked| asked == name);
+/// The inventory and the devices named (none: this host). Only mistakes in files of named devices and `models` (none:
+/// all models) are errors; `models` may have paths of ONNX files too.
+pub fn devices(context: &Context, names: &[String], all: bool, models: &[String]) -> Result<(Inventory, Vec<Device>)> {
+    let has = |names: &[String], name: &str| names.iter().any(|listed| listed == name);
     let inventory = context.inventory(&|file| match file.trim_end_matches(".toml").split_once('/') {
-        Some(("devices", name)) => all || name == LOCAL || asked_for(asked, name),
-        Some((_, name)) => models.is_empty() || asked_for(models, name),
+        Some(("devices", name)) => all || name == LOCAL || has(names, name),
+        Some((_, name)) => models.is_empty() || has(models, name),
         None => true,
     })?;
     let devices = if all {
         inventory.devices.values().filter(|device| device.in_all).cloned().collect()
-    } else if asked.is_empty() {
+    } else if names.is_empty() {
         named(&inventory, [LOCAL])?
     } else {
-        named(&inventory, asked.iter().map(String::as_str))?
+        named(&inventory, names.iter().map(String::as_str))?
     };
     Ok((inventory, devices))
 }
 
-/// Each once, in the order of their names.
+/// Each device once, in the order of the names.
 pub fn named<'a>(inventory: &Inventory, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<Device>> {
     let mut devices: Vec<Device> = Vec::new();
     for name in names {
-        let device = inventory.device(name).map_err(|error| usage(error.to_string()))?;
+        let device = inventory.device(name).map_err(usage)?;
         if !devices.contains(device) {
             devices.push(device.clone());
         }

@@ -1,4 +1,4 @@
-//! The devices' sessions of one phase, in parallel: each on a thread of its own, every record told as it comes.
+//! The devices' sessions of one phase, in parallel: each on a thread of its own, every record passed on as it comes.
 
 use std::{sync::Arc, time::Instant};
 
@@ -18,43 +18,44 @@ use crate::progress::{Progress, Task};
 pub struct Sessions<'a> {
     pub progress: &'a Progress,
     pub cancel: &'a Cancel,
-    /// Devices at a time; all where nothing is said.
+    /// Devices at a time; `None` is all.
     pub jobs: Option<usize>,
-    /// When the run began: records say when an invocation started after that.
+    /// The start of the run, which records count their times from.
     pub start: Instant,
 }
 
-/// A session that is over, and its script as it was then.
+/// A session that has ended, with its script's final state.
 pub struct CarriedOut<S> {
     pub device: String,
     pub script: S,
     pub ended: Ended,
 }
 
-/// What a session's thread tells.
-enum Told<S> {
+/// A message of the session with this index.
+enum Message<S> {
     Event(usize, Box<Event>),
-    Over(usize, S),
+    Ended(usize, S),
 }
 
 impl Sessions<'_> {
-    /// Carries out the scripts; `hear` gets every record as it comes. In the order in which the devices were done.
+    /// Carries out the scripts. `on_record` gets every record as it comes; the result is in the order of the sessions'
+    /// ends.
     pub fn carry_out<S: Script + 'static>(
         &self,
         phase: Vec<(DeviceWork, S)>,
-        hear: &mut dyn FnMut(&Record) -> Result<()>,
+        on_record: &mut dyn FnMut(&Record) -> Result<()>,
     ) -> Result<Vec<CarriedOut<S>>> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        runtime.block_on(self.in_parallel(phase, hear))
+        runtime.block_on(self.in_parallel(phase, on_record))
     }
 
     async fn in_parallel<S: Script + 'static>(
         &self,
         phase: Vec<(DeviceWork, S)>,
-        hear: &mut dyn FnMut(&Record) -> Result<()>,
+        on_record: &mut dyn FnMut(&Record) -> Result<()>,
     ) -> Result<Vec<CarriedOut<S>>> {
         let places = Arc::new(Semaphore::new(self.jobs.unwrap_or(phase.len()).max(1)));
-        let (sender, mut told) = mpsc::unbounded_channel();
+        let (sender, mut messages) = mpsc::unbounded_channel();
         let tasks: Vec<(String, Task)> = phase
             .iter()
             .map(|(work, script)| {
@@ -71,10 +72,10 @@ impl Sessions<'_> {
                 let place = places.acquire_owned().await;
                 let carried = tokio::task::spawn_blocking(move || {
                     session::carry_out(&work, &mut script, start, &cancel, &mut |event| {
-                        // The other end only goes away with the whole program.
-                        let _ = sender.send(Told::Event(index, Box::new(event)));
+                        // The receiver lives as long as the program.
+                        let _ = sender.send(Message::Event(index, Box::new(event)));
                     });
-                    let _ = sender.send(Told::Over(index, script));
+                    let _ = sender.send(Message::Ended(index, script));
                 });
                 let _ = carried.await;
                 drop(place);
@@ -82,18 +83,18 @@ impl Sessions<'_> {
         }
         drop(sender);
         let mut carried_out = Vec::new();
-        while let Some(told) = told.recv().await {
-            match told {
-                Told::Event(index, event) => {
+        while let Some(message) = messages.recv().await {
+            match message {
+                Message::Event(index, event) => {
                     let (name, task) = &tasks[index];
                     self.show(name, task, &event);
                     match *event {
-                        Event::Record(record) => hear(&record)?,
+                        Event::Record(record) => on_record(&record)?,
                         Event::Ended(ended) => ends[index] = Some(ended),
                         _ => {}
                     }
                 }
-                Told::Over(index, script) => carried_out.push(CarriedOut {
+                Message::Ended(index, script) => carried_out.push(CarriedOut {
                     device: tasks[index].0.clone(),
                     script,
                     ended: ends[index].take().unwrap_or_default(),

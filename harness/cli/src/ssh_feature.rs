@@ -1,7 +1,7 @@
 //! Switches SSH on when it is first needed.
 //!
-//! `ssh2` needs OpenSSL's headers. A person who only measures this host should not need them, so `cargo xtask` is built
-//! without; a command that must reach a board builds itself once more with the feature and becomes that program.
+//! `ssh2` needs OpenSSL's headers. A person who only measures this host should not need them, so the program is built
+//! without SSH. A command that has to reach a board builds the program again with the feature and becomes that program.
 
 use std::{
     convert::Infallible,
@@ -16,7 +16,7 @@ use espalier_inventory::{Device, Transport};
 
 use crate::{context::Context, program::Program};
 
-/// Returns where this build can reach all of the devices; otherwise the process goes on as the build with SSH, with the same
+/// Returns if this program can reach all devices. Otherwise the process continues as the program with SSH, with the same
 /// flags.
 pub fn ensure<'a>(context: &Context, devices: impl IntoIterator<Item = &'a Device>) -> Result<()> {
     let needs_ssh = devices.into_iter().any(|device| matches!(device.transport, Transport::Ssh(_)));
@@ -34,7 +34,7 @@ fn become_the_other_build(context: &Context) -> Result<Infallible> {
     Err(error).with_context(|| format!("cannot run `{}`", program.display()))
 }
 
-/// This program with a feature, where cargo put it. Most times everything is there already: then nothing is said.
+/// Builds this program with a feature and returns its path. Prints a line only if that takes more than a second.
 pub fn build(context: &Context, feature: &str) -> Result<PathBuf> {
     let Program { call, package, binary, .. } = Program::current();
     let mut child = cargo()
@@ -55,15 +55,14 @@ pub fn build(context: &Context, feature: &str) -> Result<PathBuf> {
     let output = child.stdout.take().context("stdout is piped")?;
     let reader = std::thread::spawn(move || std::io::read_to_string(output));
     let start = Instant::now();
-    let mut told = false;
+    let mut announced = false;
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        if !told && start.elapsed() > Duration::from_secs(1) {
-            told = true;
-            let minutes =
-                "; OpenSSL from source, some minutes: the packages `libssl-dev` and `pkg-config` would save them";
+        if !announced && start.elapsed() > Duration::from_secs(1) {
+            announced = true;
+            let minutes = "; OpenSSL from source takes minutes, which the packages `libssl-dev` and `pkg-config` save";
             eprintln!("building `{call}` with SSH{}", if feature == "ssh" { "" } else { minutes });
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! A model's variants and its inputs as files named by content. Pruning is deterministic, so a variant made once is not made again.
+//! A model's variants and inputs as files named by content. Pruning is deterministic, so a variant is made only once.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ use crate::{
     packing::pack_model,
     progress::{Progress, Task, stop_on_signal},
     pruning::{self, Made, Material, Wanted, refused},
-    samples::{self, wanted},
+    samples::{self, model_inputs},
 };
 
 /// Raised when the pruner gives other bytes for the same recipe.
@@ -37,7 +37,7 @@ pub struct Prepared {
     pub files: Vec<BlobFile>,
 }
 
-/// Each of the models, with progress. Ctrl-C ends it: a variant that is not done is none.
+/// Makes the variants of all models, with progress. Ctrl-C ends it; an unfinished variant is dropped.
 pub fn prepare_all(context: &Context, models: &[Model], progress: &Progress) -> Result<Vec<Prepared>> {
     let steps = models.iter().map(|model| model.recipe.ratios.len() as u64).sum();
     let cancel = stop_on_signal(progress)?;
@@ -54,18 +54,18 @@ pub fn prepare_all(context: &Context, models: &[Model], progress: &Progress) -> 
 struct Maker<'a> {
     context: &'a Context,
     cache: &'a Cache,
-    /// Where the models' relative paths begin.
+    /// The models' paths are relative to it.
     root: &'a Path,
     progress: &'a Progress,
     task: &'a Task,
     cancel: &'a Cancel,
 }
 
-/// A model's file, and what its variants are made of besides, read only when one has to be made.
+/// A model's file, and what else its variants are made from, which is read only when one has to be made.
 struct Source<'a> {
     model: &'a Model,
     dense: Bytes,
-    /// Of everything but the ratio that can change a variant.
+    /// Covers everything that can change a variant, except the ratio.
     identity: String,
     material: Option<Material>,
 }
@@ -73,7 +73,7 @@ struct Source<'a> {
 impl Maker<'_> {
     fn prepare(&self, model: &Model) -> Result<Prepared> {
         let path = dense_file(self.context, &model.source, self.progress)?;
-        let dense = espalier_prune::file::read(&path).map_err(|error| usage(error.to_string()))?;
+        let dense = espalier_prune::file::read(&path).map_err(usage)?;
         let mut source = Source { model, identity: self.identity(model, &dense)?, dense, material: None };
         let mut files = Vec::new();
         let mut variants = Vec::new();
@@ -91,7 +91,7 @@ impl Maker<'_> {
                 let set = eval_set::read(
                     "eval set",
                     &self.root.join(eval),
-                    Some(&wanted(&espalier_prune::inspect(&source.dense)?)),
+                    Some(&model_inputs(&espalier_prune::inspect(&source.dense)?)),
                 )
                 .map_err(|error| usage(format!("{error:#}")))?;
                 let blob = blob::put_bytes(self.cache, &tensor::encode(&set.inputs))?;
@@ -120,7 +120,7 @@ impl Maker<'_> {
         Ok(Prepared { info, files })
     }
 
-    /// The dense file, the samples that are looked at, and every word of the recipe.
+    /// The dense file, the samples used, and the complete recipe.
     fn identity(&self, model: &Model, dense: &Bytes) -> Result<String> {
         let recipe = Recipe { ratios: Vec::new(), ..model.recipe.clone() };
         let mut identity = format!("pruner {PRUNER}\n{}\n{recipe:?}\n", blob::sha256_hex(dense));
@@ -151,13 +151,13 @@ impl Maker<'_> {
             bail!("stopped");
         }
         let made = self.made(source, ratio)?;
-        // What was pushed on the way is not worth keeping: it is not what the recipe says.
+        // A stopped result is not what the recipe says.
         ensure!(!made.stopped, "stopped");
         if let Some(note) = &made.note {
             bail!("{note}");
         }
         let packed = sizes(&made.bytes)?;
-        // The dense variant is what all others are compared with: it is pushed as it is.
+        // The dense variant, which all others are compared with, is never packed.
         let pushed = match source.model.recipe.pack.as_ref().filter(|_| ratio > 0.0) {
             Some(form) => {
                 let form: Form = form.parse().map_err(|error| usage(format!("prune.pack: {error}")))?;
@@ -189,7 +189,7 @@ impl Maker<'_> {
     fn made(&self, source: &mut Source<'_>, ratio: f64) -> Result<Made> {
         let recipe = &source.model.recipe;
         let needs_samples = ratio > 0.0 && recipe.needs_samples();
-        // The dense variant, which comes first, needs none.
+        // The dense variant, which comes first, needs no samples.
         if source.material.as_ref().is_none_or(|material| needs_samples && !material.has_samples()) {
             source.material = Some(self.material(source, needs_samples)?);
         }
@@ -220,7 +220,7 @@ impl Maker<'_> {
     }
 }
 
-/// Puts beside every pack the ONNX file in it, for engines that read no packs.
+/// Adds the ONNX file in every pack, for engines that read no packs.
 pub fn unpack(cache: &Cache, prepared: &mut [Prepared]) -> Result<()> {
     for Prepared { info, files } in prepared {
         for variant in &mut info.variants {
@@ -240,17 +240,17 @@ pub fn unpack(cache: &Cache, prepared: &mut [Prepared]) -> Result<()> {
     Ok(())
 }
 
-/// Beyond that packing takes longer than anybody wants to wait for two columns; `pack` does it.
+/// Files beyond this are not packed for two columns of a table: it would take too long.
 const PACKED_AT_MOST: usize = 64 << 20;
 
-/// What the file takes as a pack: without loss, and in the form that is smallest for pruned weights.
+/// The file's size as a pack: without loss, and in the form that is smallest for pruned weights.
 fn sizes(file: &Bytes) -> Result<Option<PackedInfo>> {
     if file.len() > PACKED_AT_MOST {
         return Ok(None);
     }
     let size = |choice| pack_model(file, choice).map(|(packed, _)| packed.bytes.len() as u64);
     let codebook = Form { layout: Layout::Bitmap, values: Values::Codebook { size: 32 } };
-    // Infinities fit no codebook; the pruner passes them on.
+    // Infinities, which the pruner keeps, do not fit a codebook.
     let codebook = size(Choice::Form(codebook)).ok();
     Ok(Some(PackedInfo { lossless: size(Choice::Smallest(Values::F32))?, bitmap_codebook: codebook }))
 }

@@ -300,7 +300,8 @@ fn engines(rows: &[Row<'_>]) -> String {
     let mut out = "\n## Beside other engines\n\n\
         Times in ms. The `vs` columns show how many times as fast the pruned variant is as each engine's dense one.\n\n\
         | network | how | onnxruntime dense | tract dense | espalier dense | onnxruntime pruned | tract pruned \
-        | espalier pruned | vs onnxruntime dense | vs tract dense | vs own dense | peak RSS, dense → pruned | checked |\n\
+        | espalier pruned | vs onnxruntime dense | vs tract dense | vs own dense | peak RSS, dense → pruned | checked \
+        |\n\
         | :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | :--- |\n"
         .to_owned();
     for row in rows {

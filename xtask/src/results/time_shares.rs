@@ -18,7 +18,8 @@ pub fn section(rows: &[Row<'_>]) -> String {
         return String::new();
     }
     let mut out = "\n## Where the time goes\n\n\
-        Layers by what they compute, dense and pruned; what stays dense bounds the rest. Layers are timed one by one in \
+        Layers by what they compute, dense and pruned; what stays dense bounds the rest. Layers are timed one by one \
+        in \
         a separate pass: their sum differs a little from an inference's time.\n"
         .to_owned();
     for row in profiled {

@@ -1,4 +1,4 @@
-//! `bench`: builds, prunes, measures on every device asked for, and prints the table.
+//! `bench`: builds runners, prunes models, measures on every selected device, and prints the table.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,8 @@ pub struct Flags {
     /// Every device in devices/, but those with `in-all = false`
     #[arg(long, conflicts_with_all = ["device", "resume"])]
     all_devices: bool,
-    /// A model by its file's name in models/, or an ONNX file; may be repeated [default: every model in models/, but those with `in-all = false`]
+    /// A model by its file's name in models/, or an ONNX file; may be repeated [default: every model in models/, but
+    /// those with `in-all = false`]
     #[arg(short, long, value_name = "NAME|FILE.onnx", conflicts_with = "resume")]
     model: Vec<String>,
     /// Held-out samples (.npz with x and y) for an ONNX file
@@ -34,7 +35,7 @@ pub struct Flags {
     /// Ratios instead of the model's own; the dense variant is always measured too
     #[arg(long, value_name = "R,R,…", value_delimiter = ',', conflicts_with = "resume")]
     ratios: Vec<f64>,
-    /// What is removed together, instead of what the models say: weight, block-4x1, 2:4, channel, …, as for `prune`
+    /// What is removed together, instead of the models' own: weight, block-4x1, 2:4, channel, …, as for `prune`
     #[arg(long, value_name = "UNIT", value_parser = unit, conflicts_with = "resume")]
     unit: Option<Unit>,
     /// What runs the models, each a group of rows: espalier (the runner), tract (the runner without its own kernels),
@@ -45,10 +46,10 @@ pub struct Flags {
     /// Magnitude up to which the engine `skipping` leaves out activations in layers with dense weights [default: 0]
     #[arg(long, value_name = "X", value_parser = not_negative, conflicts_with = "resume")]
     skip_below: Option<f64>,
-    /// Also show where the time goes, layer by layer, dense against pruned
+    /// Also show where the time goes, layer by layer, dense beside pruned
     #[arg(long, conflicts_with = "resume")]
     profile: bool,
-    /// The shape of an input whose dimensions the model leaves open, where there is no eval set
+    /// The shape of an input with open dimensions, for a model without an eval set
     #[arg(long, value_name = "NAME=1x128", conflicts_with = "resume")]
     shape: Vec<String>,
     /// Timing invocations a variant, each a fresh process
@@ -63,13 +64,13 @@ pub struct Flags {
     /// Timed milliseconds an invocation, at least
     #[arg(long, value_name = "MS", default_value_t = DEFAULT.min_time_ms, conflicts_with = "resume")]
     min_time: u64,
-    /// A runner built elsewhere, for every device asked for, instead of building one
+    /// A runner built elsewhere, for every selected device, instead of building one
     #[arg(long, value_name = "FILE")]
     runner: Option<PathBuf>,
     /// Devices at a time [default: all]
     #[arg(short, long)]
     jobs: Option<usize>,
-    /// Finish an earlier run: only what it lacks is measured, as it was asked for [default: the newest]
+    /// Finish an earlier run: measure what it lacks, with its own flags [default: the newest]
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "")]
     resume: Option<String>,
     #[command(flatten)]

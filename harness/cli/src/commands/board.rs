@@ -1,4 +1,4 @@
-//! `board`: emulated boards, for those who have none at hand, and for the tests.
+//! `board`: emulated boards, for the tests and for people without boards.
 
 use std::str::FromStr;
 

@@ -1,4 +1,4 @@
-//! `build`: the runner for one target, or for several.
+//! `build`: builds the runner for one or several targets.
 
 use anyhow::Result;
 use clap::Args;
@@ -15,7 +15,7 @@ pub struct Flags {
     /// A target of targets.toml, or `host`; may be repeated [default: host]
     #[arg(long, value_name = "NAME")]
     target: Vec<String>,
-    /// Print the exact commands, and why this builder, and do nothing
+    /// Print the exact commands and the reason for the builder; do nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -27,7 +27,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let progress = Progress::new(false);
     let cancel = stop_on_signal(&progress)?;
     for name in names {
-        let target = inventory.target(&name).map_err(|error| usage(error.to_string()))?;
+        let target = inventory.target(&name).map_err(usage)?;
         if flags.dry_run {
             let plan = build::prepare(&context.cache, target, Layout::USUAL)?.plan;
             println!("# {}", plan.reason);

@@ -1,4 +1,4 @@
-//! `check`: every mistake in the files a person writes, at once.
+//! `check`: reports every mistake in targets.toml, devices/ and models/.
 
 use anyhow::Result;
 use espalier_bench::exit::ExitStatus;
@@ -10,7 +10,7 @@ pub fn run() -> Result<ExitStatus> {
     match context.read_inventory()? {
         Ok(inventory) => {
             println!(
-                "{} targets, {} devices and {} models are in order",
+                "{} targets, {} devices and {} models are valid",
                 inventory.targets.len(),
                 inventory.devices.len(),
                 inventory.models.len()
@@ -18,7 +18,7 @@ pub fn run() -> Result<ExitStatus> {
             let by_name: Vec<&str> =
                 inventory.models.values().filter(|model| !model.in_all).map(|model| model.name.as_str()).collect();
             if !by_name.is_empty() {
-                println!("only where they are named (`in-all = false`): {}", by_name.join(", "));
+                println!("only when they are named (`in-all = false`): {}", by_name.join(", "));
             }
             Ok(ExitStatus::Ok)
         }

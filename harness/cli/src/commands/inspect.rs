@@ -1,4 +1,4 @@
-//! `inspect`: what a model takes and gives, what of it can be pruned, what cannot and why.
+//! `inspect`: a model's inputs and outputs, what of it can be pruned, and why the rest cannot.
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -28,22 +28,22 @@ pub struct Flags {
 pub fn run(flags: Flags) -> Result<ExitStatus> {
     let context = Context::open()?;
     let subject = Subject::find(&context, &flags.model, &Progress::new(false))?;
-    let file = espalier_prune::file::read(&subject.source).map_err(|error| usage(error.to_string()))?;
+    let file = espalier_prune::file::read(&subject.source).map_err(usage)?;
     let failed = || format!("failed to inspect `{}`", subject.source.display());
     let inspection = espalier_prune::inspect(&file).map_err(refused).with_context(failed)?;
-    // What goes together is found by a run: a model the engine does not know can be looked at all the same.
+    // Finding channel groups takes a run by the engine; a model that it cannot run is inspected without them.
     let structure = structure::inspect(&file, &structure::Options::default()).map_err(|error| error.to_string());
     if flags.json {
         println!("{}", serde_json::to_string_pretty(&json(&file, &inspection, &structure))?);
     } else {
-        print!("{}", told(&flags.model, &file, &inspection, &structure));
+        print!("{}", text(&flags.model, &file, &inspection, &structure));
     }
     Ok(ExitStatus::Ok)
 }
 
 type Structure = Result<Report, String>;
 
-fn told(name: &str, file: &Bytes, inspection: &Inspection, structure: &Structure) -> String {
+fn text(name: &str, file: &Bytes, inspection: &Inspection, structure: &Structure) -> String {
     let opsets = inspection.opsets.iter().map(|(domain, version)| {
         if domain.is_empty() { format!("opset {version}") } else { format!("{} {version}", sanitise(domain)) }
     });
@@ -65,7 +65,7 @@ fn told(name: &str, file: &Bytes, inspection: &Inspection, structure: &Structure
             let (all, nonzero) = (sum(|macs| macs.0), sum(|macs| macs.1));
             text += &format!("{all} multiply-accumulates a sample, {nonzero} of them with a weight that is not zero\n");
         }
-        None => text += "how many multiply-accumulates a sample takes, the file does not tell\n",
+        None => text += "the number of multiply-accumulates is not known from the file\n",
     }
     for (index, tensor) in inspection.tensors.iter().enumerate() {
         let macs = inspection.macs.as_ref().and_then(|macs| macs.get(index));
@@ -87,7 +87,7 @@ fn told(name: &str, file: &Bytes, inspection: &Inspection, structure: &Structure
         );
     }
     match structure {
-        Ok(report) => text + &told_structure(report),
+        Ok(report) => text + &structure_text(report),
         Err(why) => text + &format!("no tensor can be made smaller: {}\n", sanitise(why)),
     }
 }
@@ -104,12 +104,12 @@ fn axes(port: &Port) -> String {
     format!("[{}]", axes.collect::<Vec<_>>().join(", "))
 }
 
-fn told_structure(report: &Report) -> String {
-    let mut text = format!("{} dimensions whose units can be taken out\n", report.groups.len());
-    for family in &report.groups {
-        let units = format!("{} {}{}", family.units, family.kind.name(), if family.units == 1 { "" } else { "s" });
-        let axes = family.axes.iter().map(|(tensor, axis)| format!("{}[{axis}]", sanitise(tensor)));
-        text += &format!("  {:<40} {units:>20}: {}\n", sanitise(&family.name), axes.collect::<Vec<_>>().join(", "));
+fn structure_text(report: &Report) -> String {
+    let mut text = format!("{} dimensions whose units can be removed\n", report.groups.len());
+    for group in &report.groups {
+        let units = format!("{} {}{}", group.units, group.kind.name(), if group.units == 1 { "" } else { "s" });
+        let axes = group.axes.iter().map(|(tensor, axis)| format!("{}[{axis}]", sanitise(tensor)));
+        text += &format!("  {:<40} {units:>20}: {}\n", sanitise(&group.name), axes.collect::<Vec<_>>().join(", "));
     }
     for branch in &report.branches {
         text += &format!("  {:<40} residual branch, {} parameters\n", sanitise(&branch.node), branch.parameters);
@@ -118,8 +118,7 @@ fn told_structure(report: &Report) -> String {
         text += &format!("  {:<40} axis {} stays: {}\n", sanitise(&kept.tensor), kept.axis, sanitise(&kept.why));
     }
     for (op, count) in &report.unknown {
-        text +=
-            &format!("  {:<40} {count} of it: no rule says how it shrinks, so what it touches stays\n", sanitise(op));
+        text += &format!("  {:<40} {count}: no rule for this operator, so tensors it uses stay\n", sanitise(op));
     }
     text
 }

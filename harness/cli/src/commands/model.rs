@@ -1,5 +1,5 @@
-//! `model`: the networks articles on pruning measure, as ONNX files of full size. Made here, because trained ones are nobody's to give
-//! away, and hundreds of megabytes; so their weights are random.
+//! `model`: the networks that articles on pruning measure, as ONNX files of full size. They are built here with random
+//! weights, because trained ones have hundreds of megabytes and licences of their own.
 
 use std::{
     fs,
@@ -36,7 +36,7 @@ pub struct Flags {
     /// The ONNX file [default: NAME.onnx]
     #[arg(short, long, value_name = "OUT.onnx")]
     output: Option<PathBuf>,
-    /// Write over a file that is there
+    /// Overwrite an existing file
     #[arg(long)]
     force: bool,
     /// No progress
@@ -54,10 +54,10 @@ pub fn run(action: Action) -> Result<ExitStatus> {
     let net = flags.net;
     let output = flags.output.unwrap_or_else(|| format!("{}.onnx", net.name()).into());
     if output.is_dir() {
-        return Err(usage(format!("`{}` is a folder: say how the file in it is to be called", output.display())));
+        return Err(usage(format!("`{}` is a folder: add the file's name", output.display())));
     }
     if output.exists() && !flags.force {
-        return Err(usage(format!("`{}` is there already; `--force` writes over it", output.display())));
+        return Err(usage(format!("`{}` exists; `--force` overwrites it", output.display())));
     }
     let blueprint = net.blueprint();
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -69,13 +69,11 @@ pub fn run(action: Action) -> Result<ExitStatus> {
     task.done();
     println!("{}: {}", output.display(), net.about());
     println!("{} bytes, {} parameters, SHA-256 {}", blueprint.bytes(), blueprint.parameters(), net.sha256());
-    println!(
-        "its weights are random: what a pruned variant answers can be compared with the dense one, not with a truth"
-    );
+    println!("its weights are random: a pruned variant can be compared with the dense one, but has no accuracy");
     Ok(ExitStatus::Ok)
 }
 
-/// Under another name first, so that nobody reads half of it.
+/// Writes under another name first, so that the file is complete or absent.
 fn write(path: &Path, blueprint: &Blueprint, task: &Task, cancel: &Cancel) -> io::Result<()> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
@@ -86,10 +84,7 @@ fn write(path: &Path, blueprint: &Blueprint, task: &Task, cancel: &Cancel) -> io
         out.flush()?;
         fs::rename(&part, path)
     };
-    write().inspect_err(|_| {
-        // The error that counts is the first.
-        fs::remove_file(&part).ok();
-    })
+    write().inspect_err(|_| drop(fs::remove_file(&part)))
 }
 
 #[cfg(test)]
@@ -98,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    /// `espalier-bench` must not depend on the networks, so it has a list of its own.
+    /// `espalier-inventory` does not depend on the networks, so it has a list of its own.
     #[test]
     fn both_know_the_same_networks() {
         assert_eq!(BUILT, Net::ALL.map(Net::name));

@@ -1,5 +1,5 @@
-//! `pack`: a model's file with its weights in a form made for zeros; and what they would take in every other. With `--as-onnx` an ONNX file
-//! of int8 weights, for engines that are not ours. With `--ratios` or `--with` one pack of the model at several ratios.
+//! `pack`: a model's file with its weights in packed form, and the size of every other form. `--as-onnx` writes an ONNX
+//! file with int8 weights, for other engines; `--ratios` or `--with` one pack of the model at several ratios.
 
 mod ratios;
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
-use espalier_bench::{exit::ExitStatus, table};
+use espalier_bench::exit::ExitStatus;
 use espalier_prune::Bytes;
 use espalier_weights::{Form, Layout, Values, pack::Choice};
 
@@ -27,19 +27,20 @@ pub struct Flags {
     /// A model by its file's name in models/, or an ONNX file
     #[arg(value_name = "MODEL|FILE.onnx")]
     model: String,
-    /// How cells that are not zero are found; auto takes the smallest for each tensor
+    /// Where weights that are not zero are stored; auto takes the smallest for each tensor
     #[arg(long, value_enum, default_value = "auto")]
     format: Format,
     /// Blocks of block-csr, in outputs x inputs
     #[arg(long, value_name = "4x1", default_value = "4x1", value_parser = parse_block)]
     block: (u16, u16),
-    /// As what weights are kept: f32 without loss; f16, int8 and codebook (or codebook-16, 2 to 256) rounded
+    /// How values are stored: f32 without loss; f16, int8 and codebook (or codebook-16, 2 to 256) rounded
     #[arg(long, value_name = "f32|f16|int8|codebook", default_value = "f32", value_parser = parse_values)]
     values: Values,
-    /// Write a plain ONNX file instead, whose weights are int8 with a scale for each output channel: any engine loads it
+    /// Write a plain ONNX file instead, whose weights are int8 with a scale for each output channel, for any engine
     #[arg(long, conflicts_with_all = ["format", "block", "values"])]
     as_onnx: bool,
-    /// One pack of the model at all these ratios, between which the runner changes without loading: 0,0.5,0.9. MODEL is one of models/, pruned by its recipe
+    /// One pack of the model at all these ratios (0,0.5,0.9), between which the runner switches without loading. MODEL
+    /// is one of models/, pruned by its recipe
     #[arg(long, value_name = "R,R…", value_delimiter = ',', conflicts_with_all = ["as_onnx", "with"])]
     ratios: Vec<f64>,
     /// One pack of FILE.onnx at ratio 0 and of this file at that ratio; may be given several times
@@ -48,7 +49,7 @@ pub struct Flags {
     /// The packed file
     #[arg(short, long, value_name = "OUT.pack")]
     output: PathBuf,
-    /// Do not work out what other forms take
+    /// Do not compute the sizes of other forms
     #[arg(short, long)]
     quiet: bool,
 }
@@ -65,7 +66,7 @@ enum Format {
 pub fn run(flags: Flags) -> Result<ExitStatus> {
     let context = Context::open()?;
     let source = Subject::find(&context, &flags.model, &Progress::new(flags.quiet))?.source;
-    let file = espalier_prune::file::read(&source).map_err(|error| usage(error.to_string()))?;
+    let file = espalier_prune::file::read(&source).map_err(usage)?;
     if flags.as_onnx {
         return write_int8(&flags, &source, &file);
     }
@@ -90,7 +91,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     if !flags.quiet {
         let (sizes, dense) = sizes::sizes(&file, &forms(flags.block))?;
         let sheet = sizes::sheet(&flags.model, &sizes, dense, &packed, weights);
-        print!("{}", table::render_sheet(&sheet, output::look(120)));
+        output::print_sheet(&sheet);
     }
     let (bytes, dense) = (packed.bytes.len(), file.len());
     let share = 100.0 * bytes as f64 / dense as f64;

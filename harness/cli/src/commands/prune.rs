@@ -1,4 +1,4 @@
-//! `prune`: a pruned copy of an ONNX file, fine-tuned if asked for, and what was and was not pruned.
+//! `prune`: writes a pruned copy of an ONNX file, fine-tuned if requested, and prints what was and was not pruned.
 
 mod report;
 
@@ -23,7 +23,8 @@ pub struct Flags {
     /// A model by its file's name in models/, or an ONNX file
     #[arg(value_name = "MODEL|FILE.onnx")]
     model: String,
-    /// Fraction of the prunable units to remove, in [0, 1): exactly round(ratio * n) of n; with --until the largest to try
+    /// Fraction of the prunable units to remove, in [0, 1): exactly round(ratio * n) of n; with --until the largest to
+    /// try
     #[arg(short, long, allow_negative_numbers = true)]
     ratio: Option<f64>,
     /// Remove every unit less important than this fraction of the most important one
@@ -34,7 +35,7 @@ pub struct Flags {
     until: Option<f64>,
     #[command(flatten)]
     recipe: RecipeFlags,
-    /// Held-out samples to show what accuracy it costs, an `.npz` [default: the model's]
+    /// Held-out samples to measure the accuracy with, an `.npz` [default: the model's]
     #[arg(long, value_name = "FILE.npz")]
     eval: Option<PathBuf>,
     /// The pruned ONNX file
@@ -54,7 +55,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let subject = Subject::find(&context, &flags.model, &progress)?;
     let mut recipe = flags.recipe.over(subject.recipe());
     let wanted = wanted(&flags, &mut recipe)?;
-    let dense = espalier_prune::file::read(&subject.source).map_err(|error| usage(error.to_string()))?;
+    let dense = espalier_prune::file::read(&subject.source).map_err(usage)?;
     let failed = || format!("failed to prune `{}`", subject.source.display());
     let inspection = espalier_prune::inspect(&dense).map_err(refused).with_context(failed)?;
     let has = |flag: &Option<PathBuf>, own: fn(&Model) -> &Option<String>| {
@@ -65,12 +66,13 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     pruning::check_flags(&recipe, has_samples)?;
     if matches!(wanted, Wanted::Until { .. }) && !has_samples {
         return Err(usage(
-            "--until: accuracy is judged on samples, and there are none: `--train` or `--calibration` names an `.npz` of some",
+            "--until needs samples to judge accuracy by: name an `.npz` with `--train` or \
+                          `--calibration`",
         ));
     }
     let is_until = matches!(wanted, Wanted::Until { .. });
     let read = |what: &str, is_needed: bool, flag: &Option<PathBuf>, own: fn(&Model) -> Option<String>| {
-        // What nobody looks at need not fit; what a flag says must.
+        // Unused samples of the model need not fit it; those of a flag must.
         if is_needed || flag.is_some() { subject.samples(what, flag.as_ref(), own, &inspection) } else { Ok(None) }
     };
     let needed = recipe.needs_samples() || is_until;
@@ -91,16 +93,15 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     if let Some(path) = &flags.manifest {
         output::write(path, &(serde_json::to_string_pretty(&made.manifest)? + "\n"))?;
     }
-    print!("{}", report::told(&flags.output, &recipe, &made));
+    print!("{}", report::text(&flags.output, &recipe, &made));
     if let Some(eval) = &eval {
         println!("{}", report::held_out(&material.dense, &made.bytes, eval, flags.until));
     }
-    // What was stopped is written nevertheless: it is the best until then. It is not what was asked for.
-    ensure!(!made.stopped, "stopped; `{}` is the best until then, not what was asked for", flags.output.display());
+    ensure!(!made.stopped, "stopped; `{}` is the best result so far, not the requested one", flags.output.display());
     Ok(ExitStatus::Ok)
 }
 
-/// How much; what of a model's recipe cannot go with that is taken back, what flags say is not.
+/// How much is removed. Parts of a model's recipe that contradict it are dropped; flags that contradict it are errors.
 fn wanted(flags: &Flags, recipe: &mut Recipe) -> Result<Wanted> {
     let ratio = flags.ratio.or(recipe.unit.only_ratio());
     let wanted = match (flags.threshold, flags.until, ratio) {
@@ -109,7 +110,7 @@ fn wanted(flags: &Flags, recipe: &mut Recipe) -> Result<Wanted> {
                 let once = RecipeFlags { steps: Some(1), schedule: flags.recipe.schedule, ..RecipeFlags::default() };
                 *recipe = once.over(recipe.clone());
             } else if recipe.steps > 1 {
-                return Err(usage("--steps: a threshold is no ratio that could be reached in steps; say `--ratio`"));
+                return Err(usage("--steps: a threshold cannot be reached in steps; use `--ratio`"));
             }
             Wanted::Amount(Amount::Threshold(threshold))
         }
@@ -117,7 +118,7 @@ fn wanted(flags: &Flags, recipe: &mut Recipe) -> Result<Wanted> {
         (None, None, Some(ratio)) => Wanted::Amount(Amount::Ratio(ratio)),
         (None, None, None) => {
             return Err(usage(
-                "how much is to be removed? `--ratio`, `--threshold` or `--until max-accuracy-drop=0.01` says it",
+                "how much is to be removed? Give `--ratio`, `--threshold` or `--until max-accuracy-drop=0.01`",
             ));
         }
     };
@@ -133,7 +134,7 @@ fn wanted(flags: &Flags, recipe: &mut Recipe) -> Result<Wanted> {
     Ok(wanted)
 }
 
-/// The largest ratio a search tries where nothing is said.
+/// The default for the largest ratio that a search tries.
 const LARGEST: f64 = 0.99;
 
 fn parse_until(text: &str) -> Result<f64, String> {

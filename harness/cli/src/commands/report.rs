@@ -1,4 +1,4 @@
-//! `report`: the table of an earlier run again.
+//! `report`: prints the table of an earlier run again.
 
 use anyhow::Result;
 use clap::Args;
@@ -23,7 +23,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let path = run_file::find(&context.root, flags.run.as_deref())?;
     let run = run_file::read(&path)?;
     let summaries = summary::summarise(&run);
-    print!("{}", output::table(&run, &summaries));
+    output::print_table(&run, &summaries);
     flags.exports.write(&run, &summaries)?;
     Ok(output::status(&run))
 }

@@ -1,4 +1,4 @@
-//! `sensitivity`: what each tensor bears. Pruned alone at several ratios, nothing taught, everything else as it was.
+//! `sensitivity`: the accuracy each tensor costs when it alone is pruned, at several ratios and without fine-tuning.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,6 @@ use clap::Args;
 use espalier_bench::{
     exit::ExitStatus,
     sheet::{Cell, Column, Sheet, Tone},
-    table,
 };
 use espalier_inventory::Method;
 use espalier_prune::{
@@ -36,10 +35,10 @@ pub struct Flags {
     /// How the importance of a weight is judged [default: the model's, else magnitude]
     #[arg(long, value_parser = method())]
     method: Option<Method>,
-    /// Samples to judge by, an `.npz`; without labels it is agreement with the dense model that is shown [default: the model's]
+    /// Samples to judge by, an `.npz`; without labels agreement with the dense model is shown [default: the model's]
     #[arg(long, value_name = "FILE.npz")]
     calibration: Option<PathBuf>,
-    /// Of whatever is drawn at random
+    /// Seed of random scores
     #[arg(long)]
     seed: Option<u64>,
     /// One row a tensor and ratio
@@ -59,17 +58,17 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     for ratio in &flags.ratios {
         Amount::Ratio(*ratio).check().map_err(refused)?;
     }
-    let dense = espalier_prune::file::read(&subject.source).map_err(|error| usage(error.to_string()))?;
+    let dense = espalier_prune::file::read(&subject.source).map_err(usage)?;
     let failed = || format!("failed to scan `{}`", subject.source.display());
     let inspection = espalier_prune::inspect(&dense).map_err(refused).with_context(failed)?;
     if inspection.prunable == 0 {
-        let why = "it has no weights to prune: `cargo xtask inspect` says what it has".to_owned();
+        let why = "it has no weights to prune: `cargo xtask inspect` shows what it has".to_owned();
         return Err(refused(PruneError::NothingPrunable { why })).with_context(failed);
     }
     let own = |model: &espalier_inventory::Model| model.calibration.as_ref().or(model.train.as_ref()).cloned();
     let samples =
         subject.samples("calibration set", flags.calibration.as_ref(), own, &inspection)?.ok_or_else(|| {
-            usage("there are no samples to judge by: `--calibration` names an `.npz` of some; they need no labels")
+            usage("there are no samples to judge by: name an `.npz` with `--calibration`; labels are optional")
         })?;
     let mut recipe = subject.recipe();
     recipe.method = flags.method.unwrap_or(recipe.method);
@@ -79,8 +78,8 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let task = progress.task("sensitivity", None);
     let mut watch =
         Watch { on_event: &mut |event| pruning::show(&task, "", false, &event), stop: &|| cancel.is_requested() };
-    let asked = pruning::one_run(&recipe, Amount::Ratio(0.0));
-    let scan = scan(&dense, &asked, &flags.ratios, &samples, &mut watch).map_err(refused).with_context(failed)?;
+    let run = pruning::one_run(&recipe, Amount::Ratio(0.0));
+    let scan = scan(&dense, &run, &flags.ratios, &samples, &mut watch).map_err(refused).with_context(failed)?;
     task.done();
     if let Some(path) = &flags.export_csv {
         output::write(path, &csv(&scan))?;
@@ -89,8 +88,8 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         output::write(path, &json(&scan, recipe.method.name(), &samples)?)?;
     }
     let sheet = sheet(&flags.model, recipe.method.name(), &flags.ratios, &scan, &samples);
-    print!("{}", table::render_sheet(&sheet, output::look(120)));
-    ensure!(!scan.stopped, "stopped; the tensors that are missing were not looked at");
+    output::print_sheet(&sheet);
+    ensure!(!scan.stopped, "stopped; missing tensors were not scanned");
     Ok(ExitStatus::Ok)
 }
 
@@ -107,7 +106,7 @@ fn scan(
     tune::sensitivity(dense, &scores, ratios, samples, watch)
 }
 
-/// Tensors down, ratios across. Points of accuracy lost, or of agreement with the dense model where there are no labels.
+/// A row a tensor, a column a ratio: points of accuracy lost, or of agreement with the dense model without labels.
 fn sheet(model: &str, method: &str, ratios: &[f64], scan: &Scan, samples: &Samples) -> Sheet {
     let mut names: Vec<(&str, u64)> = scan.rows.iter().map(|row| (row.tensor.as_str(), row.weights)).collect();
     names.dedup();
@@ -122,7 +121,7 @@ fn sheet(model: &str, method: &str, ratios: &[f64], scan: &Scan, samples: &Sampl
         let cell = |(name, _): &(&str, u64)| {
             let row = scan.rows.iter().find(|row| row.tensor == *name && row.ratio == *ratio);
             row.map_or(plain("—".to_owned()), |row| {
-                // Two decimals: a sample in ten thousand. No minus before a zero.
+                // Two decimals, for a sample in ten thousand; `+ 0.0` removes the sign of minus zero.
                 let points = (100.0 * (row.evaluation.accuracy - scan.dense.accuracy) * 100.0).round() / 100.0 + 0.0;
                 let tone = if points < -1.0 { Tone::Bad } else { Tone::Plain };
                 Cell { text: format!("{points:+.2}"), tone }
@@ -132,7 +131,7 @@ fn sheet(model: &str, method: &str, ratios: &[f64], scan: &Scan, samples: &Sampl
     }
     let judged = match samples.labels {
         Some(_) => format!("accuracy of dense {:.2} %", 100.0 * scan.dense.accuracy),
-        None => "no labels: agreement with dense in place of accuracy".to_owned(),
+        None => "no labels: agreement with dense instead of accuracy".to_owned(),
     };
     Sheet {
         title: format!("sensitivity of {model}"),
@@ -147,7 +146,7 @@ fn sheet(model: &str, method: &str, ratios: &[f64], scan: &Scan, samples: &Sampl
 fn csv(scan: &Scan) -> String {
     let mut text = "tensor,weights,ratio,removed,accuracy,accuracy_drop,loss,agreement\r\n".to_owned();
     for row in &scan.rows {
-        // Names are a stranger's.
+        // Names are untrusted.
         let name = row.tensor.replace('"', "\"\"").replace(|c: char| c.is_control(), "?");
         let drop = scan.dense.accuracy - row.evaluation.accuracy;
         text += &format!(

@@ -18,7 +18,7 @@ pub struct Flags {
     /// A target of targets.toml; may be repeated [default: all]
     #[arg(long, value_name = "NAME")]
     target: Vec<String>,
-    /// Where the standard library comes from: rustup's server, or Debian's packages where that server cannot be reached
+    /// The source of the standard library: rustup's server, or Debian's packages where that server is out of reach
     #[arg(long, value_enum)]
     from: Option<From>,
 }
@@ -40,7 +40,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let progress = Progress::new(false);
     let cancel = stop_on_signal(&progress)?;
     for name in names {
-        let target = inventory.target(&name).map_err(|error| usage(error.to_string()))?;
+        let target = inventory.target(&name).map_err(usage)?;
         let task = progress.task(&format!("set up {name}"), None);
         let say = |text: &str| task.milestone(text);
         let toolchain = toolchain::setup(&context.cache, target, way, Watch { cancel: &cancel, progress: &say })?;

@@ -1,4 +1,4 @@
-//! `unpack`: the ONNX file a pack holds.
+//! `unpack`: writes the ONNX file that a pack holds.
 
 use std::path::PathBuf;
 
@@ -13,10 +13,10 @@ use crate::context::usage;
 
 #[derive(Args)]
 pub struct Flags {
-    /// What `pack` wrote
+    /// A file written by `pack`
     #[arg(value_name = "FILE.pack")]
     pack: PathBuf,
-    /// Of a pack of several ratios the one to unpack [default: its first]
+    /// The ratio to unpack from a pack of several [default: its first]
     #[arg(long)]
     ratio: Option<f64>,
     /// The ONNX file
@@ -41,7 +41,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let sha256 = blob::sha256_hex(&file);
     let expected: String = pack.file_sha256().iter().map(|byte| format!("{byte:02x}")).collect();
     if sha256 != expected {
-        return Err(usage(format!("failed to unpack `{path}`: what it holds has another checksum than it says")));
+        return Err(usage(format!("failed to unpack `{path}`: the checksum of its contents is wrong")));
     }
     espalier_prune::file::write(&flags.output, &file)?;
     let forms = pack.tensors().iter().map(|tensor| format!("  {:<40} {}\n", tensor.name, tensor.form));
@@ -50,7 +50,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let lossy = pack.tensors().iter().filter(|tensor| !tensor.form.is_lossless()).count();
     if lossy > 0 {
         let all = pack.tensors().len();
-        println!("{lossy} of {all} tensors are in a form that rounds (a codebook does only where it was too small)");
+        println!("{lossy} of {all} tensors are in a form that rounds (a codebook only rounds where it is too small)");
     }
     Ok(ExitStatus::Ok)
 }

@@ -47,7 +47,8 @@ pub fn resolve(context: &Context, run: &NewRun) -> Result<(Inventory, Resolved)>
     }
     if models.is_empty() {
         return Err(usage(
-            "no model is named, and `models/` has none with `in-all`: name one with `--model`, which takes ONNX files too",
+            "no model is named, and `models/` has none with `in-all`: name one with `--model`, which takes ONNX files \
+             too",
         ));
     }
     if let Some(bad) = ratios.iter().find(|ratio| !(0.0..1.0).contains(*ratio)) {
@@ -146,7 +147,7 @@ pub fn check_same(earlier: &RunHeader, now: &RunHeader, path: &Path) -> Result<(
 fn model(name: &str, eval: Option<&str>, inventory: &Inventory) -> Result<Model> {
     let is_file = name.ends_with(".onnx") || name.contains(std::path::MAIN_SEPARATOR);
     if !is_file {
-        return inventory.model(name).cloned().map_err(|error| usage(error.to_string()));
+        return inventory.model(name).cloned().map_err(usage);
     }
     let absolute = |path: &str| -> Result<String> {
         let path = std::path::absolute(path)?;

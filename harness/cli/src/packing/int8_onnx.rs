@@ -1,5 +1,6 @@
-//! Weight-only int8 in plain ONNX: each weight becomes an int8 initialiser, with one scale for each output channel, and a DequantizeLinear that gives out
-//! what the weight was called. Any engine loads that; it is a quarter of the size and computes in f32 as before.
+//! Weight-only int8 in plain ONNX: each weight becomes an int8 initialiser, with one scale for each output channel, and
+//! a DequantizeLinear that gives out what the weight was called. Any engine loads that; it is a quarter of the size and
+//! computes in f32 as before.
 
 use std::collections::HashSet;
 
@@ -34,7 +35,8 @@ pub fn quantise(file: &Bytes) -> Result<Quantised> {
     let opset = opset.map_or(0, |set| set.version());
     ensure!(
         opset >= OPSET,
-        "weights of int8 with a scale for each channel need operator set {OPSET}, the model has {opset}; export it anew, or pack it"
+        "weights of int8 with a scale for each channel need operator set {OPSET}, the model has {opset}; export it \
+         anew, or pack it"
     );
     let survey = survey(&model)?;
     let mut names = names(model.graph());

@@ -1,4 +1,4 @@
-//! What a model's weights take in every form, and the table that shows it.
+//! The size of a model's weights in every form, and the table of them.
 
 use std::{
     sync::{
@@ -18,33 +18,33 @@ use espalier_weights::{
 
 use super::spans::Spans;
 
-/// Of all weights together.
+/// The size of all weights in one form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormSize {
     pub form: Form,
-    /// Nothing where a value does not fit the form: infinity does not fit int8.
+    /// `None` where a value does not fit the form: infinity does not fit int8.
     pub bytes: Option<FormBytes>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FormBytes {
-    /// In the form alone, as a kernel would have it in memory.
+    /// In memory, as a kernel uses it.
     pub encoded: u64,
-    /// As it lies in a pack.
+    /// In a pack, compressed.
     pub packed: u64,
 }
 
-/// Every layout with every kind of values. `block` is for block CSR, in outputs x inputs.
+/// Every layout with every form of values. `block` is for block CSR, in outputs x inputs.
 pub fn forms(block: (u16, u16)) -> Vec<Form> {
     let block = Layout::BlockCsr { rows: block.0, columns: block.1 };
     let codebook = |size| Values::Codebook { size };
-    let kinds = [Values::F32, Values::F16, Values::Int8, codebook(32), codebook(16)];
+    let values = [Values::F32, Values::F16, Values::Int8, codebook(32), codebook(16)];
     let layouts = [Layout::Dense, Layout::Csr, block, Layout::Bitmap];
-    layouts.iter().flat_map(|layout| kinds.iter().map(|values| Form { layout: *layout, values: *values })).collect()
+    layouts.iter().flat_map(|layout| values.map(|values| Form { layout: *layout, values })).collect()
 }
 
-/// Sizes of all weights of an ONNX file in each of the forms; how many bytes they are there as dense f32 is the second. Takes seconds for tens of
-/// megabytes, on all processors.
+/// The sizes of an ONNX file's weights in each form, and their bytes as dense f32. Takes seconds for tens of megabytes,
+/// on all processors.
 pub fn sizes(file: &Bytes, forms: &[Form]) -> Result<(Vec<FormSize>, u64)> {
     let spans = Spans::of(file)?.weights;
     let totals = Mutex::new(vec![Some(FormBytes::default()); forms.len()]);
@@ -92,7 +92,7 @@ fn add_sizes(file: &[u8], span: &Span, forms: &[Form], totals: &Mutex<Vec<Option
     Ok(())
 }
 
-/// Blocks are outputs x inputs, whichever of the two are rows.
+/// Turns the blocks of a form, which are outputs x inputs, where the matrix has inputs as rows.
 pub fn turned(form: Form, channels: Channels) -> Form {
     match (form.layout, channels) {
         (Layout::BlockCsr { rows, columns }, Channels::Columns) => {
@@ -106,7 +106,7 @@ pub fn dense_bytes(span: &Span) -> u64 {
     4 * span.shape.iter().product::<u64>()
 }
 
-/// One row a form, the smallest of each kind of values marked, and below it what was chosen.
+/// One row a form, with the smallest of each form of values marked, and a note on the chosen forms.
 pub fn sheet(title: &str, sizes: &[FormSize], dense: u64, packed: &Packed, weights: usize) -> Sheet {
     let share = |bytes: u64| format!("{:.2}", 100.0 * bytes as f64 / dense.max(1) as f64);
     let smallest = |size: &FormSize| {
@@ -140,9 +140,7 @@ pub fn sheet(title: &str, sizes: &[FormSize], dense: u64, packed: &Packed, weigh
     let mut notes =
         vec![format!("packed: {}", if chosen.is_empty() { "nothing".to_owned() } else { chosen.join(", ") })];
     if others > 0 {
-        notes.push(format!(
-            "{others} of these are large tensors that are no prunable weights; they are kept without loss"
-        ));
+        notes.push(format!("{others} of these are large tensors without prunable weights, packed without loss"));
     }
     Sheet {
         title: title.to_owned(),

@@ -1,5 +1,5 @@
-//! Where in an ONNX file its weights lie, for those who cut them out: which tensors are weights, and which axis of each holds its outputs, the pruner
-//! knows; the file's bytes say where.
+//! Where an ONNX file's weights are, for packing. The pruner knows which tensors are weights and which of their axes
+//! are outputs.
 
 use anyhow::Result;
 use espalier_prune::{
@@ -11,13 +11,14 @@ use espalier_prune::{
 };
 use espalier_weights::{Channels, pack::Span};
 
-/// What is not a weight goes along in the graph unless it has at least as many bytes as this: then it is worth a part of its own.
+/// Other tensors stay in the graph unless they have at least so many bytes.
 const WORTH_CUTTING: usize = 4096;
 
-/// The tensors of a model that can be packed. Those kept as lists of floats (an older form) are in neither list: they go along in the graph.
+/// The tensors of a model that can be packed. Those stored as lists of floats (an older form) are in neither list: they
+/// stay in the graph.
 pub struct Spans {
     pub weights: Vec<Span>,
-    /// Embeddings, biases and whatever else is large and of f32. They were not pruned and are not rounded.
+    /// Embeddings, biases and other large f32 tensors. They were not pruned and are not rounded.
     pub others: Vec<Span>,
 }
 
@@ -41,20 +42,20 @@ impl Spans {
     }
 }
 
-/// Nothing for a tensor without raw bytes.
+/// `None` for a tensor without raw bytes.
 fn span(model: &Model, name: &str, tensor: &TensorProto, layout: Option<&Layout>) -> Result<Option<Span>, OnnxError> {
     let Values::Raw(values) = Values::of(name, tensor)? else { return Ok(None) };
     let Some(offset) = tensor.raw_data.as_ref().and_then(|raw| model.offset(raw)).filter(|_| !values.is_empty()) else {
         return Ok(None);
     };
-    // Not negative: there are as many values as they say.
+    // Not negative: `Values::of` has checked the dimensions.
     let shape: Vec<u64> = tensor.dims.iter().map(|axis| *axis as u64).collect();
     let (rows, channels) = matrix(&shape, layout);
     Ok(Some(Span { name: name.to_owned(), shape, rows, channels, offset: offset as u64 }))
 }
 
-/// Rows of the matrix a tensor is seen as, and on which side its outputs are: axes up to the outputs are rows where outputs come first, as in Conv, and
-/// axes before them where they come last, as in MatMul.
+/// The number of rows of a tensor as a matrix, and the side of its outputs. Where outputs come first, as in Conv, the
+/// axes up to and including them are rows; where they come last, as in MatMul, the axes before them.
 fn matrix(shape: &[u64], layout: Option<&Layout>) -> (u64, Channels) {
     let place = |direction| layout.and_then(|layout| layout.axes.iter().position(|axis| *axis == direction));
     let (row_axes, channels) = match (place(Direction::Output), place(Direction::Input)) {
@@ -65,7 +66,7 @@ fn matrix(shape: &[u64], layout: Option<&Layout>) -> (u64, Channels) {
     (shape[..row_axes].iter().product(), channels)
 }
 
-/// Every dense constant of a graph by its name.
+/// All dense constants of a graph with their names.
 fn constants(graph: &GraphProto) -> impl Iterator<Item = (&str, &TensorProto)> {
     let initializers = graph.initializer.iter().map(|tensor| (tensor.name(), tensor));
     let nodes = graph.node.iter().filter(|node| node.op_type() == "Constant");

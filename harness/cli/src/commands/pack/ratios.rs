@@ -1,4 +1,4 @@
-//! One pack of a model at several ratios: which files they are, and what each adds.
+//! One pack of a model at several ratios: its files, and the bytes each adds.
 
 use std::path::PathBuf;
 
@@ -27,12 +27,14 @@ pub fn run(context: &Context, flags: &Flags, dense: &Bytes, choice: Choice) -> R
         .with_context(|| format!("cannot write `{}`", flags.output.display()))?;
     for ratio in &packed.ratios {
         let own = if ratio.own > 0 && ratio.ratio > packed.ratios[0].ratio {
-            ": what was taught after pruning differs, and is stored apart"
+            " (fine-tuned values differ and are stored separately)"
         } else {
             ""
         };
         println!(
-            "  ratio {}: {} bytes more; {} tensors as before, {} with fewer of the first ratio's values, {} of their own{own}",
+            "  ratio {}: {} bytes more; {} tensors as before, {} with fewer of the first ratio's values, {} with \
+             values \
+             of their own{own}",
             ratio.ratio, ratio.bytes, ratio.same, ratio.nested, ratio.own
         );
     }
@@ -54,19 +56,19 @@ pub fn parse_with(text: &str) -> Result<(f64, PathBuf), String> {
 fn given(flags: &Flags, dense: &Bytes) -> Result<Vec<(f64, Bytes)>> {
     let mut files = vec![(0.0, dense.clone())];
     for (ratio, path) in &flags.with {
-        let file = espalier_prune::file::read(path).map_err(|error| usage(error.to_string()))?;
+        let file = espalier_prune::file::read(path).map_err(usage)?;
         files.push((*ratio, file));
     }
     ascending(files)
 }
 
-/// The variants of one of models/, pruned by its recipe, or as they were pruned before.
+/// The variants of one of models/, pruned by its recipe or taken from the cache.
 fn of_model(context: &Context, flags: &Flags) -> Result<Vec<(f64, Bytes)>> {
     let name = flags.model.as_str();
     let inventory = context.inventory(&|file| file == format!("models/{name}.toml"))?;
     let model = inventory.model(name).map_err(|error| usage(format!("{error}; `--with` takes files")))?;
     if let Some(wrong) = flags.ratios.iter().find(|ratio| !(0.0..1.0).contains(*ratio)) {
-        return Err(usage(format!("--ratios: {wrong} is no ratio: from 0, below 1")));
+        return Err(usage(format!("--ratios: {wrong} is not a ratio from 0 and below 1")));
     }
     let mut model = model.clone();
     model.recipe = Recipe { ratios: flags.ratios.clone(), ..model.recipe };
@@ -77,7 +79,7 @@ fn of_model(context: &Context, flags: &Flags) -> Result<Vec<(f64, Bytes)>> {
         for variant in &prepared.info.variants {
             let of_variant = prepared.files.iter().find(|file| file.sha256 == variant.sha256);
             let path = &of_variant.context("a variant has no file")?.path;
-            let file = espalier_prune::file::read(path).map_err(|error| usage(error.to_string()))?;
+            let file = espalier_prune::file::read(path).map_err(usage)?;
             files.push((variant.ratio, file));
         }
     }

@@ -1,4 +1,5 @@
-//! What `prune` prints: what went, tensor by tensor, what did not and why, how each step did, and what it costs on held-out samples.
+//! What `prune` prints: what was removed, tensor by tensor, what was not and why, the score of each step, and the
+//! accuracy on held-out samples.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use espalier_prune::{
 
 use crate::pruning::{Made, in_words};
 
-pub fn told(output: &Path, recipe: &Recipe, made: &Made) -> String {
+pub fn text(output: &Path, recipe: &Recipe, made: &Made) -> String {
     let manifest = &made.manifest;
     let mut text = format!("{}: {}\n", output.display(), counts(manifest));
     text += &format!("  pruned by {}\n", recipe.describe());
@@ -48,7 +49,7 @@ fn counts(manifest: &Manifest) -> String {
     );
     match &manifest.structure {
         Some(report) => format!(
-            "{} of {} units ({}) taken out (ratio {:.6}); {} of {} parameters are left",
+            "{} of {} units ({}) removed (ratio {:.6}); {} of {} parameters are left",
             manifest.removed_units,
             manifest.units,
             manifest.unit,
@@ -76,14 +77,14 @@ fn steps(made: &Made) -> String {
     let graded = |evaluation: Option<Evaluation>| evaluation.map_or("not judged".to_owned(), in_words);
     let mut text = String::new();
     if let Some(dense) = made.dense {
-        text += &format!("  dense: {} (samples set aside)\n", in_words(dense));
+        text += &format!("  dense: {} (validation samples)\n", in_words(dense));
     }
     for (index, (stage, held)) in made.trail.iter().enumerate() {
         let Stage { ratio, removed, pruned, tuned } = stage;
         let verdict = held.map_or("", |held| if held { ": holds" } else { ": does not hold" });
-        let taught = if tuned == pruned { String::new() } else { format!(" -> {}", graded(*tuned)) };
+        let after = if tuned == pruned { String::new() } else { format!(" -> {}", graded(*tuned)) };
         text += &format!(
-            "  step {}: ratio {ratio:.4}, {removed} removed: {}{taught}{verdict}\n",
+            "  step {}: ratio {ratio:.4}, {removed} removed: {}{after}{verdict}\n",
             index + 1,
             graded(*pruned)
         );
@@ -98,7 +99,7 @@ fn structure(report: &Report) -> String {
             &format!("  {:<40} {:>10} of {:>10} {}s\n", family.name, family.removed, family.units, family.kind.name());
     }
     for branch in &report.branches {
-        let what = if branch.removed { "taken out" } else { "stays" };
+        let what = if branch.removed { "removed" } else { "stays" };
         text += &format!("  {:<40} {what}, {} parameters\n", branch.node, branch.parameters);
     }
     for kept in &report.kept {
@@ -110,12 +111,13 @@ fn structure(report: &Report) -> String {
     text
 }
 
-/// Accuracy before and after on held-out samples; without labels how many get the class the dense model gives them. A search ends at the edge of
-/// what the samples set aside allow, and those are few and easy: where held-out ones lose more than `most` (a fraction), that is said.
+/// Accuracy before and after on held-out samples; without labels how many get the dense model's class. A search goes as
+/// far as its validation samples allow, and those are few: a note says where held-out ones lose more than `most`, a
+/// fraction.
 pub fn held_out(dense: &Bytes, pruned: &Bytes, eval: &Samples, most: Option<f64>) -> String {
     match compare(dense, pruned, eval, most) {
         Ok(text) => text,
-        Err(error) => format!("what it costs on the eval set is not known: {error}"),
+        Err(error) => format!("the accuracy on the eval set is not known: {error}"),
     }
 }
 
@@ -127,7 +129,7 @@ fn compare(dense: &Bytes, pruned: &Bytes, eval: &Samples, most: Option<f64>) -> 
     let Some(labels) = &eval.labels else {
         let same = before.iter().zip(&after).filter(|(before, after)| before == after).count();
         return Ok(format!(
-            "held-out samples: {same} of {count} ({:.2} %) get the class the dense model gives them",
+            "held-out samples: {same} of {count} ({:.2} %) get the same class as by the dense model",
             percent(same)
         ));
     };
@@ -144,8 +146,8 @@ fn compare(dense: &Bytes, pruned: &Bytes, eval: &Samples, most: Option<f64>) -> 
     let drop = of(&before) - of(&after);
     if let Some(most) = most.filter(|most| drop > 100.0 * most) {
         text += &format!(
-            "\nthat is {drop:.2} pp less, more than the {:.2} pp asked for: the ratio was found on samples set aside for it, which are fewer; \
-             take a lower `--ratio`, or search with a smaller drop or more samples",
+            "\nthat is {drop:.2} pp less, more than the allowed {:.2} pp: the ratio was found on validation samples, \
+             which are fewer; take a lower `--ratio`, or search with a smaller drop or more samples",
             100.0 * most
         );
     }

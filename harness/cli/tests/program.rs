@@ -1,0 +1,116 @@
+//! The installed program `espalier`, in a folder of a user's: which files it finds, and what it says where some are missing.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+const MODEL: &str = "source = \"gru/dense.onnx\"\n[prune]\nratios = [0.5]\n";
+
+/// A folder with a target, a device and a model, and a folder below it.
+struct Home {
+    folder: TempDir,
+    below: PathBuf,
+}
+
+impl Home {
+    fn new() -> Home {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("notes/today");
+        for inner in ["models/gru", "devices", "notes/today"] {
+            fs::create_dir_all(folder.path().join(inner)).unwrap();
+        }
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        write("targets.toml", "[target.pi]\ntriple = \"aarch64-unknown-linux-gnu\"\n");
+        write("devices/local.toml", "transport = \"local\"\n");
+        write("models/gru.toml", MODEL);
+        fs::write(folder.path().join("models/gru/dense.onnx"), espalier_fixtures::fixture("gru-script")).unwrap();
+        Home { folder, below }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Without any of the caller's settings; the cache is below the working folder.
+fn espalier(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_espalier"));
+    command.current_dir(folder).env_remove("ESPALIER_ROOT").env_remove("ESPALIER_SOURCES");
+    command.env("ESPALIER_CACHE", folder.join("cache"));
+    command
+}
+
+#[track_caller]
+fn prints(command: &mut Command, expected: &str) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    assert!(status.success() && stdout.contains(expected), "{status}\n{stdout}{stderr}");
+}
+
+/// Exit code 2, nothing on stdout and one line on stderr.
+#[track_caller]
+fn refuses(command: &mut Command, expected: &str) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert!(status.code() == Some(2) && stdout.is_empty() && stderr.lines().count() == 1, "{status}\n{stderr}");
+    assert!(stderr.starts_with("error: ") && stderr.contains(expected), "{stderr}");
+}
+
+#[test]
+fn files_are_found_from_a_folder_below_them() {
+    let home = Home::new();
+    prints(espalier(&home.below).arg("check"), "2 targets, 1 devices and 1 models are valid");
+    prints(espalier(&home.below).args(["inspect", "gru"]), " of them prunable weights");
+    // Paths on the command line are relative to the working folder.
+    prints(espalier(&home.below).args(["inspect", "../../models/gru/dense.onnx"]), " of them prunable weights");
+    prints(espalier(&home.below).args(["prune", "gru", "--ratio", "0.5", "-q", "-o", "out.onnx"]), "out.onnx: ");
+    assert!(home.below.join("out.onnx").is_file());
+    fs::write(home.path().join("models/gru.toml"), MODEL.replace("0.5", "5")).unwrap();
+    let wrong = espalier(&home.below).arg("check").output().unwrap();
+    assert!(wrong.status.code() == Some(2) && wrong.stdout.starts_with(b"models/gru.toml:3:"), "{wrong:?}");
+}
+
+#[test]
+fn espalier_root_takes_precedence() {
+    let (home, other) = (Home::new(), Home::new());
+    fs::remove_file(other.path().join("models/gru.toml")).unwrap();
+    let mut check = espalier(&home.below);
+    prints(check.env("ESPALIER_ROOT", other.path()).arg("check"), "1 devices and 0 models");
+    let mut inspect = espalier(&home.below);
+    refuses(inspect.env("ESPALIER_ROOT", other.path()).args(["inspect", "gru"]), "unknown model `gru`");
+}
+
+#[test]
+fn without_targets_only_files_can_be_named() {
+    let home = Home::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let espalier = || espalier(elsewhere.path());
+    refuses(espalier().arg("check"), "there is no `targets.toml` in `");
+    refuses(espalier().args(["inspect", "gru"]), "there is no `targets.toml` in `");
+    let file = home.path().join("models/gru/dense.onnx");
+    prints(espalier().arg("inspect").arg(&file), " of them prunable weights");
+    prints(espalier().arg("prune").arg(&file).args(["--ratio", "0.5", "-q", "-o", "out.onnx"]), "out.onnx: ");
+}
+
+#[test]
+fn a_runner_cannot_be_built_without_sources() {
+    let (home, empty) = (Home::new(), tempfile::tempdir().unwrap());
+    let espalier = || {
+        let mut command = espalier(home.path());
+        command.env("ESPALIER_SOURCES", empty.path());
+        command
+    };
+    refuses(espalier().arg("build"), "name a clone of the repository in `ESPALIER_SOURCES`");
+    // All else works.
+    prints(espalier().arg("check"), "2 targets");
+}
+
+#[test]
+fn commands_are_named_as_this_program_has_them() {
+    let home = Home::new();
+    refuses(espalier(home.path()).arg("report"), "there is no earlier run: `espalier bench` makes one");
+}
