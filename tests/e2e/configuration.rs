@@ -25,7 +25,8 @@ fn a_near_name_is_suggested() {
 #[test]
 fn every_mistake_is_told_at_once() {
     let shelf = Shelf::new("every_mistake_is_told_at_once");
-    let device = "target = \"aarch64-gnuu\"\nworkdir = \"here\"\ncolour = \"red\"\n[transport.ssh]\nhots = \"pi\"\n[timeouts]\nidle = \"1s\"\n";
+    let device = "target = \"aarch64-gnuu\"\nworkdir = \"here\"\ncolour = \"red\"\n[transport.ssh]\n\
+                  hots = \"pi\"\n[timeouts]\nidle = \"1s\"\n";
     shelf.write("devices/broken.toml", device);
     shelf.write("devices/torn.toml", "transport = \"local\"\ntarget = \"host\nemulated = yes\n");
     let model = "source = \"digits-cnn/absent.onnx\"\n[prune]\nmethod = \"magnitud\"\nratios = [0.5, 1.5]\n";
@@ -56,7 +57,8 @@ fn every_mistake_is_told_at_once() {
 fn a_dry_run_prints_what_would_be_run_and_does_nothing() {
     let shelf = Shelf::new("a_dry_run_prints_what_would_be_run_and_does_nothing");
     // Nobody is there; nobody is asked.
-    let device = "target = \"aarch64-gnu\"\nworkdir = \"/data/espalier\"\ntransport = { ssh = { host = \"127.0.0.1\", port = 1 } }\n[conditions]\ncpus = [3]\n";
+    let device = "target = \"aarch64-gnu\"\nworkdir = \"/data/espalier\"\n\
+                  transport = { ssh = { host = \"127.0.0.1\", port = 1 } }\n[conditions]\ncpus = [3]\n";
     shelf.write("devices/far.toml", device);
     let outcome = shelf.bench(&["--device", "far", "--ratios", "0.5", "--dry-run"]).expect(0);
     outcome.prints(&[

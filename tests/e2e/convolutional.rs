@@ -1,4 +1,5 @@
-//! Convolutional nets with our kernels against the same runner as plain tract: as exported, with normalisations left in, and pruned.
+//! Convolutional nets with our kernels against the same runner as plain tract: as exported, with normalisations left
+//! in, and pruned.
 
 use espalier_protocol::{Engine, Job};
 use espalier_tests::{Shelf, cache};

@@ -7,7 +7,8 @@ use espalier_fleet::npz;
 use espalier_onnx::Model;
 use espalier_tests::{python, shipped};
 
-/// Relative to the largest output. Sums are added up in another order; anything that is not the same computation is off by far more.
+/// Relative to the largest output. Sums are added up in another order; anything that is not the same computation is off
+/// by far more.
 const TOLERANCE: f32 = 1e-5;
 
 #[test]
@@ -17,7 +18,8 @@ fn the_engine_computes_what_onnxruntime_does() {
     let mut wrong = Vec::new();
     for name in espalier_fixtures::names() {
         let model = Model::decode(&espalier_fixtures::fixture(&name)).unwrap();
-        // Weights in a file of their own are for those who read files; rounding to 8 bits may fall on either side of a half.
+        // Weights in a file of their own are for those who read files; rounding to 8 bits may fall on either side of a
+        // half.
         if espalier_fixtures::external_data(&name).is_some() || name.ends_with("-qdq") || name.ends_with("-int8") {
             continue;
         }

@@ -1,4 +1,5 @@
-//! Transformers with our kernels against the same runner as plain tract: every exporter's spelling, pruned in blocks, and with what is nearly zero skipped.
+//! Transformers with our kernels against the same runner as plain tract: every exporter's spelling, pruned in blocks,
+//! and with what is nearly zero skipped.
 
 use std::{fs, path::Path, process::Command};
 

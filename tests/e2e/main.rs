@@ -1,4 +1,5 @@
-//! The real program against real boards, files and runners. `cargo xtask test` runs this, and what it needs stands in `src/lib.rs`.
+//! The real program against real boards, files and runners. `cargo xtask test` runs this, and what it needs stands in
+//! `src/lib.rs`.
 
 mod agreement;
 mod configuration;

@@ -71,8 +71,8 @@ fn a_model_without_an_eval_set_gives_latency_and_memory() {
     }
 }
 
-/// tract by itself keeps the state of a recurrent layer for the next run, so that equal samples would not give equal values. Files of both
-/// exporters, because the newer one also writes shapes with open dimensions into the file.
+/// tract by itself keeps the state of a recurrent layer for the next run, so that equal samples would not give equal
+/// values. Files of both exporters, because the newer one also writes shapes with open dimensions into the file.
 #[test]
 fn a_recurrent_model_starts_every_sample_afresh() {
     let shelf = Shelf::new("a_recurrent_model_starts_every_sample_afresh");

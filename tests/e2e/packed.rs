@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fs, process::Command};
 use espalier_protocol::{Engine, Job, LayerKernel, LayerTime, Line, Mode};
 use espalier_tests::{Shelf, cache, python, shipped};
 
-/// Everything in a runner's lines that does not depend on the clock: all predictions, and the digest of the first output.
+/// Everything in a runner's lines that does not depend on the clock: all predictions, and the digest of the first
+/// output.
 #[derive(Debug, PartialEq)]
 struct Said {
     predictions: BTreeMap<u64, (Vec<u32>, Vec<Vec<f32>>)>,

@@ -1,4 +1,5 @@
-//! Engines side by side, for real: the runner as it is, plain tract and onnxruntime on the same files, the same inputs and by the same protocol.
+//! Engines side by side, for real: the runner as it is, plain tract and onnxruntime on the same files, the same inputs
+//! and by the same protocol.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! Pruning as a user asks for it: methods, units, fine-tuning, searches, what is stopped and what is refused, all through the real program.
+//! Pruning as a user asks for it: methods, units, fine-tuning, searches, what is stopped and what is refused, all
+//! through the real program.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -185,8 +186,10 @@ fn sensitivity_and_inspection() {
 #[test]
 fn a_dry_run_knows_the_recipe() {
     let shelf = Shelf::new("a_dry_run_knows_the_recipe");
-    let toml = "source = \"digits-cnn/dense.onnx\"\neval = \"digits-cnn/eval.npz\"\ncalibration = \"digits-cnn/calibration.npz\"\n\
-                [prune]\nmethod = \"taylor\"\nunit = \"channel\"\nfinetune = 1\ndistil = \"free\"\nratios = [0.0, 0.5]\n";
+    let toml = "source = \"digits-cnn/dense.onnx\"\neval = \"digits-cnn/eval.npz\"\n\
+                calibration = \"digits-cnn/calibration.npz\"\n\
+                [prune]\nmethod = \"taylor\"\nunit = \"channel\"\nfinetune = 1\n\
+                distil = \"free\"\nratios = [0.0, 0.5]\n";
     shelf.write("models/digits-cnn.toml", toml);
     shelf.run(&["check"]).expect(0);
     let outcome = shelf.bench(&["--model", "digits-cnn", "--dry-run"]).expect(0);

@@ -2,9 +2,10 @@
 
     python3 tests/oracle/accuracy.py FILE.onnx EVAL.npz
 
-needs `pip install numpy onnx onnxruntime`. Prints one JSON object: `samples`, `accuracy` and `correct` (null where the set has no `y`),
-`predicted` (the class of each sample: the first of the largest values of the first output) and `checked` (`onnx.checker`, full check, passed).
-`x` stands for the model's first input, other arrays for the inputs of their names, as in our own reader.
+needs `pip install numpy onnx onnxruntime`. Prints one JSON object: `samples`, `accuracy` and `correct` (null where the
+set has no `y`), `predicted` (the class of each sample: the first of the largest values of the first output) and
+`checked` (`onnx.checker`, full check, passed). `x` stands for the model's first input, other arrays for the inputs of
+their names, as in our own reader.
 """
 
 import json
@@ -14,7 +15,12 @@ import numpy as np
 import onnx
 import onnxruntime
 
-DTYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(double)": np.float64}
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(double)": np.float64,
+}
 
 
 def main(model_path, eval_path):

@@ -1,9 +1,11 @@
-"""Runs every case in a folder with onnxruntime: the meaning of single operators, from an engine that shares nothing with ours.
+"""Runs every case in a folder with onnxruntime: the meaning of single operators, from an engine that shares nothing
+with ours.
 
     python3 tests/oracle/ops.py FOLDER
 
-needs `pip install numpy onnx onnxruntime`. A case is `NAME.onnx` with its fed inputs as `NAME.in.0`, `NAME.in.1`, … (TensorProto each). Leaves
-`NAME.out.0`, … beside it, or `NAME.refused` with onnxruntime's words. Prints one JSON object: `run`, `refused`.
+needs `pip install numpy onnx onnxruntime`. A case is `NAME.onnx` with its fed inputs as `NAME.in.0`, `NAME.in.1`, …
+(TensorProto each). Leaves `NAME.out.0`, … beside it, or `NAME.refused` with onnxruntime's words. Prints one JSON
+object: `run`, `refused`.
 """
 
 import json

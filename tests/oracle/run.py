@@ -2,10 +2,10 @@
 
     python3 tests/oracle/run.py FILE.onnx INPUTS.npz OUTPUTS.npz [--check] [--batch N] [--values NAME...]
 
-needs `pip install numpy onnx onnxruntime`. INPUTS has one array for each input of the model, by its name; `x` may stand for the first, and
-arrays are cast to the type of the input. OUTPUTS gets one array for each output, by its name ("/" becomes "|": the arrays of an `.npz` are
-files of a zip). Graph optimisations are off, so that each node
-is computed as the file says.
+needs `pip install numpy onnx onnxruntime`. INPUTS has one array for each input of the model, by its name; `x` may stand
+for the first, and arrays are cast to the type of the input. OUTPUTS gets one array for each output, by its name ("/"
+becomes "|": the arrays of an `.npz` are files of a zip). Graph optimisations are off, so that each node is computed as
+the file says.
 
 --check     `onnx.checker` with full check (shape inference included) first; what it refuses fails here
 --batch N   feeds N samples at a time and joins the outputs along their first axis, for models with a fixed batch axis
@@ -63,7 +63,10 @@ def main():
     started = time.perf_counter()
     for start in range(0, max(samples, 1), batch):
         # Inputs without an axis of samples (a scalar) go in whole each time.
-        slices = {name: values[start : start + batch] if values.ndim and args.batch else values for name, values in feeds.items()}
+        is_sliced = {name: bool(values.ndim and args.batch) for name, values in feeds.items()}
+        slices = {
+            name: values[start : start + batch] if is_sliced[name] else values for name, values in feeds.items()
+        }
         parts.append(session.run(None, slices))
     seconds = time.perf_counter() - started
 

@@ -2,12 +2,12 @@
 
     python3 tests/oracle/same.py FIRST.onnx SECOND.onnx [SECOND.onnx...]
 
-needs `pip install numpy onnx onnxruntime`. Each file but the first has to pass `onnx.checker` with full check (shape inference included).
-Open axes get small sizes, those of one name the same; integers are 0 or 1. Graph optimisations are off, so that each node is computed as the
-file says.
+needs `pip install numpy onnx onnxruntime`. Each file but the first has to pass `onnx.checker` with full check (shape
+inference included). Open axes get small sizes, those of one name the same; integers are 0 or 1. Graph optimisations are
+off, so that each node is computed as the file says.
 
-Prints one JSON object: by file after the first, `difference` is the largest of all outputs, relative to the largest value of the first file's;
-`largest` is that value.
+Prints one JSON object: by file after the first, `difference` is the largest of all outputs, relative to the largest
+value of the first file's; `largest` is that value.
 """
 
 import json

@@ -2,8 +2,9 @@
 
     python3 tests/oracle/values.py FILE.onnx VALUES.npz
 
-needs `pip install numpy onnxruntime`. Open axes get small sizes, those of one name the same; integers are 0 or 1. Graph optimisations are off, so
-that each node is computed as the file says. VALUES gets `in0`, `in1`, … and `out0`, `out1`, …, in the order of the file.
+needs `pip install numpy onnxruntime`. Open axes get small sizes, those of one name the same; integers are 0 or 1. Graph
+optimisations are off, so that each node is computed as the file says. VALUES gets `in0`, `in1`, … and `out0`, `out1`,
+…, in the order of the file.
 """
 
 import sys

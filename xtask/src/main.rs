@@ -23,7 +23,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     #[command(flatten)]
-    Product(espalier_cli::Command),
+    Product(Box<espalier_cli::Command>),
     /// Write the results page out of stored runs
     Results(results::Flags),
     /// Count the kernels' instructions on processors this host does not have, under an emulator

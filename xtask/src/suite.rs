@@ -1,8 +1,10 @@
-//! `cargo xtask test`: sets up what the tests need, runs them all, and reports what passed, failed and was skipped and how long it took.
+//! `cargo xtask test`: sets up what the tests need, runs them all, and reports what passed, failed and was skipped and
+//! how long it took.
 //!
-//! Boards boot and Python packages load in the background while crates compile. Nothing is compiled twice: one call of cargo builds every test program
-//! of the crates without tract together with `cargo xtask` itself; the crates with tract share profile and build folder with the runner for this host.
-//! What cannot run on this host is a skip with its reason, or a failure with `--deny-skips`, never a pass.
+//! Boards boot and Python packages load in the background while crates compile. Nothing is compiled twice: one call of
+//! cargo builds every test program of the crates without tract together with `cargo xtask` itself; the crates with
+//! tract share profile and build folder with the runner for this host. What cannot run on this host is a skip with its
+//! reason, or a failure with `--deny-skips`, never a pass.
 
 use std::{
     fs,
@@ -229,7 +231,8 @@ impl Suite {
         Ok(())
     }
 
-    /// Unit tests of the crates a runner is made of. They share the crates below with the runner for this host: its profile, folder and flags.
+    /// Unit tests of the crates a runner is made of. They share the crates below with the runner for this host: its
+    /// profile, folder and flags.
     fn runner_tests(&mut self) -> Result<()> {
         let inventory = self.context.inventory(&|_| false)?;
         let host = inventory.target("host").map_err(|error| usage(error.to_string()))?;
@@ -256,7 +259,8 @@ impl Suite {
         Ok(())
     }
 
-    /// The kernels' tests on processors this host does not have: every kernel against plain arithmetic, with the vectors they have there.
+    /// The kernels' tests on processors this host does not have: every kernel against plain arithmetic, with the
+    /// vectors they have there.
     fn kernels_elsewhere(&mut self, watch: Watch) -> Result<()> {
         let inventory = self.context.inventory(&|_| false)?;
         let quiet = Watch { cancel: watch.cancel, progress: &|_| () };
@@ -371,7 +375,8 @@ fn tests_of(packages: &[&str]) -> Command {
     cargo
 }
 
-/// An environment with onnxruntime in it, the independent engine that accuracies are compared with; the path of its interpreter.
+/// An environment with onnxruntime in it, the independent engine that accuracies are compared with; the path of its
+/// interpreter.
 fn prepare_python(cache: &Cache, cancel: &Cancel) -> Result<PathBuf> {
     let environment = Environment {
         folder: "tests/python",

@@ -1,14 +1,16 @@
-//! How a runner is built for a target: which builder and why, and the exact command. What is installed comes in as [`Tools`].
+//! How a runner is built for a target: which builder and why, and the exact command. What is installed comes in as
+//! [`Tools`].
 //!
-//! `auto` takes the first builder that is installed and can keep the target's promise about libc. Static linking is asked of the last step alone
-//! (`cargo rustc … -- -C target-feature=+crt-static`), not of every crate: what was compiled for a dynamic runner is used again, and a static one costs
-//! seconds instead of a quarter of an hour.
+//! `auto` takes the first builder that is installed and can keep the target's promise about libc. Static linking is
+//! asked of the last step alone (`cargo rustc … -- -C target-feature=+crt-static`), not of every crate: what was
+//! compiled for a dynamic runner is used again, and a static one costs seconds instead of a quarter of an hour.
 
 use crate::command::CommandLine;
 use espalier_inventory::{Builder, Libc, Target};
 
-/// Where the runner's code is put. The usual way is 0 (the default); any other number is another way to link the very same code, so that what comes from
-/// the addresses and not from the code can be told apart. `layout.rs` of the runner makes something of it.
+/// Where the runner's code is put. The usual way is 0 (the default); any other number is another way to link the very
+/// same code, so that what comes from the addresses and not from the code can be told apart. `layout.rs` of the runner
+/// makes something of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Layout(pub u32);
 
@@ -90,7 +92,8 @@ pub struct BuildPlan {
     pub profile: Profile,
     /// To be run in the repository's root.
     pub command: CommandLine,
-    /// Has cargo forget what it built of a package in that folder. To be run there too, with `--package NAME` of each behind it.
+    /// Has cargo forget what it built of a package in that folder. To be run there too, with `--package NAME` of each
+    /// behind it.
     pub forget: CommandLine,
     /// The C compiler that links, where it is a program of its own.
     pub compiler: Option<String>,
@@ -146,7 +149,8 @@ pub struct SystemCompiler {
     pub packages: Vec<String>,
 }
 
-/// The name of the system's C compiler for a triple, in Debian's way of naming; nothing for triples Debian has none for.
+/// The name of the system's C compiler for a triple, in Debian's way of naming; nothing for triples Debian has none
+/// for.
 pub fn system_compiler(triple: &str, host: &str) -> Option<SystemCompiler> {
     if triple == host {
         let packages = vec!["gcc".to_owned(), "libc6-dev".to_owned()];
@@ -207,10 +211,12 @@ fn choose(target: &Target, tools: &Tools) -> Result<(Builder, String), String> {
         }
         Builder::Cross if tools.cross.is_some() => Ok((Builder::Cross, "`targets.toml` says so".to_owned())),
         Builder::Cross => Err(format!(
-            "target `{name}` is built by `cross`, which is not installed: run `cargo install cross`, and have a Docker Engine"
+            "target `{name}` is built by `cross`, which is not installed: \
+             run `cargo install cross`, and have a Docker Engine"
         )),
         Builder::Auto => {
-            // Only zig links against a glibc of one's choice; the others take the one they find, and the floor is checked afterwards.
+            // Only zig links against a glibc of one's choice; the others take the one they find, and the floor is
+            // checked afterwards.
             if let (Libc::Floor(floor), Some(_)) = (target.libc, &tools.zigbuild) {
                 return Ok((Builder::Zigbuild, format!("it is installed and links against glibc {floor}")));
             }
@@ -244,12 +250,14 @@ fn start(builder: Builder, target: &Target, tools: &Tools) -> CommandLine {
             command
         }
         (Builder::Cross, _, Some(cross)) => {
-            // The toolchain is complete, or nobody would ask `cross` to build with it: without being told so, `cross` has rustup fetch components. And by
-            // its path, no toolchain is the active one: `cross` 0.2.5 takes the one listed as `(active, default)` for missing, and has rustup update it.
+            // The toolchain is complete, or nobody would ask `cross` to build with it: without being told so, `cross`
+            // has rustup fetch components. And by its path, no toolchain is the active one: `cross` 0.2.5 takes the one
+            // listed as `(active, default)` for missing, and has rustup update it.
             let mut command = CommandLine::new(&cross.program).env("CROSS_CUSTOM_TOOLCHAIN", "1");
             command = command.env("RUSTUP_TOOLCHAIN", &cross.sysroot);
             if cross.engine_options_are_ours {
-                // Without an init, cargo is the container's first process, which the kernel shields from signals: a stopped build would go on.
+                // Without an init, cargo is the container's first process, which the kernel shields from signals: a
+                // stopped build would go on.
                 command = command.env("CROSS_CONTAINER_OPTS", "--init");
             }
             command.args(cross.toolchain.iter().map(|name| format!("+{name}"))).arg(action)
@@ -368,7 +376,8 @@ mod tests {
             Builder::Zigbuild,
             Libc::Any,
             "gcc",
-            "error: target `t` is built by `cargo zigbuild`, which is not installed: run `cargo xtask setup --target t`",
+            "error: target `t` is built by `cargo zigbuild`, which is not installed: \
+             run `cargo xtask setup --target t`",
         );
         check_choice(
             ARM64,
@@ -383,7 +392,8 @@ mod tests {
             Builder::Zigbuild,
             Libc::Static,
             "zig",
-            "error: target `t` asks for `static = true`, which `zigbuild` cannot do with glibc: set `builder = \"cargo\"`",
+            "error: target `t` asks for `static = true`, which `zigbuild` cannot do with glibc: \
+             set `builder = \"cargo\"`",
         );
     }
 
@@ -412,7 +422,8 @@ mod tests {
         check_command(
             &target(ARM64, Builder::Cross, Libc::Any),
             "cross",
-            "CROSS_CUSTOM_TOOLCHAIN=1 RUSTUP_TOOLCHAIN=/tree CROSS_CONTAINER_OPTS=--init RUSTFLAGS='' cross +espalier-1.96.0 build --locked --profile runner \
+            "CROSS_CUSTOM_TOOLCHAIN=1 RUSTUP_TOOLCHAIN=/tree CROSS_CONTAINER_OPTS=--init \
+             RUSTFLAGS='' cross +espalier-1.96.0 build --locked --profile runner \
              --package espalier-runner --bin espalier-runner --target aarch64-unknown-linux-gnu \
              --target-dir /cache/target/aarch64-unknown-linux-gnu-cross",
         );

@@ -1,8 +1,9 @@
 //! What of a workspace a runner is made of: the part of `Cargo.lock` and of the root `Cargo.toml` that can change it.
 //!
-//! The workspace holds much that is not in the runner. Naming artifacts by all of it would rebuild for a change in a table's layout; naming them by too
-//! little would measure a stale binary. So: every package reachable from the runner in the lock file (development dependencies included, which is
-//! more than is linked), and of the root manifest all but what cannot matter.
+//! The workspace holds much that is not in the runner. Naming artifacts by all of it would rebuild for a change in a
+//! table's layout; naming them by too little would measure a stale binary. So: every package reachable from the runner
+//! in the lock file (development dependencies included, which is more than is linked), and of the root manifest all but
+//! what cannot matter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,7 +53,8 @@ pub fn locked_packages(lock: &str, package: &str) -> Result<LockedPackages, Stri
     Ok(LockedPackages { local, text })
 }
 
-/// The root `Cargo.toml` without what cannot change a runner: members, lints, and profiles other than `profile` and those it inherits from.
+/// The root `Cargo.toml` without what cannot change a runner: members, lints, and profiles other than `profile` and
+/// those it inherits from.
 ///
 /// # Errors
 /// The text is no TOML.

@@ -1,4 +1,5 @@
-//! What several commands take: a model by name or an ONNX file, samples, and a recipe. A model's own recipe is the default, flags override it.
+//! What several commands take: a model by name or an ONNX file, samples, and a recipe. A model's own recipe is the
+//! default, flags override it.
 
 use std::path::{Path, PathBuf};
 
@@ -25,15 +26,16 @@ pub struct RecipeFlags {
     /// What units compete with: all of the model, or those of the same tensor [default: the model's, else global]
     #[arg(long, value_parser = scope())]
     pub scope: Option<Scope>,
-    /// What is removed together: weight, N:M as 2:4, block-RxC as block-4x1; channel, neuron, head, hidden, layer or structure (all but layers) make
-    /// tensors shrink [default: the model's, else weight]
+    /// What is removed together: weight, N:M as 2:4, block-RxC as block-4x1; channel, neuron, head, hidden, layer or
+    /// structure (all but layers) make tensors shrink [default: the model's, else weight]
     #[arg(long, value_parser = unit)]
     pub unit: Option<Unit>,
     /// Fine-tune for so many epochs, of all steps together; 0 for not at all
     #[arg(long, value_name = "EPOCHS")]
     pub finetune: Option<u32>,
     /// Learn from the dense model's answers too: beside labels, or in place of them (free)
-    #[arg(long, visible_alias = "distill", value_name = "labels|free", num_args = 0..=1, default_missing_value = "labels", value_parser = distil)]
+    #[arg(long, visible_alias = "distill", value_name = "labels|free", num_args = 0..=1)]
+    #[arg(default_missing_value = "labels", value_parser = distil)]
     pub distil: Option<Distillation>,
     /// Reach the ratio in so many steps, each judged anew and fine-tuned
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]

@@ -1,4 +1,5 @@
-//! The installed program `espalier`, in a folder of a user's: which files it finds, and what it says where some are missing.
+//! The installed program `espalier`, in a folder of a user's: which files it finds, and what it says where some are
+//! missing.
 
 use std::{
     fs,

@@ -3,7 +3,8 @@
 //! ```text
 //! cargo run -p espalier-engine --example speed -- FILE.onnx|FIXTURE [BATCH] [ROUNDS]
 //! ```
-//! The gradient is that of all constants of floats with at least two axes. Prints each round in seconds; the first pays for warming up.
+//! The gradient is that of all constants of floats with at least two axes. Prints each round in seconds; the first pays
+//! for warming up.
 
 use std::time::Instant;
 

@@ -86,7 +86,8 @@ impl Array<f32> {
     }
 }
 
-/// A value of a graph. Narrower and wider floats are held as f32, all integers as i64: kinds matter to the engine, widths do not.
+/// A value of a graph. Narrower and wider floats are held as f32, all integers as i64: kinds matter to the engine,
+/// widths do not.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tensor {
     F32(Array<f32>),

@@ -10,7 +10,8 @@ pub enum EngineError {
     #[error("the engine does not know {}; weight magnitude and random importance work without it", .ops.join(", "))]
     UnknownOps { ops: Vec<String> },
     #[error(
-        "`{op}` in node `{node}` has no gradient here; weight magnitude, activation and random importance work without it"
+        "`{op}` in node `{node}` has no gradient here; \
+         weight magnitude, activation and random importance work without it"
     )]
     NoGradient { node: String, op: String },
     #[error("node `{node}` ({op}): {why}")]

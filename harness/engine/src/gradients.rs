@@ -22,8 +22,8 @@ impl Gradients {
 }
 
 impl Network {
-    /// The gradient of `sum over seeds of <seed, value>` with respect to each of `wanted`: reverse mode. `run` must have
-    /// kept all values ([`Keep::All`](crate::Keep::All)); a seed has the shape of its value.
+    /// The gradient of `sum over seeds of <seed, value>` with respect to each of `wanted`: reverse mode. `run` must
+    /// have kept all values ([`Keep::All`](crate::Keep::All)); a seed has the shape of its value.
     ///
     /// # Errors
     /// [`EngineError::NoGradient`] where the way back leads through an operator that has none.

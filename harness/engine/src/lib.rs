@@ -3,9 +3,9 @@
 //! ```text
 //! Model ─► Network (values numbered, nodes sorted) ─► run ─► Run (values) ─► backward ─► Gradients
 //! ```
-//! It serves importance, fine-tuning and shapes. It is not built for speed: inference is measured with the runner. Every
-//! operator is one type in [`ops`] with its forward pass and its vector-Jacobian product side by side, and each gradient
-//! is checked against finite differences.
+//! It serves importance, fine-tuning and shapes. It is not built for speed: inference is measured with the runner.
+//! Every operator is one type in [`ops`] with its forward pass and its vector-Jacobian product side by side, and each
+//! gradient is checked against finite differences.
 
 pub mod array;
 pub mod ops;

@@ -1,7 +1,9 @@
-//! Gradients of whole networks, as PyTorch's exporters write them, against differences of their outputs along the gradient.
+//! Gradients of whole networks, as PyTorch's exporters write them, against differences of their outputs along the
+//! gradient.
 //!
-//! All weights move at once: `(L(w + hd) - L(w - hd)) / 2h` must be `<gradient, d>`, where `L` is the sum of outputs with random signs. Kinks
-//! that are crossed spoil large steps and rounding small ones, so several are tried and the median is believed.
+//! All weights move at once: `(L(w + hd) - L(w - hd)) / 2h` must be `<gradient, d>`, where `L` is the sum of outputs
+//! with random signs. Kinks that are crossed spoil large steps and rounding small ones, so several are tried and the
+//! median is believed.
 
 use espalier_engine::{Array, Keep, Network, Tensor, ValueId};
 use espalier_fixtures::{Values, fixture, inputs};

@@ -1,7 +1,7 @@
 //! System packages, where they come from apt: which are missing, and installing them where that is allowed.
 //!
-//! It is allowed to root, and where `sudo` asks no password; everybody else gets the one line to run. Nothing is ever removed or downgraded:
-//! apt itself refuses to with the options given here.
+//! It is allowed to root, and where `sudo` asks no password; everybody else gets the one line to run. Nothing is ever
+//! removed or downgraded: apt itself refuses to with the options given here.
 
 use anyhow::{Context, Result, bail};
 use espalier_bench::command::CommandLine;
@@ -14,8 +14,8 @@ use crate::{
 /// Makes sure that packages are installed.
 ///
 /// # Errors
-/// Packages are missing and may not be installed by this user, or there is no apt, or apt fails. The message holds the line to run, or the programs
-/// that are needed.
+/// Packages are missing and may not be installed by this user, or there is no apt, or apt fails. The message holds the
+/// line to run, or the programs that are needed.
 pub fn ensure_packages(packages: &[&str], watch: Watch) -> Result<()> {
     let missing = missing(packages)?;
     if missing.is_empty() {

@@ -1,8 +1,8 @@
 //! Builds the runner for a target, or finds the one built before from the same things.
 //!
-//! Artifacts are named by what went into them ([`key`]) and stored by what they are ([`crate::blob`]). Where the key is known no cargo is run at all;
-//! where anything is in doubt (a file was read that is not in the key, sources changed meanwhile, `cross` and its container) cargo decides, and nothing
-//! is remembered.
+//! Artifacts are named by what went into them ([`key`]) and stored by what they are ([`crate::blob`]). Where the key is
+//! known no cargo is run at all; where anything is in doubt (a file was read that is not in the key, sources changed
+//! meanwhile, `cross` and its container) cargo decides, and nothing is remembered.
 
 use std::{
     fs, io,
@@ -49,7 +49,8 @@ pub struct Prepared {
     compilers: Compilers,
 }
 
-/// Looks at what is installed and decides how to build; changes nothing. For `--dry-run`, and the first half of [`build`].
+/// Looks at what is installed and decides how to build; changes nothing. For `--dry-run`, and the first half of
+/// [`build`].
 ///
 /// # Errors
 /// The target is not buildable as things are; the message says what to run.
@@ -144,8 +145,9 @@ pub fn build(cache: &Cache, repository: &Path, target: &Target, layout: Layout, 
     Ok(Artifact { path: blob.path, sha256: blob.sha256, bytes: blob.bytes, builder, elf, cached: false })
 }
 
-/// cargo tells a workspace's files by their place in it and by when they changed. What was built last in this folder may come from another clone or an
-/// older commit, and sources that are older than that cargo takes for built: unless they are the same, it starts its own crates anew (seconds).
+/// cargo tells a workspace's files by their place in it and by when they changed. What was built last in this folder
+/// may come from another clone or an older commit, and sources that are older than that cargo takes for built: unless
+/// they are the same, it starts its own crates anew (seconds).
 fn forget_others(plan: &BuildPlan, repository: &Path, sources: &key::Sources, note: &Path, watch: Watch) -> Result<()> {
     if fs::read_to_string(note).is_ok_and(|last| last == sources.hash) {
         return Ok(());

@@ -1,7 +1,8 @@
 //! What a program requires of a board, read from its ELF file, and whether a board has it.
 //!
 //! Checked before anything is pushed: a mismatch would be "not found", "exec format error" or a crash on the board. The
-//! file is untrusted input, so reading never panics. [`PROBE`], a script for any POSIX shell, finds out what a board has.
+//! file is untrusted input, so reading never panics. [`PROBE`], a script for any POSIX shell, finds out what a board
+//! has.
 
 use anyhow::{Context, Result};
 use espalier_inventory::{Glibc, Libc, Target};
@@ -115,7 +116,8 @@ pub fn check_target(elf: &ElfInfo, target: &Target) -> Vec<String> {
             if let Some(needed) = elf.glibc.filter(|needed| *needed > floor) {
                 mismatches.push(format!(
                     "needs GLIBC_{needed}, but target `{}` promises `glibc = \"{floor}\"`: the builder took this \
-                     host's newer libc; set `builder = \"zigbuild\"` (`cargo xtask setup` brings it), or `static = true`",
+                     host's newer libc; set `builder = \"zigbuild\"` (`cargo xtask setup` brings it), or \
+                     `static = true`",
                     target.name
                 ));
             }
@@ -195,7 +197,8 @@ impl BoardLibc {
     }
 }
 
-/// The version in a banner of glibc, not musl: `glibc 2.36`, `ldd (Debian GLIBC 2.36-9) 2.36`, `… release version 2.36.`.
+/// The version in a banner of glibc, not musl: `glibc 2.36`, `ldd (Debian GLIBC 2.36-9) 2.36`, `… release version
+/// 2.36.`.
 fn glibc_in(banner: &str) -> Option<Glibc> {
     let lower = banner.to_ascii_lowercase();
     if !(lower.contains("glibc") || lower.contains("gnu libc") || lower.contains("gnu c library")) {

@@ -1,7 +1,9 @@
-//! The kernels on processors this host does not have, under qemu's user emulation: their tests, and how many instructions they take.
+//! The kernels on processors this host does not have, under qemu's user emulation: their tests, and how many
+//! instructions they take.
 //!
-//! Instructions are counted by having the emulator tell each one it carries out: slow, but exact, the same every time, and it takes no plugin. A kernel is
-//! run once more and once less, so that what is around it cancels out. Time there says nothing about a board, and instructions not much about time.
+//! Instructions are counted by having the emulator tell each one it carries out: slow, but exact, the same every time,
+//! and it takes no plugin. A kernel is run once more and once less, so that what is around it cancels out. Time there
+//! says nothing about a board, and instructions not much about time.
 
 use std::{
     io::{BufRead, BufReader},

@@ -1,7 +1,8 @@
 //! The files of baselines, kept for good: runners, variants and inputs by content, `STORE/sha256/ab/abcd…`.
 //!
 //! Unlike the cache nothing in it can be made again, and it may be a mount that several machines share. So a file is
-//! there complete or not at all, is hashed when it is written, read back, and hashed again when it is read. A missing store is an error: a folder made where one is not mounted would look like a store that lost everything.
+//! there complete or not at all, is hashed when it is written, read back, and hashed again when it is read. A missing
+//! store is an error: a folder made where one is not mounted would look like a store that lost everything.
 
 use std::{
     env,

@@ -1,8 +1,9 @@
 //! Rust for every target: which toolchain builds for a target, and making there be one (`cargo xtask setup`).
 //!
-//! Two ways. `rustup target add` is all it takes where rustup's server answers. Where it does not (a closed network), Debian's packages hold the same
-//! compiler: unpacked below the cache, nothing installed, and the standard library for other machines built from the sources in them ([`debian`]).
-//! That tree is used directly, by path, so that this way needs no rustup at all. For the host itself it is always the user's own `cargo`.
+//! Two ways. `rustup target add` is all it takes where rustup's server answers. Where it does not (a closed network),
+//! Debian's packages hold the same compiler: unpacked below the cache, nothing installed, and the standard library for
+//! other machines built from the sources in them ([`debian`]). That tree is used directly, by path, so that this way
+//! needs no rustup at all. For the host itself it is always the user's own `cargo`.
 
 use std::{
     env, fs,
@@ -130,7 +131,8 @@ pub fn find(cache: &Cache, versions: &Versions, active: &ActiveRust, target: &Ta
     bail!("no Rust standard library for `{triple}`: run `cargo xtask setup --target {}`", target.name)
 }
 
-/// Makes a target buildable: toolchain, and the linker where cargo's own way of building needs one. Does nothing where nothing is missing.
+/// Makes a target buildable: toolchain, and the linker where cargo's own way of building needs one. Does nothing where
+/// nothing is missing.
 ///
 /// `way` is what was asked for on the command line; without it the environment decides, and else what is there.
 ///
@@ -190,7 +192,8 @@ fn has_standard_library(sysroot: &Path, triple: &str) -> bool {
         .is_ok_and(|entries| entries.flatten().any(|entry| is_std(&entry.file_name().to_string_lossy())))
 }
 
-/// The rustc itself, not rustup's stand-in for it: asking that one costs more than all else on the way to a cached artifact.
+/// The rustc itself, not rustup's stand-in for it: asking that one costs more than all else on the way to a cached
+/// artifact.
 fn real_rustc() -> Result<PathBuf> {
     // Set by the cargo that runs `cargo xtask`; a toolchain has both in one folder.
     if let Some(cargo) = env::var_os("CARGO") {

@@ -554,7 +554,10 @@ mod tests {
                     prop_assert!(read.blobs().all(|(hash, _)| sha256(hash).is_ok()));
                     prop_assert_eq!(Baseline::parse(&read.to_toml(), FILE), Ok(read));
                 }
-                Err(error) => prop_assert!(error.lines().all(|line| line.starts_with(&format!("{FILE}:"))), "{}", error),
+                Err(error) => {
+                    let place = format!("{FILE}:");
+                    prop_assert!(error.lines().all(|line| line.starts_with(&place)), "{}", error);
+                }
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What is done to a model: `[prune]` of its file, or the same in flags. Names and numbers only; `espalier-prune` carries
-//! them out.
+//! What is done to a model: `[prune]` of its file, or the same in flags. Names and numbers only; `espalier-prune`
+//! carries them out.
 
 use espalier_recipe::{Distillation, Method, Schedule, Scope, Structure, Unit};
 
@@ -55,7 +55,8 @@ impl Default for Recipe {
     }
 }
 
-/// Two things that do not go together. `key` is the one to change, as it is called in the file and, with `--` before it, among the flags.
+/// Two things that do not go together. `key` is the one to change, as it is called in the file and, with `--` before
+/// it, among the flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     pub key: &'static str,
@@ -208,7 +209,8 @@ mod tests {
         };
         assert_eq!(
             recipe.describe(),
-            "taylor, global, weight, 3 steps (geometric), 15 epochs, distilled without labels, packed as bitmap-codebook"
+            "taylor, global, weight, 3 steps (geometric), 15 epochs, \
+             distilled without labels, packed as bitmap-codebook"
         );
     }
 

@@ -1,7 +1,8 @@
 //! What decoding a file would cost in memory, found by walking its wire format without decoding it.
 //!
-//! An empty message takes two bytes in a file and, decoded, as much as its Rust struct: a hostile megabyte of empty attributes would become
-//! a gigabyte. Real files stay far below the limit, as theirs is weights. What is malformed here is left to the decoder to name.
+//! An empty message takes two bytes in a file and, decoded, as much as its Rust struct: a hostile megabyte of empty
+//! attributes would become a gigabyte. Real files stay far below the limit, as theirs is weights. What is malformed
+//! here is left to the decoder to name.
 
 use std::mem::size_of;
 
@@ -236,7 +237,8 @@ mod tests {
         }
     }
 
-    /// Reads the schema back from the generated types. Guards against a new schema with messages the walk would not see.
+    /// Reads the schema back from the generated types. Guards against a new schema with messages the walk would not
+    /// see.
     #[test]
     fn every_message_field_of_the_schema_is_walked() {
         let mut parent = "";

@@ -10,7 +10,8 @@ pub enum OnnxError {
     #[error("tensor `{tensor}` {why}")]
     BadTensor { tensor: String, why: String },
     #[error(
-        "tensor `{tensor}` keeps its values in another file (`{location}`); read the model from its path, not from bytes alone"
+        "tensor `{tensor}` keeps its values in another file (`{location}`); \
+         read the model from its path, not from bytes alone"
     )]
     ExternalData { tensor: String, location: String },
 }

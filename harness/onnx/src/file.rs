@@ -1,8 +1,8 @@
 //! Models on disk, and the only file I/O of this crate.
 //!
-//! A model may keep its weights in files beside it (ONNX's external data). Reading brings them in, so that everything downstream has one
-//! self-contained file to push and to name by its hash; writing moves them out again only where one file cannot hold them: Google's protobuf,
-//! and with it most engines, refuses 2 GiB.
+//! A model may keep its weights in files beside it (ONNX's external data). Reading brings them in, so that everything
+//! downstream has one self-contained file to push and to name by its hash; writing moves them out again only where one
+//! file cannot hold them: Google's protobuf, and with it most engines, refuses 2 GiB.
 
 use std::{
     collections::HashMap,
@@ -71,8 +71,8 @@ pub fn read(path: &Path) -> Result<Bytes, FileError> {
     Ok(if changed { model.encode() } else { bytes })
 }
 
-/// Writes a model, under a temporary name first, so that a reader never sees half of it. One of 2 GiB or more keeps its weights in
-/// `<file name>.data` beside it.
+/// Writes a model, under a temporary name first, so that a reader never sees half of it. One of 2 GiB or more keeps its
+/// weights in `<file name>.data` beside it.
 ///
 /// # Errors
 /// Where the disk refuses.

@@ -14,7 +14,8 @@ pub struct Model {
 
 impl Model {
     /// # Errors
-    /// [`OnnxError::NotOnnx`] for anything that is not a whole ONNX file with a graph, or that would take absurd memory to decode.
+    /// [`OnnxError::NotOnnx`] for anything that is not a whole ONNX file with a graph, or that would take absurd memory
+    /// to decode.
     pub fn decode(source: &Bytes) -> Result<Model, OnnxError> {
         let not_onnx = |why: String| OnnxError::NotOnnx { why };
         if source.is_empty() {
@@ -22,7 +23,8 @@ impl Model {
         }
         budget::check(source).map_err(not_onnx)?;
         let proto = ModelProto::decode(source.clone()).map_err(|error| not_onnx(error.to_string()))?;
-        // Protobuf takes a file cut between two fields for a whole one; these three are in every ONNX file, the operator sets often last.
+        // Protobuf takes a file cut between two fields for a whole one; these three are in every ONNX file, the
+        // operator sets often last.
         if proto.ir_version.is_none() {
             return Err(not_onnx("it has no `ir_version`".into()));
         }

@@ -13,7 +13,8 @@ pub enum Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// `tensor` must be of type f32; `name` is what the graph calls it (the tensor of a `Constant` node often has no name of its own).
+    /// `tensor` must be of type f32; `name` is what the graph calls it (the tensor of a `Constant` node often has no
+    /// name of its own).
     ///
     /// # Errors
     /// [`OnnxError::ExternalData`], and [`OnnxError::BadTensor`] where the values do not fit the shape.
@@ -57,7 +58,8 @@ impl<'a> Values<'a> {
         self.len() == 0
     }
 
-    /// Calls `f` with each value in order. One call a value instead of an iterator: the kind of storage is looked at once.
+    /// Calls `f` with each value in order. One call a value instead of an iterator: the kind of storage is looked at
+    /// once.
     pub fn for_each(self, mut f: impl FnMut(f32)) {
         match self {
             Values::Raw(values) => values.iter().for_each(|value| f(f32::from_le_bytes(*value))),
@@ -122,7 +124,8 @@ pub fn dtype_name(data_type: i32) -> &'static str {
     }
 }
 
-/// Whether numbers of this type may be weights: floats, and the narrow integers of quantised models. Wider integers are shapes and indices.
+/// Whether numbers of this type may be weights: floats, and the narrow integers of quantised models. Wider integers are
+/// shapes and indices.
 pub fn may_hold_weights(data_type: i32) -> bool {
     !matches!(
         dtype_name(data_type),

@@ -1,4 +1,5 @@
-//! Where the level of a series changed for good: E-divisive means in windows, judged by t tests, as in Hunter and Apache Otava.
+//! Where the level of a series changed for good: E-divisive means in windows, judged by t tests, as in Hunter and
+//! Apache Otava.
 //!
 //! In: values in the order of time, on a scale where differences count (log ratios). Out: the points that hold, and
 //! those that nearly did. Splitting finds candidates with a lenient test; merging removes the weakest until the rest is
@@ -121,7 +122,8 @@ impl ChangePoints {
         Ok(found)
     }
 
-    /// Candidates of all windows. A window begins half a window after the one before, or at its last candidate if later.
+    /// Candidates of all windows. A window begins half a window after the one before, or at its last candidate if
+    /// later.
     fn split(&self, series: &[f64]) -> Vec<usize> {
         let window = self.window.max(2);
         let mut found = Vec::new();
@@ -338,7 +340,8 @@ fn moments(values: &[f64]) -> (f64, f64) {
     (mean, values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / n)
 }
 
-/// Sums of the distances between all pairs of values in `a..b`, for every a and b: the statistic needs their differences.
+/// Sums of the distances between all pairs of values in `a..b`, for every a and b: the statistic needs their
+/// differences.
 struct Distances {
     length: usize,
     sums: Vec<f64>,

@@ -1,5 +1,5 @@
-//! BERT with a classifier, as the transformers package's BertForSequenceClassification with eager attention is exported: post-norm, learned
-//! positions, an additive mask.
+//! BERT with a classifier, as the transformers package's BertForSequenceClassification with eager attention is
+//! exported: post-norm, learned positions, an additive mask.
 
 use espalier_onnx::tensor_proto::DataType;
 
@@ -31,7 +31,8 @@ pub const BASE: Size =
 /// bert-large-uncased.
 pub const LARGE: Size = Size { layers: 24, width: 1024, heads: 16, inner: 4096, ..BASE };
 
-/// Scores with a deviation of 3, so that a token listens to a few others: with less all tokens become the mean of all, and all inputs alike.
+/// Scores with a deviation of 3, so that a token listens to a few others: with less all tokens become the mean of all,
+/// and all inputs alike.
 const LISTEN: Gain = Gain::Plain(3.0);
 /// What is added to the trunk, which is normalised to 1 each time.
 const MIXED: Gain = Gain::Plain(1.0);

@@ -1,7 +1,7 @@
 //! A network as a file that is not yet written: its size is known, its bytes come one tensor at a time.
 //!
-//! prost would want all of a message in memory. The file is four messages within each other, so its frame is put together here: fields in the
-//! order of their numbers, as Google's encoder writes them.
+//! prost would want all of a message in memory. The file is four messages within each other, so its frame is put
+//! together here: fields in the order of their numbers, as Google's encoder writes them.
 
 use std::io::{self, Write};
 

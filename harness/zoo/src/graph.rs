@@ -59,8 +59,8 @@ pub enum Gain {
     Plain(f64),
     /// Behind a rectifier: each output's weights add up to 0, see [`Values::Level`].
     Centred(f64),
-    /// One channel alone, behind a rectifier: all outputs' weights add up to 1, so that no channel dies and what all have in common can be left
-    /// out of what comes next.
+    /// One channel alone, behind a rectifier: all outputs' weights add up to 1, so that no channel dies and what all
+    /// have in common can be left out of what comes next.
     Blur(f64),
 }
 

@@ -1,9 +1,10 @@
 //! The networks articles on pruning measure, at full size, as ONNX files: a name in, a file out.
 //!
-//! Topology, shapes and multiplications are those of PyTorch's own exports, patterns of nodes and names too. The weights are random: nobody's
-//! trained ones are in a clone, and speed does not ask for them. They are scaled so that activations stay in a sane range through fifty layers and
-//! answers differ between inputs; what a variant answers can be compared with what the dense one does, never with a truth. The same bytes come out
-//! on every machine: [`Net::sha256`] says which.
+//! Topology, shapes and multiplications are those of PyTorch's own exports, patterns of nodes and names too. The
+//! weights are random: nobody's trained ones are in a clone, and speed does not ask for them. They are scaled so that
+//! activations stay in a sane range through fifty layers and answers differ between inputs; what a variant answers can
+//! be compared with what the dense one does, never with a truth. The same bytes come out on every machine:
+//! [`Net::sha256`] says which.
 
 mod bert;
 mod blueprint;

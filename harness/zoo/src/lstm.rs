@@ -1,4 +1,5 @@
-//! A stack of LSTM layers over frames, classified by the last step's output: torch's `nn.LSTM(batch_first=True)` and a linear layer.
+//! A stack of LSTM layers over frames, classified by the last step's output: torch's `nn.LSTM(batch_first=True)` and a
+//! linear layer.
 
 use espalier_onnx::tensor_proto::DataType;
 

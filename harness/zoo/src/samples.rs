@@ -1,4 +1,5 @@
-//! Inputs made up for networks nobody trained: the same every time, and unlike each other, so that answers can be compared.
+//! Inputs made up for networks nobody trained: the same every time, and unlike each other, so that answers can be
+//! compared.
 
 use espalier_onnx::random::SplitMix64;
 
@@ -64,7 +65,8 @@ fn floats(input: &Input, sample: usize) -> Vec<f32> {
     }
 }
 
-/// Value noise: random numbers on ever finer grids, bilinear between them, each grid weighing two thirds of the one before.
+/// Value noise: random numbers on ever finer grids, bilinear between them, each grid weighing two thirds of the one
+/// before.
 fn noise(random: &mut SplitMix64, rows: usize, columns: usize) -> Vec<f32> {
     let mut sum = vec![random.normal_but_zero() * 0.5; rows * columns];
     let mut weight = 0.8;

@@ -1,7 +1,8 @@
 //! Operators of several tensors that broadcast to one shape: arithmetic, comparison, choice.
 //!
-//! Gradients are summed over the axes an input was repeated along. Integers are computed in 64 bits and wrap there: what a narrower type
-//! would have wrapped before is not seen. Of equal values `Min` and `Max` pass the gradient to the first.
+//! Gradients are summed over the axes an input was repeated along. Integers are computed in 64 bits and wrap there:
+//! what a narrower type would have wrapped before is not seen. Of equal values `Min` and `Max` pass the gradient to the
+//! first.
 
 use super::{
     Backward, Family, Forward, InputGradients, Operator, boxed,

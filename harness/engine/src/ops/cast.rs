@@ -1,7 +1,7 @@
 //! Casts between kinds of numbers, and quantisation.
 //!
-//! A cast to a narrow integer wraps as it does in C, to a narrow float it does nothing: floats are held as f32 whatever the file says.
-//! Quantised tensors are integers like others; the way back to floats is exact.
+//! A cast to a narrow integer wraps as it does in C, to a narrow float it does nothing: floats are held as f32 whatever
+//! the file says. Quantised tensors are integers like others; the way back to floats is exact.
 
 use espalier_onnx::tensor_proto::DataType;
 

@@ -1,10 +1,10 @@
 //! Checks an operator's gradient against finite differences. For tests only.
 //!
-//! Each output gets a random seed `s`, each input a direction `d`, and `<s, f(x + hd) - f(x - hd)>` must be
-//! `<gradient, 2hd>` within a thousandth. Directions have the signs of the gradient, so that their product does not
-//! cancel to noise. Small inputs are also checked element by element, which finds what a direction may miss. Differences
-//! are taken at two steps and extrapolated (Richardson), which allows steps large enough for f32. Inputs have to stay
-//! away from kinks: see [`apart`].
+//! Each output gets a random seed `s`, each input a direction `d`, and `<s, f(x + hd) - f(x - hd)>` must be `<gradient,
+//! 2hd>` within a thousandth. Directions have the signs of the gradient, so that their product does not cancel to
+//! noise. Small inputs are also checked element by element, which finds what a direction may miss. Differences are
+//! taken at two steps and extrapolated (Richardson), which allows steps large enough for f32. Inputs have to stay away
+//! from kinks: see [`apart`].
 
 use std::collections::HashMap;
 
@@ -162,7 +162,8 @@ pub fn check_optional(operator: &dyn Operator, inputs: &[Option<Tensor>], output
     }
 }
 
-/// `<seeds, f(x + hd) - f(x - hd)>`, and what the gradient says it is. The latter is taken over the step as it came out after rounding.
+/// `<seeds, f(x + hd) - f(x - hd)>`, and what the gradient says it is. The latter is taken over the step as it came out
+/// after rounding.
 fn difference(
     operator: &dyn Operator,
     inputs: &[Option<Tensor>],

@@ -1,5 +1,6 @@
-//! `Conv` and `ConvTranspose` over one or two axes: as a product of the weights with the windows laid out as columns, tile by tile so that a tile stays in the
-//! cache. A tile is part of an image or, where images are small, several whole ones. What has one channel a group goes to [`depthwise`].
+//! `Conv` and `ConvTranspose` over one or two axes: as a product of the weights with the windows laid out as columns,
+//! tile by tile so that a tile stays in the cache. A tile is part of an image or, where images are small, several whole
+//! ones. What has one channel a group goes to [`depthwise`].
 
 use std::ops::Range;
 
@@ -47,8 +48,8 @@ pub struct Layout {
     pub windows: Windows,
 }
 
-/// Into how many parts a batch is cut for the gradient of weights, each with a sum of its own. It is no matter of how many threads there are,
-/// so that sums come out the same everywhere.
+/// Into how many parts a batch is cut for the gradient of weights, each with a sum of its own. It is no matter of how
+/// many threads there are, so that sums come out the same everywhere.
 const PARTS: usize = 8;
 
 /// What the sums of all parts may take: 64 MiB.
@@ -393,7 +394,8 @@ fn backward(
     (x_gradient, weight_gradient)
 }
 
-/// Adds what one tile gives to the gradient of one group's weights, and to that of the input: of images from the given one on.
+/// Adds what one tile gives to the gradient of one group's weights, and to that of the input: of images from the given
+/// one on.
 #[expect(clippy::too_many_arguments, reason = "one step of `backward`, with all it works on")]
 fn backward_tile(
     layout: &Layout,

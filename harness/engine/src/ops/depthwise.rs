@@ -1,8 +1,8 @@
 //! Convolutions with one input channel a group.
 //!
-//! Each plane is padded and, where windows are strided, sorted into one plane per phase of the stride. Then a tap of the kernel is a plain shift:
-//! the whole output is a sum of shifted planes, which the compiler makes vectors of. Rows of the output are as long as those of the padded
-//! planes; what is computed past their ends is thrown away.
+//! Each plane is padded and, where windows are strided, sorted into one plane per phase of the stride. Then a tap of
+//! the kernel is a plain shift: the whole output is a sum of shifted planes, which the compiler makes vectors of. Rows
+//! of the output are as long as those of the padded planes; what is computed past their ends is thrown away.
 
 use rayon::prelude::*;
 
@@ -53,8 +53,8 @@ impl Sorted {
         if rows.output == 0 || columns.output == 0 { 0 } else { (rows.output - 1) * self.columns + columns.output }
     }
 
-    /// Calls `f` for each row of the input that is in some phase: where it is in the input, where in the sorted planes, how far apart its
-    /// elements are in the input, and how many there are.
+    /// Calls `f` for each row of the input that is in some phase: where it is in the input, where in the sorted planes,
+    /// how far apart its elements are in the input, and how many there are.
     #[inline(always)]
     fn for_each_row(&self, mut f: impl FnMut(usize, usize, usize, usize)) {
         let Windows { rows, columns } = self.windows;
@@ -97,7 +97,8 @@ impl Sorted {
     }
 }
 
-/// Whether a layout is one for this module: several groups of one channel, and no planes that padding or strides blow up.
+/// Whether a layout is one for this module: several groups of one channel, and no planes that padding or strides blow
+/// up.
 pub fn suits(layout: &Layout) -> bool {
     let Windows { rows, columns } = layout.windows;
     let length = |side: Side| (side.kernel - 1).checked_mul(side.dilation)?.checked_add(side.output);
@@ -142,7 +143,8 @@ fn pieces_at_least(sorted: &Sorted) -> usize {
     (1 << 15) / (sorted.output() * sorted.taps.len()).max(1) + 1
 }
 
-/// Works channel by channel through all images: the gradient of a channel's weights is summed up in one place, always in the same order.
+/// Works channel by channel through all images: the gradient of a channel's weights is summed up in one place, always
+/// in the same order.
 pub fn backward(
     layout: &Layout,
     x: &[f32],

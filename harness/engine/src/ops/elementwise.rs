@@ -1,6 +1,7 @@
 //! Operators that treat each element of one tensor alike.
 //!
-//! Gradients at kinks: that of the flat side, as PyTorch has it (`Relu` at 0, `Clip` at its bounds: 0). Rounding has gradient zero.
+//! Gradients at kinks: that of the flat side, as PyTorch has it (`Relu` at 0, `Clip` at its bounds: 0). Rounding has
+//! gradient zero.
 
 use libm::erff;
 

@@ -363,7 +363,8 @@ struct Pad {
 const OUTSIDE: usize = usize::MAX;
 
 impl Pad {
-    /// The output's shape, and for each axis, in order, which place of the input each place of the output shows; none where it is empty.
+    /// The output's shape, and for each axis, in order, which place of the input each place of the output shows; none
+    /// where it is empty.
     fn places(&self, inputs: &[Option<&Tensor>]) -> Result<(Vec<usize>, Vec<Vec<usize>>), String> {
         let shape = input(inputs, 0)?.shape();
         let pads = match &self.pads {

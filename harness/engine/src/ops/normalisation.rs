@@ -1,5 +1,5 @@
-//! Normalisations: `BatchNormalization` with the statistics it was trained with, and those that take their statistics from what they
-//! normalise (`LayerNormalization`, `InstanceNormalization`, `GroupNormalization`).
+//! Normalisations: `BatchNormalization` with the statistics it was trained with, and those that take their statistics
+//! from what they normalise (`LayerNormalization`, `InstanceNormalization`, `GroupNormalization`).
 
 use rayon::prelude::*;
 
@@ -35,7 +35,8 @@ fn normalisation(node: &Attributes, over: Over) -> Parsed {
     boxed(Normalisation { epsilon: epsilon(node), over, centred: true })
 }
 
-/// `scale * (x - mean) / sqrt(variance + epsilon) + bias` for each channel. Mean and variance are constants here: they have no gradient.
+/// `scale * (x - mean) / sqrt(variance + epsilon) + bias` for each channel. Mean and variance are constants here: they
+/// have no gradient.
 #[derive(Debug)]
 struct BatchNormalization {
     epsilon: f32,

@@ -1,4 +1,5 @@
-//! Products of matrices that lie anywhere in memory, on the `gemm` kernels. The rest of the engine calls them through here, checked.
+//! Products of matrices that lie anywhere in memory, on the `gemm` kernels. The rest of the engine calls them through
+//! here, checked.
 
 use gemm_common::Parallelism;
 
@@ -77,8 +78,9 @@ pub fn multiply(
         _ => Parallelism::None,
     };
     let gemm = gemm_f32::gemm::f32::get_gemm_fn();
-    // SAFETY: `Matrix` and the assertions above say that every element the kernel touches is inside its slice; `target` is borrowed for writing
-    // and so overlaps neither factor. Strides are below the lengths of slices, so they fit isize.
+    // SAFETY: `Matrix` and the assertions above say that every element the kernel touches is inside its slice; `target`
+    // is borrowed for writing and so overlaps neither factor. Strides are below the lengths of slices, so they fit
+    // isize.
     unsafe {
         gemm(
             rows,

@@ -1,8 +1,9 @@
 //! LSTM, GRU and RNN, forwards, backwards and in both directions, over sequences of one length or of several.
 //!
-//! What does not depend on the step before (the projection of the inputs, its gradient, those of the weights) is one product over all steps;
-//! only the recurrence is a small product a step. Steps are counted in the order they are carried out: a reversed sequence begins at its own
-//! end. Peepholes, clipping, other activations and the layout with the batch first are refused by name.
+//! What does not depend on the step before (the projection of the inputs, its gradient, those of the weights) is one
+//! product over all steps; only the recurrence is a small product a step. Steps are counted in the order they are
+//! carried out: a reversed sequence begins at its own end. Peepholes, clipping, other activations and the layout with
+//! the batch first are refused by name.
 
 use super::{
     Attributes, Backward, Family, Forward, InputGradients, Operator, boxed,

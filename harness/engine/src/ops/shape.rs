@@ -1,4 +1,5 @@
-//! Operators about shapes: asking for one, giving the same elements another, and making tensors out of nothing but a shape.
+//! Operators about shapes: asking for one, giving the same elements another, and making tensors out of nothing but a
+//! shape.
 
 use super::{
     Backward, Family, Forward, InputGradients, Operator, boxed,

@@ -1,7 +1,8 @@
-//! Which element of an array each place of another shape shows: broadcasting, transposing, slicing and tiling are all views, and the
-//! gradient of showing an element in many places is the sum over them.
+//! Which element of an array each place of another shape shows: broadcasting, transposing, slicing and tiling are all
+//! views, and the gradient of showing an element in many places is the sum over them.
 //!
-//! A view is walked row by row, after axes that lie as one in memory were joined, so that the inner loop is long and its stride known.
+//! A view is walked row by row, after axes that lie as one in memory were joined, so that the inner loop is long and
+//! its stride known.
 
 use super::support::elements;
 

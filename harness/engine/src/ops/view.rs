@@ -1,4 +1,5 @@
-//! Operators that only move elements, each by a [`View`] of its input: transposing, repeating, cutting. Their gradients go the same way back.
+//! Operators that only move elements, each by a [`View`] of its input: transposing, repeating, cutting. Their gradients
+//! go the same way back.
 
 use super::{
     Attributes, Backward, Family, Forward, InputGradients, Operator, boxed,

@@ -1,5 +1,5 @@
-//! Windows that slide over the last one or two axes of a tensor: what convolutions and pools share. One axis is treated as two, the first of
-//! length 1.
+//! Windows that slide over the last one or two axes of a tensor: what convolutions and pools share. One axis is treated
+//! as two, the first of length 1.
 
 use super::{Attributes, support};
 

@@ -1,8 +1,9 @@
 //! Everything an artifact depends on, as one hash.
 //!
-//! In it: the sources of the runner and of the workspace's crates it uses, what it uses of others (from the lock file), the settings of the root manifest
-//! that reach it, cargo's configuration and the environment variables that change a build, the target, the exact command, and the versions of every
-//! compiler. Afterwards the list of files cargo says it read is held against the list of files hashed here ([`Key::covers`]).
+//! In it: the sources of the runner and of the workspace's crates it uses, what it uses of others (from the lock file),
+//! the settings of the root manifest that reach it, cargo's configuration and the environment variables that change a
+//! build, the target, the exact command, and the versions of every compiler. Afterwards the list of files cargo says it
+//! read is held against the list of files hashed here ([`Key::covers`]).
 
 use std::{
     env, fs,
@@ -105,7 +106,8 @@ pub fn sources(repository: &Path) -> Result<Option<Sources>> {
 }
 
 impl Key {
-    /// Whether each file that cargo says the program was made of is in this key, or was made by the build itself. No list is a no.
+    /// Whether each file that cargo says the program was made of is in this key, or was made by the build itself. No
+    /// list is a no.
     pub fn covers(&self, dependencies: &Path, target_folder: &Path) -> bool {
         let Ok(text) = fs::read_to_string(dependencies) else { return false };
         files_in_rule(&text).iter().all(|file| {

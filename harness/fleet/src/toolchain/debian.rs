@@ -1,8 +1,9 @@
 //! A Rust toolchain out of Debian's packages, as a folder that runs from where it lies: `CACHE/toolchain/<version>`.
 //!
-//! Debian's security archive carries a current compiler (`rustc-web`, for building browsers). Its packages and the libraries below them are downloaded
-//! and unpacked, never installed, so no root is needed and the system's own Rust stays what it is. Every program is given the path of its libraries
-//! relative to itself, and each library is kept under its soname as a plain file: the tree can be moved, linked and mounted into a container.
+//! Debian's security archive carries a current compiler (`rustc-web`, for building browsers). Its packages and the
+//! libraries below them are downloaded and unpacked, never installed, so no root is needed and the system's own Rust
+//! stays what it is. Every program is given the path of its libraries relative to itself, and each library is kept
+//! under its soname as a plain file: the tree can be moved, linked and mounted into a container.
 
 use std::{
     collections::BTreeSet,
@@ -97,8 +98,8 @@ pub fn ensure_tree(cache: &Cache, watch: Watch) -> Result<PathBuf> {
     Ok(home)
 }
 
-/// Makes the tree known to rustup, where there is one, as `espalier-<version>`: `cross` asks for toolchains by name. Not being able to is worth a word,
-/// not an error, since nothing else needs it.
+/// Makes the tree known to rustup, where there is one, as `espalier-<version>`: `cross` asks for toolchains by name.
+/// Not being able to is worth a word, not an error, since nothing else needs it.
 pub fn link_with_rustup(tree: &Path, watch: Watch) {
     let (Some(name), Some(_)) = (rustup_name(tree), process::which("rustup")) else { return };
     if let Err(error) = link_as(tree, &name, watch) {
@@ -253,7 +254,8 @@ fn assemble(unpacked: &Path, tree: &Path, watch: Watch) -> Result<()> {
     for program in programs {
         copy(&usr.join("bin").join(program), &tree.join("bin").join(program))?;
     }
-    // rustc's standard library for the host. Debian keeps links from there to the shared one; static ones are all that is linked.
+    // rustc's standard library for the host. Debian keeps links from there to the shared one; static ones are all that
+    // is linked.
     for host in folders_in(&usr.join("lib/rustlib"))? {
         let libraries = host.join("lib");
         if !libraries.is_dir() {
@@ -269,7 +271,8 @@ fn assemble(unpacked: &Path, tree: &Path, watch: Watch) -> Result<()> {
 
     let patchelf = usr.join("bin/patchelf").display().to_string();
     let set_path = |file: &Path, path: &str| {
-        // `--force-rpath`: the other kind is not handed down to libraries, and gives way to `LD_LIBRARY_PATH`, which cargo sets.
+        // `--force-rpath`: the other kind is not handed down to libraries, and gives way to `LD_LIBRARY_PATH`, which
+        // cargo sets.
         let command = CommandLine::new(&patchelf).args(["--force-rpath", "--set-rpath", path]);
         process::run(&command.arg(file.display().to_string()), None, watch)
     };
@@ -419,7 +422,8 @@ mod tests {
 
     #[test]
     fn libraries_come_out_of_a_listing() {
-        let listing = "cargo-web\n  Depends: libc6\n  Depends: libcurl4\n |Depends: gcc\n  Depends: zlib1g\n  Depends: <c-compiler>\n\
+        let listing = "cargo-web\n  Depends: libc6\n  Depends: libcurl4\n |Depends: gcc\n\
+                         Depends: zlib1g\n  Depends: <c-compiler>\n\
                        libllvm22\n  Depends: libz3-4\nlibtirpc-common\nlibgcc-12-dev\nlibfoo:i386\n";
         let libraries: Vec<String> = libraries_in(listing).into_iter().collect();
         assert_eq!(libraries, ["libcurl4", "libllvm22", "libz3-4", "zlib1g"]);

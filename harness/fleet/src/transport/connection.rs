@@ -27,8 +27,8 @@
 //! | a module beside `ssh.rs` | the transport itself; `loopback.rs`, for tests, is the smallest |
 //! | `harness/fleet/tests/fleet/transport.rs` | its checks, of a real server or board behind the new transport |
 //!
-//! A transport that is compiled without the feature `ssh` also takes the `cfg` of that feature off `remote` and what only
-//! that uses (`transport.rs`, this file, `limits.rs`); the compiler names the places.
+//! A transport that is compiled without the feature `ssh` also takes the `cfg` of that feature off `remote` and what
+//! only that uses (`transport.rs`, this file, `limits.rs`); the compiler names the places.
 
 use std::time::Duration;
 

@@ -148,8 +148,8 @@ mod tests {
         let line = fixture::entry(3, 0.01, 1e7).to_line().unwrap();
         let expected = concat!(
             r#"{"format":1,"gate":"g3","time":"2026-01-04T02:00:00Z","commit":"c00003","baseline":"release-1.4","#,
-            r#""case":{"model":"digits-cnn","ratio":0.5,"device":"pi4"},"criterion":"p50","log_ratio":0.01,"se":0.003,"#,
-            r#""pairs":24,"anchor_ns":10000000.0,"anchor_se":0.002,"verdict":"pass","tags":[]}"#
+            r#""case":{"model":"digits-cnn","ratio":0.5,"device":"pi4"},"criterion":"p50","log_ratio":0.01,"#,
+            r#""se":0.003,"pairs":24,"anchor_ns":10000000.0,"anchor_se":0.002,"verdict":"pass","tags":[]}"#
         );
         assert_eq!(line, format!("{expected}\n"));
         assert_eq!(HistoryEntry::from_line(&line).unwrap(), fixture::entry(3, 0.01, 1e7));
