@@ -33,8 +33,8 @@ pub fn locked_packages(lock: &str, package: &str) -> Result<LockedPackages, Stri
         return Err(format!("it holds no package `{package}`"));
     }
     let mut found: BTreeMap<(&str, &str, &str), &Table> = BTreeMap::new();
-    let mut wanted = vec![package];
-    while let Some(dependency) = wanted.pop() {
+    let mut pending = vec![package];
+    while let Some(dependency) = pending.pop() {
         // `name`, `name version` or `name version (source)`: as much as tells it from others.
         let mut words = dependency.split(' ');
         let name = words.next().unwrap_or_default();
@@ -44,7 +44,7 @@ pub fn locked_packages(lock: &str, package: &str) -> Result<LockedPackages, Stri
             let key = (name, text(entry, "version"), text(entry, "source"));
             if found.insert(key, entry).is_none() {
                 let dependencies = entry.get("dependencies").and_then(Value::as_array);
-                wanted.extend(dependencies.into_iter().flatten().filter_map(Value::as_str));
+                pending.extend(dependencies.into_iter().flatten().filter_map(Value::as_str));
             }
         }
     }

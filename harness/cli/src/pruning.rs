@@ -20,7 +20,7 @@ pub struct Material {
 
 /// How much is removed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Wanted {
+pub enum Goal {
     Amount(Amount),
     /// As much as can be, up to `ratio`, while no more accuracy is lost than `max_drop`.
     Until {
@@ -35,7 +35,7 @@ pub struct Made {
     /// Of the dense model and of every step, where something was judged. In a search each step says whether it held.
     pub dense: Option<Evaluation>,
     pub trail: Vec<(Stage, Option<bool>)>,
-    /// What the reader must know, if not all went as asked.
+    /// What the reader must know, if not all went as requested.
     pub note: Option<String>,
     /// It was stopped; this is the best until then.
     pub stopped: bool,
@@ -48,8 +48,8 @@ impl Material {
 
     /// # Errors
     /// What the pruner refuses, as it says it.
-    pub fn make(&self, recipe: &inventory::Recipe, wanted: Wanted, watch: &mut Watch<'_>) -> Result<Made, PruneError> {
-        let mut made = self.made(recipe, wanted, watch)?;
+    pub fn make(&self, recipe: &inventory::Recipe, goal: Goal, watch: &mut Watch<'_>) -> Result<Made, PruneError> {
+        let mut made = self.made(recipe, goal, watch)?;
         if made.manifest.macs.is_none() {
             made.manifest.macs = self.macs(&made.bytes);
         }
@@ -68,10 +68,10 @@ impl Material {
         Some(Macs { dense, dense_nonzero, pruned, pruned_nonzero })
     }
 
-    fn made(&self, recipe: &inventory::Recipe, wanted: Wanted, watch: &mut Watch<'_>) -> Result<Made, PruneError> {
+    fn made(&self, recipe: &inventory::Recipe, goal: Goal, watch: &mut Watch<'_>) -> Result<Made, PruneError> {
         let samples = self.train.as_ref().or(self.calibration.as_ref());
-        match (wanted, samples) {
-            (Wanted::Amount(amount), Some(samples)) if recipe.is_tuned() && !amount.is_nothing() => {
+        match (goal, samples) {
+            (Goal::Amount(amount), Some(samples)) if recipe.is_tuned() && !amount.is_nothing() => {
                 let plan = plan(recipe, amount);
                 let made = tune::iterate(&self.dense, &plan, samples, None, watch)?;
                 Ok(Made {
@@ -83,7 +83,7 @@ impl Material {
                     trail: made.stages.into_iter().map(|stage| (stage, None)).collect(),
                 })
             }
-            (Wanted::Until { max_drop, ratio }, Some(samples)) => {
+            (Goal::Until { max_drop, ratio }, Some(samples)) => {
                 let search = Search::new(plan(recipe, Amount::Ratio(ratio)), max_drop);
                 let found = tune::until(&self.dense, &search, samples, None, watch)?;
                 let stopped = found.end == tune::End::Stopped;
@@ -98,19 +98,19 @@ impl Material {
                     trail: found.stages.into_iter().map(|(stage, held)| (stage, Some(held))).collect(),
                 })
             }
-            (Wanted::Until { .. }, None) => {
+            (Goal::Until { .. }, None) => {
                 Err(PruneError::Samples { why: "there are none to judge accuracy by".into() })
             }
-            (Wanted::Amount(amount), _) => self.at_once(recipe, amount),
+            (Goal::Amount(amount), _) => self.at_once(recipe, amount),
         }
     }
 
     fn at_once(&self, recipe: &inventory::Recipe, amount: Amount) -> Result<Made, PruneError> {
         let samples = self.calibration.as_ref().or(self.train.as_ref());
-        let asked = one_run(recipe, amount);
-        let pruned = match asked.unit {
-            Unit::Structure(_) => structure::prune(&self.dense, &asked, samples, &structure_options(recipe))?,
-            _ => espalier_prune::prune(&self.dense, &asked, samples)?,
+        let run = one_run(recipe, amount);
+        let pruned = match run.unit {
+            Unit::Structure(_) => structure::prune(&self.dense, &run, samples, &structure_options(recipe))?,
+            _ => espalier_prune::prune(&self.dense, &run, samples)?,
         };
         Ok(Made {
             bytes: pruned.bytes,
@@ -191,7 +191,7 @@ fn plan(recipe: &inventory::Recipe, amount: Amount) -> Plan {
 }
 
 /// An event in words; `true` for one that is worth a line of a log.
-pub fn told(event: &Event) -> (String, bool) {
+pub fn describe(event: &Event) -> (String, bool) {
     let graded = |evaluation: &Option<Evaluation>| {
         evaluation.map_or(String::new(), |evaluation| format!(", {}", in_words(evaluation)))
     };
@@ -211,7 +211,7 @@ pub fn told(event: &Event) -> (String, bool) {
 
 /// Shows an event on a line that is known by `prefix`; with `in_full` the milestones are lines of a log too.
 pub fn show(task: &Task, prefix: &str, in_full: bool, event: &Event) {
-    let (text, is_milestone) = told(event);
+    let (text, is_milestone) = describe(event);
     let text = if prefix.is_empty() { text } else { format!("{prefix}: {text}") };
     if is_milestone && in_full { task.milestone(&text) } else { task.now(&text) }
 }

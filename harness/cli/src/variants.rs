@@ -24,7 +24,7 @@ use crate::{
     networks::{dense_file, synthetic_inputs},
     packing::pack_model,
     progress::{Progress, Task, stop_on_signal},
-    pruning::{self, Made, Material, Wanted, refused},
+    pruning::{self, Goal, Made, Material, refused},
     samples::{self, model_inputs},
 };
 
@@ -199,7 +199,7 @@ impl Maker<'_> {
             stop: &|| self.cancel.is_requested(),
         };
         let material = source.material.as_ref().expect("it was just read");
-        let made = material.make(recipe, Wanted::Amount(Amount::Ratio(ratio)), &mut watch).map_err(refused)?;
+        let made = material.make(recipe, Goal::Amount(Amount::Ratio(ratio)), &mut watch).map_err(refused)?;
         if let Some(reached) = made.trail.last().and_then(|(stage, _)| stage.tuned) {
             self.task.milestone(&format!("{prefix}: {}", pruning::in_words(reached)));
         }

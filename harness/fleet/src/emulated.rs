@@ -99,7 +99,7 @@ impl Emulated {
     fn carried_out(&self, program: &Path, kernel: &str, times: u32) -> Result<u64> {
         let [emulator, rest @ ..] = &*self.emulator.argv else { bail!("no emulator") };
         let mut child = Command::new(emulator)
-            // One instruction at a time, each told.
+            // One instruction at a time, each on a line.
             .args(["-singlestep", "-d", "exec,nochain", "-D", "/dev/stderr"])
             .args(rest)
             .arg(program)
@@ -108,18 +108,18 @@ impl Emulated {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot run `{emulator}`"))?;
-        let mut told = 0;
+        let mut counted = 0;
         for line in BufReader::new(child.stderr.take().context("stderr is piped")?).split(b'\n') {
-            told += u64::from(line?.starts_with(b"Trace"));
+            counted += u64::from(line?.starts_with(b"Trace"));
         }
         let status = child.wait()?;
         if !status.success() {
             bail!("`{kernel}` under `{emulator}` ended with {status}");
         }
-        if told == 0 {
+        if counted == 0 {
             bail!("`{emulator}` does not tell what it carries out");
         }
-        Ok(told)
+        Ok(counted)
     }
 
     /// Builds what `args` say of the kernels and gives the program.

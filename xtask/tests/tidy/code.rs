@@ -12,9 +12,10 @@ pub struct Function {
 
 /// The text before the unit tests at its end.
 pub fn production(text: &str) -> &str {
-    let tests = text.match_indices("\n#[cfg(test)]\nmod ").find(|(start, opening)| {
+    let tests = text.match_indices("\n#[cfg(test)]\n").find(|(start, opening)| {
         // `mod tests;` is a file of its own.
-        text[start + opening.len()..].lines().next().is_some_and(|line| line.ends_with('{'))
+        let line = text[start + opening.len()..].lines().next().unwrap_or_default();
+        line.trim_start_matches("pub(crate) ").starts_with("mod ") && line.ends_with('{')
     });
     tests.map_or(text, |(start, _)| &text[..start])
 }

@@ -14,7 +14,7 @@ use crate::{
     context::{Context, usage},
     output,
     progress::{Progress, stop_on_signal},
-    pruning::{self, Material, Wanted, refused},
+    pruning::{self, Goal, Material, refused},
     recipe_flags::{RecipeFlags, Subject},
 };
 
@@ -54,7 +54,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let progress = Progress::new(flags.quiet);
     let subject = Subject::find(&context, &flags.model, &progress)?;
     let mut recipe = flags.recipe.over(subject.recipe());
-    let wanted = wanted(&flags, &mut recipe)?;
+    let goal = goal(&flags, &mut recipe)?;
     let dense = espalier_prune::file::read(&subject.source).map_err(usage)?;
     let failed = || format!("failed to prune `{}`", subject.source.display());
     let inspection = espalier_prune::inspect(&dense).map_err(refused).with_context(failed)?;
@@ -64,13 +64,13 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let has_samples =
         has(&flags.recipe.calibration, |model| &model.calibration) || has(&flags.recipe.train, |model| &model.train);
     pruning::check_flags(&recipe, has_samples)?;
-    if matches!(wanted, Wanted::Until { .. }) && !has_samples {
+    if matches!(goal, Goal::Until { .. }) && !has_samples {
         return Err(usage(
             "--until needs samples to judge accuracy by: name an `.npz` with `--train` or \
                           `--calibration`",
         ));
     }
-    let is_until = matches!(wanted, Wanted::Until { .. });
+    let is_until = matches!(goal, Goal::Until { .. });
     let read = |what: &str, is_needed: bool, flag: &Option<PathBuf>, own: fn(&Model) -> Option<String>| {
         // Unused samples of the model need not fit it; those of a flag must.
         if is_needed || flag.is_some() { subject.samples(what, flag.as_ref(), own, &inspection) } else { Ok(None) }
@@ -87,7 +87,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let task = progress.task("prune", None);
     let mut watch =
         Watch { on_event: &mut |event| pruning::show(&task, "", true, &event), stop: &|| cancel.is_requested() };
-    let made = material.make(&recipe, wanted, &mut watch).map_err(refused).with_context(failed)?;
+    let made = material.make(&recipe, goal, &mut watch).map_err(refused).with_context(failed)?;
     task.done();
     espalier_prune::file::write(&flags.output, &made.bytes)?;
     if let Some(path) = &flags.manifest {
@@ -102,9 +102,9 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
 }
 
 /// How much is removed. Parts of a model's recipe that contradict it are dropped; flags that contradict it are errors.
-fn wanted(flags: &Flags, recipe: &mut Recipe) -> Result<Wanted> {
+fn goal(flags: &Flags, recipe: &mut Recipe) -> Result<Goal> {
     let ratio = flags.ratio.or(recipe.unit.only_ratio());
-    let wanted = match (flags.threshold, flags.until, ratio) {
+    let goal = match (flags.threshold, flags.until, ratio) {
         (Some(threshold), _, _) => {
             if flags.recipe.steps.is_none() {
                 let once = RecipeFlags { steps: Some(1), schedule: flags.recipe.schedule, ..RecipeFlags::default() };
@@ -112,26 +112,26 @@ fn wanted(flags: &Flags, recipe: &mut Recipe) -> Result<Wanted> {
             } else if recipe.steps > 1 {
                 return Err(usage("--steps: a threshold cannot be reached in steps; use `--ratio`"));
             }
-            Wanted::Amount(Amount::Threshold(threshold))
+            Goal::Amount(Amount::Threshold(threshold))
         }
-        (None, Some(max_drop), ratio) => Wanted::Until { max_drop, ratio: ratio.unwrap_or(LARGEST) },
-        (None, None, Some(ratio)) => Wanted::Amount(Amount::Ratio(ratio)),
+        (None, Some(max_drop), ratio) => Goal::Until { max_drop, ratio: ratio.unwrap_or(LARGEST) },
+        (None, None, Some(ratio)) => Goal::Amount(Amount::Ratio(ratio)),
         (None, None, None) => {
             return Err(usage(
                 "how much is to be removed? Give `--ratio`, `--threshold` or `--until max-accuracy-drop=0.01`",
             ));
         }
     };
-    recipe.ratios = match wanted {
-        Wanted::Amount(Amount::Ratio(ratio)) | Wanted::Until { ratio, .. } => vec![ratio],
-        Wanted::Amount(Amount::Threshold(_)) => vec![],
+    recipe.ratios = match goal {
+        Goal::Amount(Amount::Ratio(ratio)) | Goal::Until { ratio, .. } => vec![ratio],
+        Goal::Amount(Amount::Threshold(_)) => vec![],
     };
-    let amount = match wanted {
-        Wanted::Amount(amount) => amount,
-        Wanted::Until { ratio, .. } => Amount::Ratio(ratio),
+    let amount = match goal {
+        Goal::Amount(amount) => amount,
+        Goal::Until { ratio, .. } => Amount::Ratio(ratio),
     };
     pruning::one_run(recipe, amount).check().map_err(refused)?;
-    Ok(wanted)
+    Ok(goal)
 }
 
 /// The default for the largest ratio that a search tries.

@@ -297,8 +297,8 @@ fn assemble(unpacked: &Path, tree: &Path, watch: Watch) -> Result<()> {
 
 /// Copies each library that a program asks for, and those ask for in turn, under its soname.
 fn collect_libraries(program: &Path, unpacked: &Path, tree: &Path) -> Result<()> {
-    let mut wanted = needed(program)?;
-    while let Some(soname) = wanted.pop() {
+    let mut pending = needed(program)?;
+    while let Some(soname) = pending.pop() {
         let own = if soname.starts_with("librustc_driver") || soname.starts_with("libLLVM") {
             // rustc finds its sysroot from where these lie.
             tree.join("lib").join(&soname)
@@ -311,7 +311,7 @@ fn collect_libraries(program: &Path, unpacked: &Path, tree: &Path) -> Result<()>
         let found = find_library(unpacked, &soname)
             .with_context(|| format!("`{}` needs `{soname}`, which no package brought", program.display()))?;
         fs::copy(&found, &own).with_context(|| format!("cannot copy `{}`", found.display()))?;
-        wanted.extend(needed(&own)?);
+        pending.extend(needed(&own)?);
     }
     Ok(())
 }
