@@ -174,7 +174,7 @@ fn plan(recipe: &inventory::Recipe, amount: Amount) -> Plan {
         distil: match recipe.distil {
             // Nothing is taught, so that there need be no labels.
             _ if recipe.finetune == 0 => tune::Distil::Free { temperature: TEMPERATURE },
-            Distillation::None => tune::Distil::Not,
+            Distillation::Not => tune::Distil::Not,
             Distillation::Labels => tune::Distil::Labelled { weight: TEACHERS_WEIGHT, temperature: TEMPERATURE },
             Distillation::Free => tune::Distil::Free { temperature: TEMPERATURE },
         },

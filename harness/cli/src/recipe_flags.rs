@@ -91,7 +91,7 @@ impl RecipeFlags {
         if let Some(epochs) = self.finetune {
             recipe.finetune = epochs;
             if epochs == 0 {
-                (recipe.distil, recipe.rate, recipe.soft) = (Distillation::None, None, false);
+                (recipe.distil, recipe.rate, recipe.soft) = (Distillation::Not, None, false);
             }
         }
         recipe.schedule = self.schedule.unwrap_or(recipe.schedule);
@@ -223,7 +223,7 @@ mod tests {
         let untaught = over(RecipeFlags { finetune: Some(0), ..none() }, tuned());
         assert_eq!(
             (untaught.distil, untaught.rate, untaught.soft, untaught.steps),
-            (Distillation::None, None, false, 3)
+            (Distillation::Not, None, false, 3)
         );
         let more = over(RecipeFlags { steps: Some(5), finetune: Some(2), soft: true, ..none() }, Recipe::default());
         assert_eq!((more.schedule, more.soft), (Schedule::Geometric, true));

@@ -13,7 +13,7 @@ use espalier_fleet::{
 };
 use espalier_inventory::{self as inventory, Model, Recipe};
 use espalier_protocol::tensor;
-use espalier_prune::{Amount, Bytes, Inspection, tune::Watch};
+use espalier_prune::{Amount, Bytes, Inspection, PRUNER, tune::Watch};
 use espalier_weights::{
     Form, Layout, Values,
     pack::{Choice, Pack, is_pack},
@@ -27,9 +27,6 @@ use crate::{
     pruning::{self, Goal, Made, Material, refused},
     samples::{self, model_inputs},
 };
-
-/// Raised when the pruner gives other bytes for the same recipe.
-const PRUNER: u32 = 2;
 
 pub struct Prepared {
     pub info: ModelInfo,

@@ -148,7 +148,7 @@ fn named<T: Copy, const N: usize>(
 /// `false`, `true` (which is `"labels"`), `"labels"` or `"free"`.
 fn read_distil(value: Value<'_, '_>) -> Option<Distillation> {
     if value.is_flag() {
-        return value.flag().map(|flag| if flag { Distillation::Labels } else { Distillation::None });
+        return value.flag().map(|flag| if flag { Distillation::Labels } else { Distillation::Not });
     }
     value.parse(|text| values::choose("way to distil", text, &Distillation::NAMES))
 }

@@ -43,7 +43,7 @@ impl Default for Recipe {
             steps: 1,
             schedule: Schedule::OneShot,
             finetune: 0,
-            distil: Distillation::None,
+            distil: Distillation::Not,
             rate: None,
             batch: None,
             seed: None,
@@ -74,7 +74,7 @@ impl Recipe {
             words.push(format!("{} epoch{}", self.finetune, if self.finetune == 1 { "" } else { "s" }));
         }
         match self.distil {
-            Distillation::None => {}
+            Distillation::Not => {}
             Distillation::Labels => words.push("distilled with labels".to_owned()),
             Distillation::Free => words.push("distilled without labels".to_owned()),
         }
@@ -125,7 +125,7 @@ impl Recipe {
             add("schedule", format!("the schedule `{}` needs `steps`, more than one", self.schedule.name()));
         }
         if self.finetune == 0 {
-            if self.distil != Distillation::None {
+            if self.distil != Distillation::Not {
                 add("distil", "distilling is a way of fine-tuning: `finetune` says for how many epochs".to_owned());
             }
             if self.rate.is_some() {

@@ -573,7 +573,7 @@ fn recipes() {
     assert_eq!(of("unit = '2:4'").ratios, [0.0, 0.5]);
     assert_eq!(of("steps = 2\nfinetune = 1").schedule, Schedule::Geometric);
     assert_eq!(of("finetune = 1\ndistil = true").distil, Distillation::Labels);
-    assert_eq!(of("distil = false").distil, Distillation::None);
+    assert_eq!(of("distil = false").distil, Distillation::Not);
 
     recipe(
         "[prune]\nmethod = 'taylor'\nunit = '2:4'\nratios = [0, 0.75]\nsteps = 3\nschedule = 'one-shot'\nfinetune = 5\n\

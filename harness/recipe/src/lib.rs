@@ -252,7 +252,7 @@ impl Schedule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Distillation {
     /// Labels alone.
-    None,
+    Not,
     /// Labels and the dense model's answers.
     Labels,
     /// The dense model's answers alone.
@@ -260,7 +260,7 @@ pub enum Distillation {
 }
 
 impl Distillation {
-    /// Those that a recipe can name; [`Distillation::None`] is said by leaving the key out.
+    /// Those that a recipe can name; [`Distillation::Not`] is said by leaving the key out.
     pub const NAMES: [(&'static str, Distillation); 2] =
         [("labels", Distillation::Labels), ("free", Distillation::Free)];
 }

@@ -5,6 +5,7 @@ mod build;
 mod counts;
 mod exports;
 mod fine_tuned;
+mod golden;
 mod importance;
 mod roles;
 mod shipped;

@@ -62,7 +62,7 @@ fn layers() -> Vec<NodeProto> {
     ]
 }
 
-fn fed(weights: Vec<TensorProto>, nodes: Vec<NodeProto>) -> Bytes {
+pub fn fed(weights: Vec<TensorProto>, nodes: Vec<NodeProto>) -> Bytes {
     let port = |name: &str| ValueInfoProto { name: Some(name.into()), ..ValueInfoProto::default() };
     build::model(GraphProto { input: vec![port("x")], output: vec![port("y")], ..build::graph(weights, nodes) })
 }
