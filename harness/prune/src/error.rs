@@ -1,4 +1,4 @@
-//! What can be wrong with a model or a recipe. Each message completes "failed to prune `FILE`: …".
+//! Errors of a model or a recipe. Each message completes "failed to prune `FILE`: …".
 
 use espalier_engine::EngineError;
 use espalier_onnx::OnnxError;

@@ -1,4 +1,4 @@
-//! What a model takes and gives, and what in it can be pruned.
+//! A model's inputs and outputs, and what of it can be pruned.
 
 use espalier_onnx::Bytes;
 
@@ -25,8 +25,8 @@ pub struct Inspection {
     pub prunable: u64,
     /// `removed` is 0.
     pub tensors: Vec<PrunedTensor>,
-    /// Multiply-accumulates of one sample, by tensor of `tensors`: with all weights, and with those that are not zero. `None` where the file does
-    /// not tell shapes.
+    /// Multiply-accumulates of one sample, by tensor of `tensors`: of all weights, and of those that are not zero.
+    /// `None` where the file does not give shapes.
     pub macs: Option<Vec<(u64, u64)>>,
     pub untouched: Vec<Untouched>,
 }
@@ -37,7 +37,7 @@ pub struct Port {
     pub name: String,
     /// As NumPy calls it, e.g. `float32`, `int64`; `unknown` for what is not a tensor.
     pub dtype: &'static str,
-    /// `None` where the file does not even tell how many axes there are.
+    /// `None` where the file does not say how many axes there are.
     pub axes: Option<Vec<Axis>>,
 }
 

@@ -1,9 +1,10 @@
-//! What the axes of a weight tensor mean to the node that multiplies with it: which are its outputs, which its inputs.
+//! Which axes of a weight tensor are outputs of the node that multiplies with it, and which are inputs.
 //!
-//! Blocks, N:M, activations and scales by channel want rows (outputs) and columns (inputs), while every operator keeps them elsewhere:
-//! `[out, in * kh * kw]` in Conv, `[in, out]` in MatMul. [`Matrices`] is that view of a tensor where it lies, as offsets.
+//! Blocks, N:M, activations and scales by channel need rows (outputs) and columns (inputs), but every operator stores
+//! them elsewhere: `[out, in * kh * kw]` in Conv, `[in, out]` in MatMul. [`Matrices`] gives a tensor's rows and columns
+//! as offsets.
 
-/// How a weight is used.
+/// The layer that uses a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerKind {
     Conv,
@@ -14,18 +15,19 @@ pub enum LayerKind {
     Recurrent,
 }
 
-/// What runs along an axis.
+/// What an axis counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// Matrices that have nothing to do with one another: directions of an LSTM, leading axes of a MatMul.
+    /// Independent matrices: directions of an LSTM, leading axes of a MatMul.
     Batch,
     /// Output channels, gates of an LSTM; the kernel's offsets of a ConvTranspose.
     Output,
-    /// Input channels; with the kernel's offsets of a Conv, as its implementation by matrix product has them.
+    /// Input channels, and the kernel's offsets of a Conv, as in its implementation by a matrix product.
     Input,
 }
 
-/// One [`Direction`] for each axis of the tensor as the file keeps it, whatever is moved between there and its use.
+/// One [`Direction`] for each axis of the tensor as the file stores it, whatever nodes lie between the tensor and its
+/// use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     pub kind: LayerKind,
@@ -71,7 +73,7 @@ impl Layout {
     }
 }
 
-/// A tensor as matrices, outputs by inputs: element (batch, row, column) lies at the sum of the three offsets.
+/// A tensor as matrices, outputs by inputs: element (batch, row, column) is at the sum of the three offsets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matrices {
     pub batches: Vec<usize>,

@@ -1,10 +1,11 @@
 //! ONNX model in, pruned ONNX model out.
 //!
 //! ```text
-//! bytes ─► onnx (decode) ─► prunable (what is a weight, and why the rest is not) ─► importance ─► select (exactly k) ─► remove (zeros) ─► bytes + manifest
+//! bytes ─► onnx (decode) ─► prunable (what is a weight, and why the rest is not) ─► importance ─► select (exactly k)
+//!       ─► remove (zeros) ─► bytes + manifest
 //! ```
-//! The core works on bytes; only [`file`] touches the disk. The same model and recipe give the same bytes everywhere. A variant at ratio 0 is
-//! the dense file itself, byte for byte.
+//! Everything works on bytes; only [`file`] touches the disk. The same model and recipe give the same bytes everywhere.
+//! A variant at ratio 0 is the dense file itself, byte for byte.
 
 pub mod importance;
 pub mod layout;
@@ -55,11 +56,11 @@ pub struct Pruned {
     pub manifest: Manifest,
 }
 
-/// Removes exactly `round(ratio * n)` of the model's `n` prunable units, the least important ones. `samples` are for the methods that look at
-/// them: see [`Method::needs_samples`].
+/// Removes exactly `round(ratio * n)` of the model's `n` prunable units, the least important ones. `samples` are for
+/// methods that need them: see [`Method::needs_samples`].
 ///
 /// # Errors
-/// See [`PruneError`]. At ratio 0 only a file that is no model at all, or whose weights do not fit their shapes, is an error.
+/// See [`PruneError`]. At ratio 0 only a file that is no model, or whose weights do not fit their shapes, is an error.
 pub fn prune(model: &Bytes, recipe: &Recipe, samples: Option<&Samples>) -> Result<Pruned, PruneError> {
     recipe.check()?;
     if let Unit::Structure(_) = recipe.unit {
@@ -120,7 +121,7 @@ fn unchanged(model: &Model, recipe: &Recipe, survey: Survey, samples: Option<&Sa
     Ok(Pruned { bytes: model.source().clone(), manifest })
 }
 
-/// `before` and `after` on_event zeros by tensor of the survey.
+/// `before` gives the zeros of each tensor of the survey, `after` its state after pruning.
 fn counted(
     model: &Model,
     survey: &Survey,

@@ -1,7 +1,8 @@
 //! Multiply-accumulates of one sample in the nodes that have prunable weights: each weight as often as it is used.
 //!
-//! Shapes come from the file where that is enough, else from a run on one sample where there are samples: nothing runs a stranger's graph that
-//! was not asked to. Where neither tells, counts are missing, not zero. Borders of a convolution count as its middle does.
+//! Shapes come from the file where that is enough, else from a run on one sample, where there are samples: an untrusted
+//! graph never runs unless the caller asks for it. Where neither gives shapes, counts are missing, not zero. Borders of
+//! a convolution count like its middle.
 
 use espalier_engine::{Keep, Network, Tensor};
 
@@ -12,10 +13,10 @@ use crate::{
     shapes::{self, Shapes},
 };
 
-/// A file beyond it is not run for the sake of a count, in bytes: that would take longer than pruning, and as much memory.
+/// A larger file, in bytes, is not run for a count: that would take longer than pruning, and as much memory.
 const LARGEST_RUN: usize = 256 << 20;
 
-/// How often each weight of a tensor is used for one sample, by tensor of the survey. `None` where shapes are not known.
+/// How often each weight of a tensor is used for one sample, by tensor of the survey. `None` where shapes are unknown.
 pub fn uses(model: &Model, survey: &Survey, samples: Option<&Samples>) -> Option<Vec<u64>> {
     let (shapes, batch) = from_the_file(model, samples)?;
     if let Some(uses) = count(model, survey, &shapes, batch) {
@@ -55,10 +56,10 @@ fn at(node: &NodeProto, input: usize, shapes: &Shapes) -> Option<u64> {
     let output = || shape(node.output.first());
     match node.op_type() {
         "Conv" => elements(output()?).checked_div(*weights.first()? as u64),
-        // Each value that goes in meets the kernel once.
+        // Each input value is multiplied with the whole kernel.
         "ConvTranspose" => elements(shape(node.input.first())?).checked_div(*weights.first()? as u64),
         "LSTM" | "GRU" | "RNN" => Some(shape(node.input.first())?.iter().take(2).map(|axis| *axis as u64).product()),
-        // What comes out, by what a weight has a part in.
+        // All multiplications of the node, by the weights they are shared among.
         "MatMul" | "Gemm" => {
             let other = shape(node.input.get(1 - input.min(1)))?;
             let inner = match (node.op_type(), input, weights.as_slice()) {
@@ -71,7 +72,7 @@ fn at(node: &NodeProto, input: usize, shapes: &Shapes) -> Option<u64> {
             };
             let output = match output() {
                 Some(output) => elements(output),
-                // Without the shape of what comes out: one vector for each of what goes in.
+                // Without the output's shape: one output vector for each input vector.
                 None => {
                     let vectors = elements(other).checked_div(inner as u64)?;
                     vectors.checked_mul(elements(weights).checked_div(inner as u64)?)?
@@ -83,7 +84,7 @@ fn at(node: &NodeProto, input: usize, shapes: &Shapes) -> Option<u64> {
     }
 }
 
-/// Shapes of everything that follows from the inputs', and how many samples those are of.
+/// The shapes that follow from those of the inputs, and how many samples those are of.
 fn from_the_file(model: &Model, samples: Option<&Samples>) -> Option<(Shapes, usize)> {
     let mut shapes = Shapes::new();
     let mut batch = 1;
@@ -103,7 +104,7 @@ fn from_the_file(model: &Model, samples: Option<&Samples>) -> Option<(Shapes, us
 }
 
 fn from_a_run(model: &Model, samples: Option<&Samples>) -> Option<(Shapes, usize)> {
-    // A network that cannot be run has no counts; whoever needs it to run hears why elsewhere.
+    // A network that cannot be run has no counts; whoever runs it later gets the error.
     let network = Network::new(model).ok()?;
     let feeds = inputs::ones(model, &network, samples).ok()?;
     let mut shapes = Shapes::new();

@@ -1,8 +1,9 @@
 //! Which constant tensors of a graph are weights that may be pruned, and why the others are not.
 //!
-//! Told by role, never by name or size: the slot of the operator that uses a tensor says whether it is a weight matrix, a bias, an embedding
-//! table. A tensor several nodes share is one tensor and counts once. Everything that holds parameters and is not pruned is listed with its
-//! reason, so that no layer stays whole without a word. Order is that of the file: initialisers, then `Constant` nodes.
+//! Decided by role, never by name or size: the operator that uses a tensor, and at which input, says whether it is a
+//! weight matrix, a bias or an embedding table. A tensor that several nodes share counts once. Everything that holds
+//! parameters and is not pruned is listed with its reason, so that no layer is skipped silently. The order is that of
+//! the file: initialisers, then `Constant` nodes.
 
 use std::collections::HashSet;
 
@@ -20,7 +21,7 @@ mod uses;
 pub use reason::{Reason, Untouched};
 pub(crate) use uses::small_integers;
 
-/// What [`survey`] finds.
+/// The weights of a model, and its other parameters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Survey {
     pub weights: Vec<Weight>,
@@ -30,7 +31,7 @@ pub struct Survey {
 impl Survey {
     /// How many single weights may be pruned.
     pub fn prunable(&self) -> u64 {
-        // Shapes are a stranger's: not checked against the values yet, they may add up to anything.
+        // Shapes are untrusted input, not yet checked against the values: they may add up to anything.
         self.weights.iter().map(|weight| weight.count).fold(0, u64::saturating_add)
     }
 
@@ -50,13 +51,13 @@ pub struct Weight {
     pub count: u64,
     /// The nodes it is a weight of, directly or through others that only move values.
     pub used_by: Vec<String>,
-    /// The same by their position in the graph, with which of their inputs it reaches.
+    /// The same as positions in the graph, each with the input it reaches.
     pub weight_of: Vec<(usize, usize)>,
-    /// Which of its axes are outputs, which inputs; `None` where that cannot be told.
+    /// Which of its axes are outputs, which inputs; `None` where that is unclear.
     pub layout: Option<Layout>,
 }
 
-/// Where in the graph a constant tensor is kept.
+/// Where in the graph a constant tensor is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Initializer(usize),
@@ -126,7 +127,7 @@ pub fn survey(model: &Model) -> Result<Survey, PruneError> {
     Ok(survey)
 }
 
-/// What it is a weight of, or why it is left alone.
+/// What a tensor is a weight of, or why it is left unchanged.
 fn judge(tensor: &TensorProto, count: u64, mut reached: Reached) -> Result<Reached, Reason> {
     match reached.other.take() {
         Some((_, Reason::Output)) => Err(Reason::Output),
@@ -141,7 +142,7 @@ fn judge(tensor: &TensorProto, count: u64, mut reached: Reached) -> Result<Reach
     }
 }
 
-/// Every dense constant of a graph by its name, in the order of the file.
+/// Every dense constant of a graph by name, in the order of the file.
 pub(crate) fn constants(graph: &GraphProto) -> impl Iterator<Item = (&str, Place)> {
     let initializers = graph.initializer.iter().enumerate();
     let nodes = graph.node.iter().enumerate().filter(|(_, node)| node.op() == "Constant");
@@ -182,7 +183,7 @@ fn list_other_storage(graph: &GraphProto, untouched: &mut Vec<Untouched>) -> Res
     Ok(())
 }
 
-/// Everything with parameters in a graph whose constants are none of ours to change, and in those below it.
+/// Lists everything with parameters in a graph whose constants are not pruned, and in its subgraphs.
 fn list_all(graph: &GraphProto, reason: &dyn Fn() -> Reason, untouched: &mut Vec<Untouched>) -> Result<(), PruneError> {
     for (name, place) in constants(graph) {
         let tensor = place.tensor(graph);

@@ -54,15 +54,15 @@ pub struct Recipe {
     pub method: Method,
     pub scope: Scope,
     pub unit: Unit,
-    /// Fraction of the prunable units to remove, in [0, 1).
+    /// The fraction of the prunable units to remove, in [0, 1).
     pub ratio: f64,
     /// In place of `ratio`: see [`Amount::Threshold`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
-    /// Of whatever is drawn at random.
+    /// Of everything drawn at random.
     #[serde(default)]
     pub seed: u64,
-    /// How many samples a gradient is taken of at a time: the absolute value is that of the batch's gradient.
+    /// How many samples a gradient is taken of: its absolute value is that of the batch's gradient.
     #[serde(default = "default_batch")]
     pub batch: usize,
 }
@@ -73,7 +73,7 @@ fn default_batch() -> usize {
 }
 
 impl Recipe {
-    /// With whatever else can be said at its default.
+    /// Everything else is at its default.
     pub fn new(method: Method, scope: Scope, unit: Unit, ratio: f64) -> Recipe {
         Recipe { method, scope, unit, ratio, threshold: None, seed: 0, batch: default_batch() }
     }
@@ -94,7 +94,8 @@ impl Recipe {
         self.amount().check_unit(self.unit)
     }
 
-    /// How many of `prunable` units are removed: `round(ratio * prunable)`, halves away from zero. A ratio just below 1 may round to all.
+    /// How many of `prunable` units are removed: `round(ratio * prunable)`, halves away from zero. A ratio just below 1
+    /// may round to all.
     pub fn removed(&self, prunable: u64) -> u64 {
         removed(self.ratio, prunable)
     }

@@ -1,7 +1,8 @@
-//! Writes zeros where weights were, or other values, and nothing else.
+//! Writes zeros in place of weights, or other values, and nothing else.
 //!
-//! The new file is a copy of the old one with four bytes changed for each weight: whatever else is in the file stays as it was, even what this
-//! version of the schema does not know. Only where weights are kept as a list of floats (a rare, older form) is the file encoded anew.
+//! The new file is a copy of the old one with four bytes changed for each weight: everything else stays, even what this
+//! version of the schema does not know. Only where weights are stored as a list of floats (a rare, older form) is the
+//! file encoded anew.
 
 use std::collections::HashMap;
 
@@ -34,7 +35,7 @@ pub fn apply(model: &Bytes, survey: &Survey, mask: &Mask) -> Result<Bytes, Prune
 /// The model with other values for some of its f32 constants, initialisers or `Constant` nodes, by name.
 ///
 /// # Errors
-/// A constant that is not there, of another type or of another size.
+/// A constant that is missing, of another type or of another size.
 pub fn write(model: &Bytes, values: &HashMap<String, Vec<f32>>) -> Result<Bytes, PruneError> {
     let model = Model::decode(model)?;
     let mut patch = Patch::of(&model);
@@ -53,11 +54,11 @@ pub fn write(model: &Bytes, values: &HashMap<String, Vec<f32>>) -> Result<Bytes,
     Ok(patch.finish())
 }
 
-/// How many weights of a tensor are zero.
+/// How many weights of a tensor are zero, before and after pruning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Zeros {
     pub before: u64,
-    /// The removed ones among them.
+    /// With the removed ones.
     pub after: u64,
 }
 
@@ -69,7 +70,7 @@ pub(crate) struct Patch<'a> {
 }
 
 impl<'a> Patch<'a> {
-    /// `model` as it was decoded: what was changed since is not in the file that is patched.
+    /// `model` has to be as it was decoded: later changes are not in the file that is patched.
     pub fn of(model: &'a Model) -> Patch<'a> {
         Patch { model, bytes: model.source().to_vec(), lists: Vec::new() }
     }
@@ -130,7 +131,7 @@ impl<'a> Patch<'a> {
         if self.lists.is_empty() {
             return bytes;
         }
-        // What was patched so far is a file of its own, the lists as they were.
+        // The patched bytes are a file of their own, with the old lists.
         let mut model = Model::decode(&bytes).expect("weights are all that differs from a file that could be read");
         for (place, kept) in self.lists {
             place.tensor_mut(model.graph_mut()).float_data = kept;

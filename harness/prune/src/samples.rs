@@ -1,4 +1,4 @@
-//! Samples that importance is judged on and networks are tuned with. Where they come from is the caller's affair.
+//! Samples for importance and fine-tuning. Where they come from is up to the caller.
 
 pub use espalier_engine::{Array, Tensor};
 

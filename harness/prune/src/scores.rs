@@ -1,5 +1,5 @@
-//! Importance of every single prunable weight, and which of them are removed; both by tensor of a [`Survey`](crate::prunable::Survey), in
-//! its order, row-major.
+//! The importance of every single prunable weight, and a mask of removed ones; both by tensor of a
+//! [`Survey`](crate::prunable::Survey), in its order, row-major.
 
 /// Importance; never NaN.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,7 @@
-//! From importance to what is removed: exactly `round(ratio * n)` of the `n` units that compete, whatever the ties.
+//! From importance to a mask: exactly `round(ratio * n)` of the `n` units that compete are removed, whatever the ties.
 //!
-//! Importance comes tensor by tensor and may be asked for several times, so that a model's scores need not be in memory all at once. What was
-//! removed before stays removed: masks only grow.
+//! Importance is computed tensor by tensor, maybe several times, so that a model's scores need not be in memory at
+//! once. Removed weights stay removed: masks only grow.
 
 use std::{borrow::Cow, cell::RefCell};
 
@@ -16,10 +16,10 @@ use units::Units;
 pub mod cut;
 mod units;
 
-/// The importance of the weights of one tensor of a survey, by its index there; the same whenever it is asked for.
+/// The importance of the weights of one tensor of a survey, by index; the same at every call.
 pub type Importance<'a> = dyn Fn(usize) -> Result<Cow<'a, [f32]>, PruneError> + 'a;
 
-/// What goes of one tensor.
+/// What is removed of one tensor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removal {
     /// By weight.
@@ -29,10 +29,10 @@ pub struct Removal {
     pub removed_units: u64,
 }
 
-/// Which weights go, as [`Selection`] says, for all tensors at once.
+/// The mask that [`Selection`] gives, for all tensors at once.
 ///
 /// # Errors
-/// An amount or unit that cannot be, scores or masks that are not those of the survey.
+/// An amount or unit that contradicts itself, scores or masks of another survey.
 pub fn mask(
     scores: &Scores,
     survey: &Survey,
@@ -50,7 +50,7 @@ pub fn mask(
     (0..survey.weights.len()).map(|tensor| Ok(selection.tensor(tensor)?.removed)).collect::<Result<_, _>>().map(Mask)
 }
 
-/// A decision about all tensors of a survey, given out tensor by tensor.
+/// A selection over all tensors of a survey, given out tensor by tensor.
 pub struct Selection<'a, 's> {
     survey: &'a Survey,
     unit: Unit,
@@ -61,10 +61,10 @@ pub struct Selection<'a, 's> {
 }
 
 impl<'a, 's> Selection<'a, 's> {
-    /// Looks at every score, and at no memory beyond one tensor's.
+    /// Reads every score, with no more in memory than one tensor's.
     ///
     /// # Errors
-    /// Those of [`Amount::check`] and [`Amount::check_unit`]; importance that is not a number.
+    /// Those of [`Amount::check`] and [`Amount::check_unit`]; importance that is NaN.
     pub fn new(
         survey: &'a Survey,
         scope: Scope,
@@ -94,7 +94,7 @@ impl<'a, 's> Selection<'a, 's> {
         Ok(selection)
     }
 
-    /// To be asked for every tensor once, in order: ties are spent on the first.
+    /// Has to be called once for every tensor, in order: of equal scores the first ones are removed.
     ///
     /// # Errors
     /// Those of the importance.

@@ -78,6 +78,55 @@ impl<'a> Inputs<'a> {
                 let (&[a, b], &[c, d]) = (x, self.shape(1)?) else { return None };
                 Some(vec![if node.is_set("transA") { b } else { a }, if node.is_set("transB") { c } else { d }])
             }
+            kind @ (Axes::Convolution | Axes::TransposedConvolution | Axes::Pool | Axes::GlobalPool) => {
+                self.windowed(kind, x)
+            }
+            Axes::Reduce => {
+                let axes = match self.axes(x.len())? {
+                    Some(axes) if !axes.is_empty() => axes,
+                    _ if node.is_set("noop_with_empty_axes") => Vec::new(),
+                    _ => (0..x.len()).collect(),
+                };
+                Some(reduced(x, &axes, node.int("keepdims", 1) != 0))
+            }
+            Axes::ReduceToIndex => {
+                Some(reduced(x, &[axis_of(node.int("axis", 0), x.len())?], node.int("keepdims", 1) != 0))
+            }
+            // Steps, directions, samples, states.
+            Axes::Recurrent { .. } if !node.is_set("layout") => match (x, self.shape(2)?) {
+                (&[steps, samples, _], &[directions, _, hidden]) => Some(vec![steps, directions, samples, hidden]),
+                _ => None,
+            },
+            Axes::Gather => {
+                let axis = axis_of(node.int("axis", 0), x.len())?;
+                Some([&x[..axis], self.shape(1)?, &x[axis + 1..]].concat())
+            }
+            Axes::Concat => {
+                let mut shape = x.to_vec();
+                let axis = axis_of(node.int("axis", 0), shape.len())?;
+                shape[axis] = self.shapes.iter().try_fold(0usize, |sum, part| sum.checked_add(*(*part)?.get(axis)?))?;
+                Some(shape)
+            }
+            kind @ (Axes::Transpose | Axes::Reshape | Axes::Flatten | Axes::Squeeze | Axes::Unsqueeze) => {
+                self.rearranged(kind, x)
+            }
+            // Depend on values, or are laid out in another way.
+            Axes::Recurrent { .. }
+            | Axes::Split
+            | Axes::Slice
+            | Axes::Expand
+            | Axes::ConstantOfShape
+            | Axes::Pad
+            | Axes::Lengths
+            | Axes::Range
+            | Axes::OtherShape(_) => None,
+        }
+    }
+
+    /// Of an operator that slides a kernel over the axes behind batch and channels.
+    fn windowed(&self, kind: Axes, x: &[usize]) -> Option<Vec<usize>> {
+        let node = self.node;
+        match kind {
             Axes::Convolution => {
                 let weights = self.shape(1)?;
                 let places = windows(node, x.get(2..)?, weights.get(2..)?)?;
@@ -95,37 +144,18 @@ impl<'a> Inputs<'a> {
                 Some([&x[..2], places.as_slice()].concat())
             }
             Axes::GlobalPool => Some(x.get(..2)?.iter().copied().chain(x[2..].iter().map(|_| 1)).collect()),
-            Axes::Reduce => {
-                let given = self.axes(x.len());
-                let axes = match given? {
-                    Some(axes) if !axes.is_empty() => axes,
-                    _ if node.is_set("noop_with_empty_axes") => Vec::new(),
-                    _ => (0..x.len()).collect(),
-                };
-                Some(reduced(x, &axes, node.int("keepdims", 1) != 0))
-            }
-            Axes::ReduceToIndex => {
-                Some(reduced(x, &[axis_of(node.int("axis", 0), x.len())?], node.int("keepdims", 1) != 0))
-            }
-            // Steps, directions, samples, states.
-            Axes::Recurrent { .. } if !node.is_set("layout") => match (x, self.shape(2)?) {
-                (&[steps, samples, _], &[directions, _, hidden]) => Some(vec![steps, directions, samples, hidden]),
-                _ => None,
-            },
+            _ => None,
+        }
+    }
+
+    /// Of an operator that gives the same elements other axes.
+    fn rearranged(&self, kind: Axes, x: &[usize]) -> Option<Vec<usize>> {
+        let node = self.node;
+        match kind {
             Axes::Transpose => match node.ints("perm") {
                 None => Some(x.iter().rev().copied().collect()),
                 Some(order) => order.iter().map(|axis| x.get(usize::try_from(*axis).ok()?).copied()).collect(),
             },
-            Axes::Gather => {
-                let axis = axis_of(node.int("axis", 0), x.len())?;
-                Some([&x[..axis], self.shape(1)?, &x[axis + 1..]].concat())
-            }
-            Axes::Concat => {
-                let mut shape = x.to_vec();
-                let axis = axis_of(node.int("axis", 0), shape.len())?;
-                shape[axis] = self.shapes.iter().try_fold(0usize, |sum, part| sum.checked_add(*(*part)?.get(axis)?))?;
-                Some(shape)
-            }
             Axes::Reshape => self.reshaped(x),
             Axes::Flatten => {
                 let at = node.int("axis", 1);
@@ -142,16 +172,7 @@ impl<'a> Inputs<'a> {
                 let (axes, mut rest) = (self.axes(rank)??, x.iter());
                 (0..rank).map(|axis| if axes.contains(&axis) { Some(1) } else { rest.next().copied() }).collect()
             }
-            // Depend on values, or are laid out in another way.
-            Axes::Recurrent { .. }
-            | Axes::Split
-            | Axes::Slice
-            | Axes::Expand
-            | Axes::ConstantOfShape
-            | Axes::Pad
-            | Axes::Lengths
-            | Axes::Range
-            | Axes::OtherShape(_) => None,
+            _ => None,
         }
     }
 

@@ -1,10 +1,13 @@
-//! Structured pruning: whole channels, neurons, heads, hidden units or residual branches are taken out, and tensors truly shrink.
+//! Structured pruning: whole channels, neurons, heads, hidden units or residual branches are cut out, so that tensors
+//! shrink.
 //!
 //! ```text
-//! model ─► normalise ─► probe (shapes, by a run) ─► rules (what goes together) ─► classes, groups ─► rank ─► surgery ─► bytes + report
+//! model ─► normalise ─► probe (shapes, by a run) ─► rules (what depends on what) ─► axis classes, channel groups
+//!       ─► rank ─► surgery ─► bytes + report
 //! ```
-//! The unit of thought is one index of one axis of one value. What is left computes what the dense model computes with all that was removed set
-//! to zero: [`DependencyGraph::masked`] gives that model, and tests hold the two against each other.
+//! The smallest thing that can be removed is one index of one axis of one value. The pruned model computes what the
+//! dense model computes with all removed units set to zero: [`DependencyGraph::masked`] gives that model, and tests
+//! compare the two.
 
 mod activity;
 mod dependencies;
@@ -27,7 +30,7 @@ use std::collections::{HashMap, HashSet};
 
 use espalier_engine::{Keep, Network};
 
-pub use dependencies::{AxisClass, ChannelGroup, DependencyGraph, GroupKind, Kept};
+pub use dependencies::{AxisClass, ChannelGroup, DependencyGraph, Kept};
 pub use layers::Branch;
 pub use report::{BranchReport, GroupReport, Report};
 pub use surgery::Removed;
@@ -42,16 +45,16 @@ use crate::{
 };
 use rank::{Choice, Limits};
 
-/// What can be said beside a recipe.
+/// Options of structured pruning beside a recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Kept counts are rounded up to multiples of it (4 or 8, as SIMD registers are); 1 for not at all.
+    /// Kept counts are rounded up to multiples of it (4 or 8, as SIMD registers are); 1 for no rounding.
     pub round_to: usize,
-    /// Fraction of each group that stays; one unit stays in any case.
+    /// The fraction of each group that stays; one unit stays in any case.
     pub keep_at_least: f64,
-    /// Shapes of inputs, where what the file says of them does not do for a run.
+    /// Shapes of inputs, where the file does not give what a run needs.
     pub shapes: HashMap<String, Vec<usize>>,
-    /// Runs the pruned model once: one that does not run is an error, not a result.
+    /// Whether the pruned model is run once: one that does not run is an error, not a result.
     pub verify: bool,
 }
 
@@ -61,18 +64,18 @@ impl Default for Options {
     }
 }
 
-/// Which units of a model go, decided and not yet carried out.
+/// Which units of a model will be removed.
 pub struct Plan {
     pub dependencies: DependencyGraph,
-    /// Classes by root.
+    /// The roots of the removed classes.
     pub removed: Removed,
     pub branches: Vec<(Branch, f64, bool)>,
     choice: Choice,
-    /// Families the recipe's unit is one of, by index.
+    /// The groups that the recipe's unit selects, by index.
     asked: Vec<usize>,
 }
 
-/// Takes out exactly `round(ratio * n)` of the `n` units of the kinds asked for. Which those are is told by [`Unit::Structure`].
+/// Cuts out exactly `round(ratio * n)` of the `n` units that [`Unit::Structure`] selects.
 ///
 /// # Errors
 /// See [`PruneError`]: an operator the engine does not know is named; shapes come from a run.
@@ -111,7 +114,7 @@ pub fn prune(
     Ok(Pruned { bytes, manifest: Manifest { macs, ..manifest(recipe, &before, tensors, report, counts, samples) } })
 }
 
-/// Multiply-accumulates before and after; `None` where shapes are not known of both.
+/// Multiply-accumulates before and after; `None` where shapes are unknown.
 fn counted(
     before: (&Model, &Survey),
     after: (&Model, &Survey),
@@ -130,7 +133,7 @@ fn counted(
     Ok(Some(Macs { dense, dense_nonzero, pruned, pruned_nonzero }))
 }
 
-/// What of a model can be taken out, for `inspect`: nothing is removed.
+/// What could be cut out of a model, for `inspect`: nothing is removed.
 ///
 /// # Errors
 /// As [`prune`].
@@ -156,8 +159,9 @@ pub fn plan(model: Model, recipe: &Recipe, samples: Option<&Samples>, options: &
     if structure == Structure::Layer {
         return plan_layers(dependencies, recipe, samples);
     }
-    let asked: Vec<usize> =
-        (0..dependencies.groups.len()).filter(|group| dependencies.groups[*group].kind.is_of(structure)).collect();
+    let asked: Vec<usize> = (0..dependencies.groups.len())
+        .filter(|group| structure == Structure::Any || dependencies.groups[*group].kind == structure)
+        .collect();
     let groups: Vec<ChannelGroup> = asked.iter().map(|group| dependencies.groups[*group].clone()).collect();
     let importance = if recipe.method == Method::Activation {
         activity::importance(&mut dependencies, &groups, samples, recipe.batch)?
@@ -189,7 +193,8 @@ fn scores(dependencies: &DependencyGraph, recipe: &Recipe, samples: Option<&Samp
     Ok((tensors, scores))
 }
 
-/// A branch is as important as what it adds compared with what it is added to (for `activation`), or as the sum of the scores of its weights.
+/// The importance of a branch is the norm of what it adds, relative to what that is added to (for `activation`), or the
+/// sum of the scores of its weights.
 fn plan_layers(dependencies: DependencyGraph, recipe: &Recipe, samples: Option<&Samples>) -> Result<Plan, PruneError> {
     let branches = layers::branches(&dependencies);
     let importance: Vec<f64> = match (recipe.method, samples) {
@@ -226,7 +231,7 @@ fn plan_layers(dependencies: DependencyGraph, recipe: &Recipe, samples: Option<&
 
 impl Plan {
     /// # Errors
-    /// Constants that are broken.
+    /// Broken constants.
     pub fn carry_out(&mut self) -> Result<Bytes, PruneError> {
         if self.branches.is_empty() {
             return self.dependencies.without(&self.removed);
@@ -236,10 +241,10 @@ impl Plan {
         Ok(layers::without(&self.dependencies, &gone))
     }
 
-    /// The dense model with everything that goes set to zero, as large as it was: what the pruned one must agree with.
+    /// The dense model with all removed units set to zero, in its old size: what the pruned one must agree with.
     ///
     /// # Errors
-    /// Constants that are broken.
+    /// Broken constants.
     pub fn masked(&mut self) -> Result<Bytes, PruneError> {
         if self.branches.is_empty() {
             return self.dependencies.masked(&self.removed);
@@ -249,7 +254,7 @@ impl Plan {
         Ok(layers::masked(&self.dependencies, &gone))
     }
 
-    /// How many units there are, and how many go.
+    /// How many units there are, and how many of them are removed.
     fn counts(&self) -> (u64, u64) {
         if !self.branches.is_empty() {
             let gone = self.branches.iter().filter(|(_, _, gone)| *gone).count();
@@ -327,7 +332,7 @@ fn report_of_nothing(before: &Survey, options: &Options) -> Report {
     }
 }
 
-/// Runs what came out, and compares the shapes of its outputs with those of the dense model.
+/// Runs the pruned model, and compares the shapes of its outputs with those of the dense model.
 fn verify(dependencies: &DependencyGraph, bytes: &Bytes, options: &Options) -> Result<(), PruneError> {
     let model = Model::decode(bytes)?;
     let network = Network::new(&model)?;
@@ -348,7 +353,7 @@ fn whole(name: String, shape: Vec<u64>, weights: u64) -> PrunedTensor {
     PrunedTensor { name, shape, weights, removed: 0, zeros: 0, units: 0, removed_units: 0 }
 }
 
-/// The weights of the normalised model, and how much of each is gone.
+/// The weights of the normalised model, and how much of each is removed.
 fn tensors(before: &Survey, after: &Survey) -> Vec<PrunedTensor> {
     let left: HashMap<&str, u64> = after.weights.iter().map(|weight| (weight.name.as_str(), weight.count)).collect();
     let tensor = |weight: &crate::prunable::Weight| {

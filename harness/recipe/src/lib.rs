@@ -119,7 +119,8 @@ pub enum Unit {
 }
 
 /// A part that can be cut out of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Structure {
     /// Convolution channels (filters), with everything that depends on them.
     Channel,
@@ -132,6 +133,7 @@ pub enum Structure {
     /// Whole residual branches.
     Layer,
     /// Channels, neurons, heads and hidden units, whichever the model has.
+    #[serde(rename = "structure")]
     Any,
 }
 

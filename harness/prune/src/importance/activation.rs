@@ -1,9 +1,10 @@
-//! `|w| ‖x‖₂`, with `x` whatever a weight multiplies, over all samples and positions (Wanda: Sun et al., 2024).
+//! `|w| ‖x‖₂`, where `x` is what a weight multiplies, over all samples and positions (Wanda: Sun et al., 2024).
 //!
-//! What that is depends on the operator: the k-th input of a MatMul or Gemm, of a Conv the input channel under one offset of the kernel (borders
-//! left out, as they multiply zeros), the input or the hidden state before each step of an LSTM. Samples stream through the network; of each
-//! use of a weight only one sum a feature is kept. Squares are carried back to the tensor in the file along the nodes that moved its values,
-//! as a gradient is: they add up where a weight is used twice.
+//! `x` depends on the operator: the k-th input of a MatMul or Gemm; of a Conv the input channel under one offset of the
+//! kernel, without borders, which multiply zeros; the input or the hidden state before each step of an LSTM. Samples
+//! stream through the network; for each use of a weight only one sum per feature is kept. Squares are propagated back
+//! to the tensor in the file, through the nodes that moved its values, like a gradient: they add up where a weight is
+//! used twice.
 
 use espalier_engine::{Array, EngineError, Keep, Network, Node, Tensor};
 
@@ -39,7 +40,7 @@ pub fn scores(model: &Model, network: &Network, survey: &Survey, batches: &Batch
         }
     }
     let wanted: Vec<usize> = survey.weights.iter().filter_map(|weight| network.find(&weight.name)).collect();
-    // What the way back looks at is shapes alone: one sample does.
+    // Going back needs only shapes: one sample suffices.
     let run = network.run(&batches.smallest(), Keep::All)?;
     let mut squares = network.backward(&run, &seeds, &wanted)?;
     let mut scores = Vec::new();
@@ -58,13 +59,13 @@ fn refused(node: &Node, why: String) -> EngineError {
     EngineError::Node { node: node.name.clone(), op: node.op_type.clone(), why: format!("its activations: {why}") }
 }
 
-/// One use of weights: which node, which of its inputs, and the sum of squares of each feature that meets them.
+/// One use of weights: the node, its input, and the sum of squares of each feature that they multiply.
 struct Site<'a> {
     node: usize,
     input: usize,
     kind: LayerKind,
     proto: &'a NodeProto,
-    /// Shape of the weights there.
+    /// Shape of the weights at that input.
     shape: Vec<usize>,
     sums: Vec<f64>,
 }
@@ -89,7 +90,7 @@ fn sites<'a>(model: &'a Model, survey: &Survey) -> Vec<Site<'a>> {
 }
 
 impl Site<'_> {
-    /// Adds the squares of what the weights meet in one run of the node.
+    /// Adds the squares of what the weights multiply in one run of the node.
     fn add(&mut self, inputs: &[Option<&Tensor>], outputs: &[Tensor]) -> Result<(), String> {
         let float = |index: usize| -> Result<&Array<f32>, String> {
             inputs.get(index).copied().flatten().ok_or_else(|| format!("it has no input {index}"))?.f32()
@@ -133,13 +134,13 @@ impl Site<'_> {
         Ok(())
     }
 
-    /// For each weight, the sum of squares of the feature it meets.
+    /// For each weight, the sum of squares of the feature that it multiplies.
     fn squares(&self) -> Array<f32> {
         let shape = &self.shape;
         let last = shape.last().copied().unwrap_or(1).max(1);
         let after: usize = shape.iter().skip(1).product::<usize>().max(1);
         let transposed = |name| self.proto.is_set(name);
-        // A matrix whose inputs run along the last axis, or the one before.
+        // Whether the inputs of a matrix run along its last axis, or the one before.
         let inputs_last = match (self.kind, self.input) {
             (LayerKind::Gemm, 0) => !transposed("transA"),
             (LayerKind::Gemm, _) => transposed("transB"),
@@ -183,7 +184,7 @@ fn along(x: &Array<f32>, axis: usize) -> Result<Vec<f64>, String> {
     Ok(sums)
 }
 
-/// Of each input channel, under each offset of the kernel: the squares of what that weight multiplies.
+/// By input channel and offset of the kernel: the squares of what that weight multiplies.
 fn under_the_kernel(x: &Array<f32>, weights: &[usize], output: &[usize], node: &NodeProto) -> Result<Vec<f64>, String> {
     let spatial = x.rank().saturating_sub(2);
     if x.rank() < 2 || weights.len() != x.rank() || output.len() != x.rank() {
@@ -204,7 +205,7 @@ fn under_the_kernel(x: &Array<f32>, weights: &[usize], output: &[usize], node: &
             _ => by_axis("pads").map_or(0, |pads| pads[axis]),
         }
     };
-    // By axis and offset: the first position, the distance to the next, and how many there are, within the input.
+    // By axis and offset: the first position, the distance to the next, and how many are within the input.
     let mut ranges: Vec<Vec<(usize, usize, usize)>> = Vec::new();
     for axis in 0..spatial {
         let (stride, dilation) = (positive("strides", axis) as i64, positive("dilations", axis) as i64);
@@ -237,7 +238,7 @@ fn under_the_kernel(x: &Array<f32>, weights: &[usize], output: &[usize], node: &
     Ok(sums)
 }
 
-/// Sum over a box with strides.
+/// The sum over a box with strides.
 fn boxed(values: &[f32], lengths: &[usize], ranges: &[(usize, usize, usize)]) -> f64 {
     let ([_, lengths @ ..], [(first, step, count), ranges @ ..]) = (lengths, ranges) else {
         return values.first().map_or(0.0, |value| f64::from(*value));
@@ -250,7 +251,7 @@ fn boxed(values: &[f32], lengths: &[usize], ranges: &[(usize, usize, usize)]) ->
     positions.map(|position| boxed(&values[position..position + inner], lengths, ranges)).sum()
 }
 
-/// Of each direction and hidden unit: the squares of the states that go into a step, which are those that came out of the step before.
+/// By direction and hidden unit: the squares of the states that go into a step, which are those after the step before.
 fn hidden(states: &Array<f32>, initial: Option<&Array<f32>>, node: &NodeProto) -> Result<Vec<f64>, String> {
     let batch_first = node.is_set("layout");
     let (steps, directions, batch, units) = match *states.shape() {
@@ -293,7 +294,8 @@ mod tests {
     use super::*;
     use crate::onnx::AttributeProto;
 
-    /// Two steps, two directions, one sample, two units; states are 1, 2, 3, … in the order of the operator's first output.
+    /// Two steps, two directions, one sample, two units; states are 1, 2, 3, … in the order of the operator's first
+    /// output.
     #[track_caller]
     fn check(direction: &str, batch_first: bool, initial: Option<&[f32]>, expected: &[f64]) {
         let directions = if direction == "bidirectional" { 2 } else { 1 };
@@ -311,7 +313,7 @@ mod tests {
         assert_eq!(hidden(&states, initial.as_ref(), &proto).unwrap(), expected);
     }
 
-    /// Into each step goes the state before it: of the first step, the initial one, and the last state goes nowhere.
+    /// The state before each step goes into it: into the first the initial one, and the last state goes nowhere.
     #[test]
     fn states_before_each_step() {
         check("forward", false, None, &[1.0, 4.0]);

@@ -1,9 +1,9 @@
 //! Mean over batches of `|g|` or `|w g|`, with `g` the gradient of the batch's mean loss.
 //!
-//! The loss is the cross-entropy of the network's first output, one row of logits a sample; where a softmax comes last, of what goes into it.
-//! Without labels the network's own predictions serve as labels: what matters to what it says now. Where a row is a single number there are
-//! no classes, and the number itself is differentiated. A batch weighs as much as it has samples. Halves of a batch run side by side; their
-//! gradients are added in a fixed order, so that the same samples give the same bits.
+//! The loss is the cross-entropy of the network's first output, one row of logits a sample; where a softmax comes last,
+//! of its input. Without labels the network's own predictions serve as labels. Where a row is a single number there are
+//! no classes, and the number itself is differentiated. A batch is weighted by its samples. Halves of a batch run in
+//! parallel; their gradients are added in a fixed order, so that the same samples give the same bits.
 
 use espalier_engine::{Array, Gradients, Keep, Network, ValueId};
 
@@ -44,7 +44,7 @@ pub fn scores(
     Ok(Scores(means))
 }
 
-/// The gradient of a batch's mean loss, in parts that are to be added.
+/// The gradient of a batch's mean loss, in parts that have to be added.
 fn gradients(
     network: &Network,
     samples: &Samples,
@@ -71,7 +71,7 @@ fn gradients(
     })
 }
 
-/// The gradient of the loss with respect to the answers, divided by the size `of` the whole batch.
+/// The gradient of the loss with respect to the predictions, divided by the size `of` the whole batch.
 fn seed(
     network: &Network,
     answer: ValueId,
@@ -107,7 +107,7 @@ fn seed(
         let powers: Vec<f64> = row.iter().map(|answer| f64::from(answer - most).exp()).collect();
         let sum: f64 = powers.iter().sum();
         for (class, power) in powers.iter().enumerate() {
-            // What is left to the label itself is the sum of the others: `1 - p` would round to nothing where the network is sure.
+            // For the label itself `1 - p` would round to 0 where the network is sure: the sum of the others is exact.
             let others =
                 || powers.iter().enumerate().filter(|(class, _)| *class != label).map(|(_, power)| power).sum::<f64>();
             let gradient = if class == label { -others() / sum } else { power / sum };
@@ -127,7 +127,7 @@ fn largest(row: &[f32]) -> usize {
     best
 }
 
-/// The value a final softmax turns into probabilities; `output` itself where there is none. What only gives it another shape is looked through.
+/// The input of a final softmax, looking through nodes that only reshape; `output` itself where there is no softmax.
 pub fn before_softmax(network: &Network, output: ValueId) -> ValueId {
     let mut value = output;
     while let Some(node) = network.nodes.iter().find(|node| node.outputs.contains(&Some(value))) {

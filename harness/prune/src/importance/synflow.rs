@@ -1,10 +1,12 @@
-//! Importance without data: how much of what flows in at one end comes out at the other through a weight (Tanaka et al., 2020).
+//! SynFlow, importance without data: how much of a flow from the inputs reaches the outputs through a weight (Tanaka et
+//! al., 2020).
 //!
-//! The network is made positive and, but for gates and attention, linear: weights by their absolute values, no biases, activation functions and
-//! normalisations left out, ones fed in. With R the sum of all that comes out, `|w ∂R/∂w|` is the share of R that flows through a weight.
-//! R of a deep network is beyond any f32, so each layer is divided by the mean sum of its rows: along a chain of layers that changes no
-//! ranking, as `w ∂R/∂w` does not depend on a layer's scale, and in a sum of branches no branch drowns the others. What is removed at once by
-//! such scores may be a whole layer; so [`Flow::last_step`] removes in steps, and looks again after each.
+//! The network is made positive and, apart from gates and attention, linear: absolute weights, no biases, no activation
+//! functions or normalisations, ones as inputs. With R the sum of all outputs, `|w ∂R/∂w|` is the share of R that flows
+//! through a weight. R of a deep network overflows f32, so each layer is divided by the mean sum of its rows. Along a
+//! chain of layers that changes no ranking, as `w ∂R/∂w` does not depend on a layer's scale; in a sum of branches no
+//! branch dominates. Removing everything at once might remove a whole layer, so [`Flow::last_step`] removes in steps
+//! and scores again after each.
 
 use espalier_engine::{Array, Keep, Network, Tensor, ValueId};
 
@@ -18,10 +20,10 @@ use crate::{
     select,
 };
 
-/// Steps from the dense model to the ratio, each removing the same fraction of what is left.
+/// Steps from the dense model to the ratio, each removing the same share of what is left.
 const STEPS: usize = 20;
 
-/// A network through which ones flow.
+/// A network that ones flow through.
 pub(crate) struct Flow<'a> {
     survey: &'a Survey,
     network: Network,
@@ -32,10 +34,10 @@ pub(crate) struct Flow<'a> {
 }
 
 impl<'a> Flow<'a> {
-    /// Of `samples` only shapes count, and only where the file leaves them open.
+    /// Of `samples` only the shapes matter, and only where the file leaves them open.
     ///
     /// # Errors
-    /// Weights that are not numbers, operators the engine does not know.
+    /// Weights that are NaN, operators the engine does not know.
     pub fn new(model: &Model, survey: &'a Survey, samples: Option<&Samples>) -> Result<Flow<'a>, PruneError> {
         let weights: Vec<Vec<f32>> = survey
             .weights
@@ -74,10 +76,10 @@ impl<'a> Flow<'a> {
         Ok(Flow { survey, network, feeds, weights, ids })
     }
 
-    /// The scores once what is in the mask is removed.
+    /// The scores with the weights of the mask removed.
     ///
     /// # Errors
-    /// Where nothing comes out, or more than a number can say.
+    /// Where nothing comes out, or more than a number can hold.
     pub fn scores(&mut self, removed: Option<&Mask>) -> Result<Scores, PruneError> {
         for (index, weight) in self.survey.weights.iter().enumerate() {
             let mut values = self.weights[index].clone();
@@ -102,7 +104,7 @@ impl<'a> Flow<'a> {
                 seeds.push((*output, Array::filled(array.shape(), 1.0)));
             }
         }
-        // Where so much is to go that no way is left, what remains is as good as any other.
+        // Where so much is removed that no path is left, all remaining weights are equal.
         if !flow.is_finite() || (flow == 0.0 && removed.is_none()) {
             let why = format!("with ones for inputs and absolute weights the outputs add up to {flow}");
             return Err(PruneError::Samples { why });
@@ -117,7 +119,8 @@ impl<'a> Flow<'a> {
         Ok(Scores(scores.collect()))
     }
 
-    /// The scores that decide the last step of a recipe, and what is removed by then. A threshold, and N:M, are decided at once.
+    /// The scores that decide the last step of a recipe, and what is removed before. A threshold, and N:M, are decided
+    /// at once.
     ///
     /// # Errors
     /// Those of [`select::mask`] and [`Flow::scores`].

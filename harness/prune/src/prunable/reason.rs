@@ -1,4 +1,4 @@
-//! Why a tensor with parameters is left as it is.
+//! Why a tensor with parameters is left unchanged.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Unit;
 
-/// A tensor with parameters that is left as it is.
+/// A tensor with parameters that is left unchanged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Untouched {
     pub name: String,
@@ -33,7 +33,7 @@ pub enum Reason {
     Indirect {
         op: String,
     },
-    /// A weight, but `op` uses it too and not as one.
+    /// A weight, but `op` uses it too, as something else.
     AlsoUsed {
         op: String,
     },
@@ -41,7 +41,7 @@ pub enum Reason {
     Dtype {
         dtype: String,
     },
-    /// Kept as something else than a dense tensor.
+    /// Stored as something else than a dense tensor.
     Storage {
         form: String,
     },
@@ -51,7 +51,7 @@ pub enum Reason {
     Function {
         function: String,
     },
-    /// The graph gives it out as a result.
+    /// An output of the graph.
     Output,
     Unused,
     /// Its axes do not fit the unit: no rows and columns, or rows shorter than a group.

@@ -1,7 +1,8 @@
-//! What becomes of a constant: the nodes it reaches, directly or through nodes that only move values, and what it is to them.
+//! Where a constant is used: the nodes it reaches, directly or through nodes that only move values, and its role there.
 //!
-//! torch's exporters turn and cut weights in the graph (gates of an LSTM in another order by Slice and Concat) and de-duplicate equal tensors
-//! through Identity. A zero stays a zero on that way, so that such a constant is as good a weight as one that a node uses directly.
+//! torch's exporters transpose and cut weights in the graph (gates of an LSTM reordered by Slice and Concat) and
+//! de-duplicate equal tensors through Identity. A zero stays a zero on the way, so that such a constant is as good a
+//! weight as one that a node uses directly.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,14 +12,14 @@ use crate::{
     onnx::{GraphProto, NodeProto, axis_of},
 };
 
-/// Moves that are followed for one constant: a bound on what a made-up graph can cost.
+/// The most moves that are followed for one constant: a bound on the cost of a hostile graph.
 const MOST_MOVES: usize = 1000;
 
 /// What one node does with one of its inputs.
 enum Role {
     Weight(LayerKind),
     Not(Reason),
-    /// Gives the same values out, elsewhere.
+    /// Gives out the same values at other places.
     Moves,
     /// Does not look at its values.
     Nothing,
@@ -31,7 +32,7 @@ fn role(node: &NodeProto, input: usize) -> Role {
         return unknown();
     }
     match (op, input) {
-        // Integer arithmetic: weights all the same; their type keeps them from being pruned.
+        // Integer arithmetic has weights too; only their type keeps them from being pruned.
         ("Conv" | "ConvInteger", 1) | ("QLinearConv", 3) => Role::Weight(LayerKind::Conv),
         ("ConvTranspose", 1) => Role::Weight(LayerKind::ConvTranspose),
         ("Gemm", 0 | 1) => Role::Weight(LayerKind::Gemm),
@@ -73,11 +74,11 @@ pub struct Uses<'a> {
 /// Where a constant ends up.
 #[derive(Default)]
 pub struct Reached {
-    /// Nodes it is a weight of: position in the graph, and which input.
+    /// The nodes it is a weight of: position in the graph, and which input.
     pub weight_of: Vec<(usize, usize)>,
-    /// What its axes are to them; `None` where they do not agree, or a reshape lies between.
+    /// The roles of its axes there; `None` where uses do not agree, or a reshape lies between.
     pub layout: Option<Layout>,
-    /// The first use as something else, and by which operator.
+    /// The first use as something else, and its operator.
     pub other: Option<(String, Reason)>,
 }
 
@@ -88,7 +89,7 @@ impl<'a> Uses<'a> {
             for (input, name) in node.input.iter().enumerate() {
                 by_name.entry(name).or_default().push(Use::Node { node: position, input });
             }
-            // Names within that are defined within too are noted in vain: that only makes us more careful.
+            // Names that a subgraph defines itself are noted too: that is only more careful.
             let mut within = Vec::new();
             node.subgraphs().for_each(|subgraph| names_used(subgraph, &mut within));
             for name in within {
@@ -105,11 +106,11 @@ impl<'a> Uses<'a> {
     pub fn follow(&self, name: &str, rank: usize) -> Reached {
         let mut reached = Reached::default();
         let mut layouts = Vec::new();
-        // Each value with where the constant's axes are by then; `None` for an axis that was not the constant's.
+        // Each value with the constant's axis that each of its axes is; `None` for an axis that is not the constant's.
         let start: Option<Vec<Option<usize>>> = Some((0..rank).map(Some).collect());
         let mut waiting = vec![(name, start)];
         let mut seen = HashSet::from([name]);
-        // In the order of the file, so that the reason given is the first one.
+        // In the order of the file, so that the first reason is reported.
         let mut next = 0;
         while next < waiting.len() {
             let (value, axes) = waiting[next].clone();
@@ -149,7 +150,7 @@ impl<'a> Uses<'a> {
                 }
             }
         }
-        // Through several moves a node may be reached more than once: by each part of a Concat.
+        // A node may be reached several times: through each part of a Concat.
         reached.weight_of.sort_unstable();
         reached.weight_of.dedup();
         let first = layouts.first().cloned().flatten();
@@ -157,7 +158,7 @@ impl<'a> Uses<'a> {
         reached
     }
 
-    /// Where axes are after a node that moves values.
+    /// Where the axes are after a node that moves values.
     fn moved(&self, node: &NodeProto, axes: &[Option<usize>]) -> Option<Vec<Option<usize>>> {
         let attribute = |name: &str| node.ints(name).map(<[i64]>::to_vec);
         let listed = || attribute("axes").or_else(|| self.integers.get(node.input.get(1)?.as_str()).cloned());
@@ -194,7 +195,7 @@ impl Reached {
     }
 }
 
-/// What the constant's axes are to a node that multiplies with it. `None` where the node cannot use it in that shape.
+/// The roles of the constant's axes in a node that multiplies with it. `None` where the node cannot use that shape.
 fn layout(node: &NodeProto, input: usize, kind: LayerKind, axes: &[Option<usize>], rank: usize) -> Option<Layout> {
     use Direction::{Batch, Input, Output};
     let flag = |name: &str| node.is_set(name);
@@ -229,7 +230,7 @@ fn positions(axes: &[i64], rank: usize) -> Option<HashSet<usize>> {
     (found.len() == axes.len()).then_some(found)
 }
 
-/// Constants of a few int64 numbers.
+/// Constants of at most 8 int64 numbers.
 pub fn small_integers(graph: &GraphProto) -> HashMap<&str, Vec<i64>> {
     let mut found = HashMap::new();
     for (name, place) in constants(graph) {

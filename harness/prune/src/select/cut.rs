@@ -1,12 +1,13 @@
 //! Exactly which `k` of `n` scores are the smallest, whatever the ties.
 //!
-//! Two counting passes over 16 bits each find the k-th smallest score exactly, in memory that does not grow with the model. Among equals the
-//! earlier go first (by tensor, then by flat index), so that the same model gives the same bytes everywhere.
+//! Two counting passes over 16 bits each find the k-th smallest score exactly, in memory that does not grow with the
+//! model. Of equal scores the earlier ones count as smaller (by tensor, then by flat index), so that the same model
+//! gives the same bytes everywhere.
 
 /// The order of [`f32::total_cmp`], as unsigned integers.
 pub fn key(score: f32) -> u32 {
     let bits = score.to_bits();
-    // Negative numbers grow downwards: all their bits are turned round, of positive ones only the sign.
+    // Of negative numbers all bits are flipped, as they grow downwards; of positive ones only the sign.
     bits ^ ((bits as i32 >> 31) as u32 | 0x8000_0000)
 }
 
@@ -15,7 +16,7 @@ pub fn score(key: u32) -> f32 {
     f32::from_bits(if key & 0x8000_0000 != 0 { key ^ 0x8000_0000 } else { !key })
 }
 
-/// Removes what lies below `key`, and the first `ties` of what equals it.
+/// Removes everything below `key`, and the first `ties` keys that equal it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     key: u32,
@@ -30,8 +31,8 @@ impl Cut {
         Cut { key, ties: 0 }
     }
 
-    /// The cut that removes exactly `k` of the keys `visit` shows; `visit` is called twice and must show the same ones. `None` if there are
-    /// fewer than `k`.
+    /// The cut that removes exactly `k` of the keys that `visit` shows; `visit` is called twice and must show the same
+    /// keys. `None` if there are fewer than `k`.
     pub fn smallest(k: u64, visit: impl Fn(&mut dyn FnMut(u32))) -> Option<Cut> {
         if k == 0 {
             return Some(Cut::NOTHING);
@@ -50,7 +51,7 @@ impl Cut {
         Some(Cut { key: high << 16 | low, ties })
     }
 
-    /// Whether the next element goes; to be asked for every element once, in order.
+    /// Whether the next element is removed; has to be called for every element once, in order.
     pub fn removes(&mut self, key: u32) -> bool {
         if key < self.key {
             return true;
@@ -63,7 +64,7 @@ impl Cut {
     }
 }
 
-/// The bucket the `k`-th smallest (from 1) falls into, and which one it is in there.
+/// The bucket of the `k`-th smallest (from 1), and its rank in there.
 fn bucket(counts: &[u64], mut k: u64) -> Option<(u32, u64)> {
     for (index, count) in counts.iter().enumerate() {
         if k <= *count {

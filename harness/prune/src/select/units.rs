@@ -1,12 +1,13 @@
-//! The units of one tensor: what of it is removed together, and how important each is.
+//! The units of one tensor: which of its weights are removed together, and how important each unit is.
 //!
-//! A block is a tile of `rows` outputs by `columns` inputs, whichever way the tensor lies; tiles at the edges may be smaller. Its importance is
-//! the sum over its weights. Units are numbered row of tiles by row of tiles, single weights by flat index.
+//! A block is a tile of `rows` outputs by `columns` inputs, however the tensor is stored; tiles at the edges may be
+//! smaller. Its importance is the sum over its weights. Tiles are numbered by row of tiles, single weights by flat
+//! index.
 
 use super::cut::key;
 use crate::{Unit, layout::Matrices, prunable::Weight};
 
-/// Below every score: what is removed already goes first, and so stays removed.
+/// Below every score: what is removed already is removed first, and so stays removed.
 pub const REMOVED: u32 = 0;
 
 pub enum Units {
@@ -16,19 +17,19 @@ pub enum Units {
         rows: usize,
         columns: usize,
     },
-    /// Groups of `of` neighbours along the inputs of one output, of which `keep` stay. A unit is a single weight; those at the end of a row that
-    /// make no whole group stay, and are none.
+    /// Groups of `of` neighbours along the inputs of one output, of which `keep` stay. A unit is a single weight;
+    /// weights at the end of a row that do not fill a group stay, and are no units.
     Groups {
         matrices: Matrices,
         keep: usize,
         of: usize,
     },
-    /// The tensor has no rows and columns for this unit to fit.
+    /// The tensor has no rows and columns that the unit fits.
     None,
 }
 
 impl Units {
-    /// Only for a weight whose values were found to fit its shape: endless shapes cost memory.
+    /// `weight`'s values must be known to fit its shape: endless shapes would cost memory.
     pub fn of(weight: &Weight, unit: Unit) -> Units {
         let matrices = || weight.layout.as_ref().map(|layout| layout.matrices(&weight.shape));
         match unit {
@@ -59,7 +60,8 @@ impl Units {
         }) as u64
     }
 
-    /// Calls `show` with the key of every unit that competes with others, in order. Groups decide among themselves and show none.
+    /// Calls `show` with the key of every unit that competes with others, in order. Groups decide within themselves and
+    /// show none.
     pub fn keys(&self, scores: &[f32], already: Option<&[bool]>, mut show: impl FnMut(u32)) {
         match (self, already) {
             (Units::Weights(_), None) => scores.iter().for_each(|score| show(key(*score))),
@@ -81,11 +83,11 @@ impl Units {
         }
     }
 
-    /// Marks in `removed` every weight of those units that go, in their order; says how many those are.
+    /// Marks in `removed` every weight of the removed units; `goes` is by unit. Returns how many units are removed.
     pub fn mark(&self, removed: &mut Vec<bool>, goes: Vec<bool>) -> u64 {
         let count = goes.iter().map(|goes| u64::from(*goes)).sum();
         match self {
-            // What was removed before has the lowest of keys, and went first.
+            // Weights removed before have the lowest key, and are removed again.
             Units::Weights(_) => *removed = goes,
             Units::Blocks { .. } => {
                 let mut goes = goes.into_iter();
@@ -115,7 +117,8 @@ impl Units {
         }
     }
 
-    /// Of each group all but the `keep` most important go; those removed already first, then the less important, then the earlier.
+    /// Removes all but the `keep` most important of each group; those removed already first, then the less important,
+    /// then the earlier. Returns how many weights of groups are removed.
     pub fn mark_groups(&self, scores: &[f32], removed: &mut [bool]) -> u64 {
         let Units::Groups { matrices, keep, of } = self else { return 0 };
         let mut group: Vec<(bool, u32, usize)> = Vec::with_capacity(*of);
@@ -128,7 +131,7 @@ impl Units {
                         let element = batch + row + column;
                         (!removed[element], key(scores[element]), element)
                     }));
-                    // Stable: among equals the earlier come first.
+                    // Stable: of equals the earlier come first.
                     group.sort_by_key(|(stays, key, _)| (*stays, *key));
                     group[..of - keep].iter().for_each(|(_, _, element)| removed[*element] = true);
                     units += group.iter().filter(|(_, _, element)| removed[*element]).count() as u64;

@@ -1,4 +1,4 @@
-//! Importance of channels by what the network does with samples: the mean absolute value of what each gives to the weights that take it in.
+//! Importance of channels from samples: the mean absolute value of what each channel gives to the weights that use it.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{PruneError, Samples, onnx::NodeProto};
 
-/// By class of each group; the mean over all places where a class is taken in, 0 for one that nothing takes in.
+/// By class of each group: the mean over all uses of a class, 0 for one that nothing uses.
 ///
 /// # Errors
 /// Samples that are missing or do not fit.
@@ -24,7 +24,7 @@ pub fn importance(
     let samples = samples.ok_or_else(|| PruneError::Samples { why: "activation needs some".into() })?;
     let network = Network::new(&dependencies.model)?;
     let indices: Vec<usize> = (0..samples.len()).collect();
-    // Sums of absolute values, and of how many, by node and index of the axis.
+    // By node: the sums of absolute values, by index of the axis, and how many values each sums up.
     let mut sums: HashMap<usize, (Vec<f64>, usize)> = HashMap::new();
     let nodes = &dependencies.model.graph().node;
     for part in indices.chunks(batch.max(1)) {

@@ -1,5 +1,5 @@
-//! Classes of units that go together, and groups of classes alike: a group is one dimension of the network, as the channels between two
-//! convolutions.
+//! Axis classes, which are units that have to be removed together, and channel groups, which are classes of one dimension
+//! of the network, as the channels between two convolutions.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -10,46 +10,14 @@ use super::{
     probe::{self, Probe},
     reshape,
     rules::Rules,
-    units::{UnitId, Units, pin},
+    units::{Pin, UnitId, Units, pin},
 };
 use crate::{
     PruneError, Structure,
-    onnx::{Model, NodeProto},
+    onnx::{GraphProto, Model, NodeProto},
 };
 
-/// What a group is one of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GroupKind {
-    Channel,
-    Neuron,
-    Head,
-    Hidden,
-}
-
-impl GroupKind {
-    pub fn name(self) -> &'static str {
-        match self {
-            GroupKind::Channel => "channel",
-            GroupKind::Neuron => "neuron",
-            GroupKind::Head => "head",
-            GroupKind::Hidden => "hidden",
-        }
-    }
-
-    pub fn is_of(self, structure: Structure) -> bool {
-        match structure {
-            Structure::Any => true,
-            Structure::Layer => false,
-            Structure::Channel => self == GroupKind::Channel,
-            Structure::Neuron => self == GroupKind::Neuron,
-            Structure::Head => self == GroupKind::Head,
-            Structure::Hidden => self == GroupKind::Hidden,
-        }
-    }
-}
-
-/// Units that go together, as far as constants have a part in them.
+/// Units that have to be removed together, as far as they are indices of constants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AxisClass {
     pub root: UnitId,
@@ -57,22 +25,24 @@ pub struct AxisClass {
     pub members: Vec<(usize, usize, usize)>,
 }
 
+/// Classes of one dimension of the network: as long as one of them stays, no axis becomes empty.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChannelGroup {
-    pub kind: GroupKind,
+    /// Channel, neuron, head or hidden.
+    pub kind: Structure,
     /// (initialiser, axis), in order: what shrinks with it.
     pub axes: Vec<(usize, usize)>,
-    /// What it is called: after the first matrix it is rows of.
+    /// Its first matrix.
     pub name: String,
     pub classes: Vec<AxisClass>,
 }
 
-/// An axis of a weight that stays as long as it is, or some of it, and why.
+/// An axis of a weight that cannot shrink, or not all of it, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     pub tensor: String,
     pub axis: usize,
-    /// How many of its indices cannot go.
+    /// How many of its indices have to stay.
     pub indices: usize,
     /// The operator that holds them, and its node; empty where it is the network's inputs and outputs.
     pub op: String,
@@ -80,7 +50,21 @@ pub struct Kept {
     pub why: String,
 }
 
-/// A model made ready to be cut.
+impl Kept {
+    /// With no index so far.
+    fn of(tensor: &str, axis: usize, pin: &Pin) -> Kept {
+        Kept {
+            tensor: tensor.to_owned(),
+            axis,
+            indices: 0,
+            op: pin.op.clone(),
+            node: pin.node.clone(),
+            why: pin.why.to_owned(),
+        }
+    }
+}
+
+/// A model, normalised, with what has to be removed together.
 pub struct DependencyGraph {
     /// Normalised.
     pub model: Model,
@@ -103,7 +87,7 @@ impl DependencyGraph {
         let constants: HashSet<String> =
             model.graph().initializer.iter().map(|tensor| tensor.name().to_owned()).collect();
         let unknown = tie(&model, &probe, &constants, &mut units)?;
-        let (groups, kept) = groups(&model, &mut units);
+        let (groups, kept) = groups(model.graph(), &mut units);
         Ok(DependencyGraph { model, copies, probe, units, groups, kept, unknown })
     }
 }
@@ -150,19 +134,20 @@ fn tie(
     Ok(unknown)
 }
 
-/// What a weight is to the nodes that use it, and in which order they come.
+/// What a constant is to the nodes that use it.
+#[derive(Default)]
 struct Role {
     convolution: bool,
+    /// The weights of the states of a recurrent layer.
     recurrent: bool,
     matrix: bool,
 }
 
-fn roles(model: &Model) -> HashMap<&str, Role> {
+fn roles(graph: &GraphProto) -> HashMap<&str, Role> {
     let mut roles: HashMap<&str, Role> = HashMap::new();
-    for node in &model.graph().node {
-        for slot in 0..node.input.len() {
-            let Some(name) = node.input_at(slot) else { continue };
-            let role = roles.entry(name).or_insert(Role { convolution: false, recurrent: false, matrix: false });
+    for node in &graph.node {
+        for (slot, name) in node.input.iter().enumerate() {
+            let role = roles.entry(name).or_default();
             match (node.op(), slot) {
                 ("Conv" | "ConvTranspose", 1) => role.convolution = true,
                 ("LSTM" | "GRU" | "RNN", 2) => role.recurrent = true,
@@ -174,30 +159,23 @@ fn roles(model: &Model) -> HashMap<&str, Role> {
     roles
 }
 
-fn groups(model: &Model, units: &mut Units) -> (Vec<ChannelGroup>, Vec<Kept>) {
-    let graph = model.graph();
-    let roles = roles(model);
-    let mut classes: Vec<AxisClass> = Vec::new();
-    let mut by_root: HashMap<UnitId, usize> = HashMap::new();
-    let mut kept = Vec::new();
+/// The axis classes that may be removed, with the index of each by its root; and the axes of weights that stay.
+fn classes(
+    graph: &GraphProto,
+    roles: &HashMap<&str, Role>,
+    units: &mut Units,
+) -> (Vec<AxisClass>, HashMap<UnitId, usize>, Vec<Kept>) {
+    let (mut classes, mut by_root, mut kept) = (Vec::new(), HashMap::new(), Vec::new());
     for (index, tensor) in graph.initializer.iter().enumerate() {
         let (Some(value), true) = (units.value(tensor.name()), probe::is_float(tensor.data_type())) else { continue };
         let role = roles.get(tensor.name());
-        let weight = role.is_some_and(|role| role.convolution || role.recurrent || role.matrix);
+        let is_weight = role.is_some_and(|role| role.convolution || role.recurrent || role.matrix);
         for axis in 0..units.shape(value).len() {
             let mut stays: Option<Kept> = None;
             for place in 0..units.len(value, axis) {
                 let unit = units.unit(value, axis, place);
                 if let Some(pin) = units.pinned(unit) {
-                    stays.get_or_insert_with(|| Kept {
-                        tensor: tensor.name().to_owned(),
-                        axis,
-                        indices: 0,
-                        op: pin.op.clone(),
-                        node: pin.node.clone(),
-                        why: pin.why.to_owned(),
-                    });
-                    stays.iter_mut().for_each(|kept| kept.indices += 1);
+                    stays.get_or_insert_with(|| Kept::of(tensor.name(), axis, pin)).indices += 1;
                     continue;
                 }
                 let root = units.root(unit);
@@ -207,60 +185,65 @@ fn groups(model: &Model, units: &mut Units) -> (Vec<ChannelGroup>, Vec<Kept>) {
                 });
                 classes[class].members.push((index, axis, place));
             }
-            // Kernels and axes of length 1 are nobody's channels.
-            kept.extend(
-                stays.filter(|kept| weight && kept.indices > 1 && axis < if tensor.dims.len() == 3 { 3 } else { 2 }),
-            );
+            // Kernels and axes of length 1 are not channels.
+            let of_channels = is_weight && axis < if tensor.dims.len() == 3 { 3 } else { 2 };
+            kept.extend(stays.filter(|kept| of_channels && kept.indices > 1));
         }
     }
+    (classes, by_root, kept)
+}
+
+fn groups(graph: &GraphProto, units: &mut Units) -> (Vec<ChannelGroup>, Vec<Kept>) {
+    let roles = roles(graph);
+    let (classes, by_root, mut kept) = classes(graph, &roles, units);
     let reach = reach(units, &by_root, classes.len());
     let mut groups: Vec<ChannelGroup> = Vec::new();
     let mut by_reach: HashMap<Vec<(usize, usize)>, usize> = HashMap::new();
     for (class, reach) in classes.into_iter().zip(reach) {
-        let mut axes: Vec<(usize, usize)> = class.members.iter().map(|(tensor, axis, _)| (*tensor, *axis)).collect();
-        axes.dedup();
         let group = *by_reach.entry(reach).or_insert_with(|| {
-            let is = |test: fn(&Role) -> bool| {
-                axes.iter().any(|(tensor, _)| roles.get(graph.initializer[*tensor].name()).is_some_and(test))
-            };
-            let kind = if is(|role| role.recurrent) && recurrent_rows(&axes, &roles, model) {
-                GroupKind::Hidden
-            } else if units.is_head(class.root) {
-                GroupKind::Head
-            } else if is(|role| role.convolution) {
-                GroupKind::Channel
-            } else {
-                GroupKind::Neuron
-            };
-            let matrix = axes.iter().find(|(tensor, _)| graph.initializer[*tensor].dims.len() > 1).or(axes.first());
-            let name = matrix.map_or("", |(tensor, _)| graph.initializer[*tensor].name()).to_owned();
-            groups.push(ChannelGroup { kind, axes, name, classes: Vec::new() });
+            groups.push(group(graph, &roles, units, &class));
             groups.len() - 1
         });
         groups[group].classes.push(class);
     }
-    // One of a group always stays.
+    // One class of a group always stays.
     let (single, groups): (Vec<ChannelGroup>, Vec<ChannelGroup>) =
         groups.into_iter().partition(|group| group.classes.len() == 1);
+    let pin = Pin { op: String::new(), node: String::new(), why: "all of it would have to go at once" };
     for (tensor, axis, _) in single.iter().flat_map(|group| group.classes[0].members.iter()) {
         let name = graph.initializer[*tensor].name();
         match kept.iter_mut().find(|kept| kept.axis == *axis && kept.tensor == name) {
             Some(kept) => kept.indices += 1,
-            None => kept.push(Kept {
-                tensor: name.to_owned(),
-                axis: *axis,
-                indices: 1,
-                op: String::new(),
-                node: String::new(),
-                why: "all of it would have to go at once".to_owned(),
-            }),
+            None => kept.push(Kept { indices: 1, ..Kept::of(name, *axis, &pin) }),
         }
     }
     (groups, kept)
 }
 
-/// By class, every axis of every value it has a part in, in order. Classes alike in this are a group: as long as one of each group stays, no
-/// axis is left without any.
+/// The group of a class, still without classes.
+fn group(graph: &GraphProto, roles: &HashMap<&str, Role>, units: &mut Units, class: &AxisClass) -> ChannelGroup {
+    let mut axes: Vec<(usize, usize)> = class.members.iter().map(|(tensor, axis, _)| (*tensor, *axis)).collect();
+    axes.dedup();
+    let any = |test: fn(&Role, usize) -> bool| {
+        axes.iter()
+            .any(|(tensor, axis)| roles.get(graph.initializer[*tensor].name()).is_some_and(|role| test(role, *axis)))
+    };
+    let kind = if any(|role, axis| role.recurrent && axis == 2) {
+        Structure::Hidden
+    } else if units.is_head(class.root) {
+        Structure::Head
+    } else if any(|role, _| role.convolution) {
+        Structure::Channel
+    } else {
+        Structure::Neuron
+    };
+    let matrix = axes.iter().find(|(tensor, _)| graph.initializer[*tensor].dims.len() > 1).or(axes.first());
+    let name = matrix.map_or("", |(tensor, _)| graph.initializer[*tensor].name()).to_owned();
+    ChannelGroup { kind, axes, name, classes: Vec::new() }
+}
+
+/// By class, every axis of every value that it reaches, in order. Classes with the same reach are a group: as long as one
+/// class of each group stays, no axis becomes empty.
 fn reach(units: &mut Units, by_root: &HashMap<UnitId, usize>, classes: usize) -> Vec<Vec<(usize, usize)>> {
     let mut reach: Vec<Vec<(usize, usize)>> = vec![Vec::new(); classes];
     for value in 0..units.values() {
@@ -276,11 +259,4 @@ fn reach(units: &mut Units, by_root: &HashMap<UnitId, usize>, classes: usize) ->
         }
     }
     reach
-}
-
-/// Whether units of a group are those of a recurrent layer, not only what it takes in.
-fn recurrent_rows(axes: &[(usize, usize)], roles: &HashMap<&str, Role>, model: &Model) -> bool {
-    axes.iter().any(|(tensor, axis)| {
-        *axis == 2 && roles.get(model.graph().initializer[*tensor].name()).is_some_and(|role| role.recurrent)
-    })
 }

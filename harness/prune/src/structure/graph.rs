@@ -51,8 +51,8 @@ pub fn raw(name: &str, dims: &[i64], data_type: DataType, bytes: Vec<u8>) -> Ten
     }
 }
 
-/// A computed value as a constant of type `data_type`; `None` where the type is one that the engine computes with less exactly than a file
-/// keeps it.
+/// A computed value as a constant of type `data_type`; `None` where the engine computes less exactly than the file
+/// stores.
 pub fn constant(name: &str, value: &Tensor, data_type: i32) -> Option<TensorProto> {
     let dims: Vec<i64> = value.shape().iter().map(|axis| *axis as i64).collect();
     let data_type = DataType::try_from(data_type).ok()?;
@@ -69,7 +69,7 @@ pub fn constant(name: &str, value: &Tensor, data_type: i32) -> Option<TensorProt
     Some(raw(name, &dims, data_type, bytes))
 }
 
-/// Names nothing else in a graph has.
+/// The names used in a graph.
 #[derive(Debug, Default)]
 pub struct Names(HashSet<String>);
 
@@ -96,18 +96,18 @@ impl Names {
     }
 }
 
-/// Where each value is computed: by the index of its node.
+/// The index of the node that computes each value.
 pub fn producers(graph: &GraphProto) -> HashMap<&str, usize> {
     let nodes = graph.node.iter().enumerate();
     nodes.flat_map(|(index, node)| node.output.iter().map(move |output| (output.as_str(), index))).collect()
 }
 
-/// Constants by name.
+/// The index of each initialiser, by name.
 pub fn initializers(graph: &GraphProto) -> HashMap<&str, usize> {
     graph.initializer.iter().enumerate().map(|(index, tensor)| (tensor.name(), index)).collect()
 }
 
-/// Takes out nodes whose results nobody uses, and constants nobody uses.
+/// Removes unused nodes and unused constants.
 pub fn sweep(graph: &mut GraphProto) {
     let mut used: HashSet<String> = graph.output.iter().map(|output| output.name().to_owned()).collect();
     let mut kept = Vec::with_capacity(graph.node.len());

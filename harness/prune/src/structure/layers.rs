@@ -1,7 +1,7 @@
 //! Whole residual branches: `y = x + f(x)` becomes `y = x`.
 //!
-//! A branch ends in an `Add` of which one side is computed from the other and both have the shape of the sum. Branches within branches are taken,
-//! those around them are not: a long skip around half of the network is no layer.
+//! A branch ends in an `Add` of which one side is computed from the other and both have the shape of the sum. Of nested
+//! branches the inner ones count, not those around them: a long skip around half of the network is no layer.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,11 +21,11 @@ pub struct Branch {
     /// Index of the `Add`.
     pub add: usize,
     pub node: String,
-    /// What goes past, and what the branch gives.
+    /// The value that bypasses the branch, and the branch's result.
     pub skip: String,
     pub result: String,
     pub sum: String,
-    /// Constants that only it uses.
+    /// Constants that only the branch uses.
     pub constants: Vec<String>,
 }
 
@@ -50,7 +50,7 @@ pub fn branches(dependencies: &DependencyGraph) -> Vec<Branch> {
                 continue;
             }
             let Some(above) = between(graph, &producers, skip, result) else { continue };
-            // Nodes whose results nobody else uses, from the end upwards.
+            // Nodes whose results only the branch uses, from the end upwards.
             let mut inner: HashSet<usize> = HashSet::new();
             for index in (0..add).rev().filter(|index| above.contains(index)) {
                 let mut results = graph.node[index].output.iter().filter(|name| !name.is_empty());
@@ -84,7 +84,7 @@ pub fn branches(dependencies: &DependencyGraph) -> Vec<Branch> {
     found.into_iter().map(|(branch, _)| branch).collect()
 }
 
-/// The nodes that `result` needs and that come after `skip`; `None` where it does not come from `skip`.
+/// The nodes between `skip` and `result`; `None` where `result` is not computed from `skip`.
 fn between(graph: &GraphProto, producers: &HashMap<&str, usize>, skip: &str, result: &str) -> Option<HashSet<usize>> {
     let mut nodes = HashSet::new();
     let mut waiting = vec![result];
@@ -103,7 +103,7 @@ fn between(graph: &GraphProto, producers: &HashMap<&str, usize>, skip: &str, res
     reached.then_some(nodes)
 }
 
-/// The mean over samples of what each branch adds, relative to what it is added to (their norms).
+/// The mean over batches of the norm of what each branch adds, relative to the norm of what it is added to.
 ///
 /// # Errors
 /// Samples that do not fit.
@@ -132,17 +132,17 @@ pub fn strength(model: &Model, branches: &[Branch], samples: &Samples, batch: us
     Ok(sums.into_iter().map(|sum| sum / f64::max(batches, 1.0)).collect())
 }
 
-/// The model without them.
+/// The model without these branches.
 pub fn without(dependencies: &DependencyGraph, branches: &[&Branch]) -> Bytes {
     let mut model = dependencies.model.clone();
     let graph = model.graph_mut();
     let outputs: HashSet<String> = graph.output.iter().map(|output| output.name().to_owned()).collect();
-    // What stands for a sum may itself be a sum that goes.
+    // What replaces a sum may itself be a removed sum.
     let mut stands: HashMap<String, String> = HashMap::new();
     for branch in branches {
         let skip = stands.get(&branch.skip).unwrap_or(&branch.skip).clone();
         if outputs.contains(&branch.sum) {
-            // The name has to stay.
+            // The name of an output has to stay.
             let node = &mut graph.node[branch.add];
             node.op_type = Some("Identity".into());
             node.input = vec![branch.skip.clone()];
@@ -159,7 +159,7 @@ pub fn without(dependencies: &DependencyGraph, branches: &[&Branch]) -> Bytes {
     model.encode()
 }
 
-/// The model with what they give multiplied by zero.
+/// The model with the results of these branches multiplied by zero.
 pub fn masked(dependencies: &DependencyGraph, branches: &[&Branch]) -> Bytes {
     let mut model = dependencies.model.clone();
     let graph = model.graph_mut();

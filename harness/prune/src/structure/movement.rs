@@ -48,7 +48,7 @@ impl Rules<'_> {
         (offset == self.units.len(x, axis)).then_some(())
     }
 
-    /// Ties `part` to a stretch of `whole`; where it ends.
+    /// Ties `part` to a stretch of `whole` that begins at `offset`; returns where it ends.
     fn part(&mut self, node: &NodeProto, part: Value, whole: Value, axis: usize, offset: usize) -> Option<usize> {
         (self.rank(part) == self.rank(whole)).then_some(())?;
         let mismatch = pin(node, "its parts do not fit");
@@ -111,7 +111,7 @@ impl Rules<'_> {
         Some(())
     }
 
-    /// Axes that are made longer hold the same value again and again: they may be of any length.
+    /// Along expanded axes the same value is repeated: they may have any length.
     pub fn expand(&mut self, node: &NodeProto) -> Applied {
         let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
         self.broadcast(node, x, y, 0)?;
@@ -123,7 +123,7 @@ impl Rules<'_> {
         self.lengths(node, 0, y)
     }
 
-    /// Lengths that are asked for can be changed where they are constants.
+    /// Lengths given by constants can be changed.
     fn lengths(&mut self, node: &NodeProto, slot: usize, y: Value) -> Applied {
         let elements = self.probe.elements(node.input_at(slot)?);
         let shift = elements.as_ref().map_or(0, |elements| self.rank(y).saturating_sub(elements.len()));
@@ -157,7 +157,7 @@ impl Rules<'_> {
         let (from, to) = (self.units.shape(x).to_vec(), self.units.shape(y).to_vec());
         let regroups = Regroup::of(node, (x, &from), (y, &to))?;
         if let Some(target) = target {
-            // Lengths that are computed stay.
+            // Axes of a computed length stay.
             let open = pin(node, "its length is computed");
             for axis in 0..to.len() {
                 if !target.as_ref().is_some_and(|target| target.get(axis).is_some_and(Option::is_some)) {
@@ -182,7 +182,7 @@ fn starts_of(node: &NodeProto, rules: &Rules<'_>) -> Option<Vec<i64>> {
     }
 }
 
-/// From where to where the `place`-th axis of a `Slice` is cut, if its step is 1.
+/// Where the `place`-th axis of a `Slice` begins and ends; `None` for another step than 1.
 fn stretch(node: &NodeProto, rules: &Rules<'_>, place: usize, len: usize) -> Option<(usize, usize)> {
     let known = |name: &str, slot: usize| match node.ints(name) {
         Some(values) => values.get(place).copied(),

@@ -1,8 +1,8 @@
-//! A graph made plain: constants where a graph computes constants, one owner for each small constant, and no dead nodes.
+//! A graph made plain: constants where a graph computes constants, one user for each small constant, and no dead nodes.
 //!
-//! Exporters reorder gates with `Slice` and `Concat` in the graph, share equal parameters through `Identity`, and put values into `Constant`
-//! nodes; none of that can be sliced. Only structured pruning does this: other pruned files keep every byte they do not have to lose. What a
-//! graph computes does not change.
+//! Exporters reorder gates with `Slice` and `Concat` in the graph, share equal parameters through `Identity`, and put
+//! values into `Constant` nodes; none of that can be cut. Only structured pruning does this: other pruned files keep
+//! every byte that need not change. What a graph computes does not change.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,14 +17,14 @@ use crate::{
     onnx::{GraphProto, Model, NodeProto, TensorProto, tensor_proto::DataType},
 };
 
-/// Elements a folded constant may have. A graph may ask for any number.
+/// The most elements of a folded constant. A graph may ask for any number.
 const LARGEST_FOLDED: usize = 1 << 28;
 
-/// What was copied from what, by name: equal ones that come out equal are made one again.
+/// Copies with their originals, by name: a copy that is still equal after pruning is joined with its original again.
 pub type Copies = Vec<(String, String)>;
 
 /// # Errors
-/// A constant that is broken.
+/// A broken constant.
 pub fn normalise(model: &mut Model) -> Result<Copies, PruneError> {
     let opset = model.opset();
     if model.proto.ir_version() < 4 {
@@ -70,12 +70,12 @@ fn constants_to_initializers(graph: &mut GraphProto) -> Result<(), PruneError> {
     Ok(())
 }
 
-/// Carries out every node that needs nothing but constants.
+/// Runs every node that needs only constants.
 fn fold(graph: &mut GraphProto, opset: i64, copies: &mut Copies) -> Result<(), PruneError> {
     let outputs: HashSet<String> = graph.output.iter().map(|output| output.name().to_owned()).collect();
     let mut constants: HashMap<String, TensorProto> =
         graph.initializer.iter().map(|tensor| (tensor.name().to_owned(), tensor.clone())).collect();
-    // Decoded as they are needed: most are never.
+    // Decoded when needed: most never are.
     let mut values: HashMap<String, Tensor> = HashMap::new();
     let mut rest = Vec::with_capacity(graph.node.len());
     for node in std::mem::take(&mut graph.node) {
@@ -127,7 +127,7 @@ fn carry_out(
     }
     for name in node.input.iter().filter(|name| !name.is_empty()) {
         if !values.contains_key(name) {
-            // A type the engine does not compute with is no error: the constant may well be used as it is.
+            // A type the engine does not compute with is no error: the constant may be used unchanged.
             let Ok(value) = Tensor::of(name, &constants[name]) else { return Ok(None) };
             values.insert(name.clone(), value);
         }
@@ -154,7 +154,7 @@ fn carry_out(
     Ok(Some(folded))
 }
 
-/// How many elements operators that make something large out of something small are asked for.
+/// How many elements an operator is asked for that makes large results of small inputs.
 fn asks_for(op: &str, inputs: &[Option<&Tensor>]) -> Option<usize> {
     let product = |tensor: &Tensor| {
         let lens = tensor.i64().ok()?.data().to_vec();
@@ -171,13 +171,13 @@ fn asks_for(op: &str, inputs: &[Option<&Tensor>]) -> Option<usize> {
             }
             _ => None,
         },
-        // Not made of constants in any real graph; what they would cost is hard to say beforehand.
+        // No real graph makes them of constants, and their cost is hard to tell beforehand.
         "Resize" | "Upsample" | "Pad" | "OneHot" | "EyeLike" | "Einsum" => None,
         _ => Some(0),
     }
 }
 
-/// The type of what a node computes, told by those of its inputs.
+/// The element type of a node's output, from those of its inputs.
 pub fn result_type(node: &NodeProto, output: usize, inputs: &[i32]) -> Option<i32> {
     let at = |slot: usize| inputs.get(slot).copied().filter(|kind| *kind != 0);
     match node.op() {
@@ -198,8 +198,8 @@ pub fn result_type(node: &NodeProto, output: usize, inputs: &[i32]) -> Option<i3
     }
 }
 
-/// Initial states of recurrent layers that are zero whatever comes in: made anew for each layer, so that they can shrink with it. (Not left
-/// out: without them tract fails on a batch of open size.)
+/// Initial states of recurrent layers that are always zero become one per layer, so that they can shrink with it. They
+/// are not left out, because tract fails without them on a batch of open size.
 fn zero_states(graph: &mut GraphProto, opset: i64) {
     let mut names = Names::of(graph);
     let mut nodes = Vec::with_capacity(graph.node.len());
@@ -244,7 +244,8 @@ fn zero_states(graph: &mut GraphProto, opset: i64) {
     }
 }
 
-/// `ConstantOfShape(Concat([directions], batch of X, [hidden]))`: its name and constants; its nodes go into `made`.
+/// `ConstantOfShape(Concat([directions], batch of X, [hidden]))`: returns its name and constants; its nodes go into
+/// `made`.
 fn zero_state(
     node: &NodeProto,
     constants: &HashMap<&str, usize>,
@@ -273,7 +274,7 @@ fn zero_state(
     Some((state, tensors))
 }
 
-/// Whether a value is zero everywhere, whatever is fed.
+/// Whether a value is zero everywhere, for all inputs.
 fn is_zero(graph: &GraphProto, name: &str, depth: usize) -> bool {
     if let Some(tensor) = graph.initializer.iter().find(|tensor| tensor.name() == name) {
         return Tensor::of(name, tensor).is_ok_and(|value| match value {
@@ -297,8 +298,8 @@ fn is_zero(graph: &GraphProto, name: &str, depth: usize) -> bool {
     }
 }
 
-/// Each use of a small constant gets one of its own: a bias of zeros that two layers share must not tie their channels together. Matrices stay
-/// shared: those are tied on purpose.
+/// Each use of a small constant gets its own copy: a bias of zeros that two layers share must not tie their channels
+/// together. Matrices stay shared: those are tied on purpose.
 fn separate(graph: &mut GraphProto, copies: &mut Copies) {
     let small: HashMap<String, TensorProto> = graph
         .initializer

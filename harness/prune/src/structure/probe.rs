@@ -1,7 +1,8 @@
 //! Shapes of all values from one run of the engine, and what the graph computes from shapes alone.
 //!
-//! What a graph computes from fixed axes is the same for every input: it becomes a constant, so that `Reshape` and its like can be given new
-//! sizes. Which axes are fixed is told by a second run with other sizes, needed only where the graph looks at shapes at all.
+//! What a graph computes from fixed axes is the same for every input: it becomes a constant, so that `Reshape` and its
+//! like can be given new lengths. A second run with other lengths shows which axes are fixed; it is needed only where
+//! the graph looks at shapes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,14 +18,14 @@ use crate::{
     onnx::{GraphProto, Model, NodeProto, axis_of, tensor_proto::DataType},
 };
 
-/// Elements of a value that is kept: shapes are short.
+/// The most elements of a value that is kept: shapes are short.
 const LARGEST_KEPT: usize = 1024;
 
-/// What is known of a value.
+/// What is known about a value.
 #[derive(Clone, Debug)]
 pub struct Info {
     pub shape: Vec<usize>,
-    /// Element by element, of values computed from shapes alone: whether it is the same for every input.
+    /// Of values computed from shapes alone: whether each element is the same for every input.
     pub fixed: Option<Vec<bool>>,
     /// Of small values.
     pub value: Option<Tensor>,
@@ -33,9 +34,9 @@ pub struct Info {
 #[derive(Debug, Default)]
 pub struct Probe {
     pub infos: HashMap<String, Info>,
-    /// Axes that a `Shape` looks at and that are not the same for every input: (value, axis).
+    /// Axes that a `Shape` reads and that are not the same for every input: (value, axis).
     pub looked_at: Vec<(String, usize)>,
-    /// What was fed.
+    /// The lengths of open axes in the run.
     pub sizes: Sizes,
 }
 
@@ -44,7 +45,7 @@ impl Probe {
         self.infos.get(name).map(|info| info.shape.as_slice())
     }
 
-    /// Element by element, the integers of a value where they are the same for every input.
+    /// The integers of a value, `None` for each that is not the same for every input.
     pub fn elements(&self, name: &str) -> Option<Vec<Option<i64>>> {
         let info = self.infos.get(name)?;
         let values = info.value.as_ref()?.i64().ok()?;
@@ -52,16 +53,16 @@ impl Probe {
         Some(values.data().iter().zip(fixed).map(|(value, fixed)| fixed.then_some(*value)).collect())
     }
 
-    /// All of them, where all are the same for every input.
+    /// The integers of a value, where all are the same for every input.
     pub fn integers(&self, name: &str) -> Option<Vec<i64>> {
         self.elements(name)?.into_iter().collect()
     }
 }
 
-/// Runs the model, and makes constants of what depends on fixed axes alone.
+/// Runs the model, and turns into constants what depends on fixed axes alone.
 ///
 /// # Errors
-/// What the engine does not know or refuses, and inputs that cannot be made up.
+/// What the engine does not know or refuses, and inputs that cannot be synthesised.
 pub fn probe(model: &mut Model, shapes: &HashMap<String, Vec<usize>>) -> Result<Probe, PruneError> {
     let network = Network::new(model)?;
     let (sizes, first) = run(model.graph(), &network, shapes)?;
@@ -69,7 +70,7 @@ pub fn probe(model: &mut Model, shapes: &HashMap<String, Vec<usize>>) -> Result<
     let open = model.graph().input.iter().any(|input| feeds::is_open(input) && !shapes.contains_key(input.name()));
     let second = if looks && open {
         let other = if sizes == FIRST { SECOND } else { FIRST };
-        // Where no other size works, nothing is known to be fixed.
+        // Where no other lengths work, nothing is known to be fixed.
         run_once(model.graph(), &network, shapes, other).ok()
     } else {
         Some(first.clone())
@@ -103,7 +104,7 @@ fn run(
     for sizes in [FIRST].into_iter().chain(FALLBACKS) {
         match run_once(graph, network, shapes, sizes) {
             Ok(values) => return Ok((sizes, values)),
-            // The first tells most.
+            // The first error says most.
             Err(found) => error = error.or(Some(found)),
         }
     }
@@ -167,7 +168,7 @@ fn gather(graph: &GraphProto, first: Values, second: &Values) -> Probe {
     probe
 }
 
-/// The elements of a `Shape`: fixed where two runs with other sizes agree.
+/// The elements of a `Shape`: fixed where two runs with other lengths agree.
 fn looked_at(node: &NodeProto, probe: &mut Probe, second: &Values) -> Option<Vec<bool>> {
     let name = node.input_at(0)?;
     let shape = probe.shape(name)?.to_vec();
@@ -184,7 +185,8 @@ fn looked_at(node: &NodeProto, probe: &mut Probe, second: &Values) -> Option<Vec
     Some(fixed)
 }
 
-/// Which elements of a result are the same for every input; `None` where it does not come from shapes and constants alone.
+/// Which elements of a result are the same for every input; `None` where it does not come from shapes and constants
+/// alone.
 fn derived(node: &NodeProto, probe: &Probe) -> Option<Vec<bool>> {
     let fixed = |slot: usize| -> Option<&Vec<bool>> { probe.infos.get(node.input_at(slot)?)?.fixed.as_ref() };
     if node.input.is_empty() || node.op().starts_with("Random") {
@@ -233,7 +235,7 @@ fn derived(node: &NodeProto, probe: &Probe) -> Option<Vec<bool>> {
     }
 }
 
-/// What is the same for every input is a constant.
+/// Turns values that are the same for every input into constants.
 fn make_constants(model: &mut Model, probe: &mut Probe) {
     let outputs: HashSet<String> = model.graph().output.iter().map(|output| output.name().to_owned()).collect();
     let graph = model.graph_mut();
@@ -261,7 +263,7 @@ fn make_constants(model: &mut Model, probe: &mut Probe) {
     graph.node = rest;
 }
 
-/// Targets of `Reshape` that are partly fixed, written as constants: an open axis is copied from the input, or left to be found out.
+/// Writes targets of `Reshape` that are partly fixed as constants: an open axis is copied from the input, or inferred.
 fn plain_targets(model: &mut Model, probe: &mut Probe) {
     let graph = model.graph_mut();
     let mut names = graph::Names::of(graph);
@@ -285,7 +287,7 @@ fn plain_targets(model: &mut Model, probe: &mut Probe) {
             target.push(match element {
                 Some(0) if node.int("allowzero", 0) == 0 => 0,
                 Some(len) => *len,
-                // An axis before which nothing changed is the same one.
+                // An axis with no change before it is the input's axis.
                 None if from[..from.len().min(axis + 1)] == to[..=axis] => 0,
                 None => {
                     left += 1;
@@ -308,7 +310,7 @@ fn plain_targets(model: &mut Model, probe: &mut Probe) {
     graph.initializer.extend(made);
 }
 
-/// The axes that a node's `axes` name, by attribute or by constant input `slot`; `None` where they are not known.
+/// The axes that the attribute `axes` or the constant input `slot` names; `None` where they are unknown.
 pub fn axes_of(node: &NodeProto, slot: usize, rank: usize, probe: &Probe) -> Option<Option<Vec<usize>>> {
     let given = match (node.ints("axes"), node.input_at(slot)) {
         (Some(axes), _) => axes.to_vec(),
@@ -319,7 +321,7 @@ pub fn axes_of(node: &NodeProto, slot: usize, rank: usize, probe: &Probe) -> Opt
     axes.map(Some)
 }
 
-/// Whether a constant is one of floats: what shrinks.
+/// Whether constants of this type shrink: those of floats.
 pub fn is_float(data_type: i32) -> bool {
     matches!(
         DataType::try_from(data_type),

@@ -1,21 +1,21 @@
-//! Which classes go: exactly as many as asked for, the least important first, and never all of a group.
+//! Which classes are removed: exactly as many as requested, the least important first, and never all of a group.
 
 use std::collections::HashMap;
 
-use super::dependencies::{ChannelGroup, GroupKind};
-use crate::{Amount, PruneError, Scope, Scores, recipe::removed as rounded};
+use super::dependencies::ChannelGroup;
+use crate::{Amount, PruneError, Scope, Scores, Structure, recipe::removed as rounded};
 
-/// What limits removal beside the ratio.
+/// Limits of removal beside the ratio.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Kept counts are rounded up to multiples of it; heads excepted.
+    /// Kept counts are rounded up to multiples of it, except of heads.
     pub round_to: usize,
-    /// Fraction of each group that stays; one unit stays in any case.
+    /// The fraction of each group that stays; one unit stays in any case.
     pub keep_at_least: f64,
 }
 
 impl Limits {
-    /// How many of a group may go.
+    /// How many classes of a group may be removed.
     fn removable(&self, group: &ChannelGroup) -> usize {
         let len = group.classes.len();
         let stay = (self.keep_at_least.clamp(0.0, 1.0) * len as f64).ceil() as usize;
@@ -23,14 +23,14 @@ impl Limits {
     }
 }
 
-/// Which classes go, by group; and in words what kept the count from being what was asked for.
+/// Which classes are removed, by group; and notes on why the count is not the requested one.
 pub struct Choice {
     pub removed: Vec<Vec<bool>>,
     pub notes: Vec<String>,
 }
 
-/// Importance by class of each group: the sum of the scores of all weights that belong to it. `tensors` are the scored tensors as (initialiser,
-/// shape), in the order of the scores.
+/// Importance of each class, by group: the sum of the scores of all its weights. `tensors` are the scored tensors as
+/// (initialiser, shape), in the order of the scores.
 pub fn importance(groups: &[ChannelGroup], tensors: &[(usize, Vec<usize>)], scores: &Scores) -> Vec<Vec<f64>> {
     let mut sums: HashMap<(usize, usize), Vec<f64>> = HashMap::new();
     let wanted: std::collections::HashSet<(usize, usize)> =
@@ -56,7 +56,7 @@ pub fn importance(groups: &[ChannelGroup], tensors: &[(usize, Vec<usize>)], scor
 }
 
 /// # Errors
-/// Importance that is not a number.
+/// Importance that is NaN or infinite.
 pub fn choose(
     groups: &[ChannelGroup],
     importance: &[Vec<f64>],
@@ -72,7 +72,7 @@ pub fn choose(
     let mut choice =
         Choice { removed: groups.iter().map(|group| vec![false; group.classes.len()]).collect(), notes: Vec::new() };
     match scope {
-        // Families differ in size and in the scale of their weights: what counts is how a class compares with its group.
+        // Groups differ in size and in the scale of their weights: a class is compared with the mean of its group.
         Scope::Global => {
             let relative = importance.iter().map(|importance| {
                 let mean = importance.iter().sum::<f64>() / importance.len().max(1) as f64;
@@ -94,7 +94,7 @@ pub fn choose(
     Ok(choice)
 }
 
-/// Removes from the groups named, which compete with each other.
+/// Removes classes of the given groups, which compete with each other.
 fn take(
     groups: &[ChannelGroup],
     importance: &[Vec<f64>],
@@ -105,7 +105,7 @@ fn take(
 ) {
     let mut order: Vec<(usize, usize)> =
         among.iter().flat_map(|group| (0..groups[*group].classes.len()).map(move |class| (*group, class))).collect();
-    // Stable: among equals the earlier go first.
+    // Stable: of equals the earlier ones are removed first.
     order.sort_by(|a, b| importance[a.0][a.1].total_cmp(&importance[b.0][b.1]));
     let wanted = match amount {
         Amount::Ratio(ratio) => rounded(ratio, order.len() as u64) as usize,
@@ -127,7 +127,7 @@ fn take(
                 removed += 1;
                 choice.removed[group][class] = true;
             }
-            // Another group gives one more in its place.
+            // Another group gives up one more instead.
             _ => {}
         }
     }
@@ -139,11 +139,11 @@ fn take(
     }
 }
 
-/// Puts back the most important of what was removed until what is kept is a multiple.
+/// Puts back the most important removed classes until the kept count is a multiple.
 fn round(groups: &[ChannelGroup], importance: &[Vec<f64>], multiple: usize, choice: &mut Choice) {
     let mut back = 0;
     for (index, group) in groups.iter().enumerate() {
-        if group.kind == GroupKind::Head {
+        if group.kind == Structure::Head {
             continue;
         }
         let removed = &mut choice.removed[index];
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
     use crate::structure::AxisClass;
 
-    fn group(len: usize, kind: GroupKind) -> ChannelGroup {
+    fn group(len: usize, kind: Structure) -> ChannelGroup {
         let classes = (0..len).map(|class| AxisClass { root: class as u32, members: vec![(0, 0, class)] }).collect();
         ChannelGroup { kind, axes: vec![(0, 0)], name: "w".into(), classes }
     }
@@ -185,12 +185,13 @@ mod tests {
     }
 
     proptest! {
-        /// Exactly as many as asked for, at least one of each group stays, and no unit that stays is less important than one that goes.
+        /// Exactly as many as requested, at least one of each group stays, and no unit that stays is less important
+        /// than a removed one.
         #[test]
         fn exactly_as_many_as_asked_for(
             scores in prop::collection::vec(prop::collection::vec(0..5u8, 2..30), 1..6), ratio in 0.0..0.9f64, local: bool,
         ) {
-            let groups: Vec<ChannelGroup> = scores.iter().map(|scores| group(scores.len(), GroupKind::Channel)).collect();
+            let groups: Vec<ChannelGroup> = scores.iter().map(|scores| group(scores.len(), Structure::Channel)).collect();
             let importance: Vec<Vec<f64>> =
                 scores.iter().map(|scores| scores.iter().map(|score| f64::from(*score) + 0.5).collect()).collect();
             let scope = if local { Scope::Local } else { Scope::Global };
@@ -216,11 +217,11 @@ mod tests {
 
     #[test]
     fn limits_hold_and_are_told() {
-        let groups = [group(10, GroupKind::Channel), group(4, GroupKind::Head)];
+        let groups = [group(10, Structure::Channel), group(4, Structure::Head)];
         let importance = [(0..10).map(f64::from).collect(), vec![1.0; 4]];
         let choose = |amount, limits: Limits| choose(&groups, &importance, Scope::Local, amount, &limits).unwrap();
         assert_eq!(count(&choose(Amount::Ratio(0.5), limits(1, 0.0))), [5, 2]);
-        // 5 kept are made 8; heads are left alone.
+        // 5 kept become 8; heads are not rounded.
         let rounded = choose(Amount::Ratio(0.5), limits(8, 0.0));
         assert_eq!(count(&rounded), [2, 2]);
         assert!(rounded.removed[0][0] && rounded.removed[0][1]);
@@ -233,7 +234,7 @@ mod tests {
 
     #[test]
     fn importance_is_the_sum_over_all_that_belongs_to_a_class() {
-        let mut channels = group(2, GroupKind::Channel);
+        let mut channels = group(2, Structure::Channel);
         channels.axes = vec![(0, 0), (1, 1)];
         channels.classes[0].members = vec![(0, 0, 0), (1, 1, 0)];
         channels.classes[1].members = vec![(0, 0, 1), (1, 1, 1)];

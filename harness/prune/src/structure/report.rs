@@ -4,29 +4,30 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::dependencies::{ChannelGroup, DependencyGraph, GroupKind, Kept};
+use super::dependencies::{ChannelGroup, DependencyGraph, Kept};
+use crate::Structure;
 
 /// Part of the manifest of a structured variant. Names are those of the normalised graph: see `changes`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     #[serde(rename = "families")]
     pub groups: Vec<GroupReport>,
-    /// Whole residual branches, where those were asked for.
+    /// Whole residual branches, where those were requested.
     #[serde(default)]
     pub branches: Vec<BranchReport>,
     /// Parameters of the file before, and after.
     pub parameters: u64,
     pub parameters_left: u64,
-    /// Kept counts were rounded up to multiples of it; 1 for not at all.
+    /// Kept counts were rounded up to multiples of it; 1 for no rounding.
     pub round_to: usize,
     pub keep_at_least: f64,
-    /// Axes of weights that stay, and what holds them.
+    /// Axes of weights that cannot shrink, and what holds them.
     pub kept: Vec<Kept>,
-    /// Operators that no rule knows and that held all they touch, with how often each is there.
+    /// Operators without a rule, which hold all their axes, and how often each occurs.
     pub unknown: BTreeMap<String, usize>,
-    /// What kept the count from being what was asked for.
+    /// Why the count is not the requested one.
     pub notes: Vec<String>,
-    /// What was done to the graph that is not removal.
+    /// Changes to the graph beside removal.
     pub changes: String,
 }
 
@@ -34,7 +35,7 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupReport {
     pub name: String,
-    pub kind: GroupKind,
+    pub kind: Structure,
     pub units: usize,
     pub removed: usize,
     /// What shrinks with it: constants and their axes.

@@ -1,7 +1,9 @@
-//! `Reshape` and its like as regrouped axes: one axis is several factors, as `[D]` is `[heads, width]` and `[C, h, w]` is `[C·h·w]`.
+//! `Reshape` and its like as regrouped axes: one axis is several factors, as `[D]` is `[heads, width]` and `[C, h, w]`
+//! is `[C·h·w]`.
 //!
-//! If something of the merged axis goes, it goes along one factor, and the other factors stay. Which one is decided when all other rules have
-//! been applied: one that is not pinned; of several, the one attention runs over in parallel, else the longest.
+//! What is removed of the merged axis is removed along one factor, and the other factors stay. Which one is decided
+//! after all other rules: a factor that is not pinned; of several the one that attention runs over in parallel, else
+//! the longest.
 
 use super::units::{Pin, Units, Value, pin};
 use crate::onnx::NodeProto;
@@ -18,16 +20,17 @@ pub enum Regroup {
         factors: Vec<Axis>,
         pin: Pin,
     },
-    /// Several axes became several others: nobody can tell which is which.
+    /// Several axes became several others: which is which cannot be told.
     Mixed { axes: Vec<Axis>, pin: Pin },
 }
 
 impl Regroup {
-    /// How the axes of `x` became those of `y`; `None` for values without elements, or not as many.
+    /// How the axes of `x` became those of `y`; `None` for values without elements, or of different numbers of
+    /// elements.
     pub fn of(node: &NodeProto, (x, from): (Value, &[usize]), (y, to): (Value, &[usize])) -> Option<Vec<Regroup>> {
         let count = |shape: &[usize]| shape.iter().try_fold(1usize, |product, len| product.checked_mul(*len));
         (count(from)? == count(to)? && count(from)? > 0).then_some(())?;
-        // Axes of length 1 are none.
+        // Axes of length 1 do not count.
         let long = |value: Value, shape: &[usize]| -> Vec<(Axis, usize)> {
             shape.iter().enumerate().filter(|(_, len)| **len > 1).map(|(axis, len)| ((value, axis), *len)).collect()
         };
@@ -59,7 +62,7 @@ impl Regroup {
     }
 }
 
-/// Decides all that were put off.
+/// Decides all regroups, to a fixpoint: each decision may pin factors of others.
 pub fn decide(units: &mut Units, mut regroups: Vec<Regroup>) {
     regroups.retain(|regroup| {
         if let Regroup::Mixed { axes, pin } = regroup {
@@ -68,7 +71,7 @@ pub fn decide(units: &mut Units, mut regroups: Vec<Regroup>) {
         matches!(regroup, Regroup::Factors { .. })
     });
     while !regroups.is_empty() {
-        // What is certain first: it may pin factors of the others.
+        // Certain ones first: they may pin factors of others.
         let before = regroups.len();
         regroups.retain(|regroup| {
             let open = open_factors(units, regroup);
@@ -88,7 +91,7 @@ pub fn decide(units: &mut Units, mut regroups: Vec<Regroup>) {
     }
 }
 
-/// Which factors may go; none where the merged axis may not.
+/// Which factors may shrink; none where the merged axis may not.
 fn open_factors(units: &mut Units, regroup: &Regroup) -> Vec<usize> {
     let Regroup::Factors { merged, factors, .. } = regroup else { return Vec::new() };
     if !units.is_open(merged.0, merged.1) {
@@ -114,7 +117,7 @@ fn choose(units: &mut Units, regroup: &Regroup) -> Option<usize> {
     open.into_iter().rev().max_by_key(|factor| len(*factor))
 }
 
-/// Ties the merged axis to one factor; all other factors stay, and without one all do.
+/// Ties the merged axis to one factor; all other factors stay. Without a factor the merged axis stays too.
 fn follow(units: &mut Units, regroup: &Regroup, chosen: Option<usize>) {
     let Regroup::Factors { merged: (merged, axis), factors, pin } = regroup else { return };
     for (index, (value, axis)) in factors.iter().enumerate() {

@@ -23,7 +23,7 @@ pub struct Rules<'a> {
     pub opset: i64,
     /// Decided at the end: which factor of an axis is followed depends on what else is pinned.
     pub regroups: Vec<Regroup>,
-    /// Operators without a rule, and how often each is in the graph.
+    /// Operators without a rule, and how often each occurs.
     pub unknown: BTreeMap<String, usize>,
 }
 
@@ -116,7 +116,7 @@ impl Rules<'_> {
         Some(())
     }
 
-    /// Ties the axes of `x`, aligned to the right, to those of `y` without its last `but`; what is repeated stays.
+    /// Ties the axes of `x`, aligned to the right, to those of `y`, without the last `but` of both; repeated axes stay.
     pub fn broadcast(&mut self, node: &NodeProto, x: Value, y: Value, but: usize) -> Applied {
         let pin = pin(node, "an axis of it is repeated");
         let (rank, wide) = (self.rank(x).checked_sub(but)?, self.rank(y).checked_sub(but)?);
@@ -131,7 +131,7 @@ impl Rules<'_> {
         Some(())
     }
 
-    /// Ties axis to axis but for those of `except`, which are pinned in both.
+    /// Ties axis to axis, except those of `except`, which are pinned in both.
     pub fn one_to_one(&mut self, node: &NodeProto, x: Value, y: Value, except: &[usize], why: &'static str) -> Applied {
         (self.rank(x) == self.rank(y)).then_some(())?;
         let pin = pin(node, why);
@@ -162,7 +162,7 @@ impl Rules<'_> {
 
     fn pool(&mut self, node: &NodeProto) -> Applied {
         let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
-        // The second output tells places in the whole of the input.
+        // The second output holds places in the whole input.
         if node.output.len() > 1 && self.output(node, 1).is_some() {
             return None;
         }

@@ -6,10 +6,10 @@ use crate::{
     tensor::{element_count, external_location},
 };
 
-/// Keeps, of each axis that is named, the indices given in order.
+/// Keeps the given indices of each given axis, in order.
 ///
 /// # Errors
-/// A constant that is broken, in another file, or of a type without whole bytes.
+/// A broken constant, one in another file, or one of a type without whole bytes.
 pub fn keep(tensor: &TensorProto, axes: &[(usize, Vec<usize>)]) -> Result<TensorProto, PruneError> {
     let mut shape = shape(tensor)?;
     let (mut bytes, size) = bytes(tensor)?;
@@ -38,7 +38,7 @@ pub fn keep(tensor: &TensorProto, axes: &[(usize, Vec<usize>)]) -> Result<Tensor
     })
 }
 
-/// Zeroes the indices of each axis that are not given.
+/// Zeroes all but the given indices of each given axis.
 ///
 /// # Errors
 /// As [`keep`].

@@ -1,4 +1,4 @@
-//! Takes classes out of a model: constants cut, and whatever names a length brought up to date.
+//! Cuts axis classes out of a model: constants are cut, and every stated length is updated.
 
 use std::collections::HashSet;
 
@@ -14,17 +14,17 @@ use crate::{
     onnx::{Model, NodeProto, TensorProto, axis_of},
 };
 
-/// Classes that go, by root.
+/// The roots of removed classes.
 pub type Removed = HashSet<UnitId>;
 
-/// What becomes of a constant some of whose indices go; of each axis, those that stay.
+/// Makes a constant without some indices; the pairs are an axis and its indices that stay.
 type Change = fn(&TensorProto, &[(usize, Vec<usize>)]) -> Result<TensorProto, PruneError>;
 
 impl DependencyGraph {
-    /// The model without them.
+    /// The model without these classes.
     ///
     /// # Errors
-    /// Constants that are broken.
+    /// Broken constants.
     pub fn without(&mut self, removed: &Removed) -> Result<Bytes, PruneError> {
         let mut model = self.model.clone();
         self.constants(&mut model, removed, slices::keep)?;
@@ -50,10 +50,10 @@ impl DependencyGraph {
         Ok(model.encode())
     }
 
-    /// The model with everything that belongs to them zero, and as large as it was: what the pruned one must agree with.
+    /// The model with these classes set to zero, in its old size: what the pruned one must agree with.
     ///
     /// # Errors
-    /// Constants that are broken.
+    /// Broken constants.
     pub fn masked(&mut self, removed: &Removed) -> Result<Bytes, PruneError> {
         let mut model = self.model.clone();
         self.constants(&mut model, removed, slices::zero)?;
@@ -88,10 +88,10 @@ impl DependencyGraph {
         (kept.len() < len).then_some(kept)
     }
 
-    /// Copies that are still equal to what they were made of are one constant again.
+    /// Joins copies that are still equal to their original with it.
     fn join_copies(&self, model: &mut Model) {
         let graph = model.graph_mut();
-        // The newest first: a copy may be one of a copy.
+        // The newest first: a copy may have been made of a copy.
         for (copy, origin) in self.copies.iter().rev() {
             let find = |name: &str| graph.initializer.iter().find(|tensor| tensor.name() == name);
             let (Some(a), Some(b)) = (find(copy), find(origin)) else { continue };
@@ -114,7 +114,7 @@ struct Patch<'a> {
     dependencies: &'a mut DependencyGraph,
     removed: &'a Removed,
     names: &'a mut Names,
-    /// Made for the node, to come before it.
+    /// Nodes to insert before the node.
     nodes: Vec<NodeProto>,
     tensors: Vec<TensorProto>,
 }
@@ -158,7 +158,7 @@ impl Patch<'_> {
         (0..rank).any(|axis| self.dependencies.kept(value, axis, self.removed).is_some())
     }
 
-    /// Depthwise convolutions have as many groups as channels; all others keep theirs.
+    /// Depthwise convolutions have as many groups as channels; all others keep their groups.
     fn groups(&mut self, node: &mut NodeProto) {
         let groups = node.int("group", 1);
         let channels = self.value(node.input_at(0)).map(|x| self.dependencies.units.len(x, 1) as i64);
@@ -170,15 +170,15 @@ impl Patch<'_> {
         }
     }
 
-    /// The vector of lengths that input `slot` is, for what the node now gives. `copies` says whether 0 stands for the input's length;
-    /// `infers`, whether -1 stands for whatever is left.
+    /// Updates the vector of lengths that is input `slot`. `copies`: 0 stands for the input's length; `infers`: -1
+    /// stands for what is left.
     fn lengths(&mut self, node: &mut NodeProto, slot: usize, copies: fn(&NodeProto) -> bool, infers: bool) {
         let (Some(y), Some(name)) = (self.value(node.output_at(0)), node.input_at(slot).map(str::to_owned)) else {
             return;
         };
         let Some(elements) = self.dependencies.probe.elements(&name) else { return };
         if !self.is_changed(y) {
-            // A merged axis may shrink along one factor before, and be cut to the old length again: never, as they are tied.
+            // A merged axis cannot shrink along one factor and be cut to its old length afterwards: both are tied.
             return;
         }
         let rank = self.dependencies.units.shape(y).len();

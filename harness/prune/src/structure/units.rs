@@ -1,13 +1,13 @@
-//! Which indices have to go together: union-find over every index of every axis of every value.
+//! Which indices have to be removed together: union-find over every index of every axis of every value.
 //!
-//! A unit is one index of one axis. Rules tie units together, or pin them: a pinned unit stays, and all that is tied to it. The first reason for
-//! a pin is kept for the report.
+//! A unit is one index of one axis. Rules tie units together, or pin them: a pinned unit stays, and so does all that is
+//! tied to it. The first reason for a pin is kept for the report.
 
 use std::collections::HashMap;
 
 use crate::{PruneError, onnx::NodeProto};
 
-/// More would be no model: BERT-large has half a million.
+/// No model has more: BERT-large has half a million.
 const MOST_UNITS: usize = 1 << 27;
 
 pub type UnitId = u32;
@@ -18,7 +18,7 @@ pub type Value = usize;
 /// Why units stay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
-    /// Operator, and its node, where one is to blame.
+    /// The operator that holds them, and its node; empty where none does.
     pub op: String,
     pub node: String,
     pub why: &'static str,
@@ -35,7 +35,7 @@ pub struct Units {
     first: Vec<Vec<UnitId>>,
     shapes: Vec<Vec<usize>>,
     parent: Vec<UnitId>,
-    /// By root: which of `pins` holds it, from 1; 0 where none does.
+    /// By root: which of `pins` holds it, from 1; 0 for none.
     pinned: Vec<u32>,
     /// By root: whether it is an axis over which attention runs in parallel.
     head: Vec<bool>,
@@ -46,7 +46,7 @@ impl Units {
     /// Makes units for all axes of a value.
     ///
     /// # Errors
-    /// Where there are more than any model has.
+    /// More units than any model has.
     pub fn add(&mut self, name: &str, shape: &[usize]) -> Result<Value, PruneError> {
         let mut first = Vec::with_capacity(shape.len());
         for len in shape {
@@ -71,7 +71,7 @@ impl Units {
         self.values.get(name).copied()
     }
 
-    /// How many values there are: each is below it.
+    /// How many values there are: each [`Value`] is below it.
     pub fn values(&self) -> usize {
         self.shapes.len()
     }
@@ -111,7 +111,7 @@ impl Units {
         self.head[low as usize] |= self.head[high as usize];
     }
 
-    /// Ties index to index; where the axes differ in length, one was repeated or cut in a way nobody knows, and both stay.
+    /// Ties index to index. Where the axes differ in length, one was repeated or cut in an unknown way, and both stay.
     pub fn tie_axes(&mut self, (a, a_axis): (Value, usize), (b, b_axis): (Value, usize), pin: &Pin) {
         let len = self.len(a, a_axis);
         if len != self.len(b, b_axis) {
@@ -152,7 +152,7 @@ impl Units {
         (self.pinned[root as usize] as usize).checked_sub(1).map(|pin| &self.pins[pin])
     }
 
-    /// Whether at least one index of an axis may go.
+    /// Whether at least one index of an axis may be removed.
     pub fn is_open(&mut self, value: Value, axis: usize) -> bool {
         (0..self.len(value, axis)).any(|index| self.pinned(self.unit(value, axis, index)).is_none())
     }

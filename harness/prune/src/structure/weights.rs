@@ -25,13 +25,13 @@ impl Rules<'_> {
         }
         let (from_each, to_each) = (inputs / groups, outputs / groups);
         if from_each == 1 && groups > 1 {
-            // Depthwise: an input channel goes with all that is made of it.
+            // Depthwise: an input channel is tied to all its output channels.
             for channel in 0..outputs {
                 self.units.tie(self.units.unit(x, 1, channel / to_each), self.units.unit(y, 1, channel));
             }
             return Some(());
         }
-        // Groups stay as many and alike: the same channel of each goes.
+        // The number of groups stays, and groups stay alike: the same channel of each is removed.
         for channel in 0..inputs {
             self.units.tie(self.units.unit(x, 1, channel), self.units.unit(weight, 1, channel % from_each));
         }
@@ -74,7 +74,7 @@ impl Rules<'_> {
         Some(())
     }
 
-    /// Batch to batch; places and kernel stay.
+    /// Ties batch to batch; places and kernel stay.
     fn frame(&mut self, node: &NodeProto, x: Value, weight: Value, y: Value, first: usize) -> Applied {
         (self.rank(x) == self.rank(y) && self.rank(x) == self.rank(weight)).then_some(())?;
         let spatial = pin(node, "it is a place in the image");
@@ -89,7 +89,7 @@ impl Rules<'_> {
         self.units.shape(value).get(1).copied()
     }
 
-    /// What is summed over without constant weights cannot be zeroed from outside.
+    /// An axis that is summed over without constant weights cannot be zeroed from outside.
     fn dynamic_weight(&mut self, node: &NodeProto, slot: usize, x: Value, axis: usize) {
         if !self.is_constant(node, slot) {
             self.units.pin_axis(x, axis, &pin(node, "two computed values are summed over it"));
@@ -145,8 +145,8 @@ impl Rules<'_> {
         Some(())
     }
 
-    /// A hidden unit is a row in each gate of W and R, a column of R, and an index of every state. The two directions of a bidirectional layer
-    /// share tensors, so the same unit of both goes.
+    /// A hidden unit is a row in each gate of W and R, a column of R, and an index of every state. Both directions of a
+    /// bidirectional layer share tensors, so the same unit of both is removed.
     pub fn recurrent(&mut self, node: &NodeProto, gates: usize) -> Applied {
         let (x, w, r) = (self.input(node, 0)?, self.input(node, 1)?, self.input(node, 2)?);
         let [directions, rows, hidden] = self.units.shape(r).try_into().ok()?;
@@ -172,7 +172,7 @@ impl Rules<'_> {
                 }
             }
         }
-        // Biases of W and R, then (LSTM) peepholes.
+        // Biases of W and R, then the peepholes of an LSTM.
         for (slot, parts) in [(3, 2 * gates), (7, 3)] {
             let Some(vector) = self.input(node, slot).filter(|_| slot == 3 || node.op() == "LSTM") else { continue };
             (self.units.shape(vector) == [directions, parts.checked_mul(hidden)?]).then_some(())?;

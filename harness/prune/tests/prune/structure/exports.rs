@@ -3,7 +3,7 @@
 use espalier_fixtures::fixture;
 use espalier_prune::{
     Method, Recipe, Scope, Structure, Unit,
-    structure::{GroupKind, Options, inspect},
+    structure::{Options, inspect},
 };
 
 use super::agree::check;
@@ -17,7 +17,7 @@ fn recipe(scope: Scope, structure: Structure, ratio: f64) -> Recipe {
 /// How many groups of which kind, and how many units in all, whichever exporter wrote it.
 #[test]
 fn half_of_every_family() {
-    use GroupKind::*;
+    use Structure::*;
     for (net, groups, units) in [
         ("residual", vec![(Channel, 8)], 320),
         ("residual-bn", vec![(Channel, 8)], 320),
