@@ -1,10 +1,10 @@
-//! Times a forward and a backward pass, and tells what values take at most.
+//! Times a forward and a backward pass, and prints how much memory values take at most.
 //!
 //! ```text
 //! cargo run -p espalier-engine --example speed -- FILE.onnx|FIXTURE [BATCH] [ROUNDS]
 //! ```
-//! The gradient is that of all constants of floats with at least two axes. Prints each round in seconds; the first pays
-//! for warming up.
+//! The gradient is that of all constants of floats with at least two axes. Prints the seconds of each round; the first
+//! one includes warming up.
 
 use std::time::Instant;
 

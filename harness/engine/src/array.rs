@@ -1,4 +1,4 @@
-//! Dense arrays in row-major order, shared until somebody writes to them.
+//! Dense arrays in row-major order, shared until one of their owners writes.
 
 use std::sync::Arc;
 
@@ -86,8 +86,7 @@ impl Array<f32> {
     }
 }
 
-/// A value of a graph. Narrower and wider floats are held as f32, all integers as i64: kinds matter to the engine,
-/// widths do not.
+/// A value of a graph. All floats are stored as f32, all integers as i64: kinds matter to the engine, widths do not.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tensor {
     F32(Array<f32>),
@@ -146,7 +145,7 @@ impl Tensor {
     /// The values of a constant.
     ///
     /// # Errors
-    /// Where values do not fit the shape, are in another file, or of a type no graph computes with.
+    /// Where values do not fit the shape, are in another file, or are of a type no graph computes with.
     pub fn of(name: &str, proto: &TensorProto) -> Result<Tensor, OnnxError> {
         let count = tensor::element_count(name, proto)? as usize;
         let bad = |why: String| OnnxError::BadTensor { tensor: name.to_owned(), why };
@@ -155,7 +154,7 @@ impl Tensor {
         }
         let shape: Vec<usize> = proto.dims.iter().map(|axis| *axis as usize).collect();
         let raw = proto.raw_data.as_deref().filter(|raw| !raw.is_empty());
-        // Each kind of number with where it lies when it is not raw.
+        // Reads each kind of number, from raw bytes or from its own list.
         macro_rules! values {
             ($type:ty, $list:expr, $from:expr) => {
                 match raw {

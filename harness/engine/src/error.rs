@@ -1,4 +1,4 @@
-//! What keeps a graph from being run or differentiated. Each message completes "failed to run `FILE`: …".
+//! Errors of running or differentiating a graph. Each message completes "failed to run `FILE`: …".
 
 use espalier_onnx::OnnxError;
 

@@ -1,9 +1,9 @@
-//! Gradients of whole networks, as PyTorch's exporters write them, against differences of their outputs along the
+//! Gradients of whole networks, as PyTorch's exporters write them, compared with differences of their outputs along the
 //! gradient.
 //!
 //! All weights move at once: `(L(w + hd) - L(w - hd)) / 2h` must be `<gradient, d>`, where `L` is the sum of outputs
-//! with random signs. Kinks that are crossed spoil large steps and rounding small ones, so several are tried and the
-//! median is believed.
+//! with random signs. Kinks spoil large steps and rounding spoils small ones, so several steps are tried and the median
+//! counts.
 
 use espalier_engine::{Array, Keep, Network, Tensor, ValueId};
 use espalier_fixtures::{Values, fixture, inputs};
@@ -37,7 +37,7 @@ fn check(name: &str) {
         .collect();
     let gradients = network.backward(&run, &seeds, &weights).unwrap_or_else(|error| panic!("{name}: {error}"));
     drop(run);
-    // Each weight moves along its gradient, as far as it is large itself: all parts of the network are heard.
+    // Each weight moves along its gradient, in proportion to its size: all parts of the network contribute.
     let norm = |values: &[f32]| values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
     let mut moves = Vec::new();
     for &weight in &weights {
@@ -64,7 +64,7 @@ fn check(name: &str) {
         };
         seeds.iter().map(of).sum()
     };
-    // The step as it came out after rounding, which small steps are not spared.
+    // The step as it is after rounding, which matters for small steps.
     let by_gradient = |step: f32| -> f64 {
         let of =
             |((w, d), g): ((&f32, &f32), &f32)| f64::from(*g) * (f64::from(w + step * d) - f64::from(w + -step * d));

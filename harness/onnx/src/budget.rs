@@ -1,18 +1,18 @@
 //! What decoding a file would cost in memory, found by walking its wire format without decoding it.
 //!
-//! An empty message takes two bytes in a file and, decoded, as much as its Rust struct: a hostile megabyte of empty
-//! attributes would become a gigabyte. Real files stay far below the limit, as theirs is weights. What is malformed
-//! here is left to the decoder to name.
+//! An empty message takes two bytes in a file, but as much memory as its Rust struct: a hostile megabyte of empty
+//! attributes would become a gigabyte. Real files stay far below the limit, as most of them is weights. Malformed
+//! messages are left to the decoder to report.
 
 use std::mem::size_of;
 
 use super::*;
 
-/// Bytes any file may cost, and bytes it may cost for each of its own.
+/// Bytes of memory that any file may cost, and that each of its bytes may cost.
 const FLAT: u64 = 256 << 20;
 const PER_BYTE: u64 = 16;
 
-/// As deep as prost follows messages within messages.
+/// The depth to which prost decodes nested messages.
 const MAX_DEPTH: u32 = 100;
 
 /// # Errors
@@ -20,7 +20,7 @@ const MAX_DEPTH: u32 = 100;
 pub fn check(file: &[u8]) -> Result<(), String> {
     let limit = FLAT + PER_BYTE * file.len() as u64;
     let mut walk = Walk { cost: 0, limit };
-    walk.message(Kind::Model, file, 0)
+    walk.walk(Message::Model, file, 0)
 }
 
 struct Walk {
@@ -29,7 +29,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn message(&mut self, kind: Kind, mut bytes: &[u8], depth: u32) -> Result<(), String> {
+    fn walk(&mut self, message: Message, mut bytes: &[u8], depth: u32) -> Result<(), String> {
         if depth > MAX_DEPTH {
             return Err(format!("its messages are nested more than {MAX_DEPTH} deep"));
         }
@@ -40,17 +40,17 @@ impl Walk {
                 1 => take(&mut bytes, 8).map(|_| 8),
                 5 => take(&mut bytes, 4).map(|_| 8),
                 2 => match varint(&mut bytes).and_then(|len| take(&mut bytes, len)) {
-                    Some(content) => match child(kind, field) {
+                    Some(content) => match child(message, field) {
                         Some(child) => {
                             self.charge(child.size())?;
-                            self.message(child, content, depth + 1)?;
+                            self.walk(child, content, depth + 1)?;
                             Some(0)
                         }
-                        None => Some(content_cost(kind, field, content.len())),
+                        None => Some(content_cost(message, field, content.len())),
                     },
                     None => None,
                 },
-                // Groups: what is within counts as if it were not.
+                // Groups: their content is counted as if it stood outside.
                 3 | 4 => Some(0),
                 _ => None,
             };
@@ -71,14 +71,14 @@ impl Walk {
     }
 }
 
-/// What a string, a byte string or packed numbers cost beyond the struct they are in.
-fn content_cost(kind: Kind, field: u64, len: usize) -> usize {
-    match (kind, field) {
+/// The cost of a string, a byte string or packed numbers beyond the struct they are in.
+fn content_cost(message: Message, field: u64, len: usize) -> usize {
+    match (message, field) {
         // `raw_data` is not copied.
-        (Kind::Tensor, 9) => 32,
+        (Message::Tensor, 9) => 32,
         // Packed varints: a byte in the file becomes up to eight.
-        (Kind::Tensor, 5) => 4 * len,
-        (Kind::Tensor, 7 | 11) => 8 * len,
+        (Message::Tensor, 5) => 4 * len,
+        (Message::Tensor, 7 | 11) => 8 * len,
         _ => 32 + len,
     }
 }
@@ -103,7 +103,7 @@ fn take<'a>(bytes: &mut &'a [u8], len: u64) -> Option<&'a [u8]> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum Message {
     Model,
     Graph,
     Node,
@@ -129,75 +129,75 @@ enum Kind {
     Small,
 }
 
-impl Kind {
+impl Message {
     fn size(self) -> usize {
         match self {
-            Kind::Model => size_of::<ModelProto>(),
-            Kind::Graph => size_of::<GraphProto>(),
-            Kind::Node => size_of::<NodeProto>(),
-            Kind::Attribute => size_of::<AttributeProto>(),
-            Kind::Tensor => size_of::<TensorProto>(),
-            Kind::Sparse => size_of::<SparseTensorProto>(),
-            Kind::Info => size_of::<ValueInfoProto>(),
-            Kind::Type | Kind::TensorType | Kind::ElementType | Kind::MapType => size_of::<TypeProto>(),
-            Kind::Shape => size_of::<TensorShapeProto>(),
-            Kind::Dimension => size_of::<tensor_shape_proto::Dimension>(),
-            Kind::Function => size_of::<FunctionProto>(),
-            Kind::Training => size_of::<TrainingInfoProto>(),
-            Kind::Annotation => size_of::<TensorAnnotation>(),
-            Kind::Configuration => size_of::<DeviceConfigurationProto>(),
-            Kind::Placement => size_of::<NodeDeviceConfigurationProto>(),
-            Kind::Sharding => size_of::<ShardingSpecProto>(),
-            Kind::ShardedDim => size_of::<ShardedDimProto>(),
-            Kind::Small => 64,
+            Message::Model => size_of::<ModelProto>(),
+            Message::Graph => size_of::<GraphProto>(),
+            Message::Node => size_of::<NodeProto>(),
+            Message::Attribute => size_of::<AttributeProto>(),
+            Message::Tensor => size_of::<TensorProto>(),
+            Message::Sparse => size_of::<SparseTensorProto>(),
+            Message::Info => size_of::<ValueInfoProto>(),
+            Message::Type | Message::TensorType | Message::ElementType | Message::MapType => size_of::<TypeProto>(),
+            Message::Shape => size_of::<TensorShapeProto>(),
+            Message::Dimension => size_of::<tensor_shape_proto::Dimension>(),
+            Message::Function => size_of::<FunctionProto>(),
+            Message::Training => size_of::<TrainingInfoProto>(),
+            Message::Annotation => size_of::<TensorAnnotation>(),
+            Message::Configuration => size_of::<DeviceConfigurationProto>(),
+            Message::Placement => size_of::<NodeDeviceConfigurationProto>(),
+            Message::Sharding => size_of::<ShardingSpecProto>(),
+            Message::ShardedDim => size_of::<ShardedDimProto>(),
+            Message::Small => 64,
         }
     }
 }
 
 /// Which message a field holds, by `onnx.proto`; `None` for strings, bytes and numbers.
-fn child(kind: Kind, field: u64) -> Option<Kind> {
-    Some(match (kind, field) {
-        (Kind::Model, 7) => Kind::Graph,
-        (Kind::Model, 20) => Kind::Training,
-        (Kind::Model, 25) => Kind::Function,
-        (Kind::Model, 26) => Kind::Configuration,
-        (Kind::Model, 8 | 14) => Kind::Small,
-        (Kind::Graph, 1) => Kind::Node,
-        (Kind::Graph, 5) => Kind::Tensor,
-        (Kind::Graph, 15) => Kind::Sparse,
-        (Kind::Graph, 11..=13) => Kind::Info,
-        (Kind::Graph, 14) => Kind::Annotation,
-        (Kind::Graph, 16) => Kind::Small,
-        (Kind::Node, 5) => Kind::Attribute,
-        (Kind::Node, 9) => Kind::Small,
-        (Kind::Node, 10) => Kind::Placement,
-        (Kind::Attribute, 5 | 10) => Kind::Tensor,
-        (Kind::Attribute, 6 | 11) => Kind::Graph,
-        (Kind::Attribute, 22 | 23) => Kind::Sparse,
-        (Kind::Attribute, 14 | 15) => Kind::Type,
-        (Kind::Tensor, 3 | 13 | 16) => Kind::Small,
-        (Kind::Sparse, 1 | 2) => Kind::Tensor,
-        (Kind::Info, 2) => Kind::Type,
-        (Kind::Info, 4) => Kind::Small,
-        (Kind::Type, 1 | 8) => Kind::TensorType,
-        (Kind::Type, 4 | 9) => Kind::ElementType,
-        (Kind::Type, 5) => Kind::MapType,
-        (Kind::Type, 7) => Kind::Small,
-        (Kind::TensorType, 2) => Kind::Shape,
-        (Kind::ElementType, 1) => Kind::Type,
-        (Kind::MapType, 2) => Kind::Type,
-        (Kind::Shape, 1) => Kind::Dimension,
-        (Kind::Function, 7) => Kind::Node,
-        (Kind::Function, 11) => Kind::Attribute,
-        (Kind::Function, 12) => Kind::Info,
-        (Kind::Function, 9 | 14) => Kind::Small,
-        (Kind::Training, 1 | 2) => Kind::Graph,
-        (Kind::Training, 3 | 4) => Kind::Small,
-        (Kind::Annotation, 2) => Kind::Small,
-        (Kind::Placement, 2) => Kind::Sharding,
-        (Kind::Sharding, 3) => Kind::Small,
-        (Kind::Sharding, 4) => Kind::ShardedDim,
-        (Kind::ShardedDim, 2) => Kind::Small,
+fn child(message: Message, field: u64) -> Option<Message> {
+    Some(match (message, field) {
+        (Message::Model, 7) => Message::Graph,
+        (Message::Model, 20) => Message::Training,
+        (Message::Model, 25) => Message::Function,
+        (Message::Model, 26) => Message::Configuration,
+        (Message::Model, 8 | 14) => Message::Small,
+        (Message::Graph, 1) => Message::Node,
+        (Message::Graph, 5) => Message::Tensor,
+        (Message::Graph, 15) => Message::Sparse,
+        (Message::Graph, 11..=13) => Message::Info,
+        (Message::Graph, 14) => Message::Annotation,
+        (Message::Graph, 16) => Message::Small,
+        (Message::Node, 5) => Message::Attribute,
+        (Message::Node, 9) => Message::Small,
+        (Message::Node, 10) => Message::Placement,
+        (Message::Attribute, 5 | 10) => Message::Tensor,
+        (Message::Attribute, 6 | 11) => Message::Graph,
+        (Message::Attribute, 22 | 23) => Message::Sparse,
+        (Message::Attribute, 14 | 15) => Message::Type,
+        (Message::Tensor, 3 | 13 | 16) => Message::Small,
+        (Message::Sparse, 1 | 2) => Message::Tensor,
+        (Message::Info, 2) => Message::Type,
+        (Message::Info, 4) => Message::Small,
+        (Message::Type, 1 | 8) => Message::TensorType,
+        (Message::Type, 4 | 9) => Message::ElementType,
+        (Message::Type, 5) => Message::MapType,
+        (Message::Type, 7) => Message::Small,
+        (Message::TensorType, 2) => Message::Shape,
+        (Message::ElementType, 1) => Message::Type,
+        (Message::MapType, 2) => Message::Type,
+        (Message::Shape, 1) => Message::Dimension,
+        (Message::Function, 7) => Message::Node,
+        (Message::Function, 11) => Message::Attribute,
+        (Message::Function, 12) => Message::Info,
+        (Message::Function, 9 | 14) => Message::Small,
+        (Message::Training, 1 | 2) => Message::Graph,
+        (Message::Training, 3 | 4) => Message::Small,
+        (Message::Annotation, 2) => Message::Small,
+        (Message::Placement, 2) => Message::Sharding,
+        (Message::Sharding, 3) => Message::Small,
+        (Message::Sharding, 4) => Message::ShardedDim,
+        (Message::ShardedDim, 2) => Message::Small,
         _ => return None,
     })
 }
@@ -206,39 +206,38 @@ fn child(kind: Kind, field: u64) -> Option<Kind> {
 mod tests {
     use super::*;
 
-    fn kind(message: &str) -> Kind {
+    fn kind(message: &str) -> Message {
         match message {
-            "ModelProto" => Kind::Model,
-            "GraphProto" => Kind::Graph,
-            "NodeProto" => Kind::Node,
-            "AttributeProto" => Kind::Attribute,
-            "TensorProto" => Kind::Tensor,
-            "SparseTensorProto" => Kind::Sparse,
-            "ValueInfoProto" => Kind::Info,
+            "ModelProto" => Message::Model,
+            "GraphProto" => Message::Graph,
+            "NodeProto" => Message::Node,
+            "AttributeProto" => Message::Attribute,
+            "TensorProto" => Message::Tensor,
+            "SparseTensorProto" => Message::Sparse,
+            "ValueInfoProto" => Message::Info,
             // In Rust the alternatives of a type are fields of the enum `Value`.
-            "TypeProto" | "Value" => Kind::Type,
-            "Tensor" | "SparseTensor" => Kind::TensorType,
-            "Sequence" | "Optional" => Kind::ElementType,
-            "Map" => Kind::MapType,
-            "TensorShapeProto" => Kind::Shape,
-            "Dimension" => Kind::Dimension,
-            "FunctionProto" => Kind::Function,
-            "TrainingInfoProto" => Kind::Training,
-            "TensorAnnotation" => Kind::Annotation,
-            "DeviceConfigurationProto" => Kind::Configuration,
-            "NodeDeviceConfigurationProto" => Kind::Placement,
-            "ShardingSpecProto" => Kind::Sharding,
-            "ShardedDimProto" => Kind::ShardedDim,
+            "TypeProto" | "Value" => Message::Type,
+            "Tensor" | "SparseTensor" => Message::TensorType,
+            "Sequence" | "Optional" => Message::ElementType,
+            "Map" => Message::MapType,
+            "TensorShapeProto" => Message::Shape,
+            "Dimension" => Message::Dimension,
+            "FunctionProto" => Message::Function,
+            "TrainingInfoProto" => Message::Training,
+            "TensorAnnotation" => Message::Annotation,
+            "DeviceConfigurationProto" => Message::Configuration,
+            "NodeDeviceConfigurationProto" => Message::Placement,
+            "ShardingSpecProto" => Message::Sharding,
+            "ShardedDimProto" => Message::ShardedDim,
             "StringStringEntryProto" | "OperatorSetIdProto" | "Segment" | "Opaque" | "IntIntListEntryProto" => {
-                Kind::Small
+                Message::Small
             }
-            "SimpleShardedDimProto" => Kind::Small,
-            _ => panic!("`{message}` is new in the schema: give it a `Kind`"),
+            "SimpleShardedDimProto" => Message::Small,
+            _ => panic!("`{message}` is new in the schema: give it a `Message`"),
         }
     }
 
-    /// Reads the schema back from the generated types. Guards against a new schema with messages the walk would not
-    /// see.
+    /// Reads the schema back from the generated types. Guards against a new schema with messages the walk would not see.
     #[test]
     fn every_message_field_of_the_schema_is_walked() {
         let mut parent = "";

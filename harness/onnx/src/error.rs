@@ -1,4 +1,4 @@
-//! What can be wrong with an ONNX file. Each message completes "failed to read `FILE`: …".
+//! Errors of an ONNX file. Each message completes "failed to read `FILE`: …".
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum OnnxError {

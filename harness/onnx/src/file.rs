@@ -1,8 +1,8 @@
 //! Models on disk, and the only file I/O of this crate.
 //!
 //! A model may keep its weights in files beside it (ONNX's external data). Reading brings them in, so that everything
-//! downstream has one self-contained file to push and to name by its hash; writing moves them out again only where one
-//! file cannot hold them: Google's protobuf, and with it most engines, refuses 2 GiB.
+//! else works on one self-contained file, which can be pushed and named by its hash. Writing moves weights out only
+//! where one file cannot hold them: Google's protobuf, and with it most engines, refuses 2 GiB.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ const ONE_FILE: u64 = (2 << 30) - 1;
 /// Offsets in a data file are multiples of this, so that engines can map tensors into memory.
 const ALIGNMENT: usize = 4096;
 
-/// Smaller tensors stay in the model: shapes have to be at hand to load it.
+/// Smaller tensors stay in the model: shapes are needed to load it.
 const MIN_EXTERNAL: usize = 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +71,7 @@ pub fn read(path: &Path) -> Result<Bytes, FileError> {
     Ok(if changed { model.encode() } else { bytes })
 }
 
-/// Writes a model, under a temporary name first, so that a reader never sees half of it. One of 2 GiB or more keeps its
+/// Writes a model, under a temporary name first, so that no reader sees half of it. A model of 2 GiB or more keeps its
 /// weights in `<file name>.data` beside it.
 ///
 /// # Errors
@@ -87,7 +87,7 @@ fn write_below(path: &Path, bytes: &Bytes, limit: u64) -> Result<(), FileError> 
     let mut model = Model::decode(bytes).map_err(|source| FileError::Model { path: path.to_owned(), source })?;
     let data_path = beside(path, ".data");
     let location = data_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // Straight to the disk: a copy of what is beyond one file's size would be half of the memory pruning takes.
+    // Written directly to the disk: a copy in memory would be half of the memory that pruning takes.
     let mut data = Unfinished::create(&data_path)?;
     visit_tensors(&mut model, &mut |tensor| {
         let Some(raw) = tensor.raw_data.take_if(|raw| raw.len() >= MIN_EXTERNAL) else {
@@ -108,7 +108,7 @@ fn write_below(path: &Path, bytes: &Bytes, limit: u64) -> Result<(), FileError> 
     write_bytes(path, &model.encode())
 }
 
-/// A file being written under a temporary name, removed again if it comes to nothing.
+/// A file being written under a temporary name, removed again if it is not finished.
 struct Unfinished<'a> {
     path: &'a Path,
     part: PathBuf,
@@ -144,7 +144,7 @@ impl<'a> Unfinished<'a> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if !self.finished {
-            // What is left of it is of no use to anybody; the error that counts is the first.
+            // The remains are useless; the error that counts is the first.
             fs::remove_file(&self.part).ok();
         }
     }
@@ -190,7 +190,7 @@ fn visit_nodes(
     Ok(())
 }
 
-/// The part of a data file that is a tensor's.
+/// The part of a data file that holds a tensor.
 fn external_slice(tensor: &TensorProto, data: &Bytes) -> Result<Bytes, String> {
     let number = |key: &str| match tensor.external_data.iter().find(|entry| entry.key() == key) {
         Some(entry) => entry
@@ -210,7 +210,7 @@ fn external_slice(tensor: &TensorProto, data: &Bytes) -> Result<Bytes, String> {
         .ok_or_else(|| format!("it lies beyond the end of the data file ({} bytes)", data.len()))
 }
 
-/// A model is a stranger's: it names no file outside its folder, neither by `..` nor through a link.
+/// A model is untrusted input: it may name no file outside its folder, neither by `..` nor through a link.
 fn inside(folder: &Path, location: &str) -> Result<PathBuf, String> {
     let relative = Path::new(location);
     let plain = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
     }
 
-    /// A model whose tensor `w` says its data is elsewhere.
+    /// A model whose tensor `w` has external data.
     #[track_caller]
     fn check_external(entries: &[(&str, &str)], expected: &str) {
         let outer = tempfile::tempdir().unwrap();

@@ -14,8 +14,8 @@ pub struct Model {
 
 impl Model {
     /// # Errors
-    /// [`OnnxError::NotOnnx`] for anything that is not a whole ONNX file with a graph, or that would take absurd memory
-    /// to decode.
+    /// [`OnnxError::NotOnnx`] for anything but a whole ONNX file with a graph, and for one that would take absurd
+    /// memory to decode.
     pub fn decode(source: &Bytes) -> Result<Model, OnnxError> {
         let not_onnx = |why: String| OnnxError::NotOnnx { why };
         if source.is_empty() {
@@ -23,8 +23,8 @@ impl Model {
         }
         budget::check(source).map_err(not_onnx)?;
         let proto = ModelProto::decode(source.clone()).map_err(|error| not_onnx(error.to_string()))?;
-        // Protobuf takes a file cut between two fields for a whole one; these three are in every ONNX file, the
-        // operator sets often last.
+        // Protobuf accepts a file that is cut between two fields. Every ONNX file has these three fields, and the
+        // operator sets often come last.
         if proto.ir_version.is_none() {
             return Err(not_onnx("it has no `ir_version`".into()));
         }
@@ -56,7 +56,7 @@ impl Model {
         &self.source
     }
 
-    /// Where a `raw_data` of this model lies in [`Model::source`], in bytes. `None` if it was replaced since.
+    /// The offset of a `raw_data` of this model in [`Model::source`], in bytes. `None` if it was replaced since.
     pub fn offset(&self, raw_data: &Bytes) -> Option<usize> {
         let offset = (raw_data.as_ptr() as usize).checked_sub(self.source.as_ptr() as usize)?;
         (offset + raw_data.len() <= self.source.len()).then_some(offset)

@@ -1,4 +1,4 @@
-//! The values of a constant tensor, wherever a file keeps them: as raw little-endian bytes or as a list of floats.
+//! The values of a constant tensor, stored as raw little-endian bytes or as a list of floats.
 
 use crate::{
     OnnxError, TensorProto,
@@ -13,8 +13,8 @@ pub enum Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// `tensor` must be of type f32; `name` is what the graph calls it (the tensor of a `Constant` node often has no
-    /// name of its own).
+    /// `tensor` must be of type f32; `name` is its name in the graph (the tensor of a `Constant` node often has none of
+    /// its own).
     ///
     /// # Errors
     /// [`OnnxError::ExternalData`], and [`OnnxError::BadTensor`] where the values do not fit the shape.
@@ -58,8 +58,7 @@ impl<'a> Values<'a> {
         self.len() == 0
     }
 
-    /// Calls `f` with each value in order. One call a value instead of an iterator: the kind of storage is looked at
-    /// once.
+    /// Calls `f` with each value in order. Unlike an iterator it checks the kind of storage only once.
     pub fn for_each(self, mut f: impl FnMut(f32)) {
         match self {
             Values::Raw(values) => values.iter().for_each(|value| f(f32::from_le_bytes(*value))),
@@ -74,7 +73,7 @@ impl<'a> Values<'a> {
     }
 }
 
-/// How many elements the shape of a tensor has; 1 for a scalar.
+/// The number of elements of a tensor's shape; 1 for a scalar.
 ///
 /// # Errors
 /// [`OnnxError::BadTensor`] for a negative axis or a product beyond u64.
@@ -84,7 +83,7 @@ pub fn element_count(name: &str, tensor: &TensorProto) -> Result<u64, OnnxError>
     )
 }
 
-/// The file a tensor's values are in, if not in the model itself.
+/// The file that a tensor's values are in, if not in the model itself.
 pub fn external_location(tensor: &TensorProto) -> Option<&str> {
     if tensor.data_location() != DataLocation::External {
         return None;

@@ -1,11 +1,11 @@
-//! Prunes a made-up model of a given size as `cargo xtask prune` does (read, prune, write), and says how long each step took and how much memory
-//! the whole needed.
+//! Prunes a synthetic model of a given size as `cargo xtask prune` does (read, prune, write), and prints the time of
+//! each step and the memory of all.
 //!
 //! ```text
 //! cargo run -p espalier-prune --example large -- resnet50 | bert-large | MEGABYTES [UNIT] [FOLDER]
 //! ```
-//! The file is written first, by a process of its own, so that the peak is that of pruning alone. Beyond 2 GiB it keeps its weights in a second
-//! file. Linux only: memory is `VmHWM`.
+//! The file is written first, by a process of its own, so that the peak is that of pruning alone. Beyond 2 GiB it keeps
+//! its weights in a second file. Linux only: memory is `VmHWM`.
 
 use std::{
     env, fs,
@@ -18,11 +18,12 @@ use std::{
 use espalier_prune::{Bytes, Method, Recipe, Scope, Unit, file, onnx::*, prune};
 use prost::Message;
 
-/// `[outputs, inputs]` of each layer, by matrix product one after the other.
+/// `[outputs, inputs]` of each layer, one matrix product after the other.
 fn layers(size: &str) -> Vec<[usize; 2]> {
     match size {
         "resnet50" => vec![[1024, 1024]; 25],
-        // Query, key, value, output; up and down: 24 times. A third of the file is embeddings and the like in the real one, weights here.
+        // Query, key, value, output; up and down: 24 times. A third of the real file is embeddings and the like, here
+        // it is weights.
         "bert-large" => {
             let layer = [[1024, 1024], [1024, 1024], [1024, 1024], [1024, 1024], [4096, 1024], [1024, 4096]];
             let mut layers: Vec<[usize; 2]> = layer.repeat(24);
@@ -40,7 +41,7 @@ fn write_model(layers: &[[usize; 2]], path: &Path) {
     let data_path = path.with_extension("onnx.data");
     let mut data = BufWriter::new(fs::File::create(&data_path).expect("the folder can be written to"));
     let (mut tensors, mut nodes, mut offset) = (Vec::new(), Vec::new(), 0);
-    // A linear congruential sequence: no two layers alike, no two runs different.
+    // A linear congruential sequence: no two layers are alike, and all runs are.
     let mut state = 1u32;
     for (index, [outputs, inputs]) in layers.iter().enumerate() {
         for _ in 0..outputs * inputs {
@@ -76,7 +77,7 @@ fn write_model(layers: &[[usize; 2]], path: &Path) {
     data.flush().expect("there is room on the disk");
     fs::write(path, model.encode_to_vec()).expect("the folder can be written to");
     if offset < 2_000_000_000 {
-        // Small enough for one file: as torch would have written it.
+        // Small enough for one file, as torch would write it.
         let whole = file::read(path).expect("it was just written");
         fs::write(path, whole).expect("there is room on the disk");
         fs::remove_file(data_path).ok();

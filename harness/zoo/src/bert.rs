@@ -1,5 +1,5 @@
-//! BERT with a classifier, as the transformers package's BertForSequenceClassification with eager attention is
-//! exported: post-norm, learned positions, an additive mask.
+//! BERT with a classifier, as the transformers package's BertForSequenceClassification with eager attention is exported: post-norm, learned
+//! positions, an additive mask.
 
 use espalier_onnx::tensor_proto::DataType;
 
@@ -9,11 +9,11 @@ use crate::{
     weights::Values,
 };
 
-/// What the sizes of BERT differ in.
+/// The sizes that distinguish the BERTs.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     pub vocabulary: usize,
-    /// The most tokens there are positions for.
+    /// The longest sequence of tokens that there are positions for.
     pub longest: usize,
     pub tokens: usize,
     pub layers: usize,
@@ -31,16 +31,16 @@ pub const BASE: Size =
 /// bert-large-uncased.
 pub const LARGE: Size = Size { layers: 24, width: 1024, heads: 16, inner: 4096, ..BASE };
 
-/// Scores with a deviation of 3, so that a token listens to a few others: with less all tokens become the mean of all,
-/// and all inputs alike.
+/// Attention scores have a deviation of 3, so that a token attends to a few others: with less, all tokens become the
+/// mean of all, and all inputs alike.
 const LISTEN: Gain = Gain::Plain(3.0);
-/// What is added to the trunk, which is normalised to 1 each time.
+/// The gain of what is added to the trunk, which is normalised to 1 each time.
 const MIXED: Gain = Gain::Plain(1.0);
 const UP: Gain = Gain::Plain(1.0);
-/// What GELU gives has a mean that is the same for every token and input.
+/// The output of GELU has the same mean for every token and input.
 const DOWN: Gain = Gain::Centred(1.0);
 
-/// What masked scores get, as the transformers package has it: the lowest of all floats.
+/// The value of masked scores, as in the transformers package: the lowest of all floats.
 const MASKED: f32 = f32::MIN;
 
 pub fn bert(name: &'static str, size: Size, about: String) -> Blueprint {
@@ -61,7 +61,7 @@ pub fn bert(name: &'static str, size: Size, about: String) -> Blueprint {
     net.finish(&logits, &[1, size.classes], about)
 }
 
-/// Ones and zeros as what is added to scores: 0 and the lowest of all floats.
+/// A mask of ones and zeros as what is added to scores: 0 and the lowest of all floats.
 fn additive(net: &mut Graph, mask: &str) -> Value {
     let scope = "bert";
     let axis = net.ints(scope, &[1], &[1]);

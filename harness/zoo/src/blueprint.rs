@@ -1,7 +1,7 @@
-//! A network as a file that is not yet written: its size is known, its bytes come one tensor at a time.
+//! A network as a file that is not written yet: its size is known, and its bytes come one tensor at a time.
 //!
-//! prost would want all of a message in memory. The file is four messages within each other, so its frame is put
-//! together here: fields in the order of their numbers, as Google's encoder writes them.
+//! prost would need all of a message in memory. The file is four nested messages, so its frame is put together here:
+//! fields in the order of their numbers, as Google's encoder writes them.
 
 use std::io::{self, Write};
 
@@ -15,10 +15,10 @@ const MODEL_GRAPH: u8 = 7 << 3 | 2;
 const GRAPH_INITIALIZER: u8 = 5 << 3 | 2;
 const TENSOR_RAW_DATA: u8 = 9 << 3 | 2;
 
-/// The operators' version: the first that has LayerNormalization.
+/// The version of the operator set: the first with LayerNormalization.
 const OPSET: i64 = 17;
 
-/// The file format's version that goes with it.
+/// The version of the file format that goes with it.
 const IR_VERSION: i64 = 8;
 
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl Blueprint {
         (self.before.len() + tensors + self.after.len()) as u64
     }
 
-    /// Weights, biases and whatever else is a float.
+    /// Weights, biases and all other floats.
     pub fn parameters(&self) -> u64 {
         self.tensors().filter(|tensor| tensor.is_float()).map(|tensor| tensor.elements() as u64).sum()
     }
@@ -83,7 +83,7 @@ impl Blueprint {
     }
 }
 
-/// What stands before a tensor's values.
+/// The bytes before a tensor's values.
 fn frame(tensor: &Tensor) -> Vec<u8> {
     let mut head = tensor.header().encode_to_vec();
     head.push(TENSOR_RAW_DATA);

@@ -1,4 +1,4 @@
-//! A graph node by node, in the patterns and with the names PyTorch's exporter gives: what users bring looks like that.
+//! A graph, node by node, in the patterns and with the names of PyTorch's exporter: users' models look like that.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ pub type Value = String;
 pub struct Graph {
     graph: GraphProto,
     tensors: Vec<Tensor>,
-    /// How often a node's name was asked for.
+    /// How often each node name was used.
     taken: HashMap<String, usize>,
 }
 
@@ -37,30 +37,30 @@ pub struct Convolution {
 }
 
 impl Convolution {
-    /// One by one.
+    /// 1 by 1.
     pub fn point(inputs: usize, outputs: usize) -> Convolution {
         Convolution { inputs, outputs, kernel: [1, 1], stride: 1, pads: [0, 0], groups: 1 }
     }
 
-    /// Square, and padded so that at stride 1 nothing gets smaller.
+    /// Square, and padded so that at stride 1 the size stays.
     pub fn square(inputs: usize, outputs: usize, kernel: usize, stride: usize) -> Convolution {
         Convolution { kernel: [kernel; 2], stride, pads: [kernel / 2; 2], ..Convolution::point(inputs, outputs) }
     }
 
-    /// Three by three, each channel alone.
+    /// 3 by 3, each channel alone.
     pub fn depthwise(channels: usize, stride: usize) -> Convolution {
         Convolution { groups: channels, ..Convolution::square(channels, channels, 3, stride) }
     }
 }
 
-/// How the weights of a layer are drawn: what comes out has so many times the variance of what goes in.
+/// How the weights of a layer are drawn. The gain is the variance of the output divided by that of the input.
 #[derive(Clone, Copy, Debug)]
 pub enum Gain {
     Plain(f64),
-    /// Behind a rectifier: each output's weights add up to 0, see [`Values::Level`].
+    /// Behind a ReLU: each output's weights add up to 0, see [`Values::Level`].
     Centred(f64),
-    /// One channel alone, behind a rectifier: all outputs' weights add up to 1, so that no channel dies and what all
-    /// have in common can be left out of what comes next.
+    /// One channel alone, behind a ReLU: all outputs' weights add up to 1, so that no channel dies and the next layer
+    /// can leave out what all have in common.
     Blur(f64),
 }
 
@@ -74,7 +74,8 @@ impl Gain {
     }
 }
 
-/// Of biases: not zero, so that nothing can forget them, and small, because what they add is the same for every input.
+/// The deviation of biases: not zero, so that a missing one is noticed, and small, because they add the same to every
+/// input.
 const BIAS: f32 = 0.05;
 
 impl Graph {
@@ -125,7 +126,7 @@ impl Graph {
         }
     }
 
-    /// Scalars and shapes stand in `Constant` nodes, as the exporter has them.
+    /// Scalars and shapes are in `Constant` nodes, as the exporter writes them.
     pub fn floats(&mut self, scope: &str, dims: &[i64], values: &[f32]) -> Value {
         let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.constant(scope, DataType::Float, dims, raw)
@@ -141,7 +142,7 @@ impl Graph {
         name.to_owned()
     }
 
-    /// A convolution with the batch normalisation behind it folded into it, which leaves a bias.
+    /// A convolution with the batch normalisation behind it folded in, which leaves a bias.
     pub fn convolution(&mut self, x: &str, scope: &str, of: Convolution, gain: Gain) -> Value {
         let [rows, columns] = of.kernel;
         let inputs = of.inputs / of.groups;
@@ -167,7 +168,7 @@ impl Graph {
         self.node(scope, "Gemm", &[x, &weight, &bias], attributes)
     }
 
-    /// A layer on many vectors a sample: the exporter turns the weight, and adds the bias by a node of its own.
+    /// A layer on many vectors a sample: the exporter transposes the weight, and adds the bias by a node of its own.
     pub fn linear(&mut self, x: &str, scope: &str, inputs: usize, outputs: usize, gain: Gain) -> Value {
         let values = match gain {
             Gain::Centred(gain) => Values::LevelColumns { deviation: deviation(gain, inputs) },
@@ -187,7 +188,7 @@ impl Graph {
         self.node(scope, "LayerNormalization", &[x, &scale, &bias], attributes)
     }
 
-    /// A vector of which nothing multiplies.
+    /// A vector of parameters that multiplies nothing.
     pub fn bias(&mut self, name: &str, width: usize) -> Value {
         self.tensor(name, &[width], Values::Normal { mean: 0.0, deviation: BIAS })
     }
@@ -209,7 +210,7 @@ impl Graph {
         self.node(scope, "Constant", &[], vec![value])
     }
 
-    /// `/layer1.0/conv1/Conv`, and behind it `_1` where there is one already.
+    /// `/layer1.0/conv1/Conv`, and `_1` behind it for the second of that name.
     fn free_name(&mut self, scope: &str, op: &str) -> String {
         let path = if scope.is_empty() { format!("/{op}") } else { format!("/{scope}/{op}") };
         let taken = self.taken.entry(path.clone()).or_default();

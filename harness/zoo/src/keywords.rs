@@ -1,9 +1,9 @@
 //! DS-CNN, the small one of "Hello Edge: Keyword Spotting on Microcontrollers" (Zhang, Suda, Lai and Chandra, 2017),
-//! which is MLPerf Tiny's as well: 49 frames of 10 coefficients, four depthwise separable blocks of 64 channels, twelve
+//! which is also MLPerf Tiny's: 49 frames of 10 coefficients, four depthwise separable blocks of 64 channels, twelve
 //! words.
 //!
-//! TensorFlow's padding of the first convolution is uneven (4 and 5 rows); 5 on both sides, as PyTorch's versions have
-//! it, gives the same 25 by 5 positions and multiplications.
+//! TensorFlow's padding of the first convolution is uneven (4 and 5 rows); 5 on both sides, as in PyTorch's versions,
+//! gives the same 25 by 5 positions and multiplications.
 
 use espalier_onnx::tensor_proto::DataType;
 

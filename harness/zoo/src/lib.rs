@@ -1,10 +1,10 @@
-//! The networks articles on pruning measure, at full size, as ONNX files: a name in, a file out.
+//! The networks that articles on pruning measure, at full size, as ONNX files: a name in, a file out.
 //!
-//! Topology, shapes and multiplications are those of PyTorch's own exports, patterns of nodes and names too. The
-//! weights are random: nobody's trained ones are in a clone, and speed does not ask for them. They are scaled so that
-//! activations stay in a sane range through fifty layers and answers differ between inputs; what a variant answers can
-//! be compared with what the dense one does, never with a truth. The same bytes come out on every machine:
-//! [`Net::sha256`] says which.
+//! Topology, shapes, multiplications, node patterns and names are those of PyTorch's own exports. The weights are
+//! random: a clone contains no trained ones, and speed does not depend on them. They are scaled so that activations
+//! stay in a sane range through fifty layers and predictions differ between inputs. A variant's predictions can be
+//! compared with those of the dense model, never with a truth. Every machine makes the same bytes, which
+//! [`Net::sha256`] records.
 
 mod bert;
 mod blueprint;
@@ -104,7 +104,7 @@ impl Net {
         }
     }
 
-    /// Made up, and the same every time.
+    /// Synthetic inputs, the same every time.
     pub fn samples(self, count: usize) -> Vec<Sampled> {
         samples::samples(&self.inputs(), count)
     }

@@ -55,7 +55,7 @@ fn recurrent(net: &mut Graph, x: &str, layer: usize, inputs: usize, hidden: usiz
     let y = net.node("lstm", "LSTM", &[x, &w, &r, &b, "", &h, &c], vec![int("hidden_size", hidden)]);
     net.second_output();
     net.second_output();
-    // Of directions there is one.
+    // There is one direction.
     let axis = net.ints("lstm", &[1], &[1]);
     net.node("lstm", "Squeeze", &[&y, &axis], vec![])
 }

@@ -1,4 +1,4 @@
-//! MobileNetV2 at width 1.0 as torchvision has it, for one image of 224 by 224.
+//! MobileNetV2 at width 1.0 as in torchvision, for one image of 224 by 224.
 
 use espalier_onnx::tensor_proto::DataType;
 
@@ -9,14 +9,14 @@ use crate::{
 
 const CLASSES: usize = 1000;
 
-/// How much wider a block is within, its outputs, how many of it, the first one's stride.
+/// How much wider a block is inside, its outputs, the number of blocks, the first one's stride.
 const STAGES: [(usize, usize, usize, usize); 7] =
     [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
 
 const FIRST: usize = 32;
 const LAST: usize = 1280;
 
-/// A block ends without a rectifier: what the next one gets is centred as it is.
+/// A block ends without a ReLU: the input of the next one is centred.
 const LINEAR: Gain = Gain::Plain(2.0);
 const DEPTHWISE: Gain = Gain::Blur(1.0);
 const RECTIFIED: Gain = Gain::Centred(3.0);
@@ -43,7 +43,7 @@ pub fn mobilenetv2(about: String) -> Blueprint {
     net.finish(&logits, &[1, CLASSES], about)
 }
 
-/// Wide, depthwise, narrow, and a shortcut around it where shapes allow.
+/// A wide, a depthwise and a narrow convolution, and a shortcut around them where shapes allow.
 fn inverted(
     net: &mut Graph,
     x: &str,

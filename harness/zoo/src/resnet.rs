@@ -1,4 +1,4 @@
-//! ResNet50 as torchvision has it (v1.5: a block's stride is in its 3x3 convolution), for one image of 224 by 224.
+//! ResNet50 as in torchvision (v1.5: a block's stride is in its 3x3 convolution), for one image of 224 by 224.
 
 use espalier_onnx::tensor_proto::DataType;
 
@@ -9,16 +9,16 @@ use crate::{
 
 const CLASSES: usize = 1000;
 
-/// Blocks of each stage, and the channels their 3x3 convolutions have.
+/// The blocks of each stage, and the channels of their 3x3 convolutions.
 const STAGES: [(usize, usize); 4] = [(3, 64), (4, 128), (6, 256), (3, 512)];
 
-/// A block's last convolution has so many times as many.
+/// A block's last convolution has so many times as many channels.
 const EXPANSION: usize = 4;
 
-/// Behind a rectifier two thirds of the variance are gone.
+/// A ReLU removes two thirds of the variance.
 const RECTIFIED: Gain = Gain::Centred(3.0);
 
-/// A branch is small beside the trunk it is added to, lest the trunk double at each of sixteen.
+/// A branch is small beside the trunk it is added to, or the trunk would double at each of sixteen blocks.
 const BRANCH: Gain = Gain::Centred(0.5);
 
 pub fn resnet50(about: String) -> Blueprint {

@@ -1,4 +1,4 @@
-//! Inputs made up for networks nobody trained: the same every time, and unlike each other, so that answers can be
+//! Synthetic inputs for untrained networks: the same every time, and unlike each other, so that predictions can be
 //! compared.
 
 use espalier_onnx::random::SplitMix64;
@@ -13,11 +13,11 @@ pub struct Input {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Channels, rows, columns: large shapes with finer ones on them, about normal.
+    /// Channels, rows, columns: large patterns with finer ones on top, roughly normal.
     Image,
     /// Steps, features: each feature drifts.
     Frames,
-    /// Word pieces of a vocabulary of this size; behind the sample's end 0.
+    /// Word pieces of a vocabulary of this size; 0 behind the sample's end.
     Tokens(usize),
     /// 1 up to the sample's end.
     Mask,
@@ -65,8 +65,8 @@ fn floats(input: &Input, sample: usize) -> Vec<f32> {
     }
 }
 
-/// Value noise: random numbers on ever finer grids, bilinear between them, each grid weighing two thirds of the one
-/// before.
+/// Value noise: random numbers on ever finer grids, interpolated bilinearly; each grid has two thirds of the weight of
+/// the one before.
 fn noise(random: &mut SplitMix64, rows: usize, columns: usize) -> Vec<f32> {
     let mut sum = vec![random.normal_but_zero() * 0.5; rows * columns];
     let mut weight = 0.8;
@@ -91,22 +91,22 @@ fn noise(random: &mut SplitMix64, rows: usize, columns: usize) -> Vec<f32> {
     sum
 }
 
-/// The cell a position of so many lies in, and how far in it.
+/// The cell that contains a position, and the position within it.
 fn place(position: usize, length: usize, cells: usize) -> (usize, f32) {
     let place = position as f32 * cells as f32 / length as f32;
     (place as usize, place - (place as usize) as f32)
 }
 
-/// As BERT's tokeniser would begin, part and end two sentences.
+/// The tokens with which BERT's tokeniser begins, separates and ends sentences.
 const BEGIN: i64 = 101;
 const END: i64 = 102;
 
-/// Word pieces with a meaning begin here; below are signs and single letters.
+/// The first real word piece; below are signs and single letters.
 const WORDS: usize = 1000;
 
 fn integers(input: &Input, sample: usize) -> Vec<i64> {
     let length = input.dims.iter().product::<usize>();
-    // Of one sample all inputs must say the same, whatever they are called.
+    // All inputs of a sample must agree, whatever their names are.
     let mut random = SplitMix64::named(&format!("sequence {sample}"));
     let end = length - random.below(length / 4 + 1);
     let middle = end / 2;

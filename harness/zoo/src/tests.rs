@@ -1,4 +1,4 @@
-//! That a network here is what PyTorch exports, that its bytes never change, and that its answers are worth comparing.
+//! Networks here are those that PyTorch exports, their bytes never change, and their predictions are worth comparing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,10 +20,10 @@ fn file(blueprint: &Blueprint) -> Bytes {
     bytes.into()
 }
 
-/// What two files of one network have in common, whatever they call it.
+/// What two files of one network have in common, whatever its names.
 #[derive(Debug, PartialEq)]
 struct Kinship {
-    /// Of all float tensors but scalars; how many there are of each.
+    /// Of all float tensors but scalars: how many there are of each shape.
     shapes: BTreeMap<Vec<i64>, usize>,
     nodes: BTreeMap<String, usize>,
     macs: u64,
@@ -31,7 +31,7 @@ struct Kinship {
     inputs: String,
 }
 
-/// Nodes that work. How shapes, masks and scales come about differs from one exporter's version to the next.
+/// Nodes that compute. Shapes, masks and scales are computed differently by each version of the exporter.
 const WORK: [&str; 12] = [
     "Clip",
     "Conv",
@@ -59,7 +59,7 @@ fn kinship(bytes: &Bytes) -> Kinship {
     for node in model.graph().node.iter().filter(|node| WORK.contains(&node.op_type())) {
         *nodes.entry(node.op_type().to_owned()).or_default() += 1;
     }
-    // A sample, because not every file tells its shapes without a run.
+    // With a sample, because not every file gives its shapes without a run.
     let inputs = inputs(&model, 1).into_iter().map(|input| match input.values {
         espalier_fixtures::Values::Floats(values) => EngineTensor::F32(Array::new(input.shape, values)),
         espalier_fixtures::Values::Ints(values) => EngineTensor::I64(Array::new(input.shape, values)),
@@ -104,7 +104,7 @@ fn they_are_what_pytorch_exports() {
     }
 }
 
-/// The counts everybody knows, less what folding takes: a normalisation's two numbers a channel become one.
+/// The published counts, less what folding removes: a normalisation's two numbers a channel become one.
 #[test]
 fn parameters_and_multiplications() {
     for (net, parameters, macs) in [
@@ -149,7 +149,7 @@ impl Write for Hashed {
     }
 }
 
-/// If one was changed on purpose: the new SHA-256 goes to [`Net::sha256`].
+/// If a network was changed on purpose, its new SHA-256 goes to [`Net::sha256`].
 #[test]
 fn bytes_are_the_same_on_every_machine() {
     let mut other = Vec::new();
@@ -164,7 +164,7 @@ fn bytes_are_the_same_on_every_machine() {
     assert!(other.is_empty(), "{other:#?}");
 }
 
-/// Different classes for different inputs, nothing infinite, and no value beyond what an engine in f32 is exact with.
+/// Different classes for different inputs, nothing infinite, and no value beyond what f32 computes exactly enough.
 #[test]
 fn answers_differ_and_stay_sane() {
     for (net, samples, classes) in

@@ -1,5 +1,5 @@
-//! Tensors of a graph as what they are to hold, not as what they hold: values are made while the file is written, so
-//! that a network of gigabytes takes no memory.
+//! The tensors of a graph as descriptions: values are made while the file is written, so that a network of gigabytes
+//! takes no memory.
 
 use std::io::{self, Write};
 
@@ -22,14 +22,14 @@ pub enum Values {
         mean: f32,
         deviation: f32,
     },
-    /// The same, and the values of each output (the first axis) have exactly this mean. What comes out of a rectifier
-    /// is never negative; filters whose sums differ answer to that alone, layer after layer more so, until all inputs
+    /// The same, but the values of each output (the first axis) have exactly this mean. The output of a ReLU is never
+    /// negative; filters whose sums differ would respond mainly to that, more from layer to layer, until all inputs
     /// look the same.
     Level {
         mean: f32,
         deviation: f32,
     },
-    /// The same around 0 for a matrix whose outputs are the second axis.
+    /// The same around 0, for a matrix whose outputs are the second axis.
     LevelColumns {
         deviation: f32,
     },
@@ -108,8 +108,7 @@ impl Tensor {
     }
 }
 
-/// The deviation of weights of which each output has `inputs`: what comes out has `gain` times the variance of what
-/// goes in.
+/// The deviation of weights of which each output has `inputs`: the output has `gain` times the variance of the input.
 pub fn deviation(gain: f64, inputs: usize) -> f32 {
     (gain / inputs as f64).sqrt() as f32
 }

@@ -1,7 +1,7 @@
 //! Operators of several tensors that broadcast to one shape: arithmetic, comparison, choice.
 //!
-//! Gradients are summed over the axes an input was repeated along. Integers are computed in 64 bits and wrap there:
-//! what a narrower type would have wrapped before is not seen. Of equal values `Min` and `Max` pass the gradient to the
+//! Gradients are summed over the axes along which an input was repeated. Integers are computed in 64 bits and wrap
+//! there, where a narrower type would have wrapped before. Of equal values `Min` and `Max` pass the gradient to the
 //! first.
 
 use super::{
@@ -96,7 +96,7 @@ impl Arithmetic {
             Arithmetic::Sub => pairs(a, b, |a, b| a - b),
             Arithmetic::Mul => pairs(a, b, |a, b| a * b),
             Arithmetic::Div => pairs(a, b, |a, b| a / b),
-            // Squares are what graphs ask for most, and `powf` is slow.
+            // Graphs mostly compute squares, and `powf` is slow.
             Arithmetic::Pow if b.data() == [2.0] => pairs(a, b, |a, _| a * a),
             Arithmetic::Pow if b.data() == [0.5] => pairs(a, b, |a, _| a.sqrt()),
             Arithmetic::Pow => pairs(a, b, f32::powf),
@@ -319,7 +319,7 @@ impl Operator for Where {
     }
 }
 
-/// Booleans out of two tensors.
+/// Booleans from two tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Comparison {
     Equal,

@@ -1,7 +1,7 @@
 //! Casts between kinds of numbers, and quantisation.
 //!
-//! A cast to a narrow integer wraps as it does in C, to a narrow float it does nothing: floats are held as f32 whatever
-//! the file says. Quantised tensors are integers like others; the way back to floats is exact.
+//! A cast to a narrow integer wraps as it does in C; a cast to a narrow float does nothing, as floats are stored as f32
+//! whatever the file says. Quantised tensors are integers like others; the way back to floats is exact.
 
 use espalier_onnx::tensor_proto::DataType;
 
@@ -27,7 +27,7 @@ pub const FAMILY: &Family = &[
     ("DynamicQuantizeLinear", |_| boxed(DynamicQuantize)),
 ];
 
-/// What the engine tells apart.
+/// The kinds of elements that the engine distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum ElementKind {
     Float,
@@ -45,7 +45,7 @@ impl ElementKind {
     }
 }
 
-/// What an ONNX element type is held as.
+/// How an ONNX element type is stored.
 pub(super) fn element_kind(element_type: i64) -> Result<(ElementKind, DataType), String> {
     use DataType as D;
     let known = i32::try_from(element_type).ok().and_then(|number| D::try_from(number).ok());
@@ -125,7 +125,7 @@ impl Operator for Cast {
     }
 }
 
-/// Shows, in the shape of `x`, one value for all, or one for each place along an axis.
+/// A view in the shape of `x` of one value for all, or of one for each index of an axis.
 fn along(parameter: &[usize], shape: &[usize], wanted: i64) -> Result<View, String> {
     let mut view = View { shape: shape.to_vec(), strides: vec![0; shape.len()], offset: 0 };
     if parameter.iter().product::<usize>() == 1 && parameter.len() <= 1 {
@@ -202,7 +202,7 @@ impl Operator for DynamicQuantize {
     }
 }
 
-/// A product of quantised matrices. A zero point is one for all, or (of the right factor) one for each column.
+/// A product of quantised matrices. There is one zero point for all, or (of the right factor) one for each column.
 #[derive(Debug)]
 struct MatMulInteger;
 

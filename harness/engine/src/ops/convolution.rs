@@ -1,6 +1,6 @@
-//! `Conv` and `ConvTranspose` over one or two axes: as a product of the weights with the windows laid out as columns,
-//! tile by tile so that a tile stays in the cache. A tile is part of an image or, where images are small, several whole
-//! ones. What has one channel a group goes to [`depthwise`].
+//! `Conv` and `ConvTranspose` over one or two axes: products of the weights with the windows laid out as columns. They
+//! are computed in tiles that stay in the cache; a tile is part of an image or, where images are small, several whole
+//! ones. Convolutions with one channel a group go to [`depthwise`].
 
 use std::ops::Range;
 
@@ -8,10 +8,10 @@ use rayon::prelude::*;
 
 use super::{
     Attributes, Backward, Family, Forward, InputGradients, Operator, boxed, depthwise,
-    product::{Into, Matrix, Threads, multiply},
+    product::{Matrix, Store, Threads, multiply},
     support,
     vector::sum,
-    window::{Side, Window, Windows},
+    window::{Layout, Side, Window, Windows},
 };
 use crate::{Array, Tensor};
 
@@ -38,21 +38,11 @@ struct Conv {
     groups: usize,
 }
 
-/// The measures of one convolution. Channels are those of one group.
-#[derive(Clone, Copy)]
-pub struct Layout {
-    pub batch: usize,
-    pub groups: usize,
-    pub inputs: usize,
-    pub outputs: usize,
-    pub windows: Windows,
-}
-
-/// Into how many parts a batch is cut for the gradient of weights, each with a sum of its own. It is no matter of how
-/// many threads there are, so that sums come out the same everywhere.
+/// The number of parts of a batch, each with its own sum, for the gradient of weights. It does not depend on the number
+/// of threads, so that sums are the same everywhere.
 const PARTS: usize = 8;
 
-/// What the sums of all parts may take: 64 MiB.
+/// The most elements of the sums of all parts: 64 MiB.
 const MOST_SUMS: usize = 1 << 24;
 
 impl Layout {
@@ -109,7 +99,7 @@ impl Tile {
     }
 }
 
-/// Memory that is used again from tile to tile.
+/// Memory reused from tile to tile.
 #[derive(Default)]
 struct Buffers {
     columns: Vec<f32>,
@@ -136,7 +126,7 @@ impl Conv {
     }
 }
 
-/// The bias, where there is one, of as many values as channels.
+/// The bias, if there is one, with one value for each channel.
 fn bias<'a>(inputs: &[Option<&'a Tensor>], channels: usize) -> Result<Option<&'a [f32]>, String> {
     let Some(bias) = support::optional(inputs, 2) else { return Ok(None) };
     let bias = bias.f32()?;
@@ -173,7 +163,8 @@ impl Operator for Conv {
     }
 }
 
-/// The gradient of a convolution with respect to its input, as an operator: what is input there is output here.
+/// The gradient of a convolution with respect to its input, as an operator: that convolution's input is the output
+/// here.
 #[derive(Debug)]
 struct ConvTranspose {
     window: Window,
@@ -242,7 +233,7 @@ fn sums_of_channels(seed: &[f32], channels: usize, plane: usize) -> Array<f32> {
     Array::new([channels], sums)
 }
 
-/// Where the channels of one group begin in a tensor, and where they end; `length` is that of all channels of a group.
+/// The range of one group's channels in a tensor; `length` is that of all channels of a group.
 fn channels(image: usize, group: usize, groups: usize, length: usize) -> Range<usize> {
     let start = (image * groups + group) * length;
     start..start + length
@@ -295,12 +286,12 @@ fn forward_tile(
     let (positions, depth, width) = (windows.output(), layout.depth(), tile.width());
     let weights = Matrix::new(&weights[group * outputs * depth..], outputs, depth);
     let product = |target: &mut [f32], stride: usize, columns: Matrix| match bias {
-        None => multiply(target, stride, weights, columns, 1.0, Into::Place, threads),
+        None => multiply(target, stride, weights, columns, 1.0, Store::Overwrite, threads),
         Some(bias) => {
             for (channel, bias) in bias[group * outputs..][..outputs].iter().enumerate() {
                 target[channel * stride..][..width].fill(*bias);
             }
-            multiply(target, stride, weights, columns, 1.0, Into::Sum, threads);
+            multiply(target, stride, weights, columns, 1.0, Store::Add, threads);
         }
     };
     let single = tile.images.len() == 1;
@@ -351,7 +342,7 @@ fn backward(
     let parts = if wants.1 { (MOST_SUMS / weights.len()).clamp(2, PARTS) } else { layout.batch };
     let images = layout.batch.div_ceil(parts);
     let parts = layout.batch.div_ceil(images);
-    // The first part sums up in the result itself.
+    // The first part adds up in the result itself.
     let mut sums: Vec<Vec<f32>> = match (&mut weight_gradient, wants.1) {
         (Some(first), true) => {
             let mut sums = vec![vec![0.0; weights.len()]; parts - 1];
@@ -394,8 +385,8 @@ fn backward(
     (x_gradient, weight_gradient)
 }
 
-/// Adds what one tile gives to the gradient of one group's weights, and to that of the input: of images from the given
-/// one on.
+/// Adds one tile's part of the gradient of one group's weights, and of the input's gradient, which begins at the given
+/// image.
 #[expect(clippy::too_many_arguments, reason = "one step of `backward`, with all it works on")]
 fn backward_tile(
     layout: &Layout,
@@ -433,18 +424,18 @@ fn backward_tile(
             fill_columns(layout, group, tile, x, &mut buffers.columns);
             Matrix::new(&buffers.columns, depth, width)
         };
-        multiply(sums, depth, seed, columns.transposed(), 1.0, Into::Sum, threads);
+        multiply(sums, depth, seed, columns.transposed(), 1.0, Store::Add, threads);
     }
     let Some((gradient, first)) = x_gradient else { return };
     let weights = Matrix::new(weights, outputs, depth).transposed();
     let input = inputs * windows.input();
     if direct {
         let planes = &mut gradient[channels(tile.images.start - first, group, groups, input)];
-        multiply(&mut planes[tile.windows.start..], positions, weights, seed, 1.0, Into::Place, threads);
+        multiply(&mut planes[tile.windows.start..], positions, weights, seed, 1.0, Store::Overwrite, threads);
         return;
     }
     buffers.moved.resize(depth * width, 0.0);
-    multiply(&mut buffers.moved, width, weights, seed, 1.0, Into::Place, threads);
+    multiply(&mut buffers.moved, width, weights, seed, 1.0, Store::Overwrite, threads);
     for (index, image) in tile.images.clone().enumerate() {
         let planes = &mut gradient[channels(image - first, group, groups, input)];
         let at = index * tile.windows.len();
@@ -488,7 +479,7 @@ fn fill_columns(layout: &Layout, group: usize, tile: &Tile, x: &[f32], columns: 
 struct Run {
     /// Counted from the first window of the tile.
     column: usize,
-    /// Where the first is in the planes of the group, and how far on the next one is.
+    /// The place of the first one in the planes of the group, and the distance to the next.
     input: usize,
     step: usize,
     length: usize,

@@ -1,24 +1,23 @@
 //! Convolutions with one input channel a group.
 //!
 //! Each plane is padded and, where windows are strided, sorted into one plane per phase of the stride. Then a tap of
-//! the kernel is a plain shift: the whole output is a sum of shifted planes, which the compiler makes vectors of. Rows
-//! of the output are as long as those of the padded planes; what is computed past their ends is thrown away.
+//! the kernel is a plain shift: the whole output is a sum of shifted planes, which the compiler vectorises. Rows of the
+//! output are as long as those of the padded planes; what is computed beyond their ends is dropped.
 
 use rayon::prelude::*;
 
 use super::{
-    convolution::Layout,
     vector::{dot, sum_shifted},
-    window::{Side, Windows},
+    window::{Layout, Side, Windows},
 };
 
-/// Where the padded, sorted plane has its rows, and each tap its shift.
+/// The layout of the padded, sorted plane, and the shift of each tap.
 struct Sorted {
     windows: Windows,
     /// Rows and columns of the plane of one phase.
     rows: usize,
     columns: usize,
-    /// For each tap: its phase, and its shift inside that.
+    /// For each tap: its phase, and its shift within that.
     taps: Vec<(usize, usize)>,
 }
 
@@ -47,14 +46,14 @@ impl Sorted {
         self.windows.rows.stride * self.windows.columns.stride
     }
 
-    /// The output with rows as long as those of a phase; nothing beyond the last window.
+    /// The length of the output with rows as long as those of a phase, without what follows the last window.
     fn output(&self) -> usize {
         let Windows { rows, columns } = self.windows;
         if rows.output == 0 || columns.output == 0 { 0 } else { (rows.output - 1) * self.columns + columns.output }
     }
 
-    /// Calls `f` for each row of the input that is in some phase: where it is in the input, where in the sorted planes,
-    /// how far apart its elements are in the input, and how many there are.
+    /// Calls `f` for each row of the input in each phase: where it begins in the input and in the sorted planes, the
+    /// distance of its elements in the input, and their number.
     #[inline(always)]
     fn for_each_row(&self, mut f: impl FnMut(usize, usize, usize, usize)) {
         let Windows { rows, columns } = self.windows;
@@ -97,8 +96,8 @@ impl Sorted {
     }
 }
 
-/// Whether a layout is one for this module: several groups of one channel, and no planes that padding or strides blow
-/// up.
+/// Whether a layout suits this module: several groups of one channel, and planes that padding and strides do not
+/// inflate.
 pub fn suits(layout: &Layout) -> bool {
     let Windows { rows, columns } = layout.windows;
     let length = |side: Side| (side.kernel - 1).checked_mul(side.dilation)?.checked_add(side.output);
@@ -138,13 +137,13 @@ pub fn forward(layout: &Layout, x: &[f32], weights: &[f32], bias: Option<&[f32]>
     y
 }
 
-/// How many planes a thread takes at least, so that small ones are not each a task.
+/// The fewest planes that a thread takes, so that a task is not too small.
 fn pieces_at_least(sorted: &Sorted) -> usize {
     (1 << 15) / (sorted.output() * sorted.taps.len()).max(1) + 1
 }
 
-/// Works channel by channel through all images: the gradient of a channel's weights is summed up in one place, always
-/// in the same order.
+/// Goes channel by channel through all images: the gradient of a channel's weights is summed up in one place, in a
+/// fixed order.
 pub fn backward(
     layout: &Layout,
     x: &[f32],
@@ -160,7 +159,7 @@ pub fn backward(
     }
     let sorted = Sorted::of(&windows);
     let (positions, kernel, input) = (windows.output(), windows.kernel(), windows.input());
-    // The seed begins after as many zeros as a tap can shift, and ends with as many.
+    // The seed begins and ends with as many zeros as a tap can shift.
     let margin = sorted.taps.iter().map(|(_, shift)| *shift).max().unwrap_or(0);
     let mut by_channel: Vec<(Vec<&mut [f32]>, &mut [f32])> = {
         let mut weights = weight_gradient.as_deref_mut().map(|weights| weights.chunks_mut(outputs * kernel));

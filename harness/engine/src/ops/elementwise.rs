@@ -1,7 +1,7 @@
-//! Operators that treat each element of one tensor alike.
+//! Operators that compute each element of one tensor by itself.
 //!
-//! Gradients at kinks: that of the flat side, as PyTorch has it (`Relu` at 0, `Clip` at its bounds: 0). Rounding has
-//! gradient zero.
+//! At kinks the gradient is that of the flat side, as in PyTorch (0 for `Relu` at 0 and for `Clip` at its bounds). The
+//! gradient of rounding is 0.
 
 use libm::erff;
 
@@ -130,14 +130,14 @@ impl Operator for Function {
     }
 }
 
-// Each arm is a loop of its own: which function it is is asked once, not for every element.
+// Each arm is a loop of its own, so that the function is matched once, not for every element.
 impl Function {
     fn values(self, x: &[f32]) -> Vec<f32> {
         fn each(x: &[f32], f: impl Fn(f32) -> f32) -> Vec<f32> {
             x.iter().map(|x| f(*x)).collect()
         }
         match self {
-            // Written so that what is no number stays none.
+            // Written so that a NaN stays one.
             F::Relu => each(x, |x| if x < 0.0 { 0.0 } else { x }),
             F::LeakyRelu { alpha } => each(x, |x| if x < 0.0 { alpha * x } else { x }),
             F::ThresholdedRelu { alpha } => each(x, |x| if x > alpha { x } else { 0.0 }),
@@ -189,7 +189,7 @@ impl Function {
         }
     }
 
-    /// From inputs, outputs and the gradients of these.
+    /// From inputs, outputs and the outputs' gradients.
     fn gradients(self, x: &[f32], y: &[f32], g: &[f32]) -> Vec<f32> {
         let by_input = |f: &dyn Fn(f32) -> f32| x.iter().zip(g).map(|(x, g)| f(*x) * g).collect();
         fn by_output(y: &[f32], g: &[f32], f: impl Fn(f32) -> f32) -> Vec<f32> {
@@ -305,7 +305,7 @@ impl Operator for Clip {
             return Ok(Forward::one(Tensor::I64(x.map(|x| (*x).max(least).min(most)))));
         }
         let (least, most) = self.bounds(inputs)?;
-        // Not `clamp`, which panics where the bounds are the wrong way round; ONNX says that then all are `most`.
+        // Not `clamp`, which panics where the bounds are the wrong way round; ONNX then gives `most`.
         let clip = |x: &f32| {
             let x = if *x < least { least } else { *x };
             if x > most { most } else { x }
@@ -323,7 +323,7 @@ impl Operator for Clip {
     }
 }
 
-/// Booleans out of elements.
+/// Booleans from elements.
 #[derive(Debug)]
 enum Test {
     Not,

@@ -1,12 +1,12 @@
-//! Every operator on nodes and tensors that make no sense: an error or some output, never a panic, and no memory
-//! without bounds.
+//! Every operator on nodes and tensors that make no sense: an error or some output, never a panic, and no memory without
+//! bounds.
 
 use proptest::{prelude::*, sample::select};
 
 use super::{Backward, check};
 use crate::{Array, Tensor};
 
-/// Small numbers most often: what is almost right goes furthest.
+/// Small numbers most often: inputs that are almost right get furthest.
 fn number() -> impl Strategy<Value = i64> {
     prop_oneof![10 => 0..4i64, 1 => select(vec![-1, 7, 1 << 31, 1 << 40, i64::MIN, i64::MAX])]
 }
@@ -17,9 +17,9 @@ fn name(names: &'static str) -> impl Strategy<Value = &'static str> {
 }
 
 fn attribute() -> impl Strategy<Value = espalier_onnx::AttributeProto> {
-    const WHOLE: &str = "group axis ceil_mode count_include_pad num_groups transA transB keepdims to hidden_size upper \
-                         k p start end blocksize batch_dims noop_with_empty_axes num_outputs exclusive reverse allowzero \
-                         fmod linear_before_reset block_size";
+    const WHOLE: &str = "group axis ceil_mode count_include_pad num_groups transA transB keepdims to hidden_size upper k p \
+                         start end blocksize batch_dims noop_with_empty_axes num_outputs exclusive reverse allowzero fmod \
+                         linear_before_reset block_size";
     const LISTS: &str = "strides pads dilations kernel_shape axes perm shape split starts ends repeats output_padding \
                          output_shape";
     const WORDS: [(&str, &str); 10] = [
@@ -62,13 +62,13 @@ fn tensor() -> impl Strategy<Value = Option<Tensor>> {
     ]
 }
 
-/// A length, seldom another than the right one.
+/// A length, seldom a wrong one.
 fn about(right: usize) -> impl Strategy<Value = usize> {
     prop_oneof![12 => Just(right), 1 => 0..5usize]
 }
 
-/// What a recurrent layer takes, with something wrong here and there: of shapes drawn freely hardly any would get past
-/// the first check.
+/// Inputs of a recurrent layer, with a mistake here and there: hardly any freely drawn shapes would pass the first
+/// check.
 fn recurrent() -> impl Strategy<Value = (&'static str, i64, Vec<Option<Tensor>>)> {
     let sizes = (select(&[("LSTM", 4usize), ("GRU", 3), ("RNN", 1)][..]), 1..3usize, 1..3usize, 1..3usize, 1..4usize);
     sizes.prop_flat_map(|((op, gates), directions, batch, hidden, steps)| {
@@ -94,7 +94,7 @@ fn recurrent() -> impl Strategy<Value = (&'static str, i64, Vec<Option<Tensor>>)
     })
 }
 
-/// Forwards and, where that went well, backwards.
+/// Runs the forward pass and, where that succeeds, the backward pass.
 fn survives(
     op: &str,
     opset: i64,
@@ -146,10 +146,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_recurrent_layer_is_a_panic(
-        (op, hidden, inputs) in recurrent(),
-        direction in select(&["forward", "reverse", "bidirectional"][..]),
-    ) {
+    fn no_recurrent_layer_is_a_panic((op, hidden, inputs) in recurrent(), direction in select(&["forward", "reverse", "bidirectional"][..])) {
         let attributes = vec![check::int("hidden_size", hidden), check::string("direction", direction)];
         let inputs = if op == "LSTM" { &inputs[..] } else { &inputs[..6] };
         survives(op, 14, attributes, inputs, 3)?;

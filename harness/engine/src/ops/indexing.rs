@@ -1,4 +1,4 @@
-//! Operators that take elements by index, or put them there. The gradient of taking is adding up at the same places.
+//! Operators that take elements by index, or put them there. The gradient of taking adds up at the same places.
 //!
 //! Negative indices count from the end; one that is out of range is an error, not a clamp.
 
@@ -39,7 +39,7 @@ fn adds(node: &Attributes) -> Result<bool, String> {
     }
 }
 
-/// In the range of an axis.
+/// An index as a position on an axis.
 fn place(index: i64, extent: usize) -> Result<usize, String> {
     let wrapped = if index < 0 { index.saturating_add(extent as i64) } else { index };
     usize::try_from(wrapped)
@@ -48,7 +48,7 @@ fn place(index: i64, extent: usize) -> Result<usize, String> {
         .ok_or_else(|| format!("index {index} is outside an axis of length {extent}"))
 }
 
-/// The axes before one, and after it.
+/// The number of elements before an axis, and after it.
 fn around(shape: &[usize], axis: usize) -> (usize, usize) {
     (shape[..axis].iter().product(), shape[axis + 1..].iter().product())
 }
@@ -120,7 +120,7 @@ fn pointed(shape: &[usize], indices: &Array<i64>, at: i64) -> Result<Vec<usize>,
         return Err(format!("indices of shape {:?} do not fit shape {shape:?}", indices.shape()));
     }
     elements(shape)?;
-    // Where each element would lie with index 0 …
+    // Where each element would be with index 0,
     let mut view = View::whole(shape);
     let stride = view.strides[axis] as usize;
     view.strides[axis] = 0;
@@ -129,7 +129,7 @@ fn pointed(shape: &[usize], indices: &Array<i64>, at: i64) -> Result<Vec<usize>,
     super::strided::walk([&view], |[start], [step], len| {
         places.extend((0..len).map(|index| start + index * step as usize));
     });
-    // … and by its index further.
+    // moved on by its index.
     for (at, index) in places.iter_mut().zip(indices.data()) {
         *at += place(*index, shape[axis])? * stride;
     }
@@ -159,7 +159,7 @@ impl Operator for GatherElements {
     }
 }
 
-/// Rows of a tensor of `shape`, each by an index along the first axes: where they start, and how long they are.
+/// Rows of a tensor of `shape`, each given by an index along the first axes: where they start, and their length.
 fn rows(shape: &[usize], indices: &Array<i64>) -> Result<(Vec<usize>, usize), String> {
     let depth = indices.shape().last().copied().ok_or("its indices are a scalar")?;
     if depth == 0 || depth > shape.len() {
@@ -210,7 +210,7 @@ impl Operator for GatherNd {
     }
 }
 
-/// By element along an axis, or (`ScatterND`) by rows.
+/// Puts elements along an axis, or (`ScatterND`) rows.
 #[derive(Debug)]
 struct Scatter {
     axis: Option<i64>,
@@ -263,7 +263,7 @@ impl Operator for Scatter {
         let mut updates: Vec<f32> = places.iter().map(|at| g.data()[*at]).collect();
         let mut kept = g;
         if !self.adds {
-            // Where several updates went to one place the last one stayed.
+            // Of several updates at one place only the last one stayed.
             let mut seen = vec![false; kept.len()];
             for (at, update) in places.iter().zip(&mut updates).rev() {
                 if std::mem::replace(&mut seen[*at], true) {
@@ -315,7 +315,7 @@ impl Operator for OneHot {
             Ok(all)
         }
         let hot = indices.data().iter().enumerate().filter_map(|(at, index)| {
-            // What is out of range is off everywhere.
+            // An index out of range is off everywhere.
             let index = usize::try_from(place_of(index)).ok().filter(|index| *index < depth)?;
             Some((at / inner * depth + index) * inner + at % inner)
         });
@@ -363,8 +363,8 @@ struct Pad {
 const OUTSIDE: usize = usize::MAX;
 
 impl Pad {
-    /// The output's shape, and for each axis, in order, which place of the input each place of the output shows; none
-    /// where it is empty.
+    /// The output's shape, and by axis which place of the input each place of the output shows; no places where it is
+    /// empty.
     fn places(&self, inputs: &[Option<&Tensor>]) -> Result<(Vec<usize>, Vec<Vec<usize>>), String> {
         let shape = input(inputs, 0)?.shape();
         let pads = match &self.pads {

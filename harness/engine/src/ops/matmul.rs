@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{
     Backward, Family, Forward, InputGradients, Operator, boxed,
-    product::{Into, Matrix, Threads, multiply},
+    product::{Matrix, Store, Threads, multiply},
     support,
 };
 use crate::{Array, Tensor};
@@ -24,7 +24,7 @@ pub const FAMILY: &Family = &[
 #[derive(Debug)]
 struct MatMul;
 
-/// Which matrix of either side makes each matrix of the result.
+/// Which matrices of both sides each matrix of the result is the product of.
 struct Batches {
     /// Per matrix of the result: the index of the left and of the right one.
     pairs: Vec<(usize, usize)>,
@@ -36,13 +36,13 @@ struct Batches {
     output: Vec<usize>,
 }
 
-/// Their list alone would take a gigabyte.
+/// A longer list of them would alone take a gigabyte.
 const MOST_BATCHES: usize = 1 << 26;
 
 impl Batches {
     fn of(left: &[usize], right: &[usize]) -> Result<Batches, String> {
         let misfit = || format!("matrices of shapes {left:?} and {right:?} have no product");
-        // A vector on the left is a row, on the right a column; that axis is not in the result.
+        // A vector on the left is a row, on the right a column; the result lacks that axis.
         let (left_batch, rows, depth) = match left {
             [] => return Err(misfit()),
             [depth] => (&[][..], None, *depth),
@@ -97,7 +97,7 @@ impl Batches {
         })
     }
 
-    /// One matrix on the right for all on the left, which is then one tall matrix: weights, most often.
+    /// One matrix on the right for all on the left makes those one tall matrix: the usual case of weights.
     fn flatten(mut self) -> Batches {
         if self.rights == 1 && self.pairs.len() == self.lefts && self.lefts > 0 {
             self.rows *= self.lefts;
@@ -107,13 +107,13 @@ impl Batches {
         self
     }
 
-    /// Many products are shared among threads one by one, a few each as a whole.
+    /// Many products are shared among threads one by one; a few use all threads each.
     fn threads(&self, tasks: usize) -> Threads {
         if tasks < rayon::current_num_threads().max(2) { Threads::All } else { Threads::This }
     }
 }
 
-/// Calls `f` for each piece of `length` of `target`, on all threads where that pays.
+/// Calls `f` for each piece of `length` of `target`, on all threads where that is faster.
 fn for_each_piece(target: &mut [f32], length: usize, cost: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     if length == 0 {
         return;
@@ -137,7 +137,7 @@ impl Operator for MatMul {
             let (l, r) = batches.pairs[index];
             let left = Matrix::new(&left.data()[l * rows * depth..][..rows * depth], rows, depth);
             let right = Matrix::new(&right.data()[r * depth * columns..][..depth * columns], depth, columns);
-            multiply(output, columns, left, right, 1.0, Into::Place, threads);
+            multiply(output, columns, left, right, 1.0, Store::Overwrite, threads);
         });
         Ok(Forward::floats(Array::new(batches.output, output)))
     }
@@ -149,7 +149,7 @@ impl Operator for MatMul {
         let Batches { rows, depth, columns, .. } = batches;
         let seed = |index: usize| Matrix::new(&gradient.data()[index * rows * columns..], rows, columns);
         let cost = gradient.len().saturating_mul(depth);
-        // A matrix that took part in several products sums up what comes from each, in their order.
+        // A matrix that is a factor of several products sums up the parts of each, in their order.
         let mut products_of = [vec![Vec::new(); batches.lefts], vec![Vec::new(); batches.rights]];
         for (index, (l, r)) in batches.pairs.iter().enumerate() {
             products_of[0][*l].push(index);
@@ -162,7 +162,7 @@ impl Operator for MatMul {
                 for &product in &products_of[0][index] {
                     let right = &right.data()[batches.pairs[product].1 * depth * columns..];
                     let right = Matrix::new(right, depth, columns).transposed();
-                    multiply(sum, depth, seed(product), right, 1.0, Into::Sum, threads);
+                    multiply(sum, depth, seed(product), right, 1.0, Store::Add, threads);
                 }
             });
             Array::new(left.shape(), sums)
@@ -174,7 +174,7 @@ impl Operator for MatMul {
                 for &product in &products_of[1][index] {
                     let left = &left.data()[batches.pairs[product].0 * rows * depth..];
                     let left = Matrix::new(left, rows, depth).transposed();
-                    multiply(sum, columns, left, seed(product), 1.0, Into::Sum, threads);
+                    multiply(sum, columns, left, seed(product), 1.0, Store::Add, threads);
                 }
             });
             Array::new(right.shape(), sums)
@@ -183,7 +183,7 @@ impl Operator for MatMul {
     }
 }
 
-/// `alpha * A * B + beta * C`, either matrix transposed first if asked for.
+/// `alpha * A * B + beta * C`, with either factor transposed first if requested.
 #[derive(Debug)]
 struct Gemm {
     alpha: f32,
@@ -251,7 +251,7 @@ impl Operator for Gemm {
         }
         let (left, right) =
             (stored(left, rows, depth, self.transpose_left), stored(right, depth, columns, self.transpose_right));
-        multiply(&mut output, columns, left, right, self.alpha, Into::Sum, Threads::All);
+        multiply(&mut output, columns, left, right, self.alpha, Store::Add, Threads::All);
         Ok(Forward::floats(Array::new([rows, columns], output)))
     }
 
@@ -264,7 +264,7 @@ impl Operator for Gemm {
             let mut target = vec![0.0; array.len()];
             let (a, b) = if transposed { (b.transposed(), a.transposed()) } else { (a, b) };
             let row_stride = array.shape()[1];
-            multiply(&mut target, row_stride, a, b, self.alpha, Into::Place, Threads::All);
+            multiply(&mut target, row_stride, a, b, self.alpha, Store::Overwrite, Threads::All);
             Array::new(array.shape(), target)
         };
         let left_matrix = stored(left, rows, depth, self.transpose_left);

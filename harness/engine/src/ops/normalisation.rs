@@ -1,5 +1,5 @@
-//! Normalisations: `BatchNormalization` with the statistics it was trained with, and those that take their statistics
-//! from what they normalise (`LayerNormalization`, `InstanceNormalization`, `GroupNormalization`).
+//! Normalisations: `BatchNormalization` with its trained statistics, and those that compute statistics from their input
+//! (`LayerNormalization`, `RMSNormalization`, `InstanceNormalization`, `GroupNormalization`).
 
 use rayon::prelude::*;
 
@@ -35,20 +35,20 @@ fn normalisation(node: &Attributes, over: Over) -> Parsed {
     boxed(Normalisation { epsilon: epsilon(node), over, centred: true })
 }
 
-/// `scale * (x - mean) / sqrt(variance + epsilon) + bias` for each channel. Mean and variance are constants here: they
-/// have no gradient.
+/// `scale * (x - mean) / sqrt(variance + epsilon) + bias` for each channel. Mean and variance are constants: they have
+/// no gradient.
 #[derive(Debug)]
 struct BatchNormalization {
     epsilon: f32,
 }
 
-/// The inputs, which fit each other, and the length of a plane.
+/// The inputs, checked against each other, and the length of a plane.
 struct Statistics<'a> {
     x: &'a Array<f32>,
     scale: &'a [f32],
     bias: &'a [f32],
     mean: &'a [f32],
-    /// One by the standard deviation.
+    /// One divided by the standard deviation.
     inverse: Vec<f32>,
     plane: usize,
 }
@@ -72,7 +72,7 @@ impl BatchNormalization {
     }
 }
 
-/// Fewest planes a thread takes.
+/// The fewest planes that a thread takes.
 fn at_least(plane: usize) -> usize {
     (1 << 14) / plane.max(1) + 1
 }
@@ -134,7 +134,7 @@ struct Normalisation {
     centred: bool,
 }
 
-/// What is a row.
+/// What a row is.
 #[derive(Debug)]
 enum Over {
     /// All axes from this one on; each element of the row has its own scale.
@@ -145,7 +145,7 @@ enum Over {
     Groups { groups: usize, scaled_by_group: bool },
 }
 
-/// How a tensor falls into rows, and which scale is whose.
+/// How a tensor divides into rows, and which scale an element has.
 struct Rows {
     length: usize,
     /// Element `i` has scale `i / repeat % scales`.

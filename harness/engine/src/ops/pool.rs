@@ -64,7 +64,7 @@ struct MaxPool {
     window: Window,
 }
 
-/// Where in its plane each output comes from.
+/// The place in its plane that each output comes from; `usize::MAX` for one without any.
 struct Places(Vec<usize>);
 
 impl Operator for MaxPool {
@@ -94,13 +94,13 @@ impl Operator for MaxPool {
                         let start = (row * rows.stride + row_tap * rows.dilation - rows.before) * columns.input;
                         for column_tap in column_taps.clone() {
                             let here = start + column * columns.stride + column_tap * columns.dilation - columns.before;
-                            // A NaN is passed on: it would otherwise vanish here unseen.
+                            // A NaN is passed on: it must not vanish here.
                             if plane[here] > most || place == usize::MAX || plane[here].is_nan() {
                                 (most, place) = (plane[here], here);
                             }
                         }
                     }
-                    // A dilated window may have nothing but padding.
+                    // A dilated window may contain nothing but padding.
                     (y[at], places[at]) = (most, place);
                     at += 1;
                 }
@@ -138,7 +138,7 @@ impl Operator for MaxPool {
     }
 }
 
-/// What is made of the values of a window.
+/// What is computed from the values of a window.
 #[derive(Clone, Copy, Debug)]
 enum By {
     Mean {
@@ -155,7 +155,7 @@ impl By {
         values.map(|x| x.abs().powf(p)).sum::<f32>().powf(1.0 / p)
     }
 
-    /// How the value of a window grows with one of its values; `share` is one by the number of values.
+    /// The derivative of a window's result with respect to one value; `share` is one divided by the number of values.
     fn slope(self, x: f32, y: f32, share: f32) -> f32 {
         match self {
             By::Mean { .. } => share,
@@ -173,7 +173,7 @@ struct SlidingPool {
 }
 
 impl SlidingPool {
-    /// Calls `f` for each window of a plane with its number, its places in the input, and one by how many it divides.
+    /// Calls `f` for each window of a plane with its number, its places in the input, and one divided by their count.
     #[inline(always)]
     fn for_each(&self, windows: &Windows, mut f: impl FnMut(usize, &mut dyn Iterator<Item = usize>, f32)) {
         let Windows { rows, columns } = *windows;
@@ -233,7 +233,7 @@ impl Operator for SlidingPool {
     }
 }
 
-/// The shape of what is left of `[batch, channels, ..]`, and the length of a plane.
+/// The shape of the result for `[batch, channels, ..]`, and the length of a plane.
 fn global(x: &Array<f32>) -> Result<(Vec<usize>, usize), String> {
     let [batch, channels, spatial @ ..] = x.shape() else {
         return Err(format!("an input of shape {:?} has no channels", x.shape()));

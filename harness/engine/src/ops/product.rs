@@ -1,5 +1,4 @@
-//! Products of matrices that lie anywhere in memory, on the `gemm` kernels. The rest of the engine calls them through
-//! here, checked.
+//! Products of matrices anywhere in memory, by the `gemm` kernels: a checked interface for the rest of the engine.
 
 use gemm_common::Parallelism;
 
@@ -39,19 +38,19 @@ fn fits(len: usize, rows: usize, columns: usize, row_stride: usize, column_strid
     rows == 0 || columns == 0 || (rows - 1) * row_stride + (columns - 1) * column_stride < len
 }
 
-/// Where a product goes.
+/// What happens to the target's old values.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Into {
-    /// Overwrites what is there.
-    Place,
-    /// Is added to it.
-    Sum,
+pub enum Store {
+    /// They are overwritten.
+    Overwrite,
+    /// The product is added to them.
+    Add,
 }
 
-/// Who carries a product out.
+/// Which threads compute a product.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Threads {
-    /// The caller, which is one of many.
+    /// The calling one, which is one of many.
     This,
     All,
 }
@@ -63,7 +62,7 @@ pub fn multiply(
     left: Matrix,
     right: Matrix,
     factor: f32,
-    into: Into,
+    store: Store,
     threads: Threads,
 ) {
     let (rows, depth, columns) = (left.rows, left.columns, right.columns);
@@ -73,14 +72,13 @@ pub fn multiply(
         return;
     }
     let parallelism = match threads {
-        // Below this, waking others costs more than it saves.
+        // Below this, waking other threads costs more than it saves.
         Threads::All if rows * columns * depth > 1 << 18 => Parallelism::Rayon(0),
         _ => Parallelism::None,
     };
     let gemm = gemm_f32::gemm::f32::get_gemm_fn();
-    // SAFETY: `Matrix` and the assertions above say that every element the kernel touches is inside its slice; `target`
-    // is borrowed for writing and so overlaps neither factor. Strides are below the lengths of slices, so they fit
-    // isize.
+    // SAFETY: by `Matrix` and the assertions above, every element the kernel touches is inside its slice; `target` is
+    // borrowed for writing and so overlaps neither factor. Strides are below the lengths of slices, so they fit isize.
     unsafe {
         gemm(
             rows,
@@ -89,7 +87,7 @@ pub fn multiply(
             target.as_mut_ptr(),
             1,
             row_stride as isize,
-            into == Into::Sum,
+            store == Store::Add,
             left.data.as_ptr(),
             left.column_stride as isize,
             left.row_stride as isize,
@@ -113,8 +111,8 @@ fn products_of_strided_and_transposed_matrices() {
     let right = [5.0, 7.0, 0.0, 6.0, 8.0, 0.0];
     let mut target = [1.0; 5];
     let (a, b) = (Matrix::strided(&left, 2, 2, 3), Matrix::strided(&right, 2, 2, 3).transposed());
-    multiply(&mut target, 3, a, b, 1.0, Into::Place, Threads::This);
+    multiply(&mut target, 3, a, b, 1.0, Store::Overwrite, Threads::This);
     assert_eq!(target, [19.0, 22.0, 1.0, 43.0, 50.0]);
-    multiply(&mut target, 3, a, b, -1.0, Into::Sum, Threads::All);
+    multiply(&mut target, 3, a, b, -1.0, Store::Add, Threads::All);
     assert_eq!(target, [0.0, 0.0, 1.0, 0.0, 0.0]);
 }

@@ -1,13 +1,13 @@
-//! LSTM, GRU and RNN, forwards, backwards and in both directions, over sequences of one length or of several.
+//! LSTM, GRU and RNN, in both directions, over sequences of one length or of several.
 //!
-//! What does not depend on the step before (the projection of the inputs, its gradient, those of the weights) is one
-//! product over all steps; only the recurrence is a small product a step. Steps are counted in the order they are
-//! carried out: a reversed sequence begins at its own end. Peepholes, clipping, other activations and the layout with
-//! the batch first are refused by name.
+//! Everything that does not depend on the step before (the projection of the inputs, its gradient, the gradients of
+//! weights) is one product over all steps; only the recurrence is a small product for each step. Steps are numbered in
+//! the order of running: a reversed sequence begins at its own end. Peepholes, clipping, other activations and the
+//! layout with the batch first are refused by name.
 
 use super::{
     Attributes, Backward, Family, Forward, InputGradients, Operator, boxed,
-    product::{Into, Matrix, Threads, multiply},
+    product::{Matrix, Store, Threads, multiply},
     support::*,
 };
 use crate::{Array, Tensor};
@@ -28,12 +28,12 @@ pub const FAMILY: &Family = &[
 #[derive(Debug)]
 struct Recurrent {
     cell: Cell,
-    /// Which of the directions go backwards.
+    /// Which of the directions run backwards.
     reversed: Vec<bool>,
     hidden: Option<i64>,
 }
 
-/// How large everything is.
+/// The lengths of all axes.
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
     steps: usize,
@@ -44,7 +44,7 @@ struct Sizes {
     gates: usize,
 }
 
-/// The inputs of a node, looked at.
+/// The inputs of a node, checked.
 struct Parts<'a> {
     sizes: Sizes,
     x: &'a [f32],
@@ -164,7 +164,7 @@ impl Parts<'_> {
     }
 }
 
-/// What of a tensor with an axis of directions first belongs to one.
+/// The part of one direction in a tensor whose first axis is directions.
 fn of(all: &[f32], direction: usize, len: usize) -> &[f32] {
     &all[direction * len..][..len]
 }
@@ -181,7 +181,7 @@ impl Operator for Recurrent {
             let b = parts.b.map(|b| of(b, direction, 2 * gates));
             let mut projected = vec![0.0; steps * batch * gates];
             let (x, w) = (Matrix::new(parts.x, steps * batch, width), Matrix::new(w, gates, width));
-            multiply(&mut projected, gates, x, w.transposed(), 1.0, Into::Place, Threads::All);
+            multiply(&mut projected, gates, x, w.transposed(), 1.0, Store::Overwrite, Threads::All);
             let [first_hidden, first_cell] =
                 [parts.hidden, parts.cell].map(|all| all.map(|all| of(all, direction, batch * hidden)));
             let mut trace = Trace::new(parts.sizes, self.cell, first_hidden, first_cell);
@@ -257,12 +257,12 @@ impl Recurrent {
             let grads = Matrix::new(&by_time, rows, gates);
             if pass.wants[0] {
                 let w = Matrix::new(w, gates, width);
-                multiply(&mut x_gradient, width, grads, w, 1.0, Into::Sum, Threads::All);
+                multiply(&mut x_gradient, width, grads, w, 1.0, Store::Add, Threads::All);
             }
             if pass.wants[1] {
                 let into = &mut w_gradient[direction * gates * width..][..gates * width];
                 let x = Matrix::new(parts.x, rows, width);
-                multiply(into, width, grads.transposed(), x, 1.0, Into::Place, Threads::All);
+                multiply(into, width, grads.transposed(), x, 1.0, Store::Overwrite, Threads::All);
             }
             if pass.wants[2] {
                 self.cell.by_recurrent_weights(

@@ -1,4 +1,4 @@
-//! Operators that make one value of many along axes. Axes are an attribute or, in newer operator sets, an input.
+//! Operators that reduce axes to one value. Axes are an attribute or, in newer operator sets, an input.
 //!
 //! Of several greatest values the first gets the gradient of `ReduceMax`.
 
@@ -65,9 +65,9 @@ struct Reduce {
     noop_without_axes: bool,
 }
 
-/// A tensor seen as groups of elements that become one each.
+/// A tensor as groups of elements that become one each.
 struct Groups {
-    /// All axes, those that are reduced last.
+    /// All axes, the reduced ones last.
     view: View,
     len: usize,
     /// With reduced axes of length 1.
@@ -102,7 +102,7 @@ impl Groups {
 }
 
 impl Reduce {
-    /// The axes that go; none where each element is reduced alone.
+    /// The axes to reduce; none where each element is reduced alone.
     fn axes(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<usize>, String> {
         let rank = input(inputs, 0)?.shape().len();
         let named = match (&self.axes, optional(inputs, 1)) {
@@ -167,7 +167,7 @@ impl Reduction {
                 into.extend((0..group.len()).map(|index| if Some(index) == first { g } else { 0.0 }));
             }
             Reduction::Prod => {
-                // Of all others, without dividing: an element may be zero.
+                // The product of all others, without dividing: an element may be zero.
                 let from = into.len();
                 let mut before = g;
                 for x in group {
@@ -230,7 +230,7 @@ impl Operator for Reduce {
     }
 }
 
-/// Where the greatest or least is.
+/// The index of the greatest or least element.
 #[derive(Debug)]
 struct ArgExtreme {
     most: bool,

@@ -1,5 +1,4 @@
-//! Operators about shapes: asking for one, giving the same elements another, and making tensors out of nothing but a
-//! shape.
+//! Operators about shapes: reading one, giving the same elements another, and making tensors from a shape alone.
 
 use super::{
     Backward, Family, Forward, InputGradients, Operator, boxed,
@@ -58,7 +57,7 @@ impl Reshaped {
         match self {
             Reshaped::Identity => Ok(shape.to_vec()),
             Reshaped::Flatten { axis } => {
-                // One further than axes go: all may be on the left.
+                // One more than there are axes is allowed: all may be on the left.
                 let rank = shape.len() as i64;
                 let split = if *axis < 0 { axis + rank } else { *axis };
                 if !(0..=rank).contains(&split) {
@@ -103,7 +102,7 @@ impl Reshaped {
                         extent => usize::try_from(*extent).map_err(|_| misfit())?,
                     });
                 }
-                // Both are checked for size, so that no product below overflows.
+                // Both sizes are checked, so that no product below overflows.
                 let (count, known) = (elements(shape)?, elements(&found).map_err(|_| misfit())?);
                 if let Some(open) = open {
                     if known == 0 || count % known != 0 {
@@ -133,7 +132,7 @@ impl Operator for Reshaped {
     }
 }
 
-/// As in inference: nothing is dropped.
+/// Inference only: nothing is dropped.
 #[derive(Debug)]
 struct Dropout;
 
@@ -215,7 +214,7 @@ impl Operator for Range {
                 return Err("a step of 0 leads nowhere".into());
             }
             let (distance, step_wide) = (i128::from(end) - i128::from(start), i128::from(step));
-            // Rounded up, whichever way it goes.
+            // Rounded up, in either direction.
             let count = (distance + step_wide - step_wide.signum()) / step_wide;
             let count = counted(count as f64)?;
             let values = (0..count as i64).map(|index| start.wrapping_add(index.wrapping_mul(step))).collect();
@@ -224,7 +223,7 @@ impl Operator for Range {
         let (start, end, step) =
             (single(start.f32()?, "its start")?, single(end.f32()?, "its end")?, single(step.f32()?, "its step")?);
         let count = counted(((f64::from(end) - f64::from(start)) / f64::from(step)).ceil())?;
-        // As onnxruntime: no sum of rounded steps.
+        // Like onnxruntime: not a sum of rounded steps.
         let values = (0..count).map(|index| start + index as f32 * step).collect();
         Ok(Forward::floats(Array::new([count], values)))
     }

@@ -31,10 +31,10 @@ struct Softmax {
 }
 
 impl Softmax {
-    /// How long what is normalised is, and how far apart its elements are.
+    /// The length of a normalised row, and the distance of its elements.
     fn measures(&self, shape: &[usize]) -> Result<(usize, usize), String> {
         if self.flattens {
-            // The axis behind the last is allowed: each element for itself.
+            // The axis behind the last is allowed: each element is then normalised alone.
             let rank = shape.len();
             let axis = if self.axis == rank as i64 { rank } else { support::axis(self.axis, rank)? };
             return Ok((shape[axis..].iter().product(), 1));
@@ -47,7 +47,7 @@ impl Softmax {
     }
 }
 
-/// Calls `f` with the index of the first element of everything that is normalised.
+/// Calls `f` with the index of the first element of each normalised row.
 fn for_each(len: usize, length: usize, step: usize, mut f: impl FnMut(usize)) {
     for block in (0..len).step_by((length * step).max(1)) {
         (block..block + step).for_each(&mut f);

@@ -1,7 +1,7 @@
-//! Which element of an array each place of another shape shows: broadcasting, transposing, slicing and tiling are all
-//! views, and the gradient of showing an element in many places is the sum over them.
+//! Views, which show elements of an array at the places of another shape: broadcasting, transposing, slicing and tiling
+//! are views. The gradient of an element shown at many places is the sum over them.
 //!
-//! A view is walked row by row, after axes that lie as one in memory were joined, so that the inner loop is long and
+//! A view is walked row by row. Axes that are contiguous in memory are joined first, so that the inner loop is long and
 //! its stride known.
 
 use super::support::elements;
@@ -21,7 +21,7 @@ impl View {
         let mut stride: isize = 1;
         for (at, axis) in strides.iter_mut().zip(shape).rev() {
             *at = stride;
-            // What is empty is never looked at, so its strides may be anything.
+            // Strides of an empty array are never used, so they may be anything.
             stride = stride.saturating_mul(*axis as isize);
         }
         View { shape: shape.to_vec(), strides, offset: 0 }
@@ -53,7 +53,7 @@ impl View {
         }
     }
 
-    /// Of `axis` only `count` places: `start`, `start + step`, … All must exist.
+    /// Only `count` places of `axis`: `start`, `start + step`, … All must exist.
     pub fn sliced(mut self, axis: usize, start: usize, step: isize, count: usize) -> View {
         if count > 0 {
             self.offset = self.offset.wrapping_add_signed(self.strides[axis].wrapping_mul(start as isize));
@@ -82,7 +82,7 @@ impl View {
         out
     }
 
-    /// Puts `values`, in order, where the view shows.
+    /// Writes `values`, in order, to the places that the view shows.
     pub fn write<T: Copy>(&self, values: &[T], into: &mut [T]) {
         let mut rest = values;
         walk([self], |[start], [stride], len| {
@@ -97,7 +97,7 @@ impl View {
         });
     }
 
-    /// Adds `values`, in order, to what the view shows: the gradient of [`View::read`].
+    /// Adds `values`, in order, to the places that the view shows: the gradient of [`View::read`].
     pub fn add(&self, values: &[f32], into: &mut [f32]) {
         let mut rest = values;
         walk([self], |[start], [stride], len| {
@@ -141,7 +141,7 @@ pub(crate) fn walk<const N: usize>(views: [&View; N], mut row: impl FnMut([usize
     if views[0].is_empty() {
         return;
     }
-    // Axes from the innermost outwards, joined where every view goes on from one to the next in even steps.
+    // Axes from the innermost outwards, joined where all views continue from one to the next in even steps.
     let mut axes: Vec<(usize, [isize; N])> = Vec::new();
     for (axis, extent) in views[0].shape.iter().enumerate().rev() {
         let strides = views.map(|view| view.strides[axis]);
@@ -175,7 +175,7 @@ pub(crate) fn walk<const N: usize>(views: [&View; N], mut row: impl FnMut([usize
     }
 }
 
-/// In eight lanes: quicker than one after the other, and further from losing small terms beside a large sum.
+/// In eight lanes: faster than one by one, and it loses fewer small terms beside a large sum.
 pub(crate) fn sum(values: &[f32]) -> f32 {
     let (chunks, rest) = values.as_chunks::<8>();
     let mut lanes = [0f32; 8];

@@ -55,7 +55,7 @@ pub(crate) fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>, String> {
 pub(crate) fn elements(shape: &[usize]) -> Result<usize, String> {
     let too_many =
         || format!("shape {shape:?} has more than {MOST_ELEMENTS} elements, which is beyond what the engine computes");
-    // Without zeros first: what is empty may not hide a product that overflows.
+    // Without zeros first: an empty axis must not hide a product that overflows.
     let product = shape
         .iter()
         .filter(|axis| **axis != 0)

@@ -1,6 +1,6 @@
-//! Sums over slices that the compiler makes vectors of, for whatever instructions the machine has.
+//! Sums over slices, vectorised by the compiler for the instructions that the processor has.
 
-/// Lanes of one step; a few registers of any machine.
+/// Lanes of one step: a few registers on any processor.
 const LANES: usize = 32;
 
 /// `target[i] = start + sum of weight * source[i + shift]`, for each tap.

@@ -1,5 +1,5 @@
-//! Operators that only move elements, each by a [`View`] of its input: transposing, repeating, cutting. Their gradients
-//! go the same way back.
+//! Operators that only move elements, each by a [`View`] of its input: transposing, repeating, cutting. Gradients take
+//! the same way back.
 
 use super::{
     Attributes, Backward, Family, Forward, InputGradients, Operator, boxed,
@@ -49,7 +49,7 @@ enum Viewed {
 }
 
 impl Viewed {
-    /// What of its input it shows, and the shape that has in the end.
+    /// The view of the input, and the shape of the result.
     fn view(&self, inputs: &[Option<&Tensor>]) -> Result<(View, Vec<usize>), String> {
         let shape = input(inputs, 0)?.shape();
         let plain = |view: View| {
@@ -147,7 +147,8 @@ fn slice(
         if extent == 0 {
             continue;
         }
-        // Counted from the end where negative, then brought to where a walk in that direction may begin and end.
+        // Negative positions count from the end; then both are clamped to where a walk in that direction may begin and
+        // end.
         let place =
             |place: i64, least, most| (if place < 0 { place.saturating_add(extent) } else { place }).clamp(least, most);
         let distance = if step > 0 {
@@ -207,7 +208,7 @@ impl Split {
                 if count == 0 || count > shape[axis].max(outputs) {
                     return Err(format!("axis {axis} of shape {shape:?} cannot be split into {count}"));
                 }
-                // Rounded up; the last takes what is left.
+                // Rounded up; the last part takes what is left.
                 let len = shape[axis].div_ceil(count);
                 (0..count).map(|part| len.min(shape[axis].saturating_sub(part * len))).collect()
             }
@@ -256,7 +257,7 @@ struct Concat {
 }
 
 impl Concat {
-    /// The shape of the whole, and which part of it each input is.
+    /// The shape of the result, and the view of it that each input is.
     fn views(&self, inputs: &[Option<&Tensor>]) -> Result<(Vec<usize>, Vec<View>), String> {
         let mut shape = input(inputs, 0)?.shape().to_vec();
         let axis = axis(self.axis, shape.len())?;

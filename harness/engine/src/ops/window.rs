@@ -1,9 +1,9 @@
-//! Windows that slide over the last one or two axes of a tensor: what convolutions and pools share. One axis is treated
+//! Windows that slide over the last one or two axes of a tensor, for convolutions and pools. A single axis is treated
 //! as two, the first of length 1.
 
 use super::{Attributes, support};
 
-/// A node's attributes, as far as they are about windows.
+/// The attributes of a node that describe windows.
 #[derive(Clone, Debug)]
 pub struct Window {
     kernel: Option<Vec<usize>>,
@@ -15,7 +15,7 @@ pub struct Window {
 
 #[derive(Clone, Debug)]
 enum Padding {
-    /// Before each axis, then after each.
+    /// The padding before each axis, then after each.
     Explicit(Option<Vec<usize>>),
     SameUpper,
     SameLower,
@@ -23,7 +23,7 @@ enum Padding {
 
 impl Window {
     /// # Errors
-    /// Strides, dilations or kernels of nothing, negative pads.
+    /// Strides, dilations or kernels of 0, negative pads.
     pub fn parse(node: &Attributes) -> Result<Window, String> {
         let list = |name: &str, least: i64| -> Result<Option<Vec<usize>>, String> {
             let Some(values) = node.ints(name) else { return Ok(None) };
@@ -99,7 +99,7 @@ impl Window {
             let same = matches!(self.padding, Padding::SameUpper | Padding::SameLower);
             let wanted = given("output_shape", shape, axis)?.or_else(|| same.then(|| side.input * side.stride));
             if let Some(wanted) = wanted {
-                // Beyond what the windows reach there is nothing, and nothing to pad.
+                // Beyond the reach of the windows the output is empty, and nothing is padded.
                 let total = full.saturating_sub(wanted);
                 (side.before, side.after) = (total - total / 2, total / 2);
                 if matches!(self.padding, Padding::SameUpper) {
@@ -113,7 +113,7 @@ impl Window {
         Ok(Windows::of(sides.into_iter().enumerate().map(transposed).collect::<Result<_, _>>()?))
     }
 
-    /// Each axis with its kernel, stride, dilation and explicit padding; how many windows there are is still open.
+    /// Each axis with its kernel, stride, dilation and explicit padding, still without the number of windows.
     fn sides(&self, input: &[usize], kernel: &[usize]) -> Result<Vec<Side>, String> {
         let spatial = match input {
             [_, _, spatial @ ..] if matches!(spatial.len(), 1 | 2) => spatial,
@@ -155,7 +155,7 @@ impl Window {
             side.reach().ok_or_else(|| format!("a kernel of {} dilated {}-fold", side.kernel, side.dilation))?;
         if matches!(self.padding, Padding::SameUpper | Padding::SameLower) {
             side.output = side.input.div_ceil(side.stride);
-            // Nothing to pad where nothing is.
+            // An empty axis is not padded.
             let last = side.output.saturating_sub(1).saturating_mul(side.stride);
             let total = last.saturating_add(reach).saturating_sub(side.input);
             (side.before, side.after) = (total / 2, total - total / 2);
@@ -193,7 +193,7 @@ pub struct Side {
 impl Side {
     const SINGLE: Side = Side { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, before: 0, after: 0 };
 
-    /// From the first to the last place of a kernel.
+    /// The distance from the first to the last place of a kernel, both included.
     fn reach(&self) -> Option<usize> {
         (self.kernel - 1).checked_mul(self.dilation)?.checked_add(1)
     }
@@ -203,7 +203,7 @@ impl Side {
         (output * self.stride + tap * self.dilation).checked_sub(self.before).filter(|at| *at < self.input)
     }
 
-    /// The elements of the kernel that are inside the input where the window is `output`.
+    /// The elements of the kernel that are inside the input for the window `output`.
     pub fn taps(&self, output: usize) -> std::ops::Range<usize> {
         let shift = output * self.stride;
         let from = self.before.saturating_sub(shift).div_ceil(self.dilation).min(self.kernel);
@@ -211,7 +211,7 @@ impl Side {
         from..until.max(from)
     }
 
-    /// How many elements of the kernel are inside the input with its padding where the window is `output`.
+    /// How many elements of the kernel are inside the padded input for the window `output`.
     pub fn padded_taps(&self, output: usize) -> usize {
         let room = (self.input + self.before + self.after).saturating_sub(output * self.stride);
         room.div_ceil(self.dilation).min(self.kernel)
@@ -261,11 +261,21 @@ impl Windows {
         [&[batch, channels][..], &[self.rows.input, self.columns.input][2 - axes..]].concat()
     }
 
-    /// Each window is one place of the input, in order.
+    /// Whether each window is one place of the input, in order.
     pub fn pointwise(&self) -> bool {
         let trivial = |side: Side| {
             (side.kernel, side.stride, side.before, side.after) == (1, 1, 0, 0) && side.input == side.output
         };
         trivial(self.rows) && trivial(self.columns)
     }
+}
+
+/// The sizes of one convolution. Channels are those of one group.
+#[derive(Clone, Copy)]
+pub struct Layout {
+    pub batch: usize,
+    pub groups: usize,
+    pub inputs: usize,
+    pub outputs: usize,
+    pub windows: Windows,
 }

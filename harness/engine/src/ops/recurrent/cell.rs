@@ -2,7 +2,7 @@
 
 use super::{
     super::{elementwise::sigmoid, strided::sum},
-    Into, Matrix, Sizes, Threads, multiply,
+    Matrix, Sizes, Store, Threads, multiply,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +68,7 @@ impl Trace {
 /// Gradients on their way back through one direction.
 pub struct Flow {
     sizes: Sizes,
-    /// Of the states after the step at hand; in the end, of the initial ones.
+    /// Of the states after the current step; in the end, of the initial ones.
     pub hidden: Vec<f32>,
     pub cell: Vec<f32>,
     /// Of gates before their activation, by step.
@@ -90,8 +90,8 @@ impl Flow {
     }
 }
 
-/// Adds to GRU's candidate gates what comes through the reset gate, for a whole batch. `weights` are the last gate's;
-/// `bias` is added before the reset gate.
+/// Adds to GRU's candidate gates what passes the reset gate, for a whole batch. `weights` are the last gate's; `bias`
+/// is added before the reset gate.
 fn candidates(
     sizes: Sizes,
     linear_before_reset: bool,
@@ -114,7 +114,7 @@ fn candidates(
                 None => row.fill(0.0),
             }
         }
-        multiply(inner, width, Matrix::new(before, batch, width), weights, 1.0, Into::Sum, Threads::All);
+        multiply(inner, width, Matrix::new(before, batch, width), weights, 1.0, Store::Add, Threads::All);
         for (at, inner) in inner.iter().enumerate() {
             let row = at / width * all + at % width;
             gates[row + direct] += gates[row + width] * inner;
@@ -124,7 +124,7 @@ fn candidates(
             *inner = gates[at / width * all + width + at % width] * before[at];
         }
         let inner = Matrix::new(inner, batch, width);
-        multiply(&mut gates[direct..], all, inner, weights, 1.0, Into::Sum, Threads::All);
+        multiply(&mut gates[direct..], all, inner, weights, 1.0, Store::Add, Threads::All);
     }
 }
 
@@ -177,7 +177,7 @@ impl Cell {
         }
         let states = Matrix::new(before, batch, width);
         let weights = Matrix::new(&r[..direct * width], direct, width);
-        multiply(gates, all, states, weights.transposed(), 1.0, Into::Sum, Threads::All);
+        multiply(gates, all, states, weights.transposed(), 1.0, Store::Add, Threads::All);
         if let Cell::Gru { .. } = self {
             let inner = &mut trace.inner[step * state..][..state];
             let bias = b.filter(|_| linear).map(|b| &b[all + direct..]);
@@ -286,11 +286,11 @@ impl Cell {
                     by_inner[at] = by_candidate * reset;
                 }
                 let by_inner = Matrix::new(by_inner, batch, width);
-                multiply(&mut earlier, width, by_inner, weights, 1.0, Into::Sum, Threads::All);
+                multiply(&mut earlier, width, by_inner, weights, 1.0, Store::Add, Threads::All);
             } else {
                 let mut by_inner = vec![0.0; state];
                 let by_candidates = Matrix::strided(&by_gates[direct..], batch, width, all);
-                multiply(&mut by_inner, width, by_candidates, weights, 1.0, Into::Place, Threads::All);
+                multiply(&mut by_inner, width, by_candidates, weights, 1.0, Store::Overwrite, Threads::All);
                 for at in 0..state {
                     let reset = gates[at_gate(at, 1)];
                     by_gates[at_gate(at, 1)] = by_inner[at] * before[at] * reset * (1.0 - reset);
@@ -300,7 +300,7 @@ impl Cell {
         }
         let weights = Matrix::new(&r[..direct * width], direct, width);
         let by_direct = Matrix::strided(by_gates, batch, direct, all);
-        multiply(&mut earlier, width, by_direct, weights, 1.0, Into::Sum, Threads::All);
+        multiply(&mut earlier, width, by_direct, weights, 1.0, Store::Add, Threads::All);
         flow.hidden = earlier;
     }
 
@@ -315,14 +315,14 @@ impl Cell {
             return;
         }
         let by_direct = Matrix::strided(&flow.gates, rows, direct, all);
-        multiply(into_direct, width, by_direct.transposed(), states, 1.0, Into::Place, Threads::All);
+        multiply(into_direct, width, by_direct.transposed(), states, 1.0, Store::Overwrite, Threads::All);
         if let Cell::Gru { linear_before_reset } = self {
             let (grads, factor) = if linear_before_reset {
                 (Matrix::new(&flow.inner, rows, width), states)
             } else {
                 (Matrix::strided(&flow.gates[direct..], rows, width, all), Matrix::new(&trace.inner, rows, width))
             };
-            multiply(into_inner, width, grads.transposed(), factor, 1.0, Into::Place, Threads::All);
+            multiply(into_inner, width, grads.transposed(), factor, 1.0, Store::Overwrite, Threads::All);
         }
     }
 
