@@ -237,7 +237,8 @@ mod tests {
         }
     }
 
-    /// Reads the schema back from the generated types. Guards against a new schema with messages the walk would not see.
+    /// Reads the schema back from the generated types. Guards against a new schema with messages the walk would not
+    /// see.
     #[test]
     fn every_message_field_of_the_schema_is_walked() {
         let mut parent = "";

@@ -118,7 +118,8 @@ fn main() {
     let manifest = pruned.manifest;
     assert_eq!(manifest.removed_units, (ratio * manifest.units as f64).round() as u64);
     println!(
-        "{size}, {unit}: {:.1} MB, {} of {} units removed; read {read:.2?}, prune {:.2?}, write {:.2?}, all {all:.2?}; peak {:.2} x file",
+        "{size}, {unit}: {:.1} MB, {} of {} units removed; read {read:.2?}, prune {:.2?}, write {:.2?}, all {all:.2?}; \
+         peak {:.2} x file",
         bytes as f64 / 1e6,
         manifest.removed_units,
         manifest.units,

@@ -16,11 +16,13 @@ pub enum PruneError {
     #[error("threshold {threshold} is not in [0, 1]: what is less important than that part of the most important goes")]
     Threshold { threshold: f64 },
     #[error(
-        "with the unit {keep}:{of} {keep} of each {of} weights stay, so the ratio is {only} or 0, and there is no threshold"
+        "with the unit {keep}:{of} {keep} of each {of} weights stay, so the ratio is {only} or 0, and there is no \
+         threshold"
     )]
     NOfM { keep: u32, of: u32, only: f64 },
     #[error(
-        "the importance of tensor `{tensor}` at flat index {index} is not a number; are there infinities in the weights or the samples?"
+        "the importance of tensor `{tensor}` at flat index {index} is not a number; are there infinities in the weights \
+         or the samples?"
     )]
     NotAScore { tensor: String, index: u64 },
     /// Scores, masks or values that belong to another model.

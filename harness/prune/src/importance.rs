@@ -26,8 +26,8 @@ mod synflow;
 pub(crate) use gradient::before_softmax;
 pub(crate) use synflow::Flow;
 
-/// Scores of all weights of a survey by `method`. `batch` and `samples` are for methods that need samples, `seed` is for
-/// those that draw.
+/// Scores of all weights of a survey by `method`. `batch` and `samples` are for methods that need samples, `seed` is
+/// for those that draw.
 ///
 /// # Errors
 /// Weights or scores that are NaN, samples that are missing or do not fit, operators the engine does not know.

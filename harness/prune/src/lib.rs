@@ -44,8 +44,8 @@ use remove::Patch;
 use select::{Importance, Removal, Selection};
 use tensor::Values;
 
-/// The version of the pruner in the keys of caches: raised whenever it makes other bytes of the same model and recipe. A
-/// test fails when that is forgotten.
+/// The version of the pruner in the keys of caches: raised whenever it makes other bytes of the same model and recipe.
+/// A test fails when that is forgotten.
 pub const PRUNER: u32 = 2;
 
 /// A pruned model.

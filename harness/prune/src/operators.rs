@@ -1,5 +1,5 @@
-//! What the pruner knows of each operator of the engine: one list, from which shapes, the rules of structured pruning and
-//! SynFlow decide. A test compares it with [`Network::operators`](espalier_engine::Network::operators).
+//! What the pruner knows of each operator of the engine: one list, from which shapes, the rules of structured pruning
+//! and SynFlow decide. A test compares it with [`Network::operators`](espalier_engine::Network::operators).
 
 /// How an operator treats the axes of its inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub enum Axes {
     ChannelNormalisation {
         over_places: bool,
     },
-    /// Normalises over groups of channels. No rule of structured pruning covers it: a group's statistics are those of all
-    /// its channels.
+    /// Normalises over groups of channels. No rule of structured pruning covers it: a group's statistics are those of
+    /// all its channels.
     GroupNormalisation,
     /// Normalises over all axes from one on.
     RowNormalisation,
@@ -64,13 +64,14 @@ const QUANTISED: &str = "quantised layers keep their channels";
 const OPERATORS: [(Axes, &str); 41] = [
     (
         Axes::Activation,
-        "Relu LeakyRelu ThresholdedRelu Elu Celu Selu Gelu Softplus Softsign Tanh HardSwish Swish Mish Shrink Clip Dropout",
+        "Relu LeakyRelu ThresholdedRelu Elu Celu Selu Gelu Softplus Softsign Tanh HardSwish Swish Mish Shrink Clip \
+         Dropout",
     ),
     (Axes::Gate, "Sigmoid"),
     (
         Axes::Elementwise,
-        "Identity Cast CastLike HardSigmoid Erf Exp Log Sqrt Reciprocal Abs Neg Sign Floor Ceil Round Sin Cos Tan Asin Acos \
-         Atan Sinh Cosh Asinh Acosh Atanh Not IsNaN IsInf",
+        "Identity Cast CastLike HardSigmoid Erf Exp Log Sqrt Reciprocal Abs Neg Sign Floor Ceil Round Sin Cos Tan Asin \
+         Acos Atan Sinh Cosh Asinh Acosh Atanh Not IsNaN IsInf",
     ),
     (
         Axes::Broadcast,

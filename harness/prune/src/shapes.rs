@@ -1,7 +1,7 @@
 //! Shapes of a graph's values without running it.
 //!
-//! What depends on values has no shape here, and neither has what is made of it. Counting the multiplications of a large
-//! network by running it would take longer than pruning it.
+//! What depends on values has no shape here, and neither has what is made of it. Counting the multiplications of a
+//! large network by running it would take longer than pruning it.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! Broken and hostile files: an error or a result, never a panic, never a flood of memory. A program of its own, because
-//! its allocator counts what all threads allocate.
+//! Broken and hostile files: an error or a result, never a panic, never a flood of memory. A program of its own,
+//! because its allocator counts what all threads allocate.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

@@ -1,5 +1,6 @@
-//! The vocabulary of pruning recipes: methods, scopes, units, schedules and ways to distil, each with the name it has in model files
-//! (`models/*.toml`), on the command line and in manifests. The inventory reads these names, `espalier-prune` gives them their meaning.
+//! The vocabulary of pruning recipes: methods, scopes, units, schedules and ways to distil, each with the name it has
+//! in model files (`models/*.toml`), on the command line and in manifests. The inventory reads these names,
+//! `espalier-prune` gives them their meaning.
 
 use std::{error, fmt, str::FromStr};
 
@@ -55,7 +56,8 @@ impl fmt::Display for UnknownName {
 
 impl error::Error for UnknownName {}
 
-/// How the importance of a weight `w` with gradient `g` is computed. The importance of a unit of several weights is the sum over them.
+/// How the importance of a weight `w` with gradient `g` is computed. The importance of a unit of several weights is the
+/// sum over them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
@@ -67,9 +69,11 @@ pub enum Method {
     Gradient,
     /// `|w g|`, mean over calibration batches: first-order Taylor expansion of the loss (Molchanov et al., 2017).
     Taylor,
-    /// `|w| ‖x‖₂` with `x` the input that the weight multiplies (Wanda: Sun et al., 2024); mean activation for whole channels.
+    /// `|w| ‖x‖₂` with `x` the input that the weight multiplies (Wanda: Sun et al., 2024); mean activation for whole
+    /// channels.
     Activation,
-    /// Iterative and free of data: `|w ∂R/∂w|`, where R is the sum of the outputs of the net of absolute weights (Tanaka et al., 2020).
+    /// Iterative and free of data: `|w ∂R/∂w|`, where R is the sum of the outputs of the net of absolute weights
+    /// (Tanaka et al., 2020).
     Synflow,
     /// Drawn from a seed: the baseline every other method has to beat.
     Random,

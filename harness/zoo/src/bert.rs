@@ -1,5 +1,5 @@
-//! BERT with a classifier, as the transformers package's BertForSequenceClassification with eager attention is exported: post-norm, learned
-//! positions, an additive mask.
+//! BERT with a classifier, as the transformers package's BertForSequenceClassification with eager attention is
+//! exported: post-norm, learned positions, an additive mask.
 
 use espalier_onnx::tensor_proto::DataType;
 

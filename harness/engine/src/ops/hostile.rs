@@ -1,5 +1,5 @@
-//! Every operator on nodes and tensors that make no sense: an error or some output, never a panic, and no memory without
-//! bounds.
+//! Every operator on nodes and tensors that make no sense: an error or some output, never a panic, and no memory
+//! without bounds.
 
 use proptest::{prelude::*, sample::select};
 
@@ -17,9 +17,9 @@ fn name(names: &'static str) -> impl Strategy<Value = &'static str> {
 }
 
 fn attribute() -> impl Strategy<Value = espalier_onnx::AttributeProto> {
-    const WHOLE: &str = "group axis ceil_mode count_include_pad num_groups transA transB keepdims to hidden_size upper k p \
-                         start end blocksize batch_dims noop_with_empty_axes num_outputs exclusive reverse allowzero fmod \
-                         linear_before_reset block_size";
+    const WHOLE: &str = "group axis ceil_mode count_include_pad num_groups transA transB keepdims to hidden_size upper \
+                         k p start end blocksize batch_dims noop_with_empty_axes num_outputs exclusive reverse \
+                         allowzero fmod linear_before_reset block_size";
     const LISTS: &str = "strides pads dilations kernel_shape axes perm shape split starts ends repeats output_padding \
                          output_shape";
     const WORDS: [(&str, &str); 10] = [
@@ -146,7 +146,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_recurrent_layer_is_a_panic((op, hidden, inputs) in recurrent(), direction in select(&["forward", "reverse", "bidirectional"][..])) {
+    fn no_recurrent_layer_is_a_panic(
+        (op, hidden, inputs) in recurrent(), direction in select(&["forward", "reverse", "bidirectional"][..]),
+    ) {
         let attributes = vec![check::int("hidden_size", hidden), check::string("direction", direction)];
         let inputs = if op == "LSTM" { &inputs[..] } else { &inputs[..6] };
         survives(op, 14, attributes, inputs, 3)?;

@@ -91,7 +91,10 @@ mod tests {
 
         /// Against a stable sort. Few distinct values, so that there are ties on both sides of the cut.
         #[test]
-        fn the_same_as_sorting(scores in prop::collection::vec(prop_oneof![Just(0.0f32), Just(1.0), -3.0f32..3.0], 0..200), share in 0.0..=1.0f64) {
+        fn the_same_as_sorting(
+            scores in prop::collection::vec(prop_oneof![Just(0.0f32), Just(1.0), -3.0f32..3.0], 0..200),
+            share in 0.0..=1.0f64,
+        ) {
             let k = (share * scores.len() as f64).round() as usize;
             let mut order: Vec<usize> = (0..scores.len()).collect();
             order.sort_by(|a, b| scores[*a].total_cmp(&scores[*b]));

@@ -1,5 +1,5 @@
-//! Axis classes, which are units that have to be removed together, and channel groups, which are classes of one dimension
-//! of the network, as the channels between two convolutions.
+//! Axis classes, which are units that have to be removed together, and channel groups, which are classes of one
+//! dimension of the network, as the channels between two convolutions.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -242,8 +242,8 @@ fn group(graph: &GraphProto, roles: &HashMap<&str, Role>, units: &mut Units, cla
     ChannelGroup { kind, axes, name, classes: Vec::new() }
 }
 
-/// By class, every axis of every value that it reaches, in order. Classes with the same reach are a group: as long as one
-/// class of each group stays, no axis becomes empty.
+/// By class, every axis of every value that it reaches, in order. Classes with the same reach are a group: as long as
+/// one class of each group stays, no axis becomes empty.
 fn reach(units: &mut Units, by_root: &HashMap<UnitId, usize>, classes: usize) -> Vec<Vec<(usize, usize)>> {
     let mut reach: Vec<Vec<(usize, usize)>> = vec![Vec::new(); classes];
     for value in 0..units.values() {

@@ -1,5 +1,5 @@
-//! Inputs for the run that shapes come from. Open axes get odd lengths that differ, so that the axes of a reshape can be
-//! told apart; integers are small enough to be an index into anything.
+//! Inputs for the run that shapes come from. Open axes get odd lengths that differ, so that the axes of a reshape can
+//! be told apart; integers are small enough to be an index into anything.
 
 use std::collections::HashMap;
 
@@ -27,8 +27,8 @@ impl Default for Sizes {
     }
 }
 
-/// Two that differ in every axis: what is the same in both does not depend on the inputs. The fallbacks are tried where the
-/// first fails.
+/// Two that differ in every axis: what is the same in both does not depend on the inputs. The fallbacks are tried where
+/// the first fails.
 pub const FIRST: Sizes = Sizes { few: [3, 7, 5, 11, 13], large: 65, index: 1 };
 pub const SECOND: Sizes = Sizes { few: [5, 11, 7, 13, 17], large: 129, index: 1 };
 pub const FALLBACKS: [Sizes; 3] = [
@@ -37,8 +37,8 @@ pub const FALLBACKS: [Sizes; 3] = [
     Sizes { few: [1; 5], large: 32, index: 0 },
 ];
 
-/// One tensor for each input that has to be fed, in the order of the graph. `given` are shapes that override the file's, by
-/// input.
+/// One tensor for each input that has to be fed, in the order of the graph. `given` are shapes that override the
+/// file's, by input.
 ///
 /// # Errors
 /// Inputs that are no tensors, or of unknown rank.

@@ -189,9 +189,12 @@ mod tests {
         /// than a removed one.
         #[test]
         fn exactly_as_many_as_asked_for(
-            scores in prop::collection::vec(prop::collection::vec(0..5u8, 2..30), 1..6), ratio in 0.0..0.9f64, local: bool,
+            scores in prop::collection::vec(prop::collection::vec(0..5u8, 2..30), 1..6),
+            ratio in 0.0..0.9f64,
+            local: bool,
         ) {
-            let groups: Vec<ChannelGroup> = scores.iter().map(|scores| group(scores.len(), Structure::Channel)).collect();
+            let groups: Vec<ChannelGroup> =
+                scores.iter().map(|scores| group(scores.len(), Structure::Channel)).collect();
             let importance: Vec<Vec<f64>> =
                 scores.iter().map(|scores| scores.iter().map(|score| f64::from(*score) + 0.5).collect()).collect();
             let scope = if local { Scope::Local } else { Scope::Global };

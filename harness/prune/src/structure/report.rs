@@ -51,8 +51,9 @@ pub struct BranchReport {
     pub removed: bool,
 }
 
-pub const CHANGES: &str = "constants the graph computed were folded, lengths it computed from fixed axes too; unused nodes and constants, and \
-                           shapes noted for inner values, were left out; zero initial states were made anew for each recurrent layer";
+pub const CHANGES: &str = "constants the graph computed were folded, lengths it computed from fixed axes too; unused \
+                           nodes and constants, and shapes noted for inner values, were left out; zero initial states \
+                           were made anew for each recurrent layer";
 
 pub fn group(dependencies: &DependencyGraph, group: &ChannelGroup, removed: usize) -> GroupReport {
     let name = |tensor: usize| dependencies.model.graph().initializer[tensor].name().to_owned();

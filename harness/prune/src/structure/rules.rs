@@ -1,8 +1,8 @@
 //! What each operator ties together, and what it holds.
 //!
-//! An operator without a rule pins every axis of its inputs and outputs: that is sound, and it is counted for the report.
-//! Removal equals zeroing because whatever sums over an axis does so with constant weights of the same axis class: those
-//! are zero, so the rest of the class may be anything.
+//! An operator without a rule pins every axis of its inputs and outputs: that is sound, and it is counted for the
+//! report. Removal equals zeroing because whatever sums over an axis does so with constant weights of the same axis
+//! class: those are zero, so the rest of the class may be anything.
 
 use std::collections::{BTreeMap, HashSet};
 

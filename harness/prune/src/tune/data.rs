@@ -1,9 +1,9 @@
 //! What a network is trained on: samples, the teacher's predictions, and the samples that validate.
 //!
-//! Validation samples are never trained on: given by the caller, or a share of the others, drawn from the seed. Expected
-//! classes are the labels; without labels, the dense model's predictions, and accuracy is the share of samples on which
-//! both models agree. Where predictions are not classes, accuracy is the share of the expected variance that is explained
-//! (R squared).
+//! Validation samples are never trained on: given by the caller, or a share of the others, drawn from the seed.
+//! Expected classes are the labels; without labels, the dense model's predictions, and accuracy is the share of samples
+//! on which both models agree. Where predictions are not classes, accuracy is the share of the expected variance that
+//! is explained (R squared).
 
 use super::{
     Distil, Options,

@@ -1,8 +1,8 @@
 //! Prune, validate, fine-tune, and again, until the ratio is reached.
 //!
-//! Importance is computed anew at every step, from the network as fine-tuned so far: that makes steps better than one shot.
-//! Masks only grow, unless pruning is soft (He et al., 2018): then removed weights are set to zero but fine-tuned like the
-//! others, may grow back, and are selected anew at the next step. Only the last step's selection is final.
+//! Importance is computed anew at every step, from the network as fine-tuned so far: that makes steps better than one
+//! shot. Masks only grow, unless pruning is soft (He et al., 2018): then removed weights are set to zero but fine-tuned
+//! like the others, may grow back, and are selected anew at the next step. Only the last step's selection is final.
 
 use super::{
     Options, Schedule, Watch,
@@ -82,8 +82,9 @@ impl Iterated {
     }
 }
 
-/// Prunes a model to the plan's ratio. Importance is computed from `samples`, and they are trained on; `validation` decides
-/// which state is best, by default a share of `samples` that is not trained on. A plan that distils needs no labels.
+/// Prunes a model to the plan's ratio. Importance is computed from `samples`, and they are trained on; `validation`
+/// decides which state is best, by default a share of `samples` that is not trained on. A plan that distils needs no
+/// labels.
 ///
 /// # Errors
 /// A recipe that contradicts itself, samples that do not fit or lack labels, operators the engine cannot differentiate.

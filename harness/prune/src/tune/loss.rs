@@ -1,16 +1,16 @@
 //! Losses with their gradients.
 //!
-//! Predictions are rows, one a sample, of one number a class: logits, before any softmax. A loss is summed over rows, and
-//! so is its gradient; the caller divides by the size of the whole batch, of which these rows may be a part. Sums are in
-//! f64: one class more must not change the last digits, which finite differences look at.
+//! Predictions are rows, one a sample, of one number a class: logits, before any softmax. A loss is summed over rows,
+//! and so is its gradient; the caller divides by the size of the whole batch, of which these rows may be a part. Sums
+//! are in f64: one class more must not change the last digits, which finite differences look at.
 
 /// What predictions are compared with.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a> {
     /// The class of each row: cross-entropy.
     Labels(&'a [usize]),
-    /// The predictions of a teacher: Kullback-Leibler divergence from its softmax at `temperature`, times the temperature
-    /// squared, so that the size of gradients does not depend on it (Hinton, Vinyals and Dean, 2015).
+    /// The predictions of a teacher: Kullback-Leibler divergence from its softmax at `temperature`, times the
+    /// temperature squared, so that the size of gradients does not depend on it (Hinton, Vinyals and Dean, 2015).
     Teacher { teacher: &'a [f32], temperature: f32 },
     /// `weight` of the teacher, the rest of the labels.
     Both { labels: &'a [usize], teacher: &'a [f32], weight: f32, temperature: f32 },

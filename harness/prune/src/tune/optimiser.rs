@@ -1,5 +1,5 @@
-//! How parameters move along their gradients: Adam with decoupled weight decay (Kingma and Ba, 2015; Loshchilov and Hutter,
-//! 2019); and how fast, over the course of a training.
+//! How parameters move along their gradients: Adam with decoupled weight decay (Kingma and Ba, 2015; Loshchilov and
+//! Hutter, 2019); and how fast, over the course of a training.
 
 use std::f64::consts::PI;
 
@@ -80,8 +80,8 @@ mod tests {
         }
     }
 
-    /// By hand. The first step of Adam is the rate itself, against the gradient's sign; the second has mean (0.9 * 0.1 * 2 - 0.1) / 0.19 and
-    /// square (0.999 * 0.001 * 4 + 0.001) / 0.001999: 0.42105 / 1.58095.
+    /// By hand. The first step of Adam is the rate itself, against the gradient's sign; the second has mean (0.9 * 0.1
+    /// * 2 - 0.1) / 0.19 and square (0.999 * 0.001 * 4 + 0.001) / 0.001999: 0.42105 / 1.58095.
     #[test]
     fn adam_as_by_hand() {
         check(0.0, &[2.0, -1.0], &[0.9, 0.873_367]);

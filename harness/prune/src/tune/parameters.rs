@@ -1,7 +1,7 @@
-//! Which constants of a network are parameters: by role, as with pruning. A float32 constant is a parameter if every input
-//! it is used as is one that layers learn: weights, biases, scales and shifts of normalisations, embeddings. Scalars (a
-//! square root of two, an epsilon), clip bounds and masks are not, nor are the running statistics of a BatchNormalization,
-//! which stay unchanged.
+//! Which constants of a network are parameters: by role, as with pruning. A float32 constant is a parameter if every
+//! input it is used as is one that layers learn: weights, biases, scales and shifts of normalisations, embeddings.
+//! Scalars (a square root of two, an epsilon), clip bounds and masks are not, nor are the running statistics of a
+//! BatchNormalization, which stay unchanged.
 
 use std::collections::HashMap;
 

@@ -1,9 +1,9 @@
 //! The running statistics of BatchNormalization, estimated anew from samples.
 //!
-//! Pruning changes what flows into a normalisation, but its mean and variance are those of the dense network. No gradients
-//! are needed: nodes run one after another on all samples, and each normalisation gets the statistics of its actual input
-//! before the nodes after it run. This is exact in one pass, but holds the live values of all samples at once: a few
-//! hundred samples suffice.
+//! Pruning changes what flows into a normalisation, but its mean and variance are those of the dense network. No
+//! gradients are needed: nodes run one after another on all samples, and each normalisation gets the statistics of its
+//! actual input before the nodes after it run. This is exact in one pass, but holds the live values of all samples at
+//! once: a few hundred samples suffice.
 
 use std::collections::HashMap;
 
@@ -108,8 +108,8 @@ fn own_statistics(network: &Network, node: &Node) -> Option<(ValueId, ValueId)> 
     (mean != variance && is_own(mean) && is_own(variance)).then_some((mean, variance))
 }
 
-/// Mean and variance of each channel (axis 1) over all other axes. In two passes: a difference of squares would lose the
-/// variance of large numbers that differ little.
+/// Mean and variance of each channel (axis 1) over all other axes. In two passes: a difference of squares would lose
+/// the variance of large numbers that differ little.
 fn moments<'a>(arrays: impl Iterator<Item = &'a Array<f32>> + Clone) -> (Vec<f32>, Vec<f32>) {
     let channels = arrays.clone().next().and_then(|array| array.shape().get(1).copied()).unwrap_or(0);
     let each = |sums: &mut [f64], f: &dyn Fn(usize, f64) -> f64| {

@@ -4,8 +4,8 @@ use espalier_recipe::{Schedule, Unit};
 
 use crate::Recipe;
 
-/// The recipe of each step. Where the unit fixes the ratio (`2:4`), fewer and fewer of a group stay; steps that would keep
-/// as many as the one before are left out.
+/// The recipe of each step. Where the unit fixes the ratio (`2:4`), fewer and fewer of a group stay; steps that would
+/// keep as many as the one before are left out.
 pub fn recipes(schedule: Schedule, recipe: &Recipe, steps: usize) -> Vec<Recipe> {
     let Unit::NOfM { keep, of } = recipe.unit else {
         return schedule.ratios(recipe.ratio, steps).into_iter().map(|ratio| Recipe { ratio, ..*recipe }).collect();

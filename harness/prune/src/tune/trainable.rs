@@ -1,9 +1,9 @@
 //! A network that predicts and gives gradients of a loss: samples in, predictions or gradients out.
 //!
-//! A prediction is a row of the network's first output; where a softmax comes last, of what goes into it, as losses take
-//! logits. Batches are cut into parts that do not depend on the number of threads, and results are joined in the order of
-//! the parts: the same seed gives the same bits on any number of cores. A graph with a fixed batch gets parts of just that
-//! size; the last one is filled up with repeats.
+//! A prediction is a row of the network's first output; where a softmax comes last, of what goes into it, as losses
+//! take logits. Batches are cut into parts that do not depend on the number of threads, and results are joined in the
+//! order of the parts: the same seed gives the same bits on any number of cores. A graph with a fixed batch gets parts
+//! of just that size; the last one is filled up with repeats.
 
 use espalier_engine::{Array, Gradients, Keep, Network, Tensor, ValueId};
 
@@ -164,9 +164,9 @@ impl TrainableModel {
         Ok(LossGradients { loss: sum / batch.len() as f64, gradients })
     }
 
-    /// The inputs of runs that go through all samples once, `size` at a time. Where the file fixes the size, samples that
-    /// do not fill a run are left out, so that none counts twice; of fewer samples than one run takes, the first is
-    /// repeated all the same.
+    /// The inputs of runs that go through all samples once, `size` at a time. Where the file fixes the size, samples
+    /// that do not fill a run are left out, so that none counts twice; of fewer samples than one run takes, the first
+    /// is repeated all the same.
     ///
     /// # Errors
     /// Samples that do not fit.

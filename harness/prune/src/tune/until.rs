@@ -1,9 +1,10 @@
 //! The largest ratio that keeps the accuracy.
 //!
 //! First up a ladder: each rung halves what is left, pruned and fine-tuned from the rung before, until one costs more
-//! accuracy than the budget. Then the gap between the last rung that held and the first that did not is halved a few times,
-//! always starting from the last model that held. This assumes that a larger ratio is never better; the stages show every
-//! ratio that was tried. Accuracy is that of the validation samples, so the result is no finer than one of them.
+//! accuracy than the budget. Then the gap between the last rung that held and the first that did not is halved a few
+//! times, always starting from the last model that held. This assumes that a larger ratio is never better; the stages
+//! show every ratio that was tried. Accuracy is that of the validation samples, so the result is no finer than one of
+//! them.
 
 use super::{
     Plan, Watch,
@@ -111,8 +112,8 @@ struct SearchState<'a> {
 }
 
 impl SearchState<'_> {
-    /// Whether the recipe's ratio holds; if so, the next one starts from it. `None` where it was stopped before that was
-    /// known.
+    /// Whether the recipe's ratio holds; if so, the next one starts from it. `None` where it was stopped before that
+    /// was known.
     fn holds(&mut self, recipe: &Recipe, watch: &mut Watch<'_>) -> Result<Option<bool>, PruneError> {
         if (watch.stop)() {
             self.end = End::Stopped;
@@ -136,8 +137,8 @@ impl SearchState<'_> {
     }
 }
 
-/// The ratios to try, the recipe's own last. Where the unit fixes the ratio (`2:4`), one more of each group is removed at
-/// every rung.
+/// The ratios to try, the recipe's own last. Where the unit fixes the ratio (`2:4`), one more of each group is removed
+/// at every rung.
 fn ladder(recipe: &Recipe) -> Vec<Recipe> {
     if let Unit::NOfM { keep, of } = recipe.unit {
         let at = |kept: u32| Recipe {

@@ -1,4 +1,5 @@
-//! Files as PyTorch's exporters write them: nothing changes where nothing is removed, and no weight is left out without a word.
+//! Files as PyTorch's exporters write them: nothing changes where nothing is removed, and no weight is left out without
+//! a word.
 
 use espalier_fixtures::{external_data, fixture, names};
 use espalier_prune::{Reason, Recipe, file, inspect, onnx::Model, prune, survey};
@@ -23,7 +24,8 @@ fn unchanged_files_are_the_same_to_the_byte() {
     assert!(prune(&whole, &Recipe::magnitude(0.0), None).unwrap().bytes == whole);
 }
 
-/// The same net has the same weights, whichever exporter wrote it: read in place, turned, cut, or looked at by `Shape` beside.
+/// The same net has the same weights, whichever exporter wrote it: read in place, turned, cut, or looked at by `Shape`
+/// beside.
 #[test]
 fn both_exporters_have_the_same_weights() {
     for (net, weights) in [
@@ -84,7 +86,8 @@ fn quantised_weights_are_not_pruned() {
     }
 }
 
-/// The counts everybody knows of these nets: multiply-accumulates of convolutions and the last layer for one image of 224 by 224.
+/// The counts everybody knows of these nets: multiply-accumulates of convolutions and the last layer for one image of
+/// 224 by 224.
 #[test]
 fn multiplications_are_counted_without_a_run() {
     for (net, macs) in [("resnet50", 4_089_184_256u64), ("mobilenetv2", 300_774_272)] {

@@ -363,9 +363,11 @@ fn an_operator_without_a_gradient_is_named_and_magnitude_still_works() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// Every method, scope and unit: as many as asked, and as many zeros in the file.
+    /// Every method, scope and unit: as many as requested, and as many zeros in the file.
     #[test]
-    fn exactly_as_many_as_asked(method in 0..7usize, local: bool, unit in 0..4usize, ratio in 0.0..1.0f64, labelled: bool) {
+    fn exactly_as_many_as_requested(
+        method in 0..7usize, local: bool, unit in 0..4usize, ratio in 0.0..1.0f64, labelled: bool,
+    ) {
         let (file, samples) = (small(), samples(5, labelled));
         let unit: Unit = ["weight", "block-4x1", "block-1x3", "1:2"][unit].parse().unwrap();
         let ratio = if let Unit::NOfM { .. } = unit { 0.5 } else { ratio };
@@ -381,8 +383,8 @@ proptest! {
         } else {
             prop_assert_eq!(manifest.removed_units, rounded(manifest.units));
         }
-        let zeros = ["conv", "hidden", "turned"].iter().flat_map(|name| values(&pruned.bytes, name)).filter(|w| *w == 0.0);
-        prop_assert_eq!(zeros.count() as u64, manifest.removed);
+        let weights = ["conv", "hidden", "turned"].iter().flat_map(|name| values(&pruned.bytes, name));
+        prop_assert_eq!(weights.filter(|weight| *weight == 0.0).count() as u64, manifest.removed);
         prop_assert_eq!(manifest.calibration.is_some(), Method::ALL[method].needs_samples());
         prop_assert_eq!(prune(&file, &recipe, Some(&samples)).unwrap().bytes, pruned.bytes.clone());
     }

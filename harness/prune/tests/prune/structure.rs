@@ -1,5 +1,5 @@
-//! Structured pruning: the pruned model computes what the dense model computes with all removed units set to zero, in our
-//! own engine. `tests/e2e/structured.rs` compares it with onnxruntime.
+//! Structured pruning: the pruned model computes what the dense model computes with all removed units set to zero, in
+//! our own engine. `tests/e2e/structured.rs` compares it with onnxruntime.
 
 mod agree;
 mod exports;

@@ -287,8 +287,11 @@ proptest! {
         ratios in (0.0..1.0f64, 0.0..1.0f64),
     ) {
         let layers = layers(sizes);
-        let scores: Vec<Vec<f32>> = scores.iter().map(|scores| scores.iter().map(|score| score.abs()).collect()).collect();
-        let other: Vec<Vec<f32>> = scores.iter().map(|scores| scores.iter().map(|score| 3.0 - score).collect()).collect();
+        let map = |scores: &[Vec<f32>], change: fn(&f32) -> f32| -> Vec<Vec<f32>> {
+            scores.iter().map(|scores| scores.iter().map(change).collect()).collect()
+        };
+        let scores = map(&scores, |score| score.abs());
+        let other = map(&scores, |score| 3.0 - score);
         let dense = file(&layers, &scores);
         let survey = survey(&Model::decode(&dense).unwrap()).unwrap();
         let ratio = |ratio| match unit {
@@ -344,7 +347,8 @@ fn what_a_unit_cannot_have_is_an_error() {
     );
 }
 
-/// A tail that makes no whole group is left whole and is no unit; a tensor with nothing but tails is listed as untouched.
+/// A tail that makes no whole group is left whole and is no unit; a tensor with nothing but tails is listed as
+/// untouched.
 #[test]
 fn tails_of_rows_stay() {
     let wide: Vec<f32> = (1..=14).map(|value| value as f32).collect();
