@@ -27,10 +27,11 @@ use tract_onnx::{
 };
 
 use crate::{
-    context::{concrete_shape, does_nothing, only_successor},
+    context::{does_nothing, only_successor},
     linear_ops::panel_fact,
     linear_trial::scalar,
     op::{Layer, Shared, blank},
+    region::concrete_shape,
 };
 
 /// The most nodes between a source and the product that uses it.

@@ -16,7 +16,7 @@ use tract_onnx::prelude::*;
 
 pub use espalier_kernels::choices::Measured;
 
-use crate::{context::concrete_shape, region::State};
+use crate::region::{State, concrete_shape};
 
 /// The candidate that every layer has: plain tract.
 pub const TRACT: &str = "tract";

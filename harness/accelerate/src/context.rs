@@ -181,14 +181,6 @@ impl Context {
     }
 }
 
-/// The shape of an outlet.
-///
-/// # Errors
-/// An open dimension.
-pub fn concrete_shape(model: &TypedModel, outlet: OutletId) -> TractResult<TVec<usize>> {
-    Ok(model.outlet_fact(outlet)?.shape.as_concrete().context("a dimension is open")?.into())
-}
-
 /// The only user of a node's only output, where that is no output of the model.
 pub fn only_successor(model: &TypedModel, id: usize) -> Option<&TypedNode> {
     let node = model.node(id);

@@ -27,11 +27,10 @@ use tract_onnx::{
 use crate::{
     Pass,
     choice::Candidate,
-    context::{Context, concrete_shape},
+    context::Context,
     conv_chain::Chain,
-    linear_trial::floats,
-    op::{Layer, LayerOp, Shared, blank},
-    region::Region,
+    op::{Layer, LayerOp, Shared, blank, floats},
+    region::{Region, concrete_shape},
     weights::{Filled, Weight},
 };
 

@@ -27,14 +27,14 @@ use crate::{
     Context, Pass,
     attention::{self, AttentionMatch, AttentionOp},
     choice::Candidate,
-    context::{concrete_shape, does_nothing, only_successor},
+    context::{does_nothing, only_successor},
     linear_ops::{Enter, Leave, Linear, LinearForm, LinearProduct, LinearWeight, Sum},
     linear_skip::{FEWEST_WEIGHTS, LinearSkipping, SkippingLayer},
-    linear_trial::{self, floats},
+    linear_trial,
     linear_vectors::{LinearVectors, VectorProduct},
     normalise::{self, LayerNormMatch, Normalise},
-    op::{LayerOp, Shared},
-    region::Region,
+    op::{LayerOp, Shared, floats},
+    region::{Region, concrete_shape},
 };
 
 pub const PASSES: &[Pass] = &[Pass::Model(change)];

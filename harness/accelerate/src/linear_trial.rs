@@ -15,6 +15,8 @@ use tract_onnx::{
     },
 };
 
+use crate::op::floats;
+
 /// The most nodes of a trial. The longest spelling of a function has about fifteen.
 const MOST_NODES: usize = 32;
 
@@ -79,13 +81,6 @@ pub fn scalar(model: &TypedModel, outlet: OutletId) -> Option<f32> {
     let tensor = tensor.cast_to::<f32>().ok()?;
     let plain = tensor.try_as_plain_ram().ok()?;
     plain.as_slice::<f32>().ok()?.first().copied()
-}
-
-/// The values of a constant of f32.
-pub fn floats(tensor: &Tensor) -> Option<Vec<f32>> {
-    (tensor.datum_type() == DatumType::F32).then_some(())?;
-    let plain = tensor.try_as_plain_ram().ok()?;
-    Some(plain.as_slice::<f32>().ok()?.to_vec())
 }
 
 /// The nodes that depend only on one outlet and constants, with their results for the outlet's trial values.

@@ -13,8 +13,8 @@ use tract_onnx::{
 
 use crate::{
     linear_ops::panel_fact,
-    linear_trial::{Trial, floats},
-    op::{Layer, Shared, blank},
+    linear_trial::Trial,
+    op::{Layer, Shared, blank, floats},
 };
 
 /// Rows of a trial.

@@ -32,6 +32,13 @@ pub fn blank(shape: &[usize]) -> TractResult<Tensor> {
     unsafe { Tensor::uninitialized::<f32>(shape) }
 }
 
+/// The values of a tensor of f32.
+pub fn floats(tensor: &Tensor) -> Option<Vec<f32>> {
+    (tensor.datum_type() == DatumType::F32).then_some(())?;
+    let plain = tensor.try_as_plain_ram().ok()?;
+    Some(plain.as_slice::<f32>().ok()?.to_vec())
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerOp<L>(pub L);
 

@@ -20,7 +20,7 @@ use tract_onnx::prelude::*;
 
 use self::{
     layer::{CellKind, RecurrentLayer},
-    op::{Cell, Recurrent},
+    op::{Cell, Recurrent, both},
 };
 use crate::{
     Context, Pass,
@@ -52,11 +52,6 @@ fn recurrent(context: &mut Context, model: &TypedModel, node: &TypedNode) -> Tra
     let what = format!("{}, {}, {}{skips}", layer.kind.name(), w.pattern(), r.pattern());
     let op = context.choose(model, &layer.region, layer.kind.name(), &what, &candidates)?;
     op.map(|op| layer.region.replaced(model, op)).transpose()
-}
-
-/// The name of the formats of both weights.
-fn both((of_inputs, of_state): (Format, Format)) -> String {
-    if of_inputs == of_state { of_state.to_string() } else { format!("{of_inputs}/{of_state}") }
 }
 
 fn cell(

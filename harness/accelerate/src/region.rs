@@ -131,3 +131,11 @@ fn copy(
 pub fn runnable(model: TypedModel) -> TractResult<State> {
     model.into_optimized()?.into_runnable()?.spawn()
 }
+
+/// The shape of an outlet.
+///
+/// # Errors
+/// An open dimension.
+pub fn concrete_shape(model: &TypedModel, outlet: OutletId) -> TractResult<TVec<usize>> {
+    Ok(model.outlet_fact(outlet)?.shape.as_concrete().context("a dimension is open")?.into())
+}

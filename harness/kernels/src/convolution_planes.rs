@@ -2,9 +2,10 @@
 //! the stride and the padding.
 //!
 //! Each channel becomes one plane for each remainder of row and column by the stride (a "phase"; stride 1 has one),
-//! with the padding in place. The output at row `y` and column `x` then reads, under one tap, from `offset(channel,
-//! tap) + y * pitch + x`. So a whole map of outputs is one run of positions; results in the last columns of each row
-//! are meaningless and are dropped. With stride 1 the padding after one row is also the padding before the next.
+//! with the padding in place. The output at row `y` and column `x` then reads, under one tap, from
+//! `offset(channel, tap) + y * pitch + x`. So all outputs of a map are one run of positions; results in the last
+//! columns of each row are meaningless and are dropped. With stride 1 the padding after one row is also the padding
+//! before the next.
 
 use crate::{
     convolution_window::{Axis, Window},

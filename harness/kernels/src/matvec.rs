@@ -9,14 +9,14 @@
 mod blocks;
 mod csr;
 mod dense;
+mod vectors;
 
 use std::fmt;
 
 use self::{blocks::Blocks, csr::Csr, dense::Dense};
 use crate::simd::Isa;
 
-/// Rows that are packed together.
-pub(crate) const GROUP: usize = 16;
+pub use self::vectors::{RowOrder, Vectors};
 
 /// How a matrix is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,22 +56,6 @@ enum Cells {
     Dense(Dense),
     Blocks(Blocks),
     Csr(Csr),
-}
-
-/// Vectors in memory: the `p`-th begins at `p * stride`.
-#[derive(Clone, Copy, Debug)]
-pub struct Vectors<'a> {
-    pub values: &'a [f32],
-    pub stride: usize,
-    pub count: usize,
-}
-
-/// The order in which rows are read. A matrix that is used again and again, in alternating order, finds the rows it
-/// used last in the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowOrder {
-    Down,
-    Up,
 }
 
 impl PackedMatrix {
@@ -199,24 +183,6 @@ pub fn candidates(rows: usize, columns: usize, values: &[f32]) -> Vec<Format> {
         formats.push(Format::Csr);
     }
     formats
-}
-
-impl RowOrder {
-    pub fn other(self) -> RowOrder {
-        match self {
-            RowOrder::Down => RowOrder::Up,
-            RowOrder::Up => RowOrder::Down,
-        }
-    }
-
-    /// The `step`-th of `count` items in this order.
-    #[inline(always)]
-    fn at(self, step: usize, count: usize) -> usize {
-        match self {
-            RowOrder::Down => step,
-            RowOrder::Up => count - 1 - step,
-        }
-    }
 }
 
 #[cfg(test)]

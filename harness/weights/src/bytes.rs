@@ -2,6 +2,11 @@
 //! all second bytes, and so on. Exponents are similar to each other and mantissas are noise; zstd compresses them well
 //! when they are separate, and hardly when they are mixed.
 
+/// Whether a value is `0.0`, which layouts do not store. `-0.0` is another value.
+pub fn is_zero(value: f32) -> bool {
+    value.to_bits() == 0
+}
+
 /// Bytes that were not read yet. Nothing is allocated here: a length is accepted only if that many bytes exist.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a>(pub &'a [u8]);

@@ -240,7 +240,3 @@ impl Sparse {
         dense
     }
 }
-
-fn is_zero(value: f32) -> bool {
-    value.to_bits() == 0
-}

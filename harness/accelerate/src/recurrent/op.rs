@@ -2,11 +2,19 @@
 
 use std::sync::Mutex;
 
-use espalier_kernels::recurrent::{Gru, Lstm, Scratch, Sequence, SequenceShape};
+use espalier_kernels::{
+    matvec::Format,
+    recurrent::{Gru, Lstm, Scratch, Sequence, SequenceShape},
+};
 use tract_onnx::{prelude::*, tract_core::internal::*};
 
 use super::layer::{RecurrentLayer, RecurrentOutput};
 use crate::op::{Layer, Shared};
+
+/// The name of the formats of both weights.
+pub fn both((of_inputs, of_state): (Format, Format)) -> String {
+    if of_inputs == of_state { of_state.to_string() } else { format!("{of_inputs}/{of_state}") }
+}
 
 #[derive(Debug)]
 pub enum Cell {
@@ -61,7 +69,7 @@ impl Layer for Recurrent {
             Cell::Gru(gru) => gru.products(),
         };
         let (inputs, state) = (products[0], products[1]);
-        format!("{} {}", super::both((inputs.format(), state.format())), inputs.isa().name())
+        format!("{} {}", both((inputs.format(), state.format())), inputs.isa().name())
     }
 
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {

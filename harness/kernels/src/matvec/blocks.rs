@@ -2,8 +2,8 @@
 //! read is weights, and a block takes one multiply-add a vector register.
 
 use super::{
-    GROUP, RowOrder, Vectors,
     dense::{add_rows, total},
+    vectors::{GROUP, RowOrder, Vectors},
 };
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Set;

@@ -1,7 +1,7 @@
 //! Single cells, row after row. With one vector, a row is a sum of products, in several sums so that no addition waits
 //! for the one before. Many vectors are transposed first, so that a cell multiplies a whole register of them.
 
-use super::{GROUP, Vectors};
+use super::vectors::{GROUP, Vectors};
 use crate::{
     aligned::Aligned,
     simd::{Isa, Kernel, Simd},

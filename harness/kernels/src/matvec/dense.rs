@@ -2,7 +2,7 @@
 //! for the one before. With many vectors a tile of sums stays in registers, and a group's weights, which fit the
 //! second-level cache, are used for all vectors.
 
-use super::{GROUP, RowOrder, Vectors};
+use super::vectors::{GROUP, RowOrder, Vectors};
 use crate::{
     aligned::Aligned,
     simd::{Isa, Kernel, Simd},

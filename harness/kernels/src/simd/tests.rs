@@ -172,5 +172,5 @@ fn a_square_is_transposed_and_nothing_else_written() {
 #[test]
 fn the_best_is_among_the_available() {
     assert!(Isa::available().contains(&Isa::best()));
-    assert_eq!(Isa::available()[0], Isa(Set::Portable));
+    assert_eq!(Isa::available()[0], Isa(super::isa::Set::Portable));
 }

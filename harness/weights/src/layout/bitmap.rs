@@ -1,8 +1,7 @@
 //! One bit a cell, row after row without gaps between rows. Its size does not depend on the number of stored cells.
 //! Below 97 % zeros no list of indices is smaller.
 
-use super::is_zero;
-use crate::bytes::Reader;
+use crate::bytes::{Reader, is_zero};
 
 pub fn find(cells: &[f32]) -> (Vec<u8>, Vec<f32>) {
     let byte =

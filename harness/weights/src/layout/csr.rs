@@ -1,9 +1,8 @@
 //! Compressed sparse rows of single cells or of blocks: where each row's entries start, and the column of each entry.
 
-use super::is_zero;
 use crate::{
     Matrix, WeightsError,
-    bytes::{Reader, Streams},
+    bytes::{Reader, Streams, is_zero},
 };
 
 /// Column indices, as narrow as the matrix allows, because kernels wait for what they read.
