@@ -1,5 +1,4 @@
-//! `cargo xtask test`: sets up what the tests need, runs them all, and reports what passed, failed and was skipped and
-//! how long it took.
+//! `cargo xtask test`: sets up what the tests need, runs them all, and reports what passed, failed and was skipped.
 //!
 //! Boards boot and Python packages load in the background while crates compile. Nothing is compiled twice: one call of
 //! cargo builds every test program of the crates without tract together with `cargo xtask` itself; the crates with
@@ -231,7 +230,7 @@ impl Suite {
         Ok(())
     }
 
-    /// Unit tests of the crates a runner is made of. They share the crates below with the runner for this host: its
+    /// Unit tests of the crates a runner is made of. They share all other crates with the runner for this host: its
     /// profile, folder and flags.
     fn runner_tests(&mut self) -> Result<()> {
         let inventory = self.context.inventory(&|_| false)?;
@@ -259,8 +258,7 @@ impl Suite {
         Ok(())
     }
 
-    /// The kernels' tests on processors this host does not have: every kernel against plain arithmetic, with the
-    /// vectors they have there.
+    /// The kernels' tests under emulation: every kernel against plain arithmetic, with that processor's vectors.
     fn kernels_elsewhere(&mut self, watch: Watch) -> Result<()> {
         let inventory = self.context.inventory(&|_| false)?;
         let quiet = Watch { cancel: watch.cancel, progress: &|_| () };
@@ -375,8 +373,7 @@ fn tests_of(packages: &[&str]) -> Command {
     cargo
 }
 
-/// An environment with onnxruntime in it, the independent engine that accuracies are compared with; the path of its
-/// interpreter.
+/// The interpreter of an environment with onnxruntime, the independent engine that accuracies are compared with.
 fn prepare_python(cache: &Cache, cancel: &Cancel) -> Result<PathBuf> {
     let environment = Environment {
         folder: "tests/python",

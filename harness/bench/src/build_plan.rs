@@ -1,22 +1,21 @@
 //! How a runner is built for a target: which builder and why, and the exact command. What is installed comes in as
 //! [`Tools`].
 //!
-//! `auto` takes the first builder that is installed and can keep the target's promise about libc. Static linking is
-//! asked of the last step alone (`cargo rustc … -- -C target-feature=+crt-static`), not of every crate: what was
-//! compiled for a dynamic runner is used again, and a static one costs seconds instead of a quarter of an hour.
+//! `auto` takes the first builder that is installed and can keep the target's promise about libc. Only the last step
+//! links statically (`cargo rustc … -- -C target-feature=+crt-static`): what was compiled for a dynamic runner is used
+//! again, and a static one costs seconds instead of a quarter of an hour.
 
 use crate::command::CommandLine;
 use espalier_inventory::{Builder, Libc, Target};
 
-/// Where the runner's code is put. The usual way is 0 (the default); any other number is another way to link the very
-/// same code, so that what comes from the addresses and not from the code can be told apart. `layout.rs` of the runner
-/// makes something of it.
+/// Where the linker puts the runner's code. 0 is the usual layout; every other number links the same code at other
+/// addresses, which separates the effect of addresses from that of code. `layout.rs` of the runner implements it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Layout(pub u32);
 
 impl Layout {
     pub const USUAL: Layout = Layout(0);
-    /// What tells the runner's build of it, unless it is the usual one.
+    /// The environment variable that passes it to the runner's build, unless it is the usual one.
     pub const VARIABLE: &str = "ESPALIER_LAYOUT";
 }
 
@@ -75,7 +74,7 @@ pub struct Cross {
     pub program: String,
     /// The folder of the toolchain that builds.
     pub sysroot: String,
-    /// What rustup knows that folder as and `cross` is told (`+name`), where the folder's own name is not it.
+    /// rustup's name of that folder, passed to `cross` as `+name`, if it is not the folder's own name.
     pub toolchain: Option<String>,
     /// Whether the engine is Docker's and a person has no options of their own for it.
     pub engine_options_are_ours: bool,
@@ -92,8 +91,7 @@ pub struct BuildPlan {
     pub profile: Profile,
     /// To be run in the repository's root.
     pub command: CommandLine,
-    /// Has cargo forget what it built of a package in that folder. To be run there too, with `--package NAME` of each
-    /// behind it.
+    /// Makes cargo forget what it built in that folder, of the packages appended as `--package NAME`. Run there too.
     pub forget: CommandLine,
     /// The C compiler that links, where it is a program of its own.
     pub compiler: Option<String>,
@@ -149,8 +147,7 @@ pub struct SystemCompiler {
     pub packages: Vec<String>,
 }
 
-/// The name of the system's C compiler for a triple, in Debian's way of naming; nothing for triples Debian has none
-/// for.
+/// The system's C compiler for a triple by Debian's names; nothing for triples that Debian has none for.
 pub fn system_compiler(triple: &str, host: &str) -> Option<SystemCompiler> {
     if triple == host {
         let packages = vec!["gcc".to_owned(), "libc6-dev".to_owned()];
@@ -181,7 +178,7 @@ pub fn wants_system_linker(target: &Target, host: &str) -> bool {
     }
 }
 
-/// Whether it should get zig: asked for by name, or the only builder that can promise a libc floor.
+/// Whether it should get zig: named as builder, or the only builder that can promise a libc floor.
 pub fn wants_zig(target: &Target) -> bool {
     match target.builder {
         Builder::Zigbuild => true,
@@ -211,12 +208,12 @@ fn choose(target: &Target, tools: &Tools) -> Result<(Builder, String), String> {
         }
         Builder::Cross if tools.cross.is_some() => Ok((Builder::Cross, "`targets.toml` says so".to_owned())),
         Builder::Cross => Err(format!(
-            "target `{name}` is built by `cross`, which is not installed: \
-             run `cargo install cross`, and have a Docker Engine"
+            "target `{name}` is built by `cross`, which is not installed: run `cargo install cross`, and have a Docker \
+             Engine"
         )),
         Builder::Auto => {
-            // Only zig links against a glibc of one's choice; the others take the one they find, and the floor is
-            // checked afterwards.
+            // Only zig links against a chosen glibc. The others take what they find, and the floor is checked
+            // afterwards.
             if let (Libc::Floor(floor), Some(_)) = (target.libc, &tools.zigbuild) {
                 return Ok((Builder::Zigbuild, format!("it is installed and links against glibc {floor}")));
             }
@@ -250,14 +247,14 @@ fn start(builder: Builder, target: &Target, tools: &Tools) -> CommandLine {
             command
         }
         (Builder::Cross, _, Some(cross)) => {
-            // The toolchain is complete, or nobody would ask `cross` to build with it: without being told so, `cross`
-            // has rustup fetch components. And by its path, no toolchain is the active one: `cross` 0.2.5 takes the one
-            // listed as `(active, default)` for missing, and has rustup update it.
+            // The toolchain is complete: without this variable `cross` has rustup fetch components. It is named by its
+            // path, so that none is the active one: `cross` 0.2.5 takes the one listed as `(active, default)` for
+            // missing, and has rustup update it.
             let mut command = CommandLine::new(&cross.program).env("CROSS_CUSTOM_TOOLCHAIN", "1");
             command = command.env("RUSTUP_TOOLCHAIN", &cross.sysroot);
             if cross.engine_options_are_ours {
-                // Without an init, cargo is the container's first process, which the kernel shields from signals: a
-                // stopped build would go on.
+                // Without an init, cargo is the container's first process, which the kernel protects from signals: a
+                // stopped build would continue.
                 command = command.env("CROSS_CONTAINER_OPTS", "--init");
             }
             command.args(cross.toolchain.iter().map(|name| format!("+{name}"))).arg(action)
@@ -369,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_taken_or_refused() {
+    fn a_named_builder_is_taken_or_refused() {
         check_choice(ARM64, Builder::Zigbuild, Libc::Any, "gcc zig", "Zigbuild: `targets.toml` says so");
         check_choice(
             ARM64,
@@ -422,8 +419,8 @@ mod tests {
         check_command(
             &target(ARM64, Builder::Cross, Libc::Any),
             "cross",
-            "CROSS_CUSTOM_TOOLCHAIN=1 RUSTUP_TOOLCHAIN=/tree CROSS_CONTAINER_OPTS=--init \
-             RUSTFLAGS='' cross +espalier-1.96.0 build --locked --profile runner \
+            "CROSS_CUSTOM_TOOLCHAIN=1 RUSTUP_TOOLCHAIN=/tree CROSS_CONTAINER_OPTS=--init RUSTFLAGS='' \
+             cross +espalier-1.96.0 build --locked --profile runner \
              --package espalier-runner --bin espalier-runner --target aarch64-unknown-linux-gnu \
              --target-dir /cache/target/aarch64-unknown-linux-gnu-cross",
         );
@@ -482,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn static_is_asked_of_the_last_step_and_shares_the_folder() {
+    fn static_is_of_the_last_step_and_shares_the_folder() {
         let [dynamic, fixed] = [Libc::Any, Libc::Static]
             .map(|libc| plan(&target(ARM64, Builder::Auto, libc), &tools("gcc"), Layout::USUAL).unwrap());
         assert_eq!(dynamic.target_folder, fixed.target_folder);

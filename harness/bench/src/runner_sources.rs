@@ -1,9 +1,9 @@
-//! What of a workspace a runner is made of: the part of `Cargo.lock` and of the root `Cargo.toml` that can change it.
+//! The part of a workspace that a runner is made of: entries of `Cargo.lock` and of the root `Cargo.toml`.
 //!
-//! The workspace holds much that is not in the runner. Naming artifacts by all of it would rebuild for a change in a
-//! table's layout; naming them by too little would measure a stale binary. So: every package reachable from the runner
-//! in the lock file (development dependencies included, which is more than is linked), and of the root manifest all but
-//! what cannot matter.
+//! If artifacts were named by the whole workspace, a change in a table's layout would rebuild them; if by too little, a
+//! stale binary would be measured. So the name covers every package reachable from the runner in the lock file
+//! (development dependencies included, which is more than is linked), and of the root manifest all but what cannot
+//! matter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ pub fn locked_packages(lock: &str, package: &str) -> Result<LockedPackages, Stri
     let mut found: BTreeMap<(&str, &str, &str), &Table> = BTreeMap::new();
     let mut pending = vec![package];
     while let Some(dependency) = pending.pop() {
-        // `name`, `name version` or `name version (source)`: as much as tells it from others.
+        // `name`, `name version` or `name version (source)`: as much as identifies it.
         let mut words = dependency.split(' ');
         let name = words.next().unwrap_or_default();
         let version = words.next();

@@ -1,7 +1,7 @@
-//! System packages, where they come from apt: which are missing, and installing them where that is allowed.
+//! System packages of apt: which are missing, and installing them where that is allowed.
 //!
-//! It is allowed to root, and where `sudo` asks no password; everybody else gets the one line to run. Nothing is ever
-//! removed or downgraded: apt itself refuses to with the options given here.
+//! Root may, and a user whose `sudo` needs no password; others get the one line to run. Nothing is ever removed or
+//! downgraded: with the options given here apt refuses to.
 
 use anyhow::{Context, Result, bail};
 use espalier_bench::command::CommandLine;
@@ -14,7 +14,7 @@ use crate::{
 /// Makes sure that packages are installed.
 ///
 /// # Errors
-/// Packages are missing and may not be installed by this user, or there is no apt, or apt fails. The message holds the
+/// Packages are missing and this user may not install them, or there is no apt, or apt fails. The message holds the
 /// line to run, or the programs that are needed.
 pub fn ensure_packages(packages: &[&str], watch: Watch) -> Result<()> {
     let missing = missing(packages)?;
@@ -97,7 +97,7 @@ fn not_listed<'a>(packages: &[&'a str], listing: &str) -> Vec<&'a str> {
     let installed = |package: &str| {
         listing.lines().any(|line| {
             let mut words = line.split_whitespace();
-            // The second letter is the present state; the first what is wanted (`hi` is a package on hold).
+            // The second letter is the present state, the first the selected one (`hi` is a package on hold).
             words.next().is_some_and(|status| status.len() == 2 && status.ends_with('i'))
                 && words.next() == Some(package)
         })

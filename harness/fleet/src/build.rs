@@ -1,8 +1,8 @@
 //! Builds the runner for a target, or finds the one built before from the same things.
 //!
-//! Artifacts are named by what went into them ([`key`]) and stored by what they are ([`crate::blob`]). Where the key is
-//! known no cargo is run at all; where anything is in doubt (a file was read that is not in the key, sources changed
-//! meanwhile, `cross` and its container) cargo decides, and nothing is remembered.
+//! Artifacts are named by what they are built from ([`key`]) and stored by their content ([`crate::blob`]). If the key
+//! is known, cargo does not run at all. If anything is in doubt (cargo read a file that is not in the key, sources
+//! changed meanwhile, `cross` and its container), cargo decides and nothing is remembered.
 
 use std::{
     fs, io,
@@ -45,7 +45,7 @@ pub struct Artifact {
 pub struct Prepared {
     pub plan: BuildPlan,
     pub toolchain: Toolchain,
-    /// C compiler, assembler, libc, zig: whatever else has a say, with versions.
+    /// C compiler, assembler, libc, zig: all else that decides the result, with versions.
     compilers: Compilers,
 }
 
@@ -145,9 +145,9 @@ pub fn build(cache: &Cache, repository: &Path, target: &Target, layout: Layout, 
     Ok(Artifact { path: blob.path, sha256: blob.sha256, bytes: blob.bytes, builder, elf, cached: false })
 }
 
-/// cargo tells a workspace's files by their place in it and by when they changed. What was built last in this folder
-/// may come from another clone or an older commit, and sources that are older than that cargo takes for built: unless
-/// they are the same, it starts its own crates anew (seconds).
+/// cargo identifies a workspace's files by their place in it and by when they changed. What was built last in this
+/// folder may come from another clone or an older commit, and cargo takes sources that are older for built. So unless
+/// the sources are the same, cargo forgets this workspace's crates (which costs seconds).
 fn forget_others(plan: &BuildPlan, repository: &Path, sources: &key::Sources, note: &Path, watch: Watch) -> Result<()> {
     if fs::read_to_string(note).is_ok_and(|last| last == sources.hash) {
         return Ok(());
@@ -164,7 +164,7 @@ fn forget_others(plan: &BuildPlan, repository: &Path, sources: &key::Sources, no
     Ok(())
 }
 
-/// What is remembered of an artifact, in `CACHE/artifacts/<key>.json`.
+/// What is stored of an artifact, in `CACHE/artifacts/<key>.json`.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     sha256: String,
@@ -247,7 +247,7 @@ fn compiler(triple: &str, host: &str) -> Option<String> {
 struct Compilers {
     /// To be put behind the builder's name, e.g. `, aarch64-linux-gnu-gcc 12.2.0`.
     short: String,
-    /// All that tells them from others.
+    /// All that identifies them.
     long: String,
 }
 
@@ -260,7 +260,7 @@ impl Compilers {
             let version = banner.lines().next().and_then(|line| line.split(' ').next_back()).unwrap_or_default();
             compilers.short = format!(", {compiler} {version}");
             compilers.long += &banner;
-            // The assembler decides which kernels there are, libc which symbols are asked for.
+            // The assembler decides which kernels there are, libc which symbols are needed.
             let assembler = versions.of(path, &["-print-prog-name=as"]).unwrap_or_default();
             compilers.long += &versions.of(Path::new(assembler.trim()), &["--version"]).unwrap_or_default();
             for libc in ["-print-file-name=libc.so.6", "-print-file-name=libc.a"] {

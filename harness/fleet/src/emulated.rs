@@ -1,9 +1,9 @@
 //! The kernels on processors this host does not have, under qemu's user emulation: their tests, and how many
 //! instructions they take.
 //!
-//! Instructions are counted by having the emulator tell each one it carries out: slow, but exact, the same every time,
-//! and it takes no plugin. A kernel is run once more and once less, so that what is around it cancels out. Time there
-//! says nothing about a board, and instructions not much about time.
+//! To count instructions, the emulator logs each one it executes: slow, but exact, the same every time, and without a
+//! plugin. A kernel runs three times and once, so that what is around it cancels out. Time under emulation says nothing
+//! about a board, and instructions say little about time.
 
 use std::{
     io::{BufRead, BufReader},
@@ -68,7 +68,7 @@ impl Emulated {
         Ok(Emulated { cargo, triple: target.triple.clone(), folder: plan.target_folder, emulator })
     }
 
-    /// What the kernels' own tests say there, a line a test.
+    /// Runs the kernels' own tests there. Returns their output, a line a test.
     ///
     /// # Errors
     /// They cannot be built, or one of them fails.
@@ -89,17 +89,17 @@ impl Emulated {
         let count = |line: &str| -> Result<Counted> {
             let (kernel, multiplications) = line.split_once('\t').with_context(|| format!("no kernel: `{line}`"))?;
             watch.go_on()?;
-            let instructions = (self.carried_out(&program, kernel, 3)? - self.carried_out(&program, kernel, 1)?) / 2;
+            let instructions = (self.executed(&program, kernel, 3)? - self.executed(&program, kernel, 1)?) / 2;
             Ok(Counted { kernel: kernel.to_owned(), instructions, multiplications: multiplications.parse()? })
         };
         list.lines().map(count).collect()
     }
 
     /// Instructions of a whole run, the program's start included.
-    fn carried_out(&self, program: &Path, kernel: &str, times: u32) -> Result<u64> {
+    fn executed(&self, program: &Path, kernel: &str, times: u32) -> Result<u64> {
         let [emulator, rest @ ..] = &*self.emulator.argv else { bail!("no emulator") };
         let mut child = Command::new(emulator)
-            // One instruction at a time, each on a line.
+            // One instruction at a time, each logged.
             .args(["-singlestep", "-d", "exec,nochain", "-D", "/dev/stderr"])
             .args(rest)
             .arg(program)
@@ -108,21 +108,21 @@ impl Emulated {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot run `{emulator}`"))?;
-        let mut counted = 0;
+        let mut count = 0;
         for line in BufReader::new(child.stderr.take().context("stderr is piped")?).split(b'\n') {
-            counted += u64::from(line?.starts_with(b"Trace"));
+            count += u64::from(line?.starts_with(b"Trace"));
         }
         let status = child.wait()?;
         if !status.success() {
             bail!("`{kernel}` under `{emulator}` ended with {status}");
         }
-        if counted == 0 {
-            bail!("`{emulator}` does not tell what it carries out");
+        if count == 0 {
+            bail!("`{emulator}` does not log what it executes");
         }
-        Ok(counted)
+        Ok(count)
     }
 
-    /// Builds what `args` say of the kernels and gives the program.
+    /// Builds a program of the kernels with these arguments of cargo.
     fn build(&self, repository: &Path, args: &[&str], watch: Watch) -> Result<PathBuf> {
         let common = ["--locked", "--package", PACKAGE, "--target", &self.triple];
         let command = self.cargo.clone().args(args.iter().copied()).args(common);

@@ -1,9 +1,9 @@
 //! Rust for every target: which toolchain builds for a target, and making there be one (`cargo xtask setup`).
 //!
-//! Two ways. `rustup target add` is all it takes where rustup's server answers. Where it does not (a closed network),
-//! Debian's packages hold the same compiler: unpacked below the cache, nothing installed, and the standard library for
-//! other machines built from the sources in them ([`debian`]). That tree is used directly, by path, so that this way
-//! needs no rustup at all. For the host itself it is always the user's own `cargo`.
+//! There are two ways. Where rustup's server answers, `rustup target add` is all it takes. Where it does not (a closed
+//! network), Debian's packages hold a compiler: they are unpacked below the cache, nothing is installed, and the
+//! standard library for other machines is built from the sources in them ([`debian`]). That tree is used by path and
+//! needs no rustup. The host itself is always built for with the user's own `cargo`.
 
 use std::{
     env, fs,
@@ -131,10 +131,10 @@ pub fn find(cache: &Cache, versions: &Versions, active: &ActiveRust, target: &Ta
     bail!("no Rust standard library for `{triple}`: run `cargo xtask setup --target {}`", target.name)
 }
 
-/// Makes a target buildable: toolchain, and the linker where cargo's own way of building needs one. Does nothing where
-/// nothing is missing.
+/// Makes a target buildable: its toolchain, and a linker where the builder needs one. Does nothing when nothing is
+/// missing.
 ///
-/// `way` is what was asked for on the command line; without it the environment decides, and else what is there.
+/// `way` is the one of the command line. Without it the environment decides, and else what is installed.
 ///
 /// # Errors
 /// Something is missing and cannot be had; the message says how to get it by hand.
@@ -192,8 +192,7 @@ fn has_standard_library(sysroot: &Path, triple: &str) -> bool {
         .is_ok_and(|entries| entries.flatten().any(|entry| is_std(&entry.file_name().to_string_lossy())))
 }
 
-/// The rustc itself, not rustup's stand-in for it: asking that one costs more than all else on the way to a cached
-/// artifact.
+/// The rustc itself, not rustup's proxy, which takes longer than all other steps to a cached artifact.
 fn real_rustc() -> Result<PathBuf> {
     // Set by the cargo that runs `cargo xtask`; a toolchain has both in one folder.
     if let Some(cargo) = env::var_os("CARGO") {
@@ -250,7 +249,7 @@ fn linker(cache: &Cache, target: &Target, host: &str, watch: Watch) -> Result<()
     let packages: Vec<&str> = compiler.packages.iter().map(String::as_str).collect();
     match apt::ensure_packages(&packages, watch) {
         Err(error) if target.builder == Builder::Auto && target.libc != Libc::Static && !is_cancelled(&error) => {
-            // zig needs no root and no Debian. Where it cannot be had either, the first way is the one to tell of.
+            // zig needs no root and no Debian. If it cannot be installed either, the first error is reported.
             watch.say(&format!("{error:#}; taking zig instead"));
             zig::ensure(cache, watch).map(|_| ()).map_err(|_| error)
         }

@@ -1,7 +1,7 @@
 //! Test programs: built by cargo, run one after another, their results counted a line a test.
 //!
-//! The programs are started directly and not by `cargo test`: that would choose the features of each call anew and
-//! compile crates again for them.
+//! The programs are started directly. Each `cargo test` of some packages would choose their features anew, and compile
+//! crates again for them.
 
 use std::{
     fs,

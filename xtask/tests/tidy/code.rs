@@ -147,8 +147,9 @@ mod tests {
 
     #[test]
     fn functions_by_their_indentation() {
-        let text = "fn one() {}\npub(crate) const fn two(\n    a: u8,\n) -> u8 {\n    if a {\n    }\n}\ntrait T {\n    \
-                    fn three(&self);\n\n    unsafe fn four() {\n    }\n}\nlet fn_pointer: fn (u8);\n";
+        let text = "fn one() {}\npub(crate) const fn two(\n    a: u8,\n) -> u8 {\n    if a {\n    }\n}\n\
+                    trait T {\n    fn three(&self);\n\
+                    \n    unsafe fn four() {\n    }\n}\nlet fn_pointer: fn (u8);\n";
         let found: Vec<_> = functions(text).into_iter().map(|found| (found.name, found.first, found.lines)).collect();
         assert_eq!(found, [("one".into(), 1, 1), ("two".into(), 2, 6), ("four".into(), 11, 2)]);
     }

@@ -1,9 +1,9 @@
 //! Everything an artifact depends on, as one hash.
 //!
-//! In it: the sources of the runner and of the workspace's crates it uses, what it uses of others (from the lock file),
-//! the settings of the root manifest that reach it, cargo's configuration and the environment variables that change a
-//! build, the target, the exact command, and the versions of every compiler. Afterwards the list of files cargo says it
-//! read is held against the list of files hashed here ([`Key::covers`]).
+//! It covers the sources of the runner and of the workspace's crates it uses, the versions of other crates (from the
+//! lock file), the settings of the root manifest that apply to it, cargo's configuration and the environment variables
+//! that change a build, the target, the exact command, and the versions of every compiler. After a build the files that
+//! cargo lists as read are compared with those hashed here ([`Key::covers`]).
 
 use std::{
     env, fs,
@@ -106,8 +106,8 @@ pub fn sources(repository: &Path) -> Result<Option<Sources>> {
 }
 
 impl Key {
-    /// Whether each file that cargo says the program was made of is in this key, or was made by the build itself. No
-    /// list is a no.
+    /// Whether each file that cargo lists for the program is in this key or was made by the build itself. False without
+    /// a list.
     pub fn covers(&self, dependencies: &Path, target_folder: &Path) -> bool {
         let Ok(text) = fs::read_to_string(dependencies) else { return false };
         files_in_rule(&text).iter().all(|file| {
@@ -118,7 +118,7 @@ impl Key {
     }
 }
 
-/// Named pieces, told apart by their lengths so that no two lists of them look alike.
+/// Named pieces, each with its length, so that no two lists of them hash alike.
 #[derive(Default)]
 struct Parts(Sha256);
 
@@ -135,7 +135,7 @@ impl Parts {
     }
 }
 
-/// What cargo, rustc and the `cc` crate listen to, beyond what the command sets itself.
+/// What cargo, rustc and the `cc` crate read, beyond what the command sets itself.
 fn relevant_variables() -> Vec<(String, String)> {
     let mut variables: Vec<_> = env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_that_change_a_build_are_told_from_others() {
+    fn variables_that_change_a_build_are_relevant() {
         let relevant =
             ["CC", "CC_aarch64_unknown_linux_gnu", "TARGET_CFLAGS", "CARGO_PROFILE_RUNNER_LTO", "RUSTC_WRAPPER"];
         for name in relevant.into_iter().chain(["ESPALIER_LAYOUT"]) {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_told_apart() {
+    fn pieces_have_boundaries() {
         let hash = |pieces: &[(&str, &str)]| {
             let mut parts = Parts::default();
             pieces.iter().for_each(|(name, content)| parts.add(name, content));

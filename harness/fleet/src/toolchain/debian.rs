@@ -1,9 +1,9 @@
 //! A Rust toolchain out of Debian's packages, as a folder that runs from where it lies: `CACHE/toolchain/<version>`.
 //!
-//! Debian's security archive carries a current compiler (`rustc-web`, for building browsers). Its packages and the
+//! Debian's security archive has a current compiler (`rustc-web`, for building browsers). Its packages and the
 //! libraries below them are downloaded and unpacked, never installed, so no root is needed and the system's own Rust
-//! stays what it is. Every program is given the path of its libraries relative to itself, and each library is kept
-//! under its soname as a plain file: the tree can be moved, linked and mounted into a container.
+//! does not change. Every program has the path of its libraries relative to itself, and each library is a plain file
+//! under its soname: the tree can be moved, linked and mounted into a container.
 
 use std::{
     collections::BTreeSet,
@@ -98,8 +98,8 @@ pub fn ensure_tree(cache: &Cache, watch: Watch) -> Result<PathBuf> {
     Ok(home)
 }
 
-/// Makes the tree known to rustup, where there is one, as `espalier-<version>`: `cross` asks for toolchains by name.
-/// Not being able to is worth a word, not an error, since nothing else needs it.
+/// Makes the tree known to rustup, if it is installed, as `espalier-<version>`: `cross` asks for toolchains by name.
+/// Failing to is a message and no error, since nothing else needs it.
 pub fn link_with_rustup(tree: &Path, watch: Watch) {
     let (Some(name), Some(_)) = (rustup_name(tree), process::which("rustup")) else { return };
     if let Err(error) = link_as(tree, &name, watch) {
@@ -118,7 +118,7 @@ fn link_as(tree: &Path, name: &str, watch: Watch) -> Result<()> {
     Ok(())
 }
 
-/// `cross` takes the sysroot rustc says, which is the tree itself, and looks for the toolchain's name beside it.
+/// `cross` takes the sysroot that rustc reports, which is the tree, and looks for the toolchain's name beside it.
 fn link_beside(tree: &Path, name: &str) -> Result<()> {
     let link = tree.with_file_name(name);
     let folder = Path::new(tree.file_name().context("a toolchain's folder has a name")?);
@@ -146,7 +146,7 @@ pub(super) fn empty_folder(folder: &Path) -> Result<()> {
 struct Version {
     /// As Debian numbers it, e.g. `1.96.0+dfsg1-1~deb12u2`.
     debian: String,
-    /// As rustc says it, e.g. `1.96.0`.
+    /// As rustc has it, e.g. `1.96.0`.
     rust: String,
     /// First two parts, which are in a package's name.
     minor: String,
@@ -229,7 +229,7 @@ fn unpack(packages: &Path, unpacked: &Path, watch: Watch) -> Result<()> {
         watch.say(&format!("unpacking {name}"));
         let (from, to) = (package.display().to_string(), unpacked.display().to_string());
         let command = if name.starts_with("rust-web-src_") {
-            // The whole compiler's source is a gigabyte; the standard library is what is needed of it.
+            // The source of the compiler is a gigabyte; only the standard library is needed.
             let script = "dpkg-deb --fsys-tarfile \"$1\" | tar -x -C \"$2\" --wildcards './usr/src/rustc-*/library/*'";
             CommandLine::new("sh").args(["-c", script, "sh"]).args([from, to])
         } else {
@@ -254,8 +254,8 @@ fn assemble(unpacked: &Path, tree: &Path, watch: Watch) -> Result<()> {
     for program in programs {
         copy(&usr.join("bin").join(program), &tree.join("bin").join(program))?;
     }
-    // rustc's standard library for the host. Debian keeps links from there to the shared one; static ones are all that
-    // is linked.
+    // rustc's standard library for the host. Debian keeps links from there to the shared one; only static ones are
+    // linked.
     for host in folders_in(&usr.join("lib/rustlib"))? {
         let libraries = host.join("lib");
         if !libraries.is_dir() {
@@ -271,8 +271,8 @@ fn assemble(unpacked: &Path, tree: &Path, watch: Watch) -> Result<()> {
 
     let patchelf = usr.join("bin/patchelf").display().to_string();
     let set_path = |file: &Path, path: &str| {
-        // `--force-rpath`: the other kind is not handed down to libraries, and gives way to `LD_LIBRARY_PATH`, which
-        // cargo sets.
+        // `--force-rpath`: the other kind does not apply to libraries of libraries, and `LD_LIBRARY_PATH`, which cargo
+        // sets, overrides it.
         let command = CommandLine::new(&patchelf).args(["--force-rpath", "--set-rpath", path]);
         process::run(&command.arg(file.display().to_string()), None, watch)
     };
@@ -335,10 +335,10 @@ fn try_out(tree: &Path, version: &Version, watch: Watch) -> Result<()> {
         // In an environment with nothing in it that could help it find its libraries.
         let path = tree.join("bin").join(program).display().to_string();
         let command = CommandLine::new("env").args(["-i", "PATH=/usr/bin:/bin"]).arg(path).arg("--version");
-        let said =
+        let reported =
             process::run(&command, None, watch).context("the toolchain made of Debian's packages does not run")?;
-        if !said.starts_with(&format!("{starts} {}", version.minor)) {
-            bail!("`{command}` says `{}` where Debian's packages are {}", said.trim(), version.debian);
+        if !reported.starts_with(&format!("{starts} {}", version.minor)) {
+            bail!("`{command}` reports `{}` where Debian's packages are {}", reported.trim(), version.debian);
         }
     }
     Ok(())
@@ -422,9 +422,9 @@ mod tests {
 
     #[test]
     fn libraries_come_out_of_a_listing() {
-        let listing = "cargo-web\n  Depends: libc6\n  Depends: libcurl4\n |Depends: gcc\n\
-                         Depends: zlib1g\n  Depends: <c-compiler>\n\
-                       libllvm22\n  Depends: libz3-4\nlibtirpc-common\nlibgcc-12-dev\nlibfoo:i386\n";
+        let listing = "cargo-web\n  Depends: libc6\n  Depends: libcurl4\n |Depends: gcc\n  Depends: zlib1g\n\
+                       \u{20} Depends: <c-compiler>\nlibllvm22\n\
+                       \u{20} Depends: libz3-4\nlibtirpc-common\nlibgcc-12-dev\nlibfoo:i386\n";
         let libraries: Vec<String> = libraries_in(listing).into_iter().collect();
         assert_eq!(libraries, ["libcurl4", "libllvm22", "libz3-4", "zlib1g"]);
     }

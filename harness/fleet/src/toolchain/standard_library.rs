@@ -1,10 +1,10 @@
 //! The standard library for another machine, built from the sources in a toolchain tree, without a network and without
 //! a linker for that machine.
 //!
-//! Sources of the compiler's own version, and the flags its makers build it with: the result is what `rustup target
-//! add` would have brought, less the shared `libstd.so`, which would need the linker. Debian's sources hold every crate
-//! the library itself needs but none of those its tests need, and cargo resolves both; so the tests' dependencies are
-//! cut out of the manifests once, when a tree is made.
+//! The sources are of the compiler's own version and built with the flags of its makers: the result is what
+//! `rustup target add` installs, less the shared `libstd.so`, which would need a linker. Debian's sources hold every
+//! crate the library needs but none that its tests need, and cargo resolves both. So the tests' dependencies are cut
+//! out of the manifests once, when a tree is made.
 
 use std::{
     env, fs,
@@ -124,8 +124,8 @@ fn trimmed(name: &str, text: &str) -> String {
 fn build_command(tree: &Path, work: &Path, host: &str, triple: &str) -> CommandLine {
     let sources = tree.join(SOURCES);
     let version = tree.file_name().unwrap_or_default().to_string_lossy();
-    // How Rust's makers build it (`src/bootstrap`): what is not marked stable is unstable, inlining across crates,
-    // paths as in their releases.
+    // As Rust's makers build it (`src/bootstrap`): what is not marked stable is unstable, functions are inlined across
+    // crates, paths are those of their releases.
     let mut flags = format!(
         "-Zforce-unstable-if-unmarked -Zinline-mir -Zinline-mir-preserve-debug \
          -Zmir_strip_debuginfo=locals-in-tiny-functions --remap-path-prefix={}=/rustc/{version}/library",
@@ -214,8 +214,8 @@ mod tests {
     fn what_only_tests_need_is_cut_out() {
         check(
             "alloc/Cargo.toml",
-            "[dependencies]\ncore = 1\n[dev-dependencies]\nrand = 1\n\
-             [target.x.dev-dependencies]\na = 1\n[lints]\nb = 1\n",
+            "[dependencies]\ncore = 1\n[dev-dependencies]\nrand = 1\n[target.x.dev-dependencies]\na = 1\n\
+             [lints]\nb = 1\n",
             "[dependencies]\ncore = 1\n[lints]\nb = 1\n",
         );
         check(
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_is_told_from_one_with_a_longer_name() {
+    fn a_library_is_not_one_with_a_longer_name() {
         assert!(is_library_of("libcore-1f.rlib", "core"));
         assert!(!is_library_of("libcore_simd-1f.rlib", "core"));
         assert!(!is_library_of("liballoc-1f.rlib", "core"));

@@ -1,5 +1,5 @@
-//! `cargo zigbuild` and zig itself, from PyPI, in a Python environment of their own below the cache. Used where they
-//! are not on `PATH`.
+//! `cargo zigbuild` and zig itself, from PyPI, in a Python environment of their own below the cache. Used when they are
+//! not on `PATH`.
 
 use std::path::PathBuf;
 
@@ -40,8 +40,8 @@ pub fn ensure(cache: &Cache, watch: Watch) -> Result<Zig> {
         return Ok(zig);
     }
     watch.say("installing zig and cargo-zigbuild from PyPI");
-    // Scripts in an environment hold its path: made in place, and complete only when both programs are there, which
-    // `find` looks at.
+    // Scripts in an environment hold its path, so it is made in place. It is complete when both programs are there,
+    // which `find` looks at.
     let environment = cache.root.join("venv-zig").display().to_string();
     let by_hand = "or put `zig` and `cargo-zigbuild` on `PATH` yourself";
     let venv = CommandLine::new("python3").args(["-m", "venv", "--clear", &environment]);
