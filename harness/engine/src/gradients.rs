@@ -22,7 +22,7 @@ impl Gradients {
 }
 
 impl Network {
-    /// The gradient of `sum over seeds of <seed, value>` with respect to each of `wanted`: reverse mode. `run` must
+    /// The gradient of `sum over seeds of <seed, value>` with respect to each of `required`: reverse mode. `run` must
     /// have kept all values ([`Keep::All`](crate::Keep::All)); a seed has the shape of its value.
     ///
     /// # Errors
@@ -31,26 +31,26 @@ impl Network {
         &self,
         run: &Run,
         seeds: &[(ValueId, Array<f32>)],
-        wanted: &[ValueId],
+        required: &[ValueId],
     ) -> Result<Gradients, EngineError> {
-        let needed = self.depends_on(wanted);
+        let needed = self.depends_on(required);
         let mut gradients: Vec<Option<Array<f32>>> = vec![None; self.values()];
         for (value, seed) in seeds {
             add(&mut gradients[*value], seed.clone());
         }
-        let mut is_wanted = vec![false; self.values()];
-        wanted.iter().for_each(|value| is_wanted[*value] = true);
+        let mut is_required = vec![false; self.values()];
+        required.iter().for_each(|value| is_required[*value] = true);
         for (index, node) in self.nodes.iter().enumerate().rev() {
             // Integers have no gradient, not even where they become floats again: a length whose root scales attention.
             let is_float = |input: ValueId| matches!(run.values[input], Some(Tensor::F32(_)));
-            let wanted_of = |input: &Option<ValueId>| input.is_some_and(|input| needed[input] && is_float(input));
-            let wants: Vec<bool> = node.inputs.iter().map(wanted_of).collect();
+            let required_of = |input: &Option<ValueId>| input.is_some_and(|input| needed[input] && is_float(input));
+            let wants: Vec<bool> = node.inputs.iter().map(required_of).collect();
             let outputs: Vec<Option<Array<f32>>> = node
                 .outputs
                 .iter()
                 .map(|output| {
                     let output = (*output)?;
-                    if is_wanted[output] { gradients[output].clone() } else { gradients[output].take() }
+                    if is_required[output] { gradients[output].clone() } else { gradients[output].take() }
                 })
                 .collect();
             if !wants.contains(&true) || outputs.iter().all(Option::is_none) {
@@ -77,7 +77,7 @@ impl Network {
                 }
             }
         }
-        Ok(Gradients(wanted.iter().filter_map(|value| Some((*value, gradients[*value].take()?))).collect()))
+        Ok(Gradients(required.iter().filter_map(|value| Some((*value, gradients[*value].take()?))).collect()))
     }
 
     /// Which values depend on one of `roots`, or are one.

@@ -68,7 +68,7 @@ pub trait Operator: fmt::Debug + Send + Sync {
     fn forward(&self, inputs: &[Option<&Tensor>], outputs: usize) -> Result<Forward, String>;
 
     /// The vector-Jacobian product: gradients of the inputs in their order; `None` for one that has none or is not
-    /// wanted.
+    /// required.
     ///
     /// # Errors
     /// [`BackwardError::NoGradient`] for an operator that has no gradient.
@@ -102,7 +102,7 @@ pub struct Backward<'a> {
     pub saved: Option<&'a (dyn Any + Send + Sync)>,
     /// Gradients of the outputs; at least one is there.
     pub gradients: Vec<Option<Array<f32>>>,
-    /// Which inputs' gradients are wanted.
+    /// Which inputs' gradients are required.
     pub wants: Vec<bool>,
 }
 

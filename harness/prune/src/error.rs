@@ -21,8 +21,8 @@ pub enum PruneError {
     )]
     NOfM { keep: u32, of: u32, only: f64 },
     #[error(
-        "the importance of tensor `{tensor}` at flat index {index} is not a number; are there infinities in the weights \
-         or the samples?"
+        "the importance of tensor `{tensor}` at flat index {index} is not a number; are there infinities in the \
+         weights or the samples?"
     )]
     NotAScore { tensor: String, index: u64 },
     /// Scores, masks or values that belong to another model.

@@ -72,7 +72,7 @@ pub struct Plan {
     pub branches: Vec<(Branch, f64, bool)>,
     choice: Choice,
     /// The groups that the recipe's unit selects, by index.
-    asked: Vec<usize>,
+    indices: Vec<usize>,
 }
 
 /// Cuts out exactly `round(ratio * n)` of the `n` units that [`Unit::Structure`] selects.
@@ -143,9 +143,14 @@ pub fn inspect(model: &Bytes, options: &Options) -> Result<Report, PruneError> {
     let dependencies = DependencyGraph::of(dense, &options.shapes)?;
     let branches = layers::branches(&dependencies).into_iter().map(|branch| (branch, 0.0, false)).collect();
     let removed = dependencies.groups.iter().map(|group| vec![false; group.classes.len()]).collect();
-    let asked = (0..dependencies.groups.len()).collect();
-    let plan =
-        Plan { dependencies, removed: Removed::new(), branches, choice: Choice { removed, notes: Vec::new() }, asked };
+    let indices = (0..dependencies.groups.len()).collect();
+    let plan = Plan {
+        dependencies,
+        removed: Removed::new(),
+        branches,
+        choice: Choice { removed, notes: Vec::new() },
+        indices,
+    };
     Ok(plan.report(&before, &before, options))
 }
 
@@ -159,10 +164,10 @@ pub fn plan(model: Model, recipe: &Recipe, samples: Option<&Samples>, options: &
     if structure == Structure::Layer {
         return plan_layers(dependencies, recipe, samples);
     }
-    let asked: Vec<usize> = (0..dependencies.groups.len())
+    let indices: Vec<usize> = (0..dependencies.groups.len())
         .filter(|group| structure == Structure::Any || dependencies.groups[*group].kind == structure)
         .collect();
-    let groups: Vec<ChannelGroup> = asked.iter().map(|group| dependencies.groups[*group].clone()).collect();
+    let groups: Vec<ChannelGroup> = indices.iter().map(|group| dependencies.groups[*group].clone()).collect();
     let importance = if recipe.method == Method::Activation {
         activity::importance(&mut dependencies, &groups, samples, recipe.batch)?
     } else {
@@ -175,7 +180,7 @@ pub fn plan(model: Model, recipe: &Recipe, samples: Option<&Samples>, options: &
     for (group, goes) in groups.iter().zip(&choice.removed) {
         removed.extend(group.classes.iter().zip(goes).filter(|(_, goes)| **goes).map(|(class, _)| class.root));
     }
-    Ok(Plan { dependencies, removed, branches: Vec::new(), choice, asked })
+    Ok(Plan { dependencies, removed, branches: Vec::new(), choice, indices })
 }
 
 type Scored = (Vec<(usize, Vec<usize>)>, crate::Scores);
@@ -226,7 +231,7 @@ fn plan_layers(dependencies: DependencyGraph, recipe: &Recipe, samples: Option<&
     let judged = branches.into_iter().zip(importance).enumerate();
     let branches = judged.map(|(index, (branch, importance))| (branch, importance, gone.contains(&index))).collect();
     let choice = Choice { removed: Vec::new(), notes: Vec::new() };
-    Ok(Plan { dependencies, removed: Removed::new(), branches, choice, asked: Vec::new() })
+    Ok(Plan { dependencies, removed: Removed::new(), branches, choice, indices: Vec::new() })
 }
 
 impl Plan {
@@ -283,7 +288,7 @@ impl Plan {
     }
 
     fn report(&self, before: &Survey, after: &Survey, options: &Options) -> Report {
-        let groups = self.asked.iter().zip(&self.choice.removed).map(|(group, removed)| {
+        let groups = self.indices.iter().zip(&self.choice.removed).map(|(group, removed)| {
             let count = removed.iter().filter(|removed| **removed).count();
             report::group(&self.dependencies, &self.dependencies.groups[*group], count)
         });

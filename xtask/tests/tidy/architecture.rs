@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, process::Command};
 use crate::{read, tracked_files};
 
 #[test]
-#[ignore = "until the rename is through"]
 fn the_tables_name_every_module() {
     let architecture = read("ARCHITECTURE.md");
     let mut wrong = Vec::new();
@@ -48,7 +47,6 @@ fn the_tables_name_no_module_that_is_gone() {
 }
 
 #[test]
-#[ignore = "until the rename is through"]
 fn every_command_is_named() {
     let output = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();

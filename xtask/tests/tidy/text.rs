@@ -40,7 +40,6 @@ const WORDS: [(&str, &str); 16] = [
 ];
 
 #[test]
-#[ignore = "until the rename is through"]
 fn lines_are_narrow() {
     let mut wide = Vec::new();
     for path in tracked_files() {
@@ -63,7 +62,6 @@ fn lines_are_narrow() {
 }
 
 #[test]
-#[ignore = "until the rename is through"]
 fn functions_are_short() {
     let (mut seen, mut long) = (0, Vec::new());
     for (path, text) in production_files() {
@@ -80,7 +78,6 @@ fn functions_are_short() {
 }
 
 #[test]
-#[ignore = "until the rename is through"]
 fn identifiers_use_the_fields_words() {
     let mut found = Vec::new();
     for (path, text) in production_files() {

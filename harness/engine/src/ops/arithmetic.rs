@@ -238,12 +238,12 @@ impl Operator for Extreme {
         let y = pass.output(0)?.f32()?;
         let mut rest = pass.gradient(0, y.shape());
         let mut gradients = Vec::with_capacity(pass.inputs.len());
-        for (index, wanted) in pass.wants.iter().enumerate() {
+        for (index, required) in pass.wants.iter().enumerate() {
             let x = pass.input(index)?.f32()?;
             let chosen = pairs(y, x, |y, x| x == y)?;
             let taken = pairs(&rest, &chosen, |g, chosen| if chosen { g } else { 0.0 })?;
             rest = pairs(&rest, &chosen, |g, chosen| if chosen { 0.0 } else { g })?;
-            gradients.push(if *wanted { Some(summed_to(taken, x.shape())?) } else { None });
+            gradients.push(if *required { Some(summed_to(taken, x.shape())?) } else { None });
         }
         Ok(gradients)
     }

@@ -126,12 +126,12 @@ impl Operator for Cast {
 }
 
 /// A view in the shape of `x` of one value for all, or of one for each index of an axis.
-fn along(parameter: &[usize], shape: &[usize], wanted: i64) -> Result<View, String> {
+fn along(parameter: &[usize], shape: &[usize], required: i64) -> Result<View, String> {
     let mut view = View { shape: shape.to_vec(), strides: vec![0; shape.len()], offset: 0 };
     if parameter.iter().product::<usize>() == 1 && parameter.len() <= 1 {
         return Ok(view);
     }
-    let axis = axis(wanted, shape.len())?;
+    let axis = axis(required, shape.len())?;
     if parameter != [shape[axis]] {
         return Err(format!("scales of shape {parameter:?} do not fit axis {axis} of shape {shape:?}"));
     }

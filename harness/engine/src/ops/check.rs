@@ -152,7 +152,7 @@ pub fn check_optional(operator: &dyn Operator, inputs: &[Option<Tensor>], output
                     );
                 }
             }
-            // The gradient of one input must not depend on whether others are wanted.
+            // The gradient of one input must not depend on whether others are required.
             let alone = (0..inputs.len()).map(|other| other == input).collect();
             let alone = backward(operator, &references, &forward, &seeds, alone);
             let alone = alone[input].as_ref().unwrap_or(&zero);

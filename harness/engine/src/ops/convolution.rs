@@ -320,7 +320,7 @@ fn forward_tile(
     }
 }
 
-/// The gradients of input and weights, where wanted.
+/// The gradients of input and weights, where required.
 fn backward(
     layout: &Layout,
     x: &[f32],

@@ -222,16 +222,16 @@ impl Scatter {
     fn places(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<usize>, String> {
         let (shape, indices, updates) =
             (input(inputs, 0)?.shape(), input(inputs, 1)?.i64()?, input(inputs, 2)?.shape());
-        let (places, wanted) = match self.axis {
+        let (places, required) = match self.axis {
             Some(axis) => (pointed(shape, indices, axis)?, indices.shape().to_vec()),
             None => {
-                let wanted = GatherNd::shape(shape, indices)?;
+                let required = GatherNd::shape(shape, indices)?;
                 let (starts, len) = rows(shape, indices)?;
-                (starts.into_iter().flat_map(|start| start..start + len).collect(), wanted)
+                (starts.into_iter().flat_map(|start| start..start + len).collect(), required)
             }
         };
-        if updates != wanted {
-            return Err(format!("updates of shape {updates:?} do not fit; {wanted:?} is wanted"));
+        if updates != required {
+            return Err(format!("updates of shape {updates:?} do not fit; {required:?} is required"));
         }
         Ok(places)
     }

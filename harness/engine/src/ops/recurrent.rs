@@ -98,8 +98,12 @@ impl Recurrent {
         let [directions, gates, _] = three(w.shape(), "W")?;
         let [_, _, hidden] = three(r.shape(), "R")?;
         let of_gates = self.cell.gates();
-        let fits = |name: &str, found: &[usize], wanted: &[usize]| {
-            if found == wanted { Ok(()) } else { Err(format!("{name} has shape {found:?}, {wanted:?} is wanted")) }
+        let fits = |name: &str, found: &[usize], required: &[usize]| {
+            if found == required {
+                Ok(())
+            } else {
+                Err(format!("{name} has shape {found:?}, {required:?} is required"))
+            }
         };
         if hidden == 0 || directions != self.reversed.len() {
             return Err(format!("weights of shape {:?} are not of {} directions", w.shape(), self.reversed.len()));
@@ -113,11 +117,11 @@ impl Recurrent {
         }
         fits("W", w.shape(), &[directions, of_gates.saturating_mul(hidden), width])?;
         fits("R", r.shape(), &[directions, gates, hidden])?;
-        let float = |index, name, wanted: &[usize]| match optional(inputs, index) {
+        let float = |index, name, required: &[usize]| match optional(inputs, index) {
             None => Ok(None),
             Some(tensor) => {
                 let array = tensor.f32()?;
-                fits(name, array.shape(), wanted)?;
+                fits(name, array.shape(), required)?;
                 Ok::<_, String>(Some(array.data()))
             }
         };
@@ -153,7 +157,7 @@ impl Recurrent {
 }
 
 fn three(shape: &[usize], name: &str) -> Result<[usize; 3], String> {
-    shape.try_into().map_err(|_| format!("{name} has shape {shape:?}, three axes are wanted"))
+    shape.try_into().map_err(|_| format!("{name} has shape {shape:?}, three axes are required"))
 }
 
 impl Parts<'_> {
@@ -286,8 +290,8 @@ impl Recurrent {
         ];
         let each = pass.inputs.iter().zip(&pass.wants).zip(found.into_iter().chain(std::iter::repeat(None)));
         Ok(each
-            .map(|((input, wanted), found)| {
-                let shape = input.filter(|_| *wanted)?.shape();
+            .map(|((input, required), found)| {
+                let shape = input.filter(|_| *required)?.shape();
                 Some(Array::new(shape, found?))
             })
             .collect())

@@ -85,14 +85,14 @@ impl Reshaped {
                 Ok((0..rank).map(|axis| if new.contains(&axis) { 1 } else { *old.next().expect("as many") }).collect())
             }
             Reshaped::Reshape { shape: attribute, allow_zero } => {
-                let wanted = match attribute {
-                    Some(wanted) => wanted.as_slice(),
+                let required = match attribute {
+                    Some(required) => required.as_slice(),
                     None => list(input(inputs, 1)?, "its shape")?,
                 };
-                let misfit = || format!("shape {shape:?} cannot become {wanted:?}");
-                let mut found = Vec::with_capacity(wanted.len());
+                let misfit = || format!("shape {shape:?} cannot become {required:?}");
+                let mut found = Vec::with_capacity(required.len());
                 let mut open = None;
-                for (axis, extent) in wanted.iter().enumerate() {
+                for (axis, extent) in required.iter().enumerate() {
                     found.push(match extent {
                         -1 if open.is_none() => {
                             open = Some(axis);
@@ -166,8 +166,8 @@ impl Operator for Shape {
         let rank = shape.len() as i64;
         let place = |place: i64| (if place < 0 { place.saturating_add(rank) } else { place }).clamp(0, rank) as usize;
         let (start, end) = (place(self.start), self.end.map_or(shape.len(), place));
-        let wanted: Vec<i64> = shape[start.min(end)..end].iter().map(|axis| *axis as i64).collect();
-        Ok(Forward::one(Tensor::I64(Array::new([wanted.len()], wanted))))
+        let required: Vec<i64> = shape[start.min(end)..end].iter().map(|axis| *axis as i64).collect();
+        Ok(Forward::one(Tensor::I64(Array::new([required.len()], required))))
     }
 }
 
@@ -316,8 +316,8 @@ mod tests {
         assert!(reshaped(&[0, 3], &[0, -1], 0).is_err());
         assert_eq!(reshaped(&[1], &[], 0), Ok(vec![]));
         assert_eq!(reshaped(&[], &[1, -1], 0), Ok(vec![1, 1]));
-        for wanted in [&[-1i64, -1][..], &[5], &[-2], &[i64::MAX, i64::MAX], &[0, 0, 0, 0]] {
-            reshaped(&[2, 3], wanted, 0).unwrap_err();
+        for required in [&[-1i64, -1][..], &[5], &[-2], &[i64::MAX, i64::MAX], &[0, 0, 0, 0]] {
+            reshaped(&[2, 3], required, 0).unwrap_err();
         }
     }
 

@@ -35,7 +35,7 @@ impl View {
         let mut strides = vec![0; to.len()];
         for (axis, (extent, stride)) in from.iter().zip(whole.strides).enumerate() {
             match (*extent, to[missing + axis]) {
-                (extent, wanted) if extent == wanted => strides[missing + axis] = stride,
+                (extent, required) if extent == required => strides[missing + axis] = stride,
                 (1, _) => {}
                 _ => return Err(misfit()),
             }

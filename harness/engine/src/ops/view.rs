@@ -66,9 +66,10 @@ impl Viewed {
                 plain(View::whole(shape).transposed(&order))
             }
             Viewed::Expand => {
-                let wanted = list(input(inputs, 1)?, "its shape")?;
-                let wanted: Vec<usize> = wanted.iter().map(|axis| size(*axis, "an axis")).collect::<Result<_, _>>()?;
-                plain(View::broadcast(shape, &broadcast_shape([shape, &wanted])?)?)
+                let required = list(input(inputs, 1)?, "its shape")?;
+                let required: Vec<usize> =
+                    required.iter().map(|axis| size(*axis, "an axis")).collect::<Result<_, _>>()?;
+                plain(View::broadcast(shape, &broadcast_shape([shape, &required])?)?)
             }
             Viewed::Tile => {
                 let repeats = list(input(inputs, 1)?, "its repeats")?;
@@ -300,7 +301,7 @@ impl Operator for Concat {
         let (shape, views) = self.views(&pass.inputs)?;
         let whole = pass.gradient(0, &shape);
         let part =
-            |(view, wanted): (View, &bool)| wanted.then(|| Array::new(view.shape.clone(), view.read(whole.data())));
+            |(view, required): (View, &bool)| required.then(|| Array::new(view.shape.clone(), view.read(whole.data())));
         Ok(views.into_iter().zip(&pass.wants).map(part).collect())
     }
 }

@@ -97,17 +97,17 @@ impl Window {
             let last = side.input.checked_sub(1).and_then(|last| last.checked_mul(side.stride));
             let full = last.and_then(|last| last.checked_add(reach)?.checked_add(padding)).ok_or_else(misfit)?;
             let same = matches!(self.padding, Padding::SameUpper | Padding::SameLower);
-            let wanted = given("output_shape", shape, axis)?.or_else(|| same.then(|| side.input * side.stride));
-            if let Some(wanted) = wanted {
+            let required = given("output_shape", shape, axis)?.or_else(|| same.then(|| side.input * side.stride));
+            if let Some(required) = required {
                 // Beyond the reach of the windows the output is empty, and nothing is padded.
-                let total = full.saturating_sub(wanted);
+                let total = full.saturating_sub(required);
                 (side.before, side.after) = (total - total / 2, total / 2);
                 if matches!(self.padding, Padding::SameUpper) {
                     std::mem::swap(&mut side.before, &mut side.after);
                 }
             }
             let len = full.checked_sub(side.before).and_then(|len| len.checked_sub(side.after));
-            (side.output, side.input) = (side.input, wanted.or(len).filter(|len| *len > 0).ok_or_else(misfit)?);
+            (side.output, side.input) = (side.input, required.or(len).filter(|len| *len > 0).ok_or_else(misfit)?);
             Ok(side)
         };
         Ok(Windows::of(sides.into_iter().enumerate().map(transposed).collect::<Result<_, _>>()?))

@@ -39,10 +39,10 @@ pub fn scores(model: &Model, network: &Network, survey: &Survey, batches: &Batch
             seeds.push((value, site.squares()));
         }
     }
-    let wanted: Vec<usize> = survey.weights.iter().filter_map(|weight| network.find(&weight.name)).collect();
+    let required: Vec<usize> = survey.weights.iter().filter_map(|weight| network.find(&weight.name)).collect();
     // Going back needs only shapes: one sample suffices.
     let run = network.run(&batches.smallest(), Keep::All)?;
-    let mut squares = network.backward(&run, &seeds, &wanted)?;
+    let mut squares = network.backward(&run, &seeds, &required)?;
     let mut scores = Vec::new();
     for weight in &survey.weights {
         let present = values(model, weight)?;

@@ -29,9 +29,9 @@ impl<'a> Batches<'a> {
     ) -> Result<Batches<'a>, PruneError> {
         let refused = |why: String| PruneError::Samples { why };
         let samples = samples.filter(|samples| !samples.is_empty()).ok_or_else(|| refused("there are none".into()))?;
-        let (wanted, given) = (network.inputs.len(), samples.inputs.len());
-        if wanted != given {
-            return Err(refused(format!("the model has {wanted} inputs, the samples {given}")));
+        let (required, given) = (network.inputs.len(), samples.inputs.len());
+        if required != given {
+            return Err(refused(format!("the model has {required} inputs, the samples {given}")));
         }
         let mut fixed = None;
         for (input, tensor) in network.inputs.iter().zip(&samples.inputs) {

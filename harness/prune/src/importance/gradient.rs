@@ -21,12 +21,12 @@ pub fn scores(
         return Err(PruneError::Samples { why: "the model has no output to judge it by".into() });
     };
     let answer = before_softmax(network, output);
-    let wanted: Vec<ValueId> = survey.weights.iter().filter_map(|weight| network.find(&weight.name)).collect();
+    let required: Vec<ValueId> = survey.weights.iter().filter_map(|weight| network.find(&weight.name)).collect();
     let mut means: Vec<Vec<f32>> = survey.weights.iter().map(|weight| vec![0.0; weight.count as usize]).collect();
     for batch in 0..batches.count() {
         let samples = batches.batch(batch);
         let share = samples.len() as f32 / batches.samples() as f32;
-        let halves = gradients(network, &samples, batches.may_be_split(), answer, &wanted)?;
+        let halves = gradients(network, &samples, batches.may_be_split(), answer, &required)?;
         for (mean, weight) in means.iter_mut().zip(&survey.weights) {
             let Some(id) = network.find(&weight.name) else { continue };
             let found: Vec<&[f32]> = halves.iter().filter_map(|half| Some(half.of(id)?.data())).collect();
@@ -50,12 +50,12 @@ fn gradients(
     samples: &Samples,
     split: bool,
     answer: ValueId,
-    wanted: &[ValueId],
+    required: &[ValueId],
 ) -> Result<Vec<Gradients>, PruneError> {
     let part = |samples: &Samples, of: usize| {
         let run = network.run(&samples.inputs, Keep::All)?;
         let seed = seed(network, answer, run.value(answer), samples, of)?;
-        Ok::<_, PruneError>(network.backward(&run, &[(answer, seed)], wanted)?)
+        Ok::<_, PruneError>(network.backward(&run, &[(answer, seed)], required)?)
     };
     let all: Vec<usize> = (0..samples.len()).collect();
     if !split || all.len() < 2 {

@@ -200,7 +200,7 @@ fn layout(node: &NodeProto, input: usize, kind: LayerKind, axes: &[Option<usize>
     use Direction::{Batch, Input, Output};
     let flag = |name: &str| node.is_set(name);
     let now = axes.len();
-    let wanted: Vec<Direction> = match kind {
+    let required: Vec<Direction> = match kind {
         LayerKind::Conv => [Output].into_iter().chain((1..now).map(|_| Input)).collect(),
         LayerKind::ConvTranspose => [Input].into_iter().chain((1..now).map(|_| Output)).collect(),
         LayerKind::Recurrent => vec![Batch, Output, Input],
@@ -212,11 +212,11 @@ fn layout(node: &NodeProto, input: usize, kind: LayerKind, axes: &[Option<usize>
             (2..now).map(|_| Batch).chain(last).collect()
         }
     };
-    if wanted.len() != now {
+    if required.len() != now {
         return None;
     }
     let mut directions = vec![Batch; rank];
-    for (axis, direction) in axes.iter().zip(wanted) {
+    for (axis, direction) in axes.iter().zip(required) {
         if let Some(axis) = axis {
             directions[*axis] = direction;
         }

@@ -33,11 +33,11 @@ pub struct Choice {
 /// (initialiser, shape), in the order of the scores.
 pub fn importance(groups: &[ChannelGroup], tensors: &[(usize, Vec<usize>)], scores: &Scores) -> Vec<Vec<f64>> {
     let mut sums: HashMap<(usize, usize), Vec<f64>> = HashMap::new();
-    let wanted: std::collections::HashSet<(usize, usize)> =
+    let required: std::collections::HashSet<(usize, usize)> =
         groups.iter().flat_map(|group| group.axes.iter().copied()).collect();
     for ((tensor, shape), scores) in tensors.iter().zip(&scores.0) {
         for axis in 0..shape.len() {
-            if !wanted.contains(&(*tensor, axis)) {
+            if !required.contains(&(*tensor, axis)) {
                 continue;
             }
             let inner: usize = shape[axis + 1..].iter().product::<usize>().max(1);
@@ -107,7 +107,7 @@ fn take(
         among.iter().flat_map(|group| (0..groups[*group].classes.len()).map(move |class| (*group, class))).collect();
     // Stable: of equals the earlier ones are removed first.
     order.sort_by(|a, b| importance[a.0][a.1].total_cmp(&importance[b.0][b.1]));
-    let wanted = match amount {
+    let required = match amount {
         Amount::Ratio(ratio) => rounded(ratio, order.len() as u64) as usize,
         Amount::Threshold(threshold) => {
             let most = order.last().map_or(0.0, |last| importance[last.0][last.1]);
@@ -118,7 +118,7 @@ fn take(
         among.iter().map(|group| (*group, limits.removable(&groups[*group]))).collect();
     let mut removed = 0;
     for (group, class) in order {
-        if removed == wanted {
+        if removed == required {
             break;
         }
         match left.get_mut(&group) {
@@ -131,11 +131,11 @@ fn take(
             _ => {}
         }
     }
-    if removed < wanted {
+    if removed < required {
         let what = if among.len() == 1 { format!("`{}`", groups[among[0]].name) } else { "all groups".to_owned() };
         choice
             .notes
-            .push(format!("{what}: {removed} units removed, not {wanted}, as at least one of each group stays"));
+            .push(format!("{what}: {removed} units removed, not {required}, as at least one of each group stays"));
     }
 }
 

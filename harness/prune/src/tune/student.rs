@@ -83,8 +83,8 @@ impl Student {
         if self.parameters.is_empty() && epochs > 0 {
             return Err(PruneError::NothingPrunable { why: "nor fine-tuned: it has no float32 weights".into() });
         }
-        let wanted: Vec<ValueId> = self.parameters.iter().map(|parameter| parameter.id).collect();
-        let lengths: Vec<usize> = wanted.iter().map(|id| self.model.parameter(*id).len()).collect();
+        let required: Vec<ValueId> = self.parameters.iter().map(|parameter| parameter.id).collect();
+        let lengths: Vec<usize> = required.iter().map(|id| self.model.parameter(*id).len()).collect();
         let mut optimiser = Optimiser::new(options.decay, &lengths);
         let mut random = SplitMix64::new(seed);
         let batch = options.batch.clamp(1, data.samples.len());
@@ -105,7 +105,7 @@ impl Student {
                 let loss =
                     |indices: &[usize], predictions: &[f32], width: usize| data.loss(indices, predictions, width);
                 let LossGradients { loss, mut gradients } =
-                    self.model.gradients(&data.samples, indices, &wanted, &loss)?;
+                    self.model.gradients(&data.samples, indices, &required, &loss)?;
                 if !loss.is_finite() || !clip(&mut gradients, options.clip) {
                     end = End::Diverged;
                     break 'epochs;
@@ -121,7 +121,7 @@ impl Student {
                 (best, evaluation_of_best) = (self.state(), evaluation);
             }
         }
-        for (id, value) in wanted.iter().zip(best) {
+        for (id, value) in required.iter().zip(best) {
             *self.model.network.constant_mut(*id).expect("parameters are constants") = value;
         }
         Ok(Trained { evaluation: evaluation_of_best, end })

@@ -48,7 +48,7 @@ pub type LossFn<'a> = dyn Fn(&[usize], &[f32], usize) -> Loss + Sync + 'a;
 pub struct LossGradients {
     /// Mean over the samples.
     pub loss: f64,
-    /// By wanted value; `None` for one that predictions do not depend on.
+    /// By required value; `None` for one that predictions do not depend on.
     pub gradients: Vec<Option<Array<f32>>>,
 }
 
@@ -100,9 +100,9 @@ impl TrainableModel {
     /// # Errors
     /// Samples that are none, or not one tensor for each input, or not as many of each, or not as many labels.
     pub fn check(&self, samples: &Samples) -> Result<(), PruneError> {
-        let (given, wanted) = (samples.inputs.len(), self.network.inputs.len());
-        let why = if given != wanted {
-            format!("the model has {wanted} inputs, the samples {given}")
+        let (given, required) = (samples.inputs.len(), self.network.inputs.len());
+        let why = if given != required {
+            format!("the model has {required} inputs, the samples {given}")
         } else if samples.is_empty() {
             "there are none".to_owned()
         } else if samples.inputs.iter().any(|input| input.shape().first() != Some(&samples.len())) {
@@ -132,7 +132,7 @@ impl TrainableModel {
         Ok(Predictions { rows: found.into_iter().flat_map(|(rows, _)| rows).collect(), width })
     }
 
-    /// The mean loss over the samples at `batch`, and its gradient with respect to each of `wanted`.
+    /// The mean loss over the samples at `batch`, and its gradient with respect to each of `required`.
     ///
     /// # Errors
     /// Whatever the engine refuses; [`EngineError::NoGradient`](espalier_engine::EngineError::NoGradient).
@@ -140,7 +140,7 @@ impl TrainableModel {
         &self,
         samples: &Samples,
         batch: &[usize],
-        wanted: &[ValueId],
+        required: &[ValueId],
         loss_of: &LossFn<'_>,
     ) -> Result<LossGradients, PruneError> {
         let size = self.fixed_batch.unwrap_or(batch.len().div_ceil(PARTS).max(SMALLEST_PART));
@@ -156,11 +156,11 @@ impl TrainableModel {
             // Repeats have no gradient.
             seed.resize(rows.len(), 0.0);
             let shape = value.expect("its rows were just read").shape().to_vec();
-            let gradients = self.network.backward(&run, &[(self.output, Array::new(shape, seed))], wanted)?;
+            let gradients = self.network.backward(&run, &[(self.output, Array::new(shape, seed))], required)?;
             Ok((sum, gradients))
         })?;
         let sum: f64 = found.iter().map(|(sum, _)| sum).sum();
-        let gradients = add_up(found.into_iter().map(|(_, gradients)| gradients), wanted);
+        let gradients = add_up(found.into_iter().map(|(_, gradients)| gradients), required);
         Ok(LossGradients { loss: sum / batch.len() as f64, gradients })
     }
 
@@ -248,10 +248,10 @@ fn side_by_side<P: Sync, R: Send>(
     (0..parts.len()).map(|part| by_thread[part % threads].next().expect("each thread did its parts")).collect()
 }
 
-fn add_up(parts: impl Iterator<Item = Gradients>, wanted: &[ValueId]) -> Vec<Option<Array<f32>>> {
-    let mut sums: Vec<Option<Array<f32>>> = vec![None; wanted.len()];
+fn add_up(parts: impl Iterator<Item = Gradients>, required: &[ValueId]) -> Vec<Option<Array<f32>>> {
+    let mut sums: Vec<Option<Array<f32>>> = vec![None; required.len()];
     for mut part in parts {
-        for (sum, value) in sums.iter_mut().zip(wanted) {
+        for (sum, value) in sums.iter_mut().zip(required) {
             match (sum.as_mut(), part.take(*value)) {
                 (Some(sum), Some(training)) => {
                     sum.data_mut().iter_mut().zip(training.data()).for_each(|(sum, training)| *sum += training);
