@@ -165,6 +165,7 @@ impl Request {
                     plan.faults.push(Fault { device, stage: FailureStage::Build, message });
                 }
             }
+            plan.facts.push(facts);
             if all_requested {
                 let size = |(model, ratio): &(String, f64)| unmeasured(device, model, *ratio, Criterion::ModelSize);
                 plan.planned.extend(missing.iter().map(size));
