@@ -181,7 +181,7 @@ impl Suite {
     }
 
     fn documentation(&mut self) {
-        self.lint("cargo doc", "doc", || {
+        self.lint("cargo doc", "rustdoc", || {
             let mut command = cargo();
             command.args(["doc", "--quiet", "--no-deps", "--workspace", "--features", FEATURES]);
             command.env("RUSTDOCFLAGS", "-D warnings");
@@ -193,7 +193,10 @@ impl Suite {
     fn lint(&mut self, name: &str, part: &str, command: impl FnOnce() -> Command) {
         let sources = &self.sources;
         self.report.step(name, || {
-            let there = cargo().args([part, "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            // rustdoc is a program beside cargo, the others are cargo's own.
+            let mut version = if part == "rustdoc" { Command::new(part) } else { cargo() };
+            version.args((part != "rustdoc").then_some(part)).arg("--version");
+            let there = version.stdout(Stdio::null()).stderr(Stdio::null()).status();
             if !there.is_ok_and(|status| status.success()) {
                 return Ok(Counts::skipped(format!("{name}: this toolchain does not have it")));
             }

@@ -4,8 +4,8 @@
 //! bytes ─► onnx (decode) ─► prunable (what is a weight, and why the rest is not) ─► importance ─► select (exactly k)
 //!       ─► remove (zeros) ─► bytes + manifest
 //! ```
-//! Everything works on bytes; only [`file`] touches the disk. The same model and recipe give the same bytes everywhere.
-//! A variant at ratio 0 is the dense file itself, byte for byte.
+//! Everything works on bytes; only [`mod@file`] touches the disk. The same model and recipe give the same bytes
+//! everywhere. A variant at ratio 0 is the dense file itself, byte for byte.
 
 pub mod importance;
 pub mod layout;

@@ -43,7 +43,7 @@ pub struct Track {
     pub criterion: Criterion,
     pub baseline: String,
     pub entries: Vec<HistoryEntry>,
-    /// Another baseline took over: this one has not been used for [`Track::TAKEN_OVER`] entries, and its open points
+    /// Another baseline took over: this one has not been used for `TAKEN_OVER` entries, and its open points
     /// are no longer reported.
     pub is_past: bool,
 }

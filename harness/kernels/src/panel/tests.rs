@@ -100,7 +100,10 @@ fn zeros_have_no_entry() {
 #[test]
 fn more_weights_than_indices_count_are_refused() {
     check_counts(1 << 16, (1 << 16) - 1);
-    for (rows, columns) in [(1 << 16, 1 << 16), (usize::MAX, 2), (0, usize::MAX)] {
+    let too_many = [(1 << 16, 1 << 16), (usize::MAX, 2), (0, usize::MAX)];
+    // Where addresses have 32 bits, no number of columns alone is too large.
+    let cases = if cfg!(target_pointer_width = "64") { &too_many[..] } else { &too_many[..2] };
+    for &(rows, columns) in cases {
         assert!(std::panic::catch_unwind(|| check_counts(rows, columns)).is_err(), "{rows} x {columns}");
     }
 }
