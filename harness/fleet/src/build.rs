@@ -1,6 +1,6 @@
 //! Builds the runner for a target, or finds the one built before from the same things.
 //!
-//! Artifacts are named by what they are built from ([`key`]) and stored by their content ([`crate::blob`]). If the key
+//! Artifacts are named by what they are built from (`key`) and stored by their content ([`crate::blob`]). If the key
 //! is known, cargo does not run at all. If anything is in doubt (cargo read a file that is not in the key, sources
 //! changed meanwhile, `cross` and its container), cargo decides and nothing is remembered.
 

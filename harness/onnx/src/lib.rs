@@ -2,7 +2,7 @@
 //!
 //! Decoding copies no weights: every `raw_data` is a slice of the file it came from, so that a pruned file can be a
 //! patched copy of the dense one (see [`Model::offset`]). What a file may cost in memory is bounded before it is
-//! decoded, in `budget`. Only [`file`] touches the disk.
+//! decoded, in `budget`. Only [`mod@file`] touches the disk.
 
 pub mod file;
 pub mod random;
