@@ -24,7 +24,7 @@ pub struct Shelf {
 const QUICK: [&str; 8] = ["--runs", "1", "--warmup", "1", "--iterations", "3", "--min-time", "0"];
 
 /// Emulated boards on a busy host: slow, and still far from this.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(1200);
 
 impl Shelf {
     /// With this host as the only device. `name` is the test's.
