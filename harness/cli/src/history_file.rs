@@ -56,7 +56,6 @@ pub fn parse_changes(source: &SourceFile) -> Result<Vec<Change>> {
 
 /// As files have it.
 pub fn criterion(text: &str) -> Result<Criterion, String> {
-    let names = Criterion::ALL.map(Criterion::name);
-    let found = Criterion::ALL.into_iter().find(|criterion| criterion.name() == text);
-    found.ok_or_else(|| UnknownName::new("criterion", text, names.into_iter()).to_string())
+    let unknown = || UnknownName::new("criterion", text, Criterion::ALL.map(Criterion::name).into_iter()).to_string();
+    Criterion::named(text).ok_or_else(unknown)
 }

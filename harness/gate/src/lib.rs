@@ -29,6 +29,7 @@ pub mod report;
 pub mod session;
 pub mod simulate;
 pub mod size;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -89,6 +90,10 @@ impl Criterion {
             Criterion::ModelSize => "model-size",
             Criterion::Accuracy => "accuracy",
         }
+    }
+
+    pub fn named(name: &str) -> Option<Criterion> {
+        Criterion::ALL.into_iter().find(|criterion| criterion.name() == name)
     }
 
     /// Whether its verdict can be wrong by chance; such comparisons share the error rate of a run. Bytes are counted.

@@ -12,11 +12,11 @@
 //! until = "2026-12-31"
 //! ```
 
-use crate::{Comparison, Criterion, Role, Verdict, Waived, date::Date};
+use crate::{Comparison, Criterion, Role, Verdict, Waived, date::Date, tables};
 use espalier_bench::record::Case;
 use espalier_inventory::{
     Problem, SourceFile,
-    document::{Document, Table, Wrong},
+    document::{Table, Wrong},
     suggest,
 };
 
@@ -50,30 +50,18 @@ impl Waiver {
 /// # Errors
 /// Every mistake in the file, from top to bottom. A waiver that has ended is no mistake.
 pub fn parse(source: &SourceFile, today: Date) -> Result<Vec<Waiver>, Vec<Problem>> {
-    let (document, root) = Document::open(source, None);
-    let mut root = document.root(root);
-    let mut waivers: Vec<Waiver> = Vec::new();
-    for value in root.take("waiver").map(|value| value.items("tables")).unwrap_or_default() {
-        let Some(table) = value.table() else { continue };
-        waivers.extend(read_waiver(table, &waivers, today));
-    }
-    root.close();
-    let problems = document.into_problems();
-    if problems.is_empty() { Ok(waivers) } else { Err(problems) }
+    tables::parse(source, "waiver", |table, others| read_waiver(table, others, today))
 }
 
-/// `None` where a field is missing or wrong; the document then has a problem.
 fn read_waiver(mut table: Table<'_, '_>, others: &[Waiver], today: Date) -> Option<Waiver> {
     let case_value = table.require("case", "\"digits-cnn@0.5 on pi4\"");
-    let case = case_value.as_ref().and_then(|value| value.parse(|text| Case::parse(text).map_err(Wrong::new)));
-    let criterion_value = table.take("criterion");
-    let criterion = criterion_value.as_ref().map(|value| value.parse(criterion));
-    let reason = table.require("reason", "\"slower until tract 0.24\"").and_then(|value| value.parse(reason));
-    let until = table.require("until", "\"2026-12-31\"").and_then(|value| value.parse(|text| last_day(text, today)));
+    let case = case_value.as_ref().and_then(|value| value.parse(tables::case));
+    let criterion = tables::optional(&mut table, "criterion", tables::criterion);
+    let filled = |text: &str| tables::filled("reason", text);
+    let reason = tables::field(&mut table, "reason", "slower until tract 0.24", filled);
+    let until = tables::field(&mut table, "until", "2026-12-31", |text| last_day(text, today));
     table.close();
-    // A criterion that could not be read is not "all of them".
-    let criterion = criterion.map_or(Some(None), |read| read.map(Some))?;
-    let waiver = Waiver { case: case?, criterion, reason: reason?, until: until? };
+    let waiver = Waiver { case: case?, criterion: criterion?, reason: reason?, until: until? };
     if others.iter().any(|other| other.case == waiver.case && other.criterion == waiver.criterion) {
         case_value?.wrong(Wrong::new(format!("there is another {}", waiver.title())));
         return None;
@@ -81,23 +69,8 @@ fn read_waiver(mut table: Table<'_, '_>, others: &[Waiver], today: Date) -> Opti
     Some(waiver)
 }
 
-fn criterion(text: &str) -> Result<Criterion, Wrong> {
-    let known = Criterion::ALL.into_iter();
-    let found = known.clone().find(|criterion| criterion.name() == text);
-    found.ok_or_else(|| Wrong::unknown("criterion", text, known.map(Criterion::name)))
-}
-
-fn reason(text: &str) -> Result<String, Wrong> {
-    match text.trim() {
-        "" => Err(Wrong::new("the reason is empty: say why this may be so, for whoever reads the report")),
-        reason => Ok(reason.to_owned()),
-    }
-}
-
 fn last_day(text: &str, today: Date) -> Result<Date, Wrong> {
-    let Some(until) = Date::parse(text) else {
-        return Err(Wrong::new(format!("`{text}` is no day such as `2026-12-31`")));
-    };
+    let until = tables::day(text)?;
     let days = until.days_since(today);
     if days > LONGEST_DAYS {
         return Err(Wrong::new(format!(
@@ -201,7 +174,7 @@ until = "2026-11-22"
             "w.toml:2:8: `digits-cnn on pi4` is not a case such as `digits-cnn@0.5 on pi4`\n\
              w.toml:3:13: unknown criterion `p5` (known: `fastest`, `p50`, `p95`, `p99`, `peak-rss`, \
              `peak-allocated`, `runner-size`, `model-size`, `accuracy`)\n\
-             w.toml:4:10: the reason is empty: say why this may be so, for whoever reads the report\n\
+             w.toml:4:10: `reason` is empty: fill it in for whoever reads the report\n\
              w.toml:5:9: `2026-02-30` is no day such as `2026-12-31`\n\
              w.toml:8:1: unknown key `reson` in `[waiver]`; did you mean `reason`?\n\
              w.toml:9:9: `waiver.until` must be a string, not a date; did you mean `\"2026-12-31\"`?",

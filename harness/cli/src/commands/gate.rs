@@ -79,8 +79,7 @@ pub struct Flags {
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
     let profile = flags.strictness.profile()?;
-    let named = |name: &String| Criterion::ALL.into_iter().find(|criterion| criterion.name() == *name);
-    let criteria: Vec<Criterion> = flags.criterion.iter().filter_map(named).collect();
+    let criteria: Vec<Criterion> = flags.criterion.iter().filter_map(|name| Criterion::named(name)).collect();
     if let Some(recorded) = &flags.replay {
         if criteria.len() > 1 {
             return Err(usage("`--replay` judges one criterion at a time"));

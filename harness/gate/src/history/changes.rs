@@ -17,11 +17,11 @@
 use serde::Serialize;
 
 use super::{HistoryEntry, Subject};
-use crate::{Criterion, date::Date};
+use crate::{Criterion, tables};
 use espalier_bench::record::Case;
 use espalier_inventory::{
     Problem, SourceFile,
-    document::{Document, Table, Wrong},
+    document::{Table, Wrong},
 };
 
 /// The acknowledgement of a change point.
@@ -102,51 +102,34 @@ pub fn is_commit(commit: &str, entry: &HistoryEntry) -> bool {
 /// # Errors
 /// Every mistake in the file, from top to bottom.
 pub fn parse(source: &SourceFile) -> Result<Vec<Change>, Vec<Problem>> {
-    let (document, root) = Document::open(source, None);
-    let mut root = document.root(root);
-    let mut changes: Vec<Change> = Vec::new();
-    for value in root.take("change").map(|value| value.items("tables")).unwrap_or_default() {
-        let Some(table) = value.table() else { continue };
-        changes.extend(read_change(table, &changes));
-    }
-    root.close();
-    let problems = document.into_problems();
-    if problems.is_empty() { Ok(changes) } else { Err(problems) }
+    tables::parse(source, "change", read_change)
 }
 
-/// `None` where a field is missing or wrong; the document then has a problem.
 fn read_change(mut table: Table<'_, '_>, others: &[Change]) -> Option<Change> {
-    let case = table.require("case", "\"digits-cnn@0.5 on pi4\"");
-    let case = case.and_then(|value| value.parse(|text| Case::parse(text).map_err(Wrong::new)));
-    let criteria = Criterion::ALL.map(|criterion| (criterion.name(), criterion));
-    let criterion = table.require("criterion", "\"p50\"");
-    let criterion = criterion.and_then(|value| value.parse(|text| one_of("criterion", text, &criteria)));
+    use tables::{field, filled, one_of};
     let subjects = Subject::ALL.map(|subject| (subject.name(), subject));
-    let subject = table.require("series", "\"code\"");
-    let subject = subject.and_then(|value| value.parse(|text| one_of("series", text, &subjects)));
+    let states = [Acknowledged::Accepted, Acknowledged::Noise].map(|state| (state.name(), state));
+    let case = field(&mut table, "case", "digits-cnn@0.5 on pi4", tables::case);
+    let criterion = field(&mut table, "criterion", "p50", tables::criterion);
+    let subject = field(&mut table, "series", "code", |text| one_of("series", text, &subjects));
     let commit_value = table.require("commit", "\"8c1f3ab\"");
     let commit = commit_value.as_ref().and_then(|value| value.parse(commit));
-    let gate = table.take("gate").map(|value| value.parse(|text| filled("gate", text)));
-    let states = [Acknowledged::Accepted, Acknowledged::Noise].map(|state| (state.name(), state));
-    let state = table.require("state", "\"accepted\"");
-    let state = state.and_then(|value| value.parse(|text| one_of("state", text, &states)));
-    let by = table.require("by", "\"Jana\"").and_then(|value| value.parse(|text| filled("by", text)));
-    let reason = table.require("reason", "\"as decided in issue 12\"");
-    let reason = reason.and_then(|value| value.parse(|text| filled("reason", text)));
-    let date = table.require("date", "\"2026-11-23\"").and_then(|value| value.parse(date));
+    let gate = tables::optional(&mut table, "gate", |text| filled("gate", text));
+    let state = field(&mut table, "state", "accepted", |text| one_of("state", text, &states));
+    let by = field(&mut table, "by", "Jana", |text| filled("by", text));
+    let reason = field(&mut table, "reason", "as decided in issue 12", |text| filled("reason", text));
+    let date = field(&mut table, "date", "2026-11-23", tables::day);
     table.close();
-    // A gate that could not be read is not "any".
-    let gate = gate.map_or(Some(None), |read| read.map(Some))?;
     let change = Change {
         case: case?,
         criterion: criterion?,
         subject: subject?,
         commit: commit?,
-        gate,
+        gate: gate?,
         state: state?,
         by: by?,
         reason: reason?,
-        date: date?,
+        date: date?.to_string(),
     };
     let same = |other: &Change| {
         (&other.case, other.criterion, other.subject) == (&change.case, change.criterion, change.subject)
@@ -159,29 +142,11 @@ fn read_change(mut table: Table<'_, '_>, others: &[Change]) -> Option<Change> {
     Some(change)
 }
 
-fn one_of<T: Copy>(what: &str, text: &str, known: &[(&str, T)]) -> Result<T, Wrong> {
-    let found = known.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
-    found.ok_or_else(|| Wrong::unknown(what, text, known.iter().map(|(name, _)| *name)))
-}
-
 fn commit(text: &str) -> Result<String, Wrong> {
     if text.trim_end_matches('+').len() < SHORTEST_COMMIT || text.contains(char::is_whitespace) {
         return Err(Wrong::new(format!("`{text}` is no commit: at least {SHORTEST_COMMIT} characters of one")));
     }
     Ok(text.to_owned())
-}
-
-fn filled(what: &str, text: &str) -> Result<String, Wrong> {
-    match text.trim() {
-        "" => Err(Wrong::new(format!("`{what}` is empty: fill it in for whoever reads the history"))),
-        text => Ok(text.to_owned()),
-    }
-}
-
-fn date(text: &str) -> Result<String, Wrong> {
-    Date::parse(text)
-        .map(|date| date.to_string())
-        .ok_or_else(|| Wrong::new(format!("`{text}` is no day such as `2026-11-23`")))
 }
 
 fn quoted(text: &str) -> String {
@@ -237,11 +202,11 @@ date = "2026-02-30"
             "reports/changes.toml:4:10: unknown series `codes`; did you mean `code`?",
             "reports/changes.toml:5:10: `ab` is no commit: at least 4 characters of one",
             "reports/changes.toml:6:9: unknown state `acepted`; did you mean `accepted`?",
-            "reports/changes.toml:7:6: `by` is empty: fill it in for whoever reads the history",
+            "reports/changes.toml:7:6: `by` is empty: fill it in for whoever reads the report",
             "reports/changes.toml:9:8: `change.date` must be a string, not a date; did you mean `\"2026-11-23\"`?",
             "reports/changes.toml:11:1: `reason` is missing in `[change]`, e.g. `reason = \"as decided in issue 12\"`",
             "reports/changes.toml:16:1: unknown key `statte` in `[change]`; did you mean `state`?",
-            "reports/changes.toml:18:8: `2026-02-30` is no day such as `2026-11-23`",
+            "reports/changes.toml:18:8: `2026-02-30` is no day such as `2026-12-31`",
         ];
         assert_eq!(read(text).unwrap_err(), expected);
         let twice = fixture::change("c00010", Acknowledged::Noise).to_toml().repeat(2);
