@@ -1,4 +1,4 @@
-//! Mistakes in flags and files: told before anything is built, pushed or measured.
+//! Mistakes in flags and files are reported before anything is built, pushed or measured.
 
 use espalier_tests::Shelf;
 
@@ -17,16 +17,17 @@ fn a_near_name_is_suggested() {
     check(&["board", "up", "virt-armv8"], "error: unknown board `virt-armv8`; did you mean `virt-armv7`?");
     check(&["bench", "--model", "absent.onnx"], "error: there is no file `");
     check(&["bench", "--ratios", "0.5,1"], "error: ratio 1 is not in [0, 1)");
+    check(&["bench", "--skip-below", "0.1"], "error: `--skip-below` is for `--engine skipping`");
     check(&["bench", "--resume", "2001"], "error: there is no run `2001`");
     check(&["bench", "--runner", "absent"], "error: runner `absent`");
     assert!(shelf.run_files().is_empty());
 }
 
 #[test]
-fn every_mistake_is_told_at_once() {
-    let shelf = Shelf::new("every_mistake_is_told_at_once");
-    let device = "target = \"aarch64-gnuu\"\nworkdir = \"here\"\ncolour = \"red\"\n[transport.ssh]\n\
-                  hots = \"pi\"\n[timeouts]\nidle = \"1s\"\n";
+fn every_mistake_is_reported_at_once() {
+    let shelf = Shelf::new("every_mistake_is_reported_at_once");
+    let device = "target = \"aarch64-gnuu\"\nworkdir = \"here\"\ncolour = \"red\"\n[transport.ssh]\nhots = \"pi\"\n\
+                  [timeouts]\nidle = \"1s\"\n";
     shelf.write("devices/broken.toml", device);
     shelf.write("devices/torn.toml", "transport = \"local\"\ntarget = \"host\nemulated = yes\n");
     let model = "source = \"digits-cnn/absent.onnx\"\n[prune]\nmethod = \"magnitud\"\nratios = [0.5, 1.5]\n";
@@ -44,10 +45,10 @@ fn every_mistake_is_told_at_once() {
         "models/bad.toml:3:10: ",
         "models/bad.toml:4:16: ",
     ]);
-    let told = outcome.stdout.lines().filter(|line| line.contains(".toml:")).count();
-    outcome.says(&[&format!("error: {told} mistakes")]);
+    let mistakes = outcome.stdout.lines().filter(|line| line.contains(".toml:")).count();
+    outcome.says(&[&format!("error: {mistakes} mistakes")]);
 
-    // Who asks for one of them is stopped; who does not is warned and goes on.
+    // A command that needs one of these files fails; others continue with a warning.
     shelf.bench(&["--device", "broken"]).expect(2).says(&["devices/broken.toml:3:1: ", "models/bad.toml:1:10: "]);
     let outcome = shelf.bench(&["--model", "digits-cnn", "--ratios", "0"]).expect(0);
     outcome.says(&["`devices/broken.toml` has mistakes and is left out", "`models/bad.toml` has mistakes"]);
@@ -56,7 +57,7 @@ fn every_mistake_is_told_at_once() {
 #[test]
 fn a_dry_run_prints_what_would_be_run_and_does_nothing() {
     let shelf = Shelf::new("a_dry_run_prints_what_would_be_run_and_does_nothing");
-    // Nobody is there; nobody is asked.
+    // Nothing answers there; nothing is contacted.
     let device = "target = \"aarch64-gnu\"\nworkdir = \"/data/espalier\"\n\
                   transport = { ssh = { host = \"127.0.0.1\", port = 1 } }\n[conditions]\ncpus = [3]\n";
     shelf.write("devices/far.toml", device);
@@ -70,8 +71,8 @@ fn a_dry_run_prints_what_would_be_run_and_does_nothing() {
     ]);
     let commands: Vec<&str> = outcome.stdout.lines().filter(|line| line.starts_with("/data/espalier/blobs/")).collect();
     assert_eq!(commands.len(), 6, "{}", outcome.all());
-    let words = ["--model /data/espalier/blobs/", "--warmup 1", "--iterations 3", "--min-time-ms 0", "--cpus 3"];
-    assert!(commands.iter().all(|line| words.iter().all(|word| line.contains(word))), "{commands:#?}");
+    let flags = ["--model /data/espalier/blobs/", "--warmup 1", "--iterations 3", "--min-time-ms 0", "--cpus 3"];
+    assert!(commands.iter().all(|line| flags.iter().all(|flag| line.contains(flag))), "{commands:#?}");
     let builds = outcome.stdout.lines().filter(|line| line.contains("--package espalier-runner")).count();
     assert_eq!(builds, 2, "{}", outcome.all());
     assert!(!shelf.path("reports").exists());

@@ -1,10 +1,9 @@
-//! Convolutional nets with our kernels against the same runner as plain tract: as exported, with normalisations left
-//! in, and pruned.
+//! Convolutional networks by the runner's own kernels and by plain tract: as exported, with normalisations, and pruned.
 
 use espalier_protocol::{Engine, Job};
 use espalier_tests::{Shelf, cache};
 
-use crate::linear::{check_close, job, made_up, runner, score};
+use crate::linear::{check_close, job, runner, score, synthetic_inputs};
 
 #[test]
 fn convolutional_nets_agree_with_plain_tract() {
@@ -14,7 +13,7 @@ fn convolutional_nets_agree_with_plain_tract() {
         for exporter in ["dynamo", "script"] {
             let name = format!("{net}-{exporter}");
             let path = espalier_fixtures::write(&name, &shelf.path("fixtures"));
-            let inputs = made_up(&shelf, &name, &path, 3);
+            let inputs = synthetic_inputs(&shelf, &name, &path, 3);
             let job = job(&shelf, path.to_str().unwrap(), &inputs);
             let tracts = score(&runner, Job { engine: Engine::Tract, ..job.clone() });
             let ours = score(&runner, job.clone());

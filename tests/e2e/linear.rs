@@ -1,8 +1,9 @@
-//! Transformers with our kernels against the same runner as plain tract: every exporter's spelling, pruned in blocks,
-//! and with what is nearly zero skipped.
+//! Transformers by the runner's own kernels and by plain tract: from both exporters, pruned in blocks, and with zero
+//! activations skipped.
 
 use std::{fs, path::Path, process::Command};
 
+use espalier_bench::summary::summarise;
 use espalier_fixtures::{Values, inputs};
 use espalier_onnx::Model;
 use espalier_protocol::{
@@ -11,28 +12,28 @@ use espalier_protocol::{
 };
 use espalier_tests::{Shelf, cache};
 
-/// Outputs of all samples, and `op: kernel` of each layer of ours.
-pub struct Said {
+/// Outputs of all samples, and `op: kernel` of each layer with a kernel of the runner's.
+pub struct Scores {
     pub values: Vec<f32>,
     pub kernels: Vec<String>,
 }
 
 #[track_caller]
-pub fn score(runner: &str, job: Job) -> Said {
+pub fn score(runner: &str, job: Job) -> Scores {
     let output = Command::new(runner).args(job.to_args()).output().unwrap();
-    let mut said = Said { values: Vec::new(), kernels: Vec::new() };
+    let mut scores = Scores { values: Vec::new(), kernels: Vec::new() };
     for line in String::from_utf8(output.stdout).unwrap().lines() {
         match serde_json::from_str(line).unwrap() {
-            Line::Predictions(line) => said.values.extend(line.values.into_iter().flatten()),
+            Line::Predictions(line) => scores.values.extend(line.values.into_iter().flatten()),
             Line::Kernels { layers } => {
-                said.kernels.extend(layers.into_iter().map(|layer| format!("{}: {}", layer.op, layer.kernel)));
+                scores.kernels.extend(layers.into_iter().map(|layer| format!("{}: {}", layer.op, layer.kernel)));
             }
             Line::Failed { message, .. } => panic!("{}: {message}", job.model),
             _ => {}
         }
     }
-    assert!(!said.values.is_empty(), "{} gave no values", job.model);
-    said
+    assert!(!scores.values.is_empty(), "{} gave no values", job.model);
+    scores
 }
 
 #[track_caller]
@@ -54,8 +55,8 @@ pub fn job(shelf: &Shelf, model: &str, inputs: &str) -> Job {
     Job { inputs: Some(inputs.to_owned()), cache: Some(cache), ..Job::new(Mode::Score, model) }
 }
 
-/// A file of so many samples for a model, and its path.
-pub fn made_up(shelf: &Shelf, name: &str, model: &Path, samples: usize) -> String {
+/// Writes a file of so many synthetic samples for a model; returns its path.
+pub fn synthetic_inputs(shelf: &Shelf, name: &str, model: &Path, samples: usize) -> String {
     let bytes = fs::read(model).unwrap();
     let model = Model::decode(&bytes.into()).unwrap();
     let tensors: Vec<Tensor> = inputs(&model, samples)
@@ -86,7 +87,7 @@ fn transformers_of_every_exporter_agree_with_plain_tract() {
         "transformer-script",
     ] {
         let path = espalier_fixtures::write(name, &shelf.path("fixtures"));
-        let inputs = made_up(&shelf, name, &path, 3);
+        let inputs = synthetic_inputs(&shelf, name, &path, 3);
         let job = job(&shelf, path.to_str().unwrap(), &inputs);
         let tracts = score(&runner, Job { engine: Engine::Tract, ..job.clone() });
         let ours = score(&runner, job.clone());
@@ -101,8 +102,15 @@ fn a_transformer_pruned_in_blocks_agrees_with_plain_tract() {
     let shelf = Shelf::new("a_transformer_pruned_in_blocks_agrees_with_plain_tract");
     shelf.model("word-language");
     let runner = runner(&shelf);
-    shelf.bench(&["--model", "word-language", "--ratios", "0"]).expect(0);
-    let inputs = shelf.newest_run().header.models[0].inputs.clone().expect("word-language has an eval set");
+    let skipping = ["--engine", "espalier,skipping", "--skip-below", "0"];
+    let outcome = shelf.bench(&[&["--model", "word-language", "--ratios", "0"], &skipping[..]].concat()).expect(0);
+    outcome.prints(&["skipping leaves out activations up to 0", "vs espalier dense", "same as espalier"]);
+    let run = shelf.newest_run();
+    let summaries = summarise(&run);
+    let [espalier, skipping] = &summaries[..] else { panic!("{summaries:?}") };
+    assert!(skipping.p50.is_some() && skipping.accuracy == espalier.accuracy, "{summaries:?}");
+    assert!(skipping.same_as_espalier.unwrap().is_same(), "{summaries:?}");
+    let inputs = run.header.models[0].inputs.clone().expect("word-language has an eval set");
     let inputs = cache().root.join("blobs").join(inputs).to_str().unwrap().to_owned();
     for unit in ["weight", "block-4x1", "block-8x1", "block-16x1"] {
         let file = format!("{unit}.onnx");
@@ -111,7 +119,7 @@ fn a_transformer_pruned_in_blocks_agrees_with_plain_tract() {
         let tracts = score(&runner, Job { engine: Engine::Tract, ..job.clone() });
         let ours = score(&runner, job.clone());
         check_close(unit, &ours.values, &tracts.values);
-        // After a ReLU nothing is lost by leaving out what is zero.
+        // Leaving out activations that a ReLU set to zero changes nothing.
         let skipping = score(&runner, Job { skip_below: Some(0.0), ..job });
         check_close(&format!("{unit}, skipping"), &skipping.values, &tracts.values);
     }

@@ -1,5 +1,4 @@
-//! The real program against real boards, files and runners. `cargo xtask test` runs this, and what it needs stands in
-//! `src/lib.rs`.
+//! The real program with real boards, files and runners. `cargo xtask test` runs this; `src/lib.rs` says what it needs.
 
 mod agreement;
 mod configuration;

@@ -1,4 +1,4 @@
-//! Models and eval sets as people bring them: damaged, random, of another shape, or without any samples.
+//! Models and eval sets from users: damaged, random, of another shape, or without samples.
 
 use std::fs;
 
@@ -50,7 +50,7 @@ fn an_eval_set_that_does_not_fit_is_refused() {
     check("shape.npz", &[("x", &[3, 5]), ("y", &[3])], &["`x` has shape [3, 5], the model's input `"]);
     check("image.npz", &[("x", &[3, 1, 9, 9]), ("y", &[3])], &["`x` has shape [3, 1, 9, 9], the model's input `"]);
     check("labels.npz", &[("x", &[3, 1, 8, 8]), ("y", &[4])], &["the labels `y` have shape [4], expected [3]"]);
-    check("stranger.npz", &[("z", &[3, 1, 8, 8])], &["the model has no input for the array `z`"]);
+    check("unknown.npz", &[("z", &[3, 1, 8, 8])], &["the model has no input for the array `z`"]);
     check("empty.npz", &[("x", &[0, 1, 8, 8])], &["no samples"]);
     let eval = shelf.write("cut.npz", &npz(&[("x", &[3, 1, 8, 8])])[..100]);
     shelf.bench(&["--model", &model, "--eval", &eval]).expect(2).says(&["cannot be used"]);
@@ -71,8 +71,8 @@ fn a_model_without_an_eval_set_gives_latency_and_memory() {
     }
 }
 
-/// tract by itself keeps the state of a recurrent layer for the next run, so that equal samples would not give equal
-/// values. Files of both exporters, because the newer one also writes shapes with open dimensions into the file.
+/// tract keeps the state of a recurrent layer for the next run, so that equal samples would give different values. With
+/// files of both exporters, because the newer one also writes shapes with open dimensions into the file.
 #[test]
 fn a_recurrent_model_starts_every_sample_afresh() {
     let shelf = Shelf::new("a_recurrent_model_starts_every_sample_afresh");

@@ -1,32 +1,31 @@
-//! Packed models: what comes out of them, and that the runner says of them what it says of the file they were made of.
+//! Packed models: they unpack to their file, and the runner predicts the same from both.
 
 use std::{collections::BTreeMap, fs, process::Command};
 
 use espalier_protocol::{Engine, Job, LayerKernel, LayerTime, Line, Mode};
 use espalier_tests::{Shelf, cache, python, shipped};
 
-/// Everything in a runner's lines that does not depend on the clock: all predictions, and the digest of the first
-/// output.
+/// A runner's predictions by the index of their first sample, and its failures.
 #[derive(Debug, PartialEq)]
-struct Said {
+struct Scores {
     predictions: BTreeMap<u64, (Vec<u32>, Vec<Vec<f32>>)>,
     failures: Vec<String>,
 }
 
-fn score(runner: &str, model: &str, inputs: &str) -> Said {
+fn score(runner: &str, model: &str, inputs: &str) -> Scores {
     let job = Job { inputs: Some(inputs.to_owned()), ..Job::new(Mode::Score, model) };
     let output = Command::new(runner).args(job.to_args()).output().unwrap();
-    let mut said = Said { predictions: BTreeMap::new(), failures: Vec::new() };
+    let mut scores = Scores { predictions: BTreeMap::new(), failures: Vec::new() };
     for line in String::from_utf8(output.stdout).unwrap().lines() {
         match serde_json::from_str(line).unwrap() {
             Line::Predictions(line) => {
-                said.predictions.insert(line.start, (line.classes, line.values));
+                scores.predictions.insert(line.start, (line.classes, line.values));
             }
-            Line::Failed { message, .. } => said.failures.push(message),
+            Line::Failed { message, .. } => scores.failures.push(message),
             _ => {}
         }
     }
-    said
+    scores
 }
 
 #[test]
@@ -70,7 +69,7 @@ fn a_packed_model_predicts_what_its_file_does() {
     assert!(!shelf.path("none.onnx").exists());
 }
 
-/// Lines of a job, and that it ended as it should.
+/// The lines of a job, which has to finish.
 fn lines(runner: &str, job: &Job) -> Vec<Line> {
     let output = Command::new(runner).args(job.to_args()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -79,13 +78,13 @@ fn lines(runner: &str, job: &Job) -> Vec<Line> {
     lines
 }
 
-/// The ratios that were taken, and after how many timed inferences.
+/// The ratios chosen, and after how many timed inferences.
 fn switched(lines: &[Line]) -> Vec<(u64, f64)> {
     let all = lines.iter().filter_map(|line| match line {
         Line::Switched(switched) => Some(switched),
         _ => None,
     });
-    // A pointer is changed: far below the millisecond that was promised.
+    // Only a pointer changes: far below the promised millisecond.
     all.inspect(|switched| assert!(switched.ns < 1_000_000, "{switched:?}"))
         .map(|switched| (switched.after, switched.ratio))
         .collect()
@@ -137,14 +136,14 @@ fn one_pack_runs_at_every_ratio_it_holds() {
     assert_eq!(switched(&time(Job { budget_ms: Some(1e6), ..pack() })), [(0, 0.0)]);
     assert_eq!(switched(&time(Job { budget_ms: Some(0.001), ..pack() })), [(0, 0.9)]);
     let failed = time(Job { ratios: vec![0.7], ..pack() });
-    let said = |line: &Line| matches!(line, Line::Failed { message, .. } if message.contains("not 0.7"));
-    assert!(failed.iter().any(said), "{failed:?}");
+    let refused = |line: &Line| matches!(line, Line::Failed { message, .. } if message.contains("not 0.7"));
+    assert!(failed.iter().any(refused), "{failed:?}");
 }
 
-/// Chosen by time, so not the same everywhere; but the same in the next process, and so are its outputs, to the bit.
+/// Kernels are chosen by time, so boards differ; but the next process makes the same choice and computes the same bits.
 #[test]
-fn kernels_are_chosen_once_and_told() {
-    let shelf = Shelf::new("kernels_are_chosen_once_and_told");
+fn kernels_are_chosen_once_and_reported() {
+    let shelf = Shelf::new("kernels_are_chosen_once_and_reported");
     let (runner, inputs) = runner_and_inputs(&shelf);
     let cache = shelf.path("kernels");
     let model = shipped("models/digits-cnn/dense.onnx").to_str().unwrap().to_owned();
@@ -195,7 +194,7 @@ fn kernels_are_chosen_once_and_told() {
     assert!(hello.engine.starts_with("tract ") && kernels(&plain).is_empty(), "{hello:?}");
 }
 
-/// The file is for other engines than ours: onnxruntime has to say of it what the runner says.
+/// The file is for other engines: onnxruntime has to predict what the runner predicts.
 #[test]
 fn int8_weights_in_plain_onnx_are_read_by_others() {
     let name = "int8_weights_in_plain_onnx_are_read_by_others";
@@ -205,8 +204,8 @@ fn int8_weights_in_plain_onnx_are_read_by_others() {
     shelf.run(&["pack", "digits-cnn", "--as-onnx", "-o", "int8.onnx"]).expect(0).prints(&["4 weights as int8"]);
     assert!(fs::metadata(shelf.path("int8.onnx")).unwrap().len() * 3 < dense);
     let (runner, inputs) = runner_and_inputs(&shelf);
-    let said = score(&runner, shelf.path("int8.onnx").to_str().unwrap(), &inputs);
-    let ours: Vec<u32> = said.predictions.into_values().flat_map(|(classes, _)| classes).collect();
+    let scores = score(&runner, shelf.path("int8.onnx").to_str().unwrap(), &inputs);
+    let ours: Vec<u32> = scores.predictions.into_values().flat_map(|(classes, _)| classes).collect();
     let oracle = Command::new(python)
         .arg(shipped("tests/oracle/accuracy.py"))
         .arg(shelf.path("int8.onnx"))
@@ -233,9 +232,9 @@ fn runner_and_inputs(shelf: &Shelf) -> (String, String) {
 fn the_table_shows_every_form() {
     let shelf = Shelf::new("the_table_shows_every_form");
     shelf.run(&["prune", "digits-cnn", "--ratio", "0.9", "-o", "pruned.onnx"]).expect(0);
-    let told =
+    let packed =
         shelf.run(&["pack", "pruned.onnx", "--block", "8x1", "--values", "codebook-16", "-o", "out.pack"]).expect(0);
-    told.prints(&[
+    packed.prints(&[
         "dense-f32",
         "csr-int8",
         "block-csr-8x1-f16",

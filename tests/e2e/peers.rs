@@ -1,5 +1,4 @@
-//! Engines side by side, for real: the runner as it is, plain tract and onnxruntime on the same files, the same inputs
-//! and by the same protocol.
+//! Engines compared: the runner, plain tract and onnxruntime on the same files and inputs, by the same protocol.
 
 use std::{
     fs,
@@ -47,11 +46,11 @@ fn three_engines_agree_in_one_table() {
         assert!(case.engine_version.as_deref().unwrap().starts_with(begins), "{:?}", case.engine_version);
         let Some(same) = case.same_as_espalier else { continue };
         assert_eq!((same.equal, same.total), (SAMPLES, SAMPLES), "{:?}", case.case);
-        let difference = same.largest_difference.expect("logits travelled");
+        let difference = same.largest_difference.expect("logits were sent");
         println!("{}: largest difference of a logit {difference:e}", case.case);
         assert!(difference < 1e-3 && same.is_same(), "{:?}: {same:?}", case.case);
     }
-    // Each engine ran the same file on the same inputs, so they are right about the same samples.
+    // Each engine ran the same file on the same inputs, so they predict the same classes.
     for ratio in [0.0, 0.9] {
         let classes = |engine| predictions(&run, engine, ratio).classes;
         assert_eq!(classes(Engine::Onnxruntime), classes(Engine::Espalier), "at {ratio}");
@@ -76,7 +75,7 @@ fn predictions(run: &Run, engine: Engine, ratio: f64) -> Predictions {
     measurement.predictions.clone().expect("a score has predictions")
 }
 
-/// What one engine lacks is measured anew, and nothing of the others. The device's threads go to both.
+/// Only the missing job of one engine is measured again. Both engines use the device's threads.
 #[test]
 fn a_run_with_peers_is_finished() {
     let name = "a_run_with_peers_is_finished";
@@ -87,8 +86,8 @@ fn a_run_with_peers_is_finished() {
     shelf.write("devices/local.toml", "transport = \"local\"\nthreads = 2\n");
     shelf.bench(&["--ratios", "0", "--engine", "onnxruntime,espalier"]).expect(0);
     let path = shelf.run_files().pop().unwrap();
-    let whole = shelf.newest_run();
-    assert_eq!((whole.header.devices[0].threads, whole.tally().measured), (2, 6));
+    let complete = shelf.newest_run();
+    assert_eq!((complete.header.devices[0].threads, complete.tally().measured), (2, 6));
     let text = fs::read_to_string(&path).unwrap();
     let (lost, kept): (Vec<&str>, Vec<&str>) =
         text.lines().partition(|line| line.contains("\"engine\":\"onnxruntime\"},\"mode\":\"time\""));
@@ -97,12 +96,12 @@ fn a_run_with_peers_is_finished() {
     assert_eq!(shelf.newest_run().tally().missing, 1);
     shelf.run(&["bench", "--resume"]).expect(0);
     let finished = shelf.newest_run();
-    assert_eq!((finished.tally().missing, finished.records.len()), (0, whole.records.len()));
+    assert_eq!((finished.tally().missing, finished.records.len()), (0, complete.records.len()));
     let last = finished.records.last().unwrap();
     assert_eq!((last.case.engine, last.mode), (Engine::Onnxruntime, Mode::Time));
 }
 
-/// The smallest of the networks that are made, pruned in another unit than its file says, from measuring to the page.
+/// The smallest of the built networks, pruned in another unit than its file says, from measuring to the page.
 #[test]
 fn the_results_page_is_made_of_stored_runs() {
     let name = "the_results_page_is_made_of_stored_runs";
@@ -127,14 +126,14 @@ fn the_results_page_is_made_of_stored_runs() {
     let page = shelf.run(&["results", "-o", "page.md"]).expect(0);
     page.says(&["written: page.md"]);
     let text = fs::read_to_string(shelf.path("page.md")).unwrap();
-    for said in [
+    for expected in [
         "| DS-CNN |",
         "90 % by magnitude, local, weight",
         "## Where the time goes",
         "onnxruntime 1.",
         "Not measured: ResNet50",
     ] {
-        assert!(text.contains(said), "`{said}` is missing:\n{text}");
+        assert!(text.contains(expected), "`{expected}` is missing:\n{text}");
     }
     // The same run gives the same page, wherever its records come from.
     let run = shelf.run_files().pop().unwrap();
@@ -204,10 +203,10 @@ fn a_python_without_onnxruntime_is_refused_before_anything_is_measured() {
     assert!(shelf.run_files().is_empty());
 }
 
-/// Whatever it is given, it says why it cannot, in the protocol, and is through.
+/// Whatever input the peer gets, it reports a failure by the protocol and finishes.
 #[test]
-fn bad_input_to_the_peer_is_told() {
-    let name = "bad_input_to_the_peer_is_told";
+fn bad_input_to_the_peer_is_reported() {
+    let name = "bad_input_to_the_peer_is_reported";
     let Some(python) = python(name) else { return };
     let shelf = Shelf::new(name);
     let model = shipped("models/digits-cnn/dense.onnx").to_str().unwrap().to_owned();
@@ -223,15 +222,15 @@ fn bad_input_to_the_peer_is_told() {
         assert!(message.contains(expected), "`{expected}` is not in `{message}`");
         assert!(finished, "no `finished` after `{message}`");
     };
-    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<String>>();
+    let argv = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<String>>();
     check(&[], "no mode given");
-    check(&words("tune"), "unknown mode `tune`");
-    check(&words("time --model"), "`--model` has no value");
-    check(&words("time --warmup 3"), "`--model` is missing");
-    check(&words("time --model m --warmup -3"), "`--warmup` wants a whole number, not `-3`");
-    check(&words("time --model m --speed 9"), "unknown flag `--speed`");
-    check(&words("time --model /nonexistent/m.onnx"), "is not a model onnxruntime can read");
-    check(&words("time --model m --cpus 4095"), "cannot stay on CPUs");
+    check(&argv("tune"), "unknown mode `tune`");
+    check(&argv("time --model"), "`--model` has no value");
+    check(&argv("time --warmup 3"), "`--model` is missing");
+    check(&argv("time --model m --warmup -3"), "`--warmup` wants a whole number, not `-3`");
+    check(&argv("time --model m --speed 9"), "unknown flag `--speed`");
+    check(&argv("time --model /nonexistent/m.onnx"), "is not a model onnxruntime can read");
+    check(&argv("time --model m --cpus 4095"), "cannot stay on CPUs");
     let broken = shelf.write("broken.onnx", b"not a model");
     check(&Job::new(Mode::Time, broken).to_args(), "is not a model onnxruntime can read");
     check(&job(Some("/nonexistent".into())).to_args(), "cannot read the inputs");
@@ -256,10 +255,10 @@ fn bad_input_to_the_peer_is_told() {
     check(&shapes("input=0x2"), "is not a shape");
 }
 
-/// A hung or deaf host does not keep it: what it says is in order, and every line is one of the protocol's.
+/// The peer sends the runner's lines in the runner's order.
 #[test]
-fn the_peer_says_what_the_runner_says() {
-    let name = "the_peer_says_what_the_runner_says";
+fn the_peer_speaks_the_runners_protocol() {
+    let name = "the_peer_speaks_the_runners_protocol";
     let Some(python) = python(name) else { return };
     let model = shipped("models/digits-cnn/dense.onnx").to_str().unwrap().to_owned();
     for mode in Mode::ALL {

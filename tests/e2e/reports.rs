@@ -1,4 +1,4 @@
-//! What a run leaves behind: the same table from its records as at its end, and files other programs read.
+//! What remains of a run: the same table from its records as at its end, and files for other programs.
 
 use std::fs;
 

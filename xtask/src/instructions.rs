@@ -36,8 +36,8 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     for name in names {
         let target = inventory.target(&name).map_err(|error| usage(error.to_string()))?;
         let task = progress.task(&format!("count for {name}"), None);
-        let say = |text: &str| task.milestone(text);
-        let watch = Watch { cancel: &cancel, progress: &say };
+        let on_line = |text: &str| task.milestone(text);
+        let watch = Watch { cancel: &cancel, progress: &on_line };
         let counted = Emulated::prepare(&context.cache, target)
             .and_then(|emulated| emulated.instructions(context.sources()?, watch))
             .with_context(|| format!("cannot count instructions for target `{name}`"))?;

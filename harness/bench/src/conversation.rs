@@ -10,7 +10,7 @@ use crate::{
     sanitise::sanitise,
 };
 
-/// What the lines of one invocation have said so far.
+/// The lines of one invocation so far.
 #[derive(Debug)]
 pub struct Conversation {
     mode: Mode,
@@ -103,8 +103,8 @@ impl Conversation {
             return Err(failed);
         }
         if !self.finished {
-            let said = if self.hello.is_some() { "was cut off before `finished`" } else { "did not start" };
-            return Err(broken(format!("the runner {said}: {}", sanitise(ending))));
+            let how = if self.hello.is_some() { "was cut off before `finished`" } else { "did not start" };
+            return Err(broken(format!("the runner {how}: {}", sanitise(ending))));
         }
         let missing = |what: &str| broken(format!("the runner finished without saying its {what}"));
         let (before, after) = match <[BoardState; 2]>::try_from(self.states) {
@@ -217,8 +217,8 @@ mod tests {
     fn cut_off_anywhere_it_is_not() {
         for end in 0..complete().len() {
             let message = measure(&complete()[..end]).unwrap_err().message;
-            let said = if end == 0 { "did not start" } else { "was cut off before `finished`" };
-            assert_eq!(message, format!("the runner {said}: exit status 0"));
+            let how = if end == 0 { "did not start" } else { "was cut off before `finished`" };
+            assert_eq!(message, format!("the runner {how}: exit status 0"));
         }
     }
 

@@ -48,17 +48,17 @@ pub fn run() -> Run {
             push(
                 Mode::Score,
                 0,
-                measured(device, |said| {
-                    said.loaded.macs = Some(Macs { executed: 410_000, nonzero: 410_000 - (ratio * 400_000.0) as u64 });
-                    said.predictions = Some(predictions(variant, device));
+                measured(device, |measurement| {
+                    measurement.loaded.macs = Some(Macs { executed: 410_000, nonzero: 410_000 - (ratio * 400_000.0) as u64 });
+                    measurement.predictions = Some(predictions(variant, device));
                 }),
             );
             push(
                 Mode::Memory,
                 0,
-                measured(device, |said| {
+                measured(device, |measurement| {
                     let peak_rss = 9_437_184 + variant as u64 * 65_536;
-                    said.memory = Some(Memory { phases: vec![], peak_rss, peak_allocated: peak_rss / 3 });
+                    measurement.memory = Some(Memory { phases: vec![], peak_rss, peak_allocated: peak_rss / 3 });
                 }),
             );
             for round in 0..ROUNDS {
@@ -92,14 +92,14 @@ pub fn run_with_peers() -> Run {
         for record in &local {
             let mut record = record.clone();
             record.case.engine = engine;
-            if let Outcome::Measured(said) = &mut record.outcome {
-                said.hello.engine = name.into();
-                said.timed_ns.iter_mut().for_each(|ns| *ns = (*ns as f64 * factor).round() as u64);
+            if let Outcome::Measured(measurement) = &mut record.outcome {
+                measurement.hello.engine = name.into();
+                measurement.timed_ns.iter_mut().for_each(|ns| *ns = (*ns as f64 * factor).round() as u64);
                 if engine == Engine::Onnxruntime {
-                    as_onnxruntime(said, record.case.ratio);
+                    as_onnxruntime(measurement, record.case.ratio);
                 }
                 if engine == Engine::Espalier {
-                    said.kernels = kernels(record.case.ratio);
+                    measurement.kernels = kernels(record.case.ratio);
                 }
             }
             run.records.push(record);
@@ -108,18 +108,18 @@ pub fn run_with_peers() -> Run {
     for ratio in [0.0, 0.5] {
         let mut record = local[0].clone();
         (record.case.ratio, record.mode) = (ratio, Mode::Profile);
-        record.outcome = measured("local", |said| said.profile = profile(ratio));
+        record.outcome = measured("local", |measurement| measurement.profile = profile(ratio));
         run.records.push(record);
     }
     run
 }
 
-fn as_onnxruntime(said: &mut Measurement, ratio: f64) {
-    said.loaded.macs = None;
-    if let Some(memory) = &mut said.memory {
+fn as_onnxruntime(measurement: &mut Measurement, ratio: f64) {
+    measurement.loaded.macs = None;
+    if let Some(memory) = &mut measurement.memory {
         memory.peak_allocated = 0;
     }
-    let Some(predictions) = &mut said.predictions else { return };
+    let Some(predictions) = &mut measurement.predictions else { return };
     predictions.values.iter_mut().flatten().filter(|value| **value > 0.0).for_each(|value| *value += f32::EPSILON);
     if ratio == 0.5 {
         predictions.classes[100] += 1;
@@ -237,10 +237,10 @@ pub fn median_ns(device: &str, variant: usize, round: u32) -> f64 {
 
 pub fn timed(device: &str, variant: usize, round: u32) -> Outcome {
     let median = median_ns(device, variant, round);
-    measured(device, |said| {
-        said.first_ns = Some((median * 3.0) as u64);
+    measured(device, |measurement| {
+        measurement.first_ns = Some((median * 3.0) as u64);
         // An odd number of values, evenly around the median; the highest a tenth above it.
-        said.timed_ns = (0..121).map(|i| (median * (1.0 + f64::from(i - 60) / 600.0)).round() as u64).collect();
+        measurement.timed_ns = (0..121).map(|i| (median * (1.0 + f64::from(i - 60) / 600.0)).round() as u64).collect();
     })
 }
 
@@ -256,7 +256,7 @@ pub fn measured(device: &str, change: impl FnOnce(&mut Measurement)) -> Outcome 
         throttled: Some(false),
         ..BoardState::default()
     };
-    let mut said = Measurement {
+    let mut measurement = Measurement {
         hello: Hello {
             protocol: espalier_protocol::VERSION,
             runner: "0.1.0".into(),
@@ -284,8 +284,8 @@ pub fn measured(device: &str, change: impl FnOnce(&mut Measurement)) -> Outcome 
         before: state.clone(),
         after: state,
     };
-    change(&mut said);
-    Outcome::Measured(Box::new(said))
+    change(&mut measurement);
+    Outcome::Measured(Box::new(measurement))
 }
 
 fn stopped() -> Outcome {

@@ -489,11 +489,11 @@ mod tests {
         let mut run = fixture::run();
         assert!(!noted(&notes_on_local(&run)));
         for record in &mut run.records {
-            if let Outcome::Measured(said) = &mut record.outcome
+            if let Outcome::Measured(measured) = &mut record.outcome
                 && record.case.ratio == 0.5
-                && !said.timed_ns.is_empty()
+                && !measured.timed_ns.is_empty()
             {
-                said.timed_ns.iter_mut().for_each(|ns| *ns = *ns * 5 / 4);
+                measured.timed_ns.iter_mut().for_each(|ns| *ns = *ns * 5 / 4);
             }
         }
         assert!(noted(&notes_on_local(&run)));

@@ -310,7 +310,7 @@ impl Times {
     fn of(run: &Run, case: &Case) -> Times {
         // Of a round that was measured twice the later one counts.
         let measured = run.measured(case, Mode::Time);
-        Times { rounds: measured.filter_map(|(record, said)| Some((record.round, invocation(said)?))).collect() }
+        Times { rounds: measured.filter_map(|(record, raw)| Some((record.round, invocation(raw)?))).collect() }
     }
 
     fn len(&self) -> usize {
@@ -334,12 +334,12 @@ impl Times {
     }
 }
 
-fn invocation(said: &Measurement) -> Option<Invocation> {
-    let raw: Vec<f64> = said.timed_ns.iter().map(|ns| *ns as f64).collect();
+fn invocation(measurement: &Measurement) -> Option<Invocation> {
+    let raw: Vec<f64> = measurement.timed_ns.iter().map(|ns| *ns as f64).collect();
     // A median of 0 ns means that the clock did not tick: no time was measured.
     let median = espalier_stats::median(&raw).ok().filter(|median| *median > 0.0)?;
-    let load = said.loaded.parse_ns as f64 + said.loaded.optimise_ns as f64;
-    Some(Invocation { raw, median, load, first: said.first_ns.map(|ns| ns as f64) })
+    let load = measurement.loaded.parse_ns as f64 + measurement.loaded.optimise_ns as f64;
+    Some(Invocation { raw, median, load, first: measurement.first_ns.map(|ns| ns as f64) })
 }
 
 /// Over the rounds that both have.
@@ -365,9 +365,10 @@ fn bounds(interval: Interval) -> Bounds<f64> {
 
 /// Those of the first scoring invocation.
 fn predictions<'a>(run: &'a Run, case: &'a Case) -> Option<&'a Predictions> {
-    let scored =
-        run.measured(case, Mode::Score).filter_map(|(record, said)| Some((record.round, said.predictions.as_ref()?)));
-    scored.min_by_key(|(round, _)| *round).map(|(_, predictions)| predictions).filter(|said| !said.classes.is_empty())
+    let scored = run.measured(case, Mode::Score);
+    let predictions = scored.filter_map(|(record, scored)| Some((record.round, scored.predictions.as_ref()?)));
+    let (_, first) = predictions.min_by_key(|(round, _)| *round)?;
+    (!first.classes.is_empty()).then_some(first)
 }
 
 /// `None` unless every sample has a prediction: the accuracy of a part of the eval set is another number.
@@ -440,7 +441,7 @@ pub fn runs_slow(state: &BoardState) -> bool {
 
 /// All measurements of a case, in the order of modes.
 fn of_case<'a>(run: &'a Run, case: &'a Case) -> impl Iterator<Item = &'a Measurement> {
-    Mode::ALL.into_iter().flat_map(|mode| run.measured(case, mode)).map(|(_, said)| said)
+    Mode::ALL.into_iter().flat_map(|mode| run.measured(case, mode)).map(|(_, measurement)| measurement)
 }
 
 fn first_filled<'a, T: Clone + 'a>(mut lists: impl Iterator<Item = &'a Vec<T>>) -> Vec<T> {

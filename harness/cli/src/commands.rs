@@ -28,7 +28,7 @@ use espalier_bench::exit::ExitStatus;
 pub enum Command {
     /// Measure a model's variants on this host or on boards, and print the table
     Bench(bench::Flags),
-    /// Write a pruned copy of an ONNX file, fine-tuned if asked for
+    /// Write a pruned copy of an ONNX file, fine-tuned if requested
     Prune(prune::Flags),
     /// Show how much accuracy each tensor of a model costs when it is pruned
     Sensitivity(sensitivity::Flags),

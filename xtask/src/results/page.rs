@@ -201,18 +201,18 @@ fn machines(rows: &[Row<'_>]) -> String {
             continue;
         }
         seen.push(&row.device.name);
-        let said = row.run.records.iter().find_map(|record| match &record.outcome {
-            Outcome::Measured(said) if record.case.device == row.device.name => Some(said),
+        let measurement = row.run.records.iter().find_map(|record| match &record.outcome {
+            Outcome::Measured(measured) if record.case.device == row.device.name => Some(measured),
             _ => None,
         });
-        let Some(said) = said else { continue };
-        let mut facts = sheet::board(&said.before);
+        let Some(measurement) = measurement else { continue };
+        let mut facts = sheet::board(&measurement.before);
         facts.push(match row.device.threads {
             1 => "one thread".to_owned(),
             threads => format!("{threads} threads"),
         });
-        if !said.hello.cpu_features.is_empty() {
-            facts.push(sheet::short(&said.hello.cpu_features.join(" ")));
+        if !measurement.hello.cpu_features.is_empty() {
+            facts.push(sheet::short(&measurement.hello.cpu_features.join(" ")));
         }
         out += &format!("\nMeasured on `{}`: {}.\n", escape(&row.device.name), escape(&facts.join(", ")));
     }

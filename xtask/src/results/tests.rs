@@ -30,8 +30,8 @@ fn run(net: &str) -> Run {
 
 fn each_measured(run: &mut Run, mut change: impl FnMut(f64, &mut Measurement)) {
     for record in &mut run.records {
-        if let Outcome::Measured(said) = &mut record.outcome {
-            change(record.case.ratio, said);
+        if let Outcome::Measured(measurement) = &mut record.outcome {
+            change(record.case.ratio, measurement);
         }
     }
 }
@@ -39,15 +39,15 @@ fn each_measured(run: &mut Run, mut change: impl FnMut(f64, &mut Measurement)) {
 #[test]
 fn the_complete_page() {
     let mut mobile = run("mobilenetv2");
-    each_measured(&mut mobile, |ratio, said| {
-        if let Some(macs) = &mut said.loaded.macs {
+    each_measured(&mut mobile, |ratio, measurement| {
+        if let Some(macs) = &mut measurement.loaded.macs {
             *macs = Macs { executed: 300_000_000, nonzero: if ratio > 0.0 { 30_000_000 } else { 300_000_000 } };
         }
     });
     let mut lstm = run("lstm");
     lstm.header.id = "20261124T000000Z-0000".into();
-    each_measured(&mut lstm, |ratio, said| {
-        if let Some(macs) = &mut said.loaded.macs {
+    each_measured(&mut lstm, |ratio, measurement| {
+        if let Some(macs) = &mut measurement.loaded.macs {
             *macs = Macs { executed: 420_000_000, nonzero: if ratio > 0.0 { 42_000_000 } else { 420_000_000 } };
         }
     });
@@ -91,8 +91,8 @@ fn only_what_is_known_is_shown() {
 fn a_claim_is_held_against_what_is_left_to_compute() {
     let reading = |nonzero: u64| {
         let mut run = run("mobilenetv2");
-        each_measured(&mut run, |ratio, said| {
-            if let Some(macs) = &mut said.loaded.macs {
+        each_measured(&mut run, |ratio, measurement| {
+            if let Some(macs) = &mut measurement.loaded.macs {
                 *macs = Macs { executed: 300_000_000, nonzero: if ratio > 0.0 { nonzero } else { 300_000_000 } };
             }
         });
@@ -120,7 +120,7 @@ fn no_line_but_a_tables_is_wide() {
 fn untrusted_text_is_only_text() {
     let mut hostile = run("lstm");
     hostile.header.models[0].recipe = "a|b\u{1b}[31m".into();
-    each_measured(&mut hostile, |_, said| said.before.cpu = Some("<img> | \u{1b}]0;x\u{7}".into()));
+    each_measured(&mut hostile, |_, measurement| measurement.before.cpu = Some("<img> | \u{1b}]0;x\u{7}".into()));
     let page = render(&[hostile]).unwrap();
     assert!(!page.contains('\u{1b}') && !page.contains("<img>"), "{page}");
     let columns = |line: &str| line.replace(r"\|", "").matches('|').count();

@@ -35,13 +35,13 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
             continue;
         }
         let task = progress.task(&format!("build {name}"), None);
-        let say = |text: &str| task.milestone(text);
+        let on_line = |text: &str| task.milestone(text);
         let artifact = build::build(
             &context.cache,
             context.sources()?,
             target,
             Layout::USUAL,
-            Watch { cancel: &cancel, progress: &say },
+            Watch { cancel: &cancel, progress: &on_line },
         )?;
         task.done();
         println!("{name}: {} ({:.1} MB, {})", artifact.path.display(), artifact.bytes as f64 / 1e6, artifact.builder);

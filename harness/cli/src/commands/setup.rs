@@ -42,8 +42,8 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     for name in names {
         let target = inventory.target(&name).map_err(usage)?;
         let task = progress.task(&format!("set up {name}"), None);
-        let say = |text: &str| task.milestone(text);
-        let toolchain = toolchain::setup(&context.cache, target, way, Watch { cancel: &cancel, progress: &say })?;
+        let on_line = |text: &str| task.milestone(text);
+        let toolchain = toolchain::setup(&context.cache, target, way, Watch { cancel: &cancel, progress: &on_line })?;
         task.done();
         println!("{name}: {} with rustc {}", target.triple, toolchain.version);
     }
