@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, process::Command};
 
+use espalier_bench::summary::summarise;
 use espalier_protocol::{Engine, Job, LayerKernel, LayerTime, Line, Mode};
 use espalier_tests::{Shelf, cache, python, shipped};
 
@@ -138,6 +139,24 @@ fn one_pack_runs_at_every_ratio_it_holds() {
     let failed = time(Job { ratios: vec![0.7], ..pack() });
     let refused = |line: &Line| matches!(line, Line::Failed { message, .. } if message.contains("not 0.7"));
     assert!(failed.iter().any(refused), "{failed:?}");
+}
+
+#[test]
+fn a_nested_pack_has_a_row_for_every_ratio() {
+    let shelf = Shelf::new("a_nested_pack_has_a_row_for_every_ratio");
+    let bench = |args: &[&str]| {
+        let outcome = shelf.bench(&[&["--ratios", "0.5,0.9"], args].concat()).expect(0);
+        (outcome, summarise(&shelf.newest_run()))
+    };
+    let ((_, separate), (outcome, nested)) = (bench(&[]), bench(&["--nested"]));
+    outcome.prints(&["one pack of all ratios"]);
+    assert_eq!((separate.len(), nested.len()), (3, 3));
+    for (separate, nested) in separate.iter().zip(&nested) {
+        assert_eq!((separate.case.ratio, separate.accuracy), (nested.case.ratio, nested.accuracy));
+        assert!(nested.p50.is_some() && nested.peak_rss.is_some(), "{nested:?}");
+    }
+    assert!(nested.iter().all(|case| case.file == nested[0].file && case.variant.sha256 == nested[0].variant.sha256));
+    shelf.run(&["bench", "--resume"]).expect(0);
 }
 
 /// Kernels are chosen by time, so boards differ; but the next process makes the same choice and computes the same bits.

@@ -49,7 +49,8 @@ pub fn run() -> Run {
                 Mode::Score,
                 0,
                 measured(device, |measurement| {
-                    measurement.loaded.macs = Some(Macs { executed: 410_000, nonzero: 410_000 - (ratio * 400_000.0) as u64 });
+                    measurement.loaded.macs =
+                        Some(Macs { executed: 410_000, nonzero: 410_000 - (ratio * 400_000.0) as u64 });
                     measurement.predictions = Some(predictions(variant, device));
                 }),
             );
@@ -223,6 +224,7 @@ pub fn header() -> RunHeader {
         ],
         engines: engine::default_engines(),
         skip_below: None,
+        nested: false,
         unit: None,
         peers: Vec::new(),
         reference_device: Some("local".into()),

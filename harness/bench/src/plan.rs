@@ -39,6 +39,8 @@ pub struct PlannedJob {
     pub slow_down_percent: Option<f64>,
     /// Activations up to this magnitude count as zero.
     pub skip_below: Option<f64>,
+    /// The ratio to run, where the model is a pack of several.
+    pub ratio: Option<f64>,
     /// Its position in a comparison, where it is part of one.
     pub trial: Option<Trial>,
 }
@@ -130,13 +132,15 @@ pub struct RunSpec<'a> {
     pub shapes: &'a [String],
     /// For [`Engine::Skipping`].
     pub skip_below: Option<f64>,
+    /// Whether a model's variants are one pack.
+    pub nested: bool,
     pub protocol: &'a MeasuringProtocol,
 }
 
 impl<'a> RunSpec<'a> {
     pub fn of(header: &'a RunHeader) -> RunSpec<'a> {
-        let RunHeader { models, engines, shapes, skip_below, protocol, .. } = header;
-        RunSpec { models, engines, shapes, skip_below: *skip_below, protocol }
+        let RunHeader { models, engines, shapes, skip_below, nested, protocol, .. } = header;
+        RunSpec { models, engines, shapes, skip_below: *skip_below, nested: *nested, protocol }
     }
 
     /// The jobs of one device that are not `done`.
@@ -184,6 +188,7 @@ impl<'a> RunSpec<'a> {
             padding: None,
             slow_down_percent: None,
             skip_below: self.skip_below.filter(|_| engine == Engine::Skipping),
+            ratio: (self.nested && engine.reads_packs()).then_some(variant.ratio),
             trial: None,
         }
     }
@@ -205,6 +210,7 @@ pub fn runner_job(job: &PlannedJob, device: &Device, path: impl Fn(&str) -> Stri
         cpus: device.conditions.cpus.clone(),
         slow_down_percent: job.slow_down_percent,
         skip_below: job.skip_below,
+        ratios: job.ratio.into_iter().collect(),
         engine: match job.case.engine {
             Engine::Tract => espalier_protocol::Engine::Tract,
             // onnxruntime's program has no such flag.
@@ -284,7 +290,8 @@ mod tests {
         MeasuringProtocol { runs: 2, warmup: 1, iterations: 5, min_time_ms: 0, profile: false };
 
     fn jobs(engines: &[Engine], protocol: &MeasuringProtocol, done: &[Record]) -> Vec<PlannedJob> {
-        RunSpec { models: &[model()], engines, shapes: &[], skip_below: Some(0.01), protocol }.jobs(&device(), done)
+        let (models, nested) = (&[model()], false);
+        RunSpec { models, engines, shapes: &[], skip_below: Some(0.01), nested, protocol }.jobs(&device(), done)
     }
 
     const DEFAULT: &[Engine] = &[Engine::Espalier];
@@ -334,8 +341,8 @@ mod tests {
         let mut model = model();
         model.variants[1].unpacked = Some("sha-onnx".into());
         let engines = [Engine::Espalier, Engine::Tract, Engine::Onnxruntime, Engine::Skipping];
-        let spec =
-            RunSpec { models: &[model], engines: &engines, shapes: &[], skip_below: Some(0.01), protocol: &PROTOCOL };
+        let (models, skip_below, protocol) = (&[model], Some(0.01), &PROTOCOL);
+        let spec = RunSpec { models, engines: &engines, shapes: &[], skip_below, nested: false, protocol };
         let all = spec.jobs(&device(), &[]);
         let half: Vec<&PlannedJob> =
             all.iter().filter(|job| job.case.ratio == 0.5 && job.mode == Mode::Score).collect();
@@ -362,6 +369,10 @@ mod tests {
             outcome: crate::record::tests_support::measured(),
         }];
         let left = spec.jobs(&device, &done);
+        let nested = RunSpec { nested: true, ..spec }.jobs(&device, &[]);
+        let half = nested.iter().filter(|job| job.case.ratio == 0.5 && job.mode == Mode::Score);
+        let ratios: Vec<bool> = half.map(|job| flags(job).contains("--ratio 0.5")).collect();
+        assert_eq!(ratios, [true, true, false, true]);
         assert_eq!(left.len(), all.len() - 1);
         assert!(left.contains(half[0]) && left.contains(half[1]) && !left.contains(half[2]));
     }

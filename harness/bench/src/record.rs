@@ -43,6 +43,9 @@ pub struct RunHeader {
     /// Activations up to this magnitude count as zero where the engine is [`Engine::Skipping`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_below: Option<f64>,
+    /// Whether each model's variants were one pack of several ratios.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nested: bool,
     /// The unit of pruning, where it was requested in place of the models' own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,

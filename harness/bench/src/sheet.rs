@@ -118,6 +118,9 @@ fn facts(run: &Run, model: &ModelInfo, device: &DeviceInfo) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if header.nested {
+        facts.push("one pack of all ratios".to_owned());
+    }
     facts.extend(header.skip_below.map(|bound| format!("skipping leaves out activations up to {bound}")));
     let protocol = &header.protocol;
     facts.push(format!("{} fresh processes a variant", protocol.runs));

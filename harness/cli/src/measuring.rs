@@ -75,6 +75,8 @@ pub struct NewRun {
     pub engines: Vec<Engine>,
     /// For [`Engine::Skipping`]; `None` is 0.
     pub skip_below: Option<f64>,
+    /// One pack of all ratios of a model.
+    pub nested: bool,
     pub protocol: MeasuringProtocol,
     /// As `NAME=1x128`.
     pub shapes: Vec<String>,
@@ -89,6 +91,7 @@ impl Default for NewRun {
             unit: None,
             engines: default_engines(),
             skip_below: None,
+            nested: false,
             protocol: MeasuringProtocol::DEFAULT,
             shapes: Vec::new(),
         }
@@ -230,8 +233,14 @@ impl Bench {
 
     /// The variants of every model and all their files.
     fn prepare_models(&self) -> Result<(Vec<ModelInfo>, Vec<BlobFile>)> {
-        let mut prepared = variants::prepare_all(&self.context, &self.resolved.models, &self.progress)?;
-        if self.resolved.engines.iter().any(|engine| !engine.reads_packs()) {
+        let Resolved { models, engines, nested, .. } = &self.resolved;
+        let needs_onnx = engines.iter().any(|engine| !engine.reads_packs());
+        let mut prepared = if *nested {
+            variants::prepare_nested(&self.context, models, needs_onnx, &self.progress)?
+        } else {
+            variants::prepare_all(&self.context, models, &self.progress)?
+        };
+        if needs_onnx && !nested {
             variants::unpack(&self.context.cache, &mut prepared)?;
         }
         let (mut infos, mut files) = (Vec::new(), Vec::new());
@@ -287,6 +296,7 @@ impl Bench {
             devices: self.resolved.devices.iter().map(info).collect(),
             engines: self.resolved.engines.clone(),
             skip_below: self.resolved.skip_below,
+            nested: self.resolved.nested,
             unit: self.resolved.unit.map(|unit| unit.to_string()),
             peers: peer.map(|peer| peer.info.clone()).into_iter().collect(),
             reference_device: reference.map_or(LOCAL, |device| &device.name).to_owned().into(),
@@ -351,8 +361,8 @@ impl Bench {
                 Err(error) => println!("# runner for target `{}` ({}): {error:#}", target.name, target.triple),
             }
         }
-        let Resolved { devices, protocol, shapes, engines, skip_below, .. } = &self.resolved;
-        let spec = RunSpec { models, engines, shapes, skip_below: *skip_below, protocol };
+        let Resolved { devices, protocol, shapes, engines, skip_below, nested, .. } = &self.resolved;
+        let spec = RunSpec { models, engines, shapes, skip_below: *skip_below, nested: *nested, protocol };
         let all = devices.iter().map(|device| (device, Role::Measured));
         for (device, role) in all.chain(reference.iter().map(|device| (device, Role::Reference))) {
             let jobs = role.jobs(spec, device, done);

@@ -8,7 +8,7 @@ use anyhow::Result;
 use espalier_prune::Bytes;
 use espalier_weights::{
     Values,
-    pack::{Choice, Packed, Span, pack},
+    pack::{AtRatio, Choice, Packed, PackedRatios, Span, pack, pack_ratios},
 };
 
 /// A pack of an ONNX file with its weights in the chosen form and everything else lossless, and the number of weight
@@ -21,8 +21,19 @@ pub fn pack_model(file: &Bytes, choice: Choice) -> Result<(Packed, usize)> {
     Ok((pack(file, &tensors)?, count))
 }
 
+/// One pack of a model's files at ascending ratios.
+///
+/// # Errors
+/// As for [`pack_model`], and files whose graphs differ.
+pub fn pack_nested(files: &[(f64, Bytes)], choice: Choice) -> Result<PackedRatios> {
+    let tensors: Vec<Vec<(Span, Choice)>> =
+        files.iter().map(|(_, file)| Ok(tensors(file, choice)?.0)).collect::<Result<_>>()?;
+    let at = |((ratio, file), tensors)| AtRatio { ratio: *ratio, file, tensors };
+    Ok(pack_ratios(&files.iter().zip(&tensors).map(at).collect::<Vec<AtRatio<'_>>>())?)
+}
+
 /// The tensors to pack and their forms, weights first, and the number of weights.
-pub fn tensors(file: &Bytes, choice: Choice) -> Result<(Vec<(Span, Choice)>, usize)> {
+fn tensors(file: &Bytes, choice: Choice) -> Result<(Vec<(Span, Choice)>, usize)> {
     let spans = spans::Spans::of(file)?;
     let count = spans.weights.len();
     let weights = spans.weights.into_iter().map(|span| match choice {

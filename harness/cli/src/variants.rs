@@ -15,14 +15,14 @@ use espalier_inventory::{self as inventory, Model, Recipe};
 use espalier_protocol::tensor;
 use espalier_prune::{Amount, Bytes, Inspection, PRUNER, tune::Watch};
 use espalier_weights::{
-    Form, Layout, Values,
+    Form, Layout, Values, WeightsError,
     pack::{Choice, Pack, is_pack},
 };
 
 use crate::{
     context::{Context, usage},
     networks::{dense_file, synthetic_inputs},
-    packing::pack_model,
+    packing::{pack_model, pack_nested},
     progress::{Progress, Task, stop_on_signal},
     pruning::{self, Goal, Made, Material, refused},
     samples::{self, model_inputs},
@@ -46,6 +46,48 @@ pub fn prepare_all(context: &Context, models: &[Model], progress: &Progress) -> 
         .collect::<Result<_>>();
     task.done();
     prepared
+}
+
+/// Makes the variants of all models and packs those of each model into one file. With `keep_onnx` the ONNX files stay, for
+/// engines that read no packs.
+pub fn prepare_nested(
+    context: &Context,
+    models: &[Model],
+    keep_onnx: bool,
+    progress: &Progress,
+) -> Result<Vec<Prepared>> {
+    let unpacked = |model: &Model| Model { recipe: Recipe { pack: None, ..model.recipe.clone() }, ..model.clone() };
+    let mut all = prepare_all(context, &models.iter().map(unpacked).collect::<Vec<Model>>(), progress)?;
+    for (prepared, model) in all.iter_mut().zip(models) {
+        let files = read(prepared)?;
+        let choice = pack_form(&model.recipe)?.map_or(Choice::Smallest(Values::F32), Choice::Form);
+        let packed = pack_nested(&files, choice).with_context(|| format!("failed to pack `{}`", model.name))?;
+        let blob = blob::put_bytes(&context.cache, &packed.bytes)?;
+        for variant in &mut prepared.info.variants {
+            let onnx = std::mem::replace(&mut variant.sha256, blob.sha256.clone());
+            variant.bytes = blob.bytes;
+            if !keep_onnx {
+                prepared.files.retain(|file| file.sha256 != onnx);
+            }
+            variant.unpacked = keep_onnx.then_some(onnx);
+        }
+        prepared.files.push(file(blob));
+    }
+    Ok(all)
+}
+
+/// The files of a model's variants with their ratios.
+pub fn read(prepared: &Prepared) -> Result<Vec<(f64, Bytes)>> {
+    let read = |variant: &VariantInfo| {
+        let file = prepared.files.iter().find(|file| file.sha256 == variant.sha256).context("a variant has no file")?;
+        Ok((variant.ratio, espalier_prune::file::read(&file.path).map_err(usage)?))
+    };
+    prepared.info.variants.iter().map(read).collect()
+}
+
+fn pack_form(recipe: &Recipe) -> Result<Option<Form>> {
+    let form = recipe.pack.as_ref().map(|form| form.parse());
+    form.transpose().map_err(|error: WeightsError| usage(format!("prune.pack: {error}")))
 }
 
 struct Maker<'a> {
@@ -155,11 +197,8 @@ impl Maker<'_> {
         }
         let packed = sizes(&made.bytes)?;
         // The dense variant, which all others are compared with, is never packed.
-        let pushed = match source.model.recipe.pack.as_ref().filter(|_| ratio > 0.0) {
-            Some(form) => {
-                let form: Form = form.parse().map_err(|error| usage(format!("prune.pack: {error}")))?;
-                Bytes::from(pack_model(&made.bytes, Choice::Form(form))?.0.bytes)
-            }
+        let pushed = match pack_form(&source.model.recipe)?.filter(|_| ratio > 0.0) {
+            Some(form) => Bytes::from(pack_model(&made.bytes, Choice::Form(form))?.0.bytes),
             None => made.bytes,
         };
         let blob = blob::put_bytes(self.cache, &pushed)?;

@@ -327,6 +327,7 @@ impl CaseSession {
             // Only what is timed can be made slower.
             slow_down_percent: slow_down_percent.filter(|_| mode == Mode::Time),
             skip_below: None,
+            ratio: None,
             trial: Some(trial),
         }
     }

@@ -46,6 +46,9 @@ pub struct Flags {
     /// Magnitude up to which the engine `skipping` leaves out activations in layers with dense weights [default: 0]
     #[arg(long, value_name = "X", value_parser = not_negative, conflicts_with = "resume")]
     skip_below: Option<f64>,
+    /// Measure one pack of all ratios of a model instead of a file for each, as `pack --ratios` writes it
+    #[arg(long, conflicts_with = "resume")]
+    nested: bool,
     /// Also show where the time goes, layer by layer, dense beside pruned
     #[arg(long, conflicts_with = "resume")]
     profile: bool,
@@ -112,6 +115,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
             unit: flags.unit,
             engines: flags.engine,
             skip_below: flags.skip_below,
+            nested: flags.nested,
             protocol: MeasuringProtocol {
                 runs: flags.runs,
                 warmup: flags.warmup,

@@ -279,6 +279,7 @@ impl Calibrator<'_> {
                 padding: Some(self.random.below(MOST_PADDING)),
                 slow_down_percent: None,
                 skip_below: None,
+                ratio: None,
                 trial: None,
             })
             .collect();

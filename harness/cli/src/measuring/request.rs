@@ -24,6 +24,7 @@ pub struct Resolved {
     pub engines: Vec<Engine>,
     /// Where [`Engine::Skipping`] is one of them.
     pub skip_below: Option<f64>,
+    pub nested: bool,
     /// In place of the models' own.
     pub unit: Option<Unit>,
     pub protocol: MeasuringProtocol,
@@ -34,7 +35,7 @@ pub struct Resolved {
 /// # Errors
 /// A mistake in the request or in a file that it names.
 pub fn resolve(context: &Context, run: &NewRun) -> Result<(Inventory, Resolved)> {
-    let NewRun { selection, eval, ratios, unit, engines, skip_below, protocol, shapes } = run;
+    let NewRun { selection, eval, ratios, unit, engines, skip_below, nested, protocol, shapes } = run;
     let (inventory, devices) = selection::devices(context, &selection.device, selection.all_devices, &selection.model)?;
     let mut models = if selection.model.is_empty() {
         selection::in_all(&inventory)
@@ -83,8 +84,8 @@ pub fn resolve(context: &Context, run: &NewRun) -> Result<(Inventory, Resolved)>
         return Err(usage("`--skip-below` is for `--engine skipping`, e.g. `--engine espalier,skipping`"));
     }
     let skip_below = skips.then(|| skip_below.unwrap_or(0.0));
-    let (unit, protocol, shapes) = (*unit, *protocol, shapes.clone());
-    Ok((inventory, Resolved { devices, models, engines: each_once, skip_below, unit, protocol, shapes }))
+    let (engines, nested, unit, protocol, shapes) = (each_once, *nested, *unit, *protocol, shapes.clone());
+    Ok((inventory, Resolved { devices, models, engines, skip_below, nested, unit, protocol, shapes }))
 }
 
 /// The same devices, models and numbers as an earlier run.
@@ -105,8 +106,8 @@ pub fn resolve_again(context: &Context, header: &RunHeader) -> Result<(Inventory
     };
     let models = header.models.iter().map(again).collect();
     peers::check(&header.engines, &devices)?;
-    let RunHeader { engines, skip_below, protocol, shapes, .. } = header.clone();
-    Ok((inventory, Resolved { devices, models, engines, skip_below, unit, protocol, shapes }))
+    let RunHeader { engines, skip_below, nested, protocol, shapes, .. } = header.clone();
+    Ok((inventory, Resolved { devices, models, engines, skip_below, nested, unit, protocol, shapes }))
 }
 
 /// A model's recipe with another unit, where one is given.

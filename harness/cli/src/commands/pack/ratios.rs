@@ -6,23 +6,19 @@ use anyhow::{Context as _, Result};
 use espalier_bench::exit::ExitStatus;
 use espalier_inventory::Recipe;
 use espalier_prune::Bytes;
-use espalier_weights::pack::{AtRatio, Choice, Span, pack_ratios};
+use espalier_weights::pack::Choice;
 
 use super::Flags;
 use crate::{
     context::{Context, usage},
-    packing::tensors,
+    packing::pack_nested,
     progress::Progress,
     variants,
 };
 
 pub fn run(context: &Context, flags: &Flags, dense: &Bytes, choice: Choice) -> Result<ExitStatus> {
     let files = if flags.with.is_empty() { of_model(context, flags)? } else { given(flags, dense)? };
-    let tensors: Vec<Vec<(Span, Choice)>> =
-        files.iter().map(|(_, file)| Ok(tensors(file, choice)?.0)).collect::<Result<_>>()?;
-    let at: Vec<AtRatio> =
-        files.iter().zip(&tensors).map(|((ratio, file), tensors)| AtRatio { ratio: *ratio, file, tensors }).collect();
-    let packed = pack_ratios(&at).with_context(|| format!("failed to pack `{}`", flags.model))?;
+    let packed = pack_nested(&files, choice).with_context(|| format!("failed to pack `{}`", flags.model))?;
     std::fs::write(&flags.output, &packed.bytes)
         .with_context(|| format!("cannot write `{}`", flags.output.display()))?;
     for ratio in &packed.ratios {
@@ -33,8 +29,7 @@ pub fn run(context: &Context, flags: &Flags, dense: &Bytes, choice: Choice) -> R
         };
         println!(
             "  ratio {}: {} bytes more; {} tensors as before, {} with fewer of the first ratio's values, {} with \
-             values \
-             of their own{own}",
+             values of their own{own}",
             ratio.ratio, ratio.bytes, ratio.same, ratio.nested, ratio.own
         );
     }
@@ -71,19 +66,10 @@ fn of_model(context: &Context, flags: &Flags) -> Result<Vec<(f64, Bytes)>> {
         return Err(usage(format!("--ratios: {wrong} is not a ratio from 0 and below 1")));
     }
     let mut model = model.clone();
-    model.recipe = Recipe { ratios: flags.ratios.clone(), ..model.recipe };
-    let progress = Progress::new(flags.quiet);
-    let prepared = variants::prepare_all(context, &[model], &progress)?;
-    let mut files = Vec::new();
-    for prepared in &prepared {
-        for variant in &prepared.info.variants {
-            let of_variant = prepared.files.iter().find(|file| file.sha256 == variant.sha256);
-            let path = &of_variant.context("a variant has no file")?.path;
-            let file = espalier_prune::file::read(path).map_err(usage)?;
-            files.push((variant.ratio, file));
-        }
-    }
-    ascending(files)
+    model.recipe = Recipe { ratios: flags.ratios.clone(), pack: None, ..model.recipe };
+    let prepared = variants::prepare_all(context, &[model], &Progress::new(flags.quiet))?;
+    let files: Vec<Vec<(f64, Bytes)>> = prepared.iter().map(variants::read).collect::<Result<_>>()?;
+    ascending(files.concat())
 }
 
 fn ascending(mut files: Vec<(f64, Bytes)>) -> Result<Vec<(f64, Bytes)>> {
