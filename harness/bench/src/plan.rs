@@ -370,8 +370,8 @@ mod tests {
         }];
         let left = spec.jobs(&device, &done);
         let nested = RunSpec { nested: true, ..spec }.jobs(&device, &[]);
-        let half = nested.iter().filter(|job| job.case.ratio == 0.5 && job.mode == Mode::Score);
-        let ratios: Vec<bool> = half.map(|job| flags(job).contains("--ratio 0.5")).collect();
+        let scores = nested.iter().filter(|job| job.case.ratio == 0.5 && job.mode == Mode::Score);
+        let ratios: Vec<bool> = scores.map(|job| flags(job).contains("--ratio 0.5")).collect();
         assert_eq!(ratios, [true, true, false, true]);
         assert_eq!(left.len(), all.len() - 1);
         assert!(left.contains(half[0]) && left.contains(half[1]) && !left.contains(half[2]));

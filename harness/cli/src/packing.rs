@@ -28,8 +28,9 @@ pub fn pack_model(file: &Bytes, choice: Choice) -> Result<(Packed, usize)> {
 pub fn pack_nested(files: &[(f64, Bytes)], choice: Choice) -> Result<PackedRatios> {
     let tensors: Vec<Vec<(Span, Choice)>> =
         files.iter().map(|(_, file)| Ok(tensors(file, choice)?.0)).collect::<Result<_>>()?;
-    let at = |((ratio, file), tensors)| AtRatio { ratio: *ratio, file, tensors };
-    Ok(pack_ratios(&files.iter().zip(&tensors).map(at).collect::<Vec<AtRatio<'_>>>())?)
+    let files = files.iter().zip(&tensors);
+    let at: Vec<AtRatio<'_>> = files.map(|((ratio, file), tensors)| AtRatio { ratio: *ratio, file, tensors }).collect();
+    Ok(pack_ratios(&at)?)
 }
 
 /// The tensors to pack and their forms, weights first, and the number of weights.
