@@ -57,8 +57,7 @@ pub struct Flags {
 }
 
 /// Debian's packages the tests need beyond Rust and a C compiler.
-const PACKAGES: [&str; 16] = [
-    "cpio",
+const PACKAGES: [&str; 15] = [
     "gcc-aarch64-linux-gnu",
     "gcc-arm-linux-gnueabihf",
     "gcc-riscv64-linux-gnu",

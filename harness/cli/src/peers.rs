@@ -67,7 +67,7 @@ pub fn prepare(context: &Context, engines: &[Engine], progress: &Progress, cance
     let task = progress.task("onnxruntime", None);
     let watch = Watch { cancel, progress: &|text| task.milestone(text) };
     let python = interpreter(context, watch)?;
-    let versions = python::ask(&python, VERSIONS)
+    let versions = python::output_of(&python, VERSIONS)
         .with_context(|| format!("`{}` has onnxruntime, but cannot tell its version", python.display()))?;
     let file = program(context)?;
     task.done();

@@ -25,7 +25,7 @@ pub fn ensure_packages(packages: &[&str], watch: Watch) -> Result<()> {
     let Some(privilege) = privilege() else {
         bail!("system packages are missing: run `{by_hand}`");
     };
-    watch.say(&format!("installing {}", missing.join(", ")));
+    watch.emit(&format!("installing {}", missing.join(", ")));
     // Once begun it is let end: a package manager stopped half-way leaves work for a person.
     watch.go_on()?;
     let watch = Watch { cancel: &Cancel::default(), ..watch };
@@ -33,7 +33,7 @@ pub fn ensure_packages(packages: &[&str], watch: Watch) -> Result<()> {
         return Ok(());
     }
     // Unknown to the index, or gone from the server since: the index is old.
-    watch.say("apt could not; updating its index");
+    watch.emit("apt could not; updating its index");
     update(watch)?;
     process::run(&install_command(privilege, &missing), None, watch)
         .with_context(|| format!("cannot install {}: to try by hand, run `{by_hand}`", missing.join(", ")))?;
@@ -55,7 +55,7 @@ pub fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
     let query = CommandLine::new("sh")
         .args(["-c", "dpkg-query --show --showformat='${db:Status-Abbrev} ${Package}\\n' \"$@\" 2>&1 || true", "sh"])
         .args(packages.iter().copied());
-    Ok(not_listed(packages, &process::ask(&query).unwrap_or_default()))
+    Ok(not_listed(packages, &process::output_of(&query).unwrap_or_default()))
 }
 
 /// Brings apt's index up to date.
@@ -76,13 +76,13 @@ fn privilege() -> Option<&'static [&'static str]> {
         return Some(&[]);
     }
     let sudo: &[&str] = &["sudo", "-n"];
-    process::ask(&CommandLine::new("sudo").args(["-n", "true"])).map(|_| sudo)
+    process::output_of(&CommandLine::new("sudo").args(["-n", "true"])).map(|_| sudo)
 }
 
 fn privileged(privilege: &[&str]) -> CommandLine {
     // `env` and not the command's own environment, which sudo would drop.
-    let words = privilege.iter().chain(&["env", "DEBIAN_FRONTEND=noninteractive"]);
-    CommandLine { env: Vec::new(), argv: words.map(|word| (*word).to_owned()).collect() }
+    let argv = privilege.iter().chain(&["env", "DEBIAN_FRONTEND=noninteractive"]);
+    CommandLine { env: Vec::new(), argv: argv.map(|argument| (*argument).to_owned()).collect() }
 }
 
 fn install_command(privilege: &[&str], packages: &[&str]) -> CommandLine {

@@ -100,7 +100,7 @@ pub fn build(cache: &Cache, repository: &Path, target: &Target, layout: Layout, 
     // What is in the container `cross` uses cannot be seen from here.
     let key = || match plan.builder {
         Builder::Cross => Ok(None),
-        _ => key::of(repository, &prepared, target),
+        _ => key::of(repository, plan, [&toolchain.verbose_version, &compilers.long], target),
     };
     let before = key()?;
     if let Some(artifact) = before.as_ref().and_then(|key| find(cache, &key.name).transpose()).transpose()? {
@@ -135,11 +135,12 @@ pub fn build(cache: &Cache, repository: &Path, target: &Target, layout: Layout, 
         builder += &format!(", profile {}", plan.profile.name());
     }
     let stored = Stored { sha256: blob.sha256.clone(), command: plan.command.to_string(), builder, elf };
-    if let Some(key) = before
-        && key.covers(&program.with_extension("d"), Path::new(&plan.target_folder))
-        && self::unchanged(&key, &prepared, repository, target)
+    // Sources may have been edited while cargo read them: only the same key again shows that they were not.
+    if let Some(before) = before
+        && before.covers(&program.with_extension("d"), Path::new(&plan.target_folder))
+        && key().is_ok_and(|now| now.is_some_and(|now| now.name == before.name))
     {
-        store(cache, &key.name, &stored)?;
+        store(cache, &before.name, &stored)?;
     }
     let Stored { builder, elf, .. } = stored;
     Ok(Artifact { path: blob.path, sha256: blob.sha256, bytes: blob.bytes, builder, elf, cached: false })
@@ -200,11 +201,6 @@ fn store(cache: &Cache, key: &str, stored: &Stored) -> Result<()> {
         Ok(())
     };
     write().with_context(|| format!("cannot write to `{}`", folder.display()))
-}
-
-/// Sources may be edited while cargo reads them: then nobody knows which it saw.
-fn unchanged(key: &key::Key, prepared: &Prepared, repository: &Path, target: &Target) -> bool {
-    key::of(repository, prepared, target).is_ok_and(|now| now.is_some_and(|now| now.name == key.name))
 }
 
 fn name(builder: Builder) -> &'static str {

@@ -33,7 +33,7 @@ pub fn hold(path: &Path, busy: &str, watch: Watch) -> Result<FileLock> {
             }
         }
         if !is_reported {
-            watch.say(busy);
+            watch.emit(busy);
             is_reported = true;
         }
         watch.go_on()?;

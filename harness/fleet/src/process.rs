@@ -36,7 +36,7 @@ impl Watch<'_> {
         if self.cancel.is_requested() { Err(ProcessError::Cancelled) } else { Ok(()) }
     }
 
-    pub fn say(&self, text: &str) {
+    pub fn emit(&self, text: &str) {
         (self.progress)(text);
     }
 }
@@ -68,7 +68,7 @@ pub fn run(command: &CommandLine, folder: Option<&Path>, watch: Watch) -> Result
     let (mut output, mut line, mut tail) = (Vec::new(), Vec::new(), VecDeque::new());
     let mut report = |line: &[u8]| {
         let line = String::from_utf8_lossy(line).trim_end().to_owned();
-        watch.say(&line);
+        watch.emit(&line);
         if tail.len() == TAIL_LINES {
             tail.pop_front();
         }
@@ -115,7 +115,7 @@ pub fn run(command: &CommandLine, folder: Option<&Path>, watch: Watch) -> Result
 }
 
 /// Stdout of a program that answers at once (`gcc --version`); `None` when it is not there or fails.
-pub fn ask(command: &CommandLine) -> Option<String> {
+pub fn output_of(command: &CommandLine) -> Option<String> {
     let (cancel, silent) = (Cancel::default(), |_: &str| {});
     run(command, None, Watch { cancel: &cancel, progress: &silent }).ok()
 }

@@ -39,7 +39,7 @@ impl Environment<'_> {
         if imports(&python, self.modules) {
             return Ok(python);
         }
-        watch.say(&format!("installing {} from PyPI", self.packages.join(", ")));
+        watch.emit(&format!("installing {} from PyPI", self.packages.join(", ")));
         // Made in place, because its scripts hold its path; complete only when the modules can be imported.
         let venv = CommandLine::new("python3").args(["-m", "venv", "--clear"]).arg(folder.to_string_lossy());
         process::run(&venv, None, watch)
@@ -58,12 +58,12 @@ impl Environment<'_> {
 
 /// Whether this interpreter is there and has these modules.
 pub fn imports(python: &Path, modules: &str) -> bool {
-    process::ask(&call(python).args(["-c", &format!("import {modules}")])).is_some()
+    process::output_of(&call(python).args(["-c", &format!("import {modules}")])).is_some()
 }
 
 /// What Python code prints; `None` where it fails.
-pub fn ask(python: &Path, code: &str) -> Option<String> {
-    process::ask(&call(python).args(["-c", code])).map(|output| output.trim().to_owned())
+pub fn output_of(python: &Path, code: &str) -> Option<String> {
+    process::output_of(&call(python).args(["-c", code])).map(|output| output.trim().to_owned())
 }
 
 /// An interpreter that leaves no compiled files behind.

@@ -17,7 +17,6 @@ use espalier_inventory::{Builder, Libc, Target};
 use crate::{
     apt,
     cache::Cache,
-    file_lock::{self, FileLock},
     process::{self, ProcessError, Watch},
     versions::Versions,
 };
@@ -103,7 +102,7 @@ impl ActiveRust {
 
     /// Whether the standard library for a target is there.
     pub fn has_target(&self, triple: &str) -> bool {
-        has_standard_library(&self.sysroot, triple)
+        standard_library::is_in(&self.sysroot, triple)
     }
 
     fn toolchain(&self) -> Toolchain {
@@ -124,7 +123,7 @@ pub fn find(cache: &Cache, versions: &Versions, active: &ActiveRust, target: &Ta
     }
     if way != Some(Way::Rustup)
         && let Some(tree) = debian::find_tree(cache)?
-        && has_standard_library(&tree, triple)
+        && standard_library::is_in(&tree, triple)
     {
         return from_tree(versions, tree);
     }
@@ -185,13 +184,6 @@ fn from_tree(versions: &Versions, tree: PathBuf) -> Result<Toolchain> {
     })
 }
 
-fn has_standard_library(sysroot: &Path, triple: &str) -> bool {
-    let folder = sysroot.join("lib/rustlib").join(triple).join("lib");
-    let is_std = |name: &str| name.starts_with("libstd-") && name.ends_with(".rlib");
-    fs::read_dir(folder)
-        .is_ok_and(|entries| entries.flatten().any(|entry| is_std(&entry.file_name().to_string_lossy())))
-}
-
 /// The rustc itself, not rustup's proxy, which takes longer than all other steps to a cached artifact.
 fn real_rustc() -> Result<PathBuf> {
     // Set by the cargo that runs `cargo xtask`; a toolchain has both in one folder.
@@ -205,7 +197,7 @@ fn real_rustc() -> Result<PathBuf> {
     if !is_rustup(&rustc) {
         return Ok(fs::canonicalize(&rustc).unwrap_or(rustc));
     }
-    let sysroot = process::ask(&CommandLine::new("rustc").args(["--print", "sysroot"]))
+    let sysroot = process::output_of(&CommandLine::new("rustc").args(["--print", "sysroot"]))
         .context("`rustc --print sysroot` does not answer: is a toolchain installed (`rustup toolchain list`)?")?;
     Ok(Path::new(sysroot.trim()).join("bin/rustc"))
 }
@@ -250,18 +242,12 @@ fn linker(cache: &Cache, target: &Target, host: &str, watch: Watch) -> Result<()
     match apt::ensure_packages(&packages, watch) {
         Err(error) if target.builder == Builder::Auto && target.libc != Libc::Static && !is_cancelled(&error) => {
             // zig needs no root and no Debian. If it cannot be installed either, the first error is reported.
-            watch.say(&format!("{error:#}; taking zig instead"));
+            watch.emit(&format!("{error:#}; taking zig instead"));
             zig::ensure(cache, watch).map(|_| ()).map_err(|_| error)
         }
         other => other,
     }
     .with_context(|| format!("target `{}` needs `{}`", target.name, compiler.program))
-}
-
-/// Held while the toolchains in the cache are changed: two at once would undo each other's work.
-fn lock(cache: &Cache, watch: Watch) -> Result<FileLock> {
-    let busy = "another setup is at work on the toolchains; waiting for it";
-    file_lock::hold(&cache.folder("toolchain")?.join("lock"), busy, watch)
 }
 
 pub(crate) fn is_cancelled(error: &anyhow::Error) -> bool {

@@ -15,7 +15,7 @@ use espalier_bench::command::CommandLine;
 
 use crate::{
     cache::Cache,
-    process::{ask, which},
+    process::{output_of, which},
 };
 
 pub struct Versions {
@@ -51,7 +51,7 @@ impl Versions {
         if let Some(answer) = answers.get(&key) {
             return Some(answer.clone());
         }
-        let answer = ask(&command)?;
+        let answer = output_of(&command)?;
         answers.insert(key, answer.clone());
         self.store(&answers);
         Some(answer)

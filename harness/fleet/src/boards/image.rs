@@ -44,7 +44,7 @@ pub fn unpack(folder: &Path, packages: &[PathBuf], watch: Watch) -> Result<Unpac
     if fs::read_to_string(done.join("made-from")).is_ok_and(|earlier| earlier == made_from) {
         return Ok(unpacked(&done));
     }
-    watch.say("unpacking the kernel and userland");
+    watch.emit("unpacking the kernel and userland");
     let fresh = folder.join("parts.new");
     for old in [&done, &fresh] {
         if old.exists() {

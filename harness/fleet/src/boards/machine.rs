@@ -90,7 +90,7 @@ fn fetch(boards: &Path, folder: &Path, watch: Watch) -> Result<()> {
         kernel: None,
     };
     let packages = packages::fetch(&boards.join("debs"), &set, watch)?;
-    watch.say("unpacking qemu");
+    watch.emit("unpacking qemu");
     let fresh = boards.join("qemu.new");
     for old in [&fresh, &folder.to_owned()] {
         if old.exists() {

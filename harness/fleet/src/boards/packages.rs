@@ -45,7 +45,7 @@ pub fn fetch(debs: &Path, set: &PackageSet, watch: Watch) -> Result<Vec<PathBuf>
     suites.extend(set.further_suites.iter().copied().filter(|suite| *suite != host_suite));
     let mut failures = Vec::new();
     for suite in suites {
-        watch.say(&format!("looking for the packages for `{}` in `{suite}`", set.name));
+        watch.emit(&format!("looking for the packages for `{}` in `{suite}`", set.name));
         match fetch_from(&folder, &mirror, suite, set, watch) {
             Ok(files) => return Ok(files),
             Err(error) if watch.cancel.is_requested() => return Err(error),
@@ -76,7 +76,7 @@ fn fetch_from(folder: &Path, mirror: &Source, suite: &str, set: &PackageSet, wat
         let name = alternatives.iter().find(has);
         args.push(name.with_context(|| format!("it has no package `{}` for {}", alternatives[0], set.architecture))?);
     }
-    watch.say(&format!("downloading packages for `{}` from `{suite}`", set.name));
+    watch.emit(&format!("downloading packages for `{}` from `{suite}`", set.name));
     apt.run("apt-get", &args, cancel)?;
     if let Some(metapackage) = set.kernel {
         let tree = apt.run("apt-cache", &["depends", "--recurse", "--important", metapackage], cancel)?;
@@ -84,7 +84,7 @@ fn fetch_from(folder: &Path, mirror: &Source, suite: &str, set: &PackageSet, wat
         if parts.is_empty() {
             bail!("it has no kernel below `{metapackage}`");
         }
-        watch.say(&format!("downloading the kernel for `{}` from `{suite}`", set.name));
+        watch.emit(&format!("downloading the kernel for `{}` from `{suite}`", set.name));
         let args: Vec<&str> = ["download"].into_iter().chain(parts).collect();
         apt.run("apt-get", &args, cancel)?;
     }

@@ -12,13 +12,11 @@ use std::{
 
 use anyhow::{Context, Result};
 use espalier_bench::{
-    build_plan::{Layout, RUNNER},
+    build_plan::{BuildPlan, Layout, RUNNER},
     runner_sources,
 };
 use espalier_inventory::Target;
 use sha2::{Digest, Sha256};
-
-use super::Prepared;
 
 /// Raised when something is added to what is hashed.
 const FORMAT: &str = "espalier-artifact 2";
@@ -40,20 +38,22 @@ pub struct Key {
 }
 
 /// The key of a build as it would be now; nothing when not all that matters can be found.
-pub fn of(repository: &Path, prepared: &Prepared, target: &Target) -> Result<Option<Key>> {
+///
+/// `compilers` are the versions of rustc and of all else that has a say.
+pub fn of(repository: &Path, plan: &BuildPlan, compilers: [&str; 2], target: &Target) -> Result<Option<Key>> {
     let Some(sources) = sources(repository)? else { return Ok(None) };
     let repository = canonical(repository)?;
-    let settings = runner_sources::root_settings(&read(&repository.join("Cargo.toml"))?, prepared.plan.profile.name())
+    let settings = runner_sources::root_settings(&read(&repository.join("Cargo.toml"))?, plan.profile.name())
         .map_err(in_file("Cargo.toml"))?;
     let lock = read(&repository.join("Cargo.lock"))?;
     let packages = runner_sources::locked_packages(&lock, RUNNER).map_err(in_file("Cargo.lock"))?;
 
     let mut parts = Parts::default();
     parts.add("format", FORMAT);
-    parts.add("command", prepared.plan.command.to_string());
+    parts.add("command", plan.command.to_string());
     parts.add("target", format!("{:?} {:?} {:?}", target.libc, target.cpu, target.features));
-    parts.add("rustc", &prepared.toolchain.verbose_version);
-    parts.add("compilers", &prepared.compilers.long);
+    parts.add("rustc", compilers[0]);
+    parts.add("compilers", compilers[1]);
     parts.add("lock", packages.text);
     parts.add("settings", settings);
     for (name, value) in relevant_variables() {

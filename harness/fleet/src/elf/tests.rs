@@ -57,7 +57,7 @@ fn this_very_program() {
 fn the_probe_finds_what_this_host_is() {
     // SAFETY: gives a static string.
     let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) }.to_str().unwrap();
-    let output = process::ask(&CommandLine::new("sh").args(["-c", PROBE])).unwrap();
+    let output = process::output_of(&CommandLine::new("sh").args(["-c", PROBE])).unwrap();
     let board = BoardLibc::parse(&output);
     assert_eq!(board.glibc, Glibc::parse(version), "{output}");
     let facts = board.facts_for(&read(&std::fs::read("/proc/self/exe").unwrap()).unwrap());

@@ -19,7 +19,7 @@ use crate::{
     cache::Cache,
     elf,
     process::{self, Watch},
-    toolchain::standard_library,
+    toolchain::standard_library::{self, empty_folder},
 };
 
 /// Raised when a tree made by an older espalier would not do.
@@ -60,7 +60,7 @@ pub fn find_tree(cache: &Cache) -> Result<Option<PathBuf>> {
 /// # Errors
 /// A program is missing, apt offers no such compiler or cannot download it, or it does not run here.
 pub fn ensure_tree(cache: &Cache, watch: Watch) -> Result<PathBuf> {
-    let _lock = super::lock(cache, watch)?;
+    let _lock = standard_library::lock(cache, watch)?;
     if let Some(tree) = find_tree(cache)? {
         return Ok(tree);
     }
@@ -70,10 +70,10 @@ pub fn ensure_tree(cache: &Cache, watch: Watch) -> Result<PathBuf> {
         }
     }
     // First: an old index names packages that are gone, and other ones than the compiler of today needs.
-    watch.say("updating apt's index");
+    watch.emit("updating apt's index");
     if let Err(error) = apt::update(watch) {
         watch.go_on()?;
-        watch.say(&format!("going on with apt's index as it is: {error:#}"));
+        watch.emit(&format!("going on with apt's index as it is: {error:#}"));
     }
     let version = offered_version()?;
     let folder = cache.folder("toolchain")?;
@@ -84,7 +84,7 @@ pub fn ensure_tree(cache: &Cache, watch: Watch) -> Result<PathBuf> {
     let unpacked = work.join("unpacked");
     unpack(&packages, &unpacked, watch)?;
     let tree = work.join("tree");
-    watch.say("putting the toolchain together");
+    watch.emit("putting the toolchain together");
     assemble(&unpacked, &tree, watch)?;
     try_out(&tree, &version, watch)?;
     fs::write(tree.join(STAMP), RECIPE).context("cannot write the toolchain's stamp")?;
@@ -103,13 +103,13 @@ pub fn ensure_tree(cache: &Cache, watch: Watch) -> Result<PathBuf> {
 pub fn link_with_rustup(tree: &Path, watch: Watch) {
     let (Some(name), Some(_)) = (rustup_name(tree), process::which("rustup")) else { return };
     if let Err(error) = link_as(tree, &name, watch) {
-        watch.say(&format!("the toolchain is not known to rustup, which only `cross` would need: {error:#}"));
+        watch.emit(&format!("the toolchain is not known to rustup, which only `cross` would need: {error:#}"));
     }
 }
 
 fn link_as(tree: &Path, name: &str, watch: Watch) -> Result<()> {
     link_beside(tree, name)?;
-    let home = process::ask(&CommandLine::new("rustup").args(["show", "home"])).unwrap_or_default();
+    let home = process::output_of(&CommandLine::new("rustup").args(["show", "home"])).unwrap_or_default();
     let link = Path::new(home.trim()).join("toolchains").join(name);
     if !fs::read_link(link).is_ok_and(|present| present == tree) {
         let command = CommandLine::new("rustup").args(["toolchain", "link", name]).arg(tree.display().to_string());
@@ -131,14 +131,6 @@ fn link_beside(tree: &Path, name: &str) -> Result<()> {
 /// What rustup knows the tree as, e.g. `espalier-1.96.0`.
 pub fn rustup_name(tree: &Path) -> Option<String> {
     Some(format!("espalier-{}", tree.file_name()?.to_str()?))
-}
-
-/// A folder that is there and has nothing in it.
-pub(super) fn empty_folder(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("cannot remove `{}`", folder.display()))?;
-    }
-    fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))
 }
 
 /// Version of the compiler's packages.
@@ -169,7 +161,7 @@ fn version_numbers(text: &str) -> Option<Vec<u32>> {
 }
 
 fn offered_version() -> Result<Version> {
-    let policy = process::ask(&CommandLine::new("apt-cache").args(["policy", "rustc-web"])).unwrap_or_default();
+    let policy = process::output_of(&CommandLine::new("apt-cache").args(["policy", "rustc-web"])).unwrap_or_default();
     let debian = candidate_in(&policy).context(
         "apt offers no `rustc-web`: are Debian's security archives among its sources \
          (the suite `bookworm-security`, component `main`), and its index new (`sudo apt-get update`)?",
@@ -198,7 +190,7 @@ fn download(folder: &Path, version: &Version, watch: Watch) -> Result<()> {
     let fixed = ["rustc-web", "cargo-web", &runtime, "libstd-rust-web-dev", "rust-web-src", "patchelf"];
     let packages: BTreeSet<String> = fixed.iter().map(|name| (*name).to_owned()).chain(libraries).collect();
 
-    watch.say(&format!("downloading {} packages of Rust {}", packages.len(), version.debian));
+    watch.emit(&format!("downloading {} packages of Rust {}", packages.len(), version.debian));
     // apt's own user may not write into the cache; downloading needs no protection from itself there.
     let fetch = CommandLine::new("apt-get").args(["-q", "-o", "APT::Sandbox::User=root", "download"]).args(packages);
     empty_folder(folder)?;
@@ -226,7 +218,7 @@ fn unpack(packages: &Path, unpacked: &Path, watch: Watch) -> Result<()> {
     empty_folder(unpacked)?;
     for package in files_in(packages)? {
         let name = package.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        watch.say(&format!("unpacking {name}"));
+        watch.emit(&format!("unpacking {name}"));
         let (from, to) = (package.display().to_string(), unpacked.display().to_string());
         let command = if name.starts_with("rust-web-src_") {
             // The source of the compiler is a gigabyte; only the standard library is needed.

@@ -14,9 +14,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use espalier_bench::command::CommandLine;
 
-use super::debian::empty_folder;
 use crate::{
     cache::Cache,
+    file_lock::{self, FileLock},
     process::{self, Watch},
 };
 
@@ -31,9 +31,9 @@ const CRATES: [&str; 8] =
 /// # Errors
 /// The compiler does not know the triple, or the library does not build.
 pub fn ensure(cache: &Cache, tree: &Path, host: &str, triple: &str, watch: Watch) -> Result<()> {
-    let _lock = super::lock(cache, watch)?;
+    let _lock = lock(cache, watch)?;
     let home = tree.join("lib/rustlib").join(triple);
-    if super::has_standard_library(tree, triple) {
+    if is_in(tree, triple) {
         return Ok(());
     }
     let rustc = tree.join("bin/rustc").display().to_string();
@@ -45,7 +45,7 @@ pub fn ensure(cache: &Cache, tree: &Path, host: &str, triple: &str, watch: Watch
         // musl and others need start-up objects of their own beside the library.
         bail!("the way from Debian's packages makes targets with glibc only, not `{triple}`");
     }
-    watch.say(&format!("building the standard library for {triple}"));
+    watch.emit(&format!("building the standard library for {triple}"));
     let work = cache.folder("toolchain")?.join(format!("work-{triple}"));
     empty_folder(&work)?;
     process::run(&build_command(tree, &work, host, triple), Some(&tree.join(SOURCES)), watch)
@@ -199,6 +199,28 @@ fn find_manifests(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a compiler has the standard library for `triple`.
+pub fn is_in(sysroot: &Path, triple: &str) -> bool {
+    let folder = sysroot.join("lib/rustlib").join(triple).join("lib");
+    let is_std = |name: &str| name.starts_with("libstd-") && name.ends_with(".rlib");
+    fs::read_dir(folder)
+        .is_ok_and(|entries| entries.flatten().any(|entry| is_std(&entry.file_name().to_string_lossy())))
+}
+
+/// Held while the toolchains in the cache are changed: two at once would undo each other's work.
+pub fn lock(cache: &Cache, watch: Watch) -> Result<FileLock> {
+    let busy = "another setup is at work on the toolchains; waiting for it";
+    file_lock::hold(&cache.folder("toolchain")?.join("lock"), busy, watch)
+}
+
+/// A folder that is there and has nothing in it.
+pub fn empty_folder(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove `{}`", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub fn ensure(cache: &Cache, watch: Watch) -> Result<Zig> {
     if let Some(zig) = find(cache) {
         return Ok(zig);
     }
-    watch.say("installing zig and cargo-zigbuild from PyPI");
+    watch.emit("installing zig and cargo-zigbuild from PyPI");
     // Scripts in an environment hold its path, so it is made in place. It is complete when both programs are there,
     // which `find` looks at.
     let environment = cache.root.join("venv-zig").display().to_string();

@@ -13,7 +13,8 @@ use espalier_fleet::{
     transport::{Exit, Limits, Transport, TransportError},
 };
 
-pub const LIMITS: Limits = Limits { command: Duration::from_secs(30), idle: Duration::from_secs(10) };
+/// A busy host takes a minute for what [`carries_much`] has an emulated board send.
+pub const LIMITS: Limits = Limits { command: Duration::from_secs(300), idle: Duration::from_secs(10) };
 
 #[test]
 fn lines_codes_and_stderr_come_back() {
