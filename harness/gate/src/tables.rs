@@ -8,8 +8,8 @@ use espalier_inventory::{
 
 use crate::{Criterion, date::Date};
 
-/// The tables of a key. `read` gets a table and those before it, and returns `None` where a field is missing or wrong; the
-/// document then has a problem.
+/// The tables of a key. `read` gets a table and those before it, and returns `None` where a field is missing or wrong;
+/// the document then has a problem.
 ///
 /// # Errors
 /// Every mistake in the file, from top to bottom.
