@@ -1,7 +1,7 @@
 //! What is stored of a gate: who was compared with whom, every session's cases, every invocation, and the verdicts.
 //!
-//! Verdicts can be given again from the invocations ([`GateRun::judge_again`]). Those that were given are stored as well:
-//! they decided the exit code.
+//! Verdicts can be given again from the invocations ([`GateRun::judge_again`]). Those that were given are stored as
+//! well: they decided the exit code.
 
 use std::collections::BTreeMap;
 
