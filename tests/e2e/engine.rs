@@ -7,8 +7,7 @@ use espalier_fleet::npz;
 use espalier_onnx::Model;
 use espalier_tests::{python, shipped};
 
-/// Relative to the largest output. Sums are added up in another order; anything that is not the same computation is off
-/// by far more.
+/// Relative to the largest output. Sums are added in another order; a wrong computation is off by far more.
 const TOLERANCE: f32 = 1e-5;
 
 #[test]
@@ -18,8 +17,8 @@ fn the_engine_computes_what_onnxruntime_does() {
     let mut wrong = Vec::new();
     for name in espalier_fixtures::names() {
         let model = Model::decode(&espalier_fixtures::fixture(&name)).unwrap();
-        // Weights in a file of their own are for those who read files; rounding to 8 bits may fall on either side of a
-        // half.
+        // The engine is given no weights beside the model here, and a value rounded to 8 bits may fall on either side
+        // of a half.
         if espalier_fixtures::external_data(&name).is_some() || name.ends_with("-qdq") || name.ends_with("-int8") {
             continue;
         }
@@ -50,7 +49,7 @@ fn the_engine_computes_what_onnxruntime_does() {
             assert_eq!(found.shape(), expected.shape(), "{name}");
             let largest = expected.data().iter().fold(0f32, |most, value| most.max(value.abs()));
             let pairs = found.data().iter().zip(expected.data());
-            // A NaN is no small difference.
+            // A NaN is not a small difference.
             let difference =
                 pairs.map(|(a, b)| (a - b).abs()).fold(0f32, |most, d| if d <= most { most } else { d }) / largest;
             println!("{name}: {difference:e} off");

@@ -1,6 +1,6 @@
-//! Every operator of the engine against onnxruntime, over random shapes and attributes. Gradients are checked against
-//! differences of our own forward pass elsewhere, which cannot see a forward pass that means something else than ONNX
-//! does; this can.
+//! Every operator of the engine against onnxruntime, over random shapes and attributes. The engine's own tests compare
+//! gradients with differences of its forward pass; they do not notice a forward pass that departs from ONNX. This test
+//! does.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 

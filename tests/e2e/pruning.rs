@@ -1,5 +1,5 @@
-//! Pruning as a user asks for it: methods, units, fine-tuning, searches, what is stopped and what is refused, all
-//! through the real program.
+//! Pruning through the installed program: methods, units, fine-tuning, searches, runs that are stopped and requests
+//! that are refused.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -25,7 +25,7 @@ fn zeros(inspection: &Inspection) -> u64 {
     inspection.tensors.iter().map(|tensor| tensor.zeros).sum()
 }
 
-/// Dense and pruned, in percent.
+/// Sparsity of the dense and the pruned model, in percent.
 #[track_caller]
 fn held_out(printed: &str) -> (f64, f64) {
     let line = printed.lines().find(|line| line.starts_with("held-out accuracy: ")).expect(printed);
@@ -33,7 +33,7 @@ fn held_out(printed: &str) -> (f64, f64) {
     (number("dense "), number("pruned "))
 }
 
-/// 52768 prunable weights: the count is exact whatever ranks them.
+/// 52768 prunable weights: the count is exact with every method.
 #[test]
 fn every_method_removes_exactly_what_was_asked_for() {
     let shelf = Shelf::new("every_method_removes_exactly_what_was_asked_for");
@@ -117,7 +117,7 @@ fn ctrl_c_keeps_the_best_until_then() {
     let shelf = Shelf::new("ctrl_c_keeps_the_best_until_then");
     let args = ["prune", "digits-cnn", "--ratio", "0.9", "--finetune", "5000", "--steps", "1", "-o", "out.onnx"];
     let running = shelf.start(&args);
-    // Its first line is the ratio that was reached: from then on there is something to keep.
+    // The first line is the ratio that was reached: from then on there is a result to keep.
     wait_until("the first epoch", Duration::from_secs(60), || running.stderr().contains("epoch 1 of"));
     running.interrupt();
     let outcome = running.wait(Duration::from_secs(60)).expect(1);

@@ -1,5 +1,5 @@
-//! Structured pruning against onnxruntime: what is left computes what the dense model does with all that was removed
-//! set to zero.
+//! Structured pruning against onnxruntime: the pruned model computes what the dense model computes with all removed
+//! units set to zero.
 
 use std::{fs, path::Path, process::Command};
 
@@ -27,8 +27,7 @@ const FIXTURES: [&str; 14] = [
     "transformer",
 ];
 
-/// Sums of other lengths are rounded otherwise; anything that is not the same computation is off by hundreds of times
-/// as much.
+/// Sums of other lengths are rounded differently; a wrong computation is off by hundreds of times as much.
 const TOLERANCE: f64 = 1e-5;
 
 #[test]

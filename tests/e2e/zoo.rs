@@ -1,4 +1,4 @@
-//! Networks that are built: what onnxruntime and the runner make of them, and the commands that take them by name.
+//! Generated networks: the outputs of onnxruntime and of the runner, and the commands that take them by name.
 
 use std::{fs, process::Command};
 
@@ -10,10 +10,10 @@ use espalier_protocol::Mode;
 use espalier_tests::{Shelf, python, shipped};
 use espalier_zoo::{Net, Values};
 
-/// Relative to the largest output: fifty layers of sums that are added up in another order.
+/// Relative to the largest output: fifty layers of sums that are added in another order.
 const TOLERANCE: f32 = 1e-4;
 
-/// The large ones, BERT, take gigabytes and minutes; they are made of the same parts.
+/// The large networks and BERT take gigabytes and minutes; they are built from the same parts.
 const TRIED: [Net; 4] = [Net::Resnet50, Net::Mobilenetv2, Net::Lstm, Net::DsCnn];
 
 #[track_caller]
@@ -30,7 +30,7 @@ fn check_close(what: &str, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(0f32, |most, value| most.max(value.abs()));
     let pairs = found.iter().zip(expected);
-    // A NaN is no small difference.
+    // A NaN is not a small difference.
     let off = pairs.map(|(a, b)| (a - b).abs()).fold(0f32, |most, off| if off <= most { most } else { off }) / largest;
     println!("{what}: {off:e} off");
     assert!(off < TOLERANCE, "{what}: {off:e} off");
@@ -59,7 +59,7 @@ fn onnxruntime_computes_what_the_engine_does() {
     }
 }
 
-/// By the names in `models/`, on samples that are made up; nothing is said of accuracy.
+/// By the names in `models/`, on synthetic samples; no accuracy is claimed.
 #[test]
 fn they_are_measured_by_name_and_only_then() {
     let name = "they_are_measured_by_name_and_only_then";
@@ -87,7 +87,7 @@ fn they_are_measured_by_name_and_only_then() {
                 "{summary:?}"
             );
         }
-        // What the runner answers is what the engine does, sample by sample.
+        // The runner's answers are the engine's, sample by sample.
         let network = built(&shelf, net);
         let scored = run.records.iter().find(|record| record.mode == Mode::Score && record.case.ratio == 0.0).unwrap();
         let (_, said) = run.measured(&scored.case, Mode::Score).next().expect("it was measured");

@@ -1,4 +1,4 @@
-//! How long importance takes: prunes an ONNX file, or one of the fixtures, to a half by a method on synthetic samples.
+//! How long importance takes: prunes half of an ONNX file, or of a fixture, by a method on synthetic samples.
 //!
 //! ```text
 //! cargo run -p espalier-prune --example importance -- FIXTURE|FILE.onnx METHOD [SAMPLES] [BATCH]

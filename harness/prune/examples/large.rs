@@ -4,8 +4,8 @@
 //! ```text
 //! cargo run -p espalier-prune --example large -- resnet50 | bert-large | MEGABYTES [UNIT] [FOLDER]
 //! ```
-//! The file is written first, by a process of its own, so that the peak is that of pruning alone. Beyond 2 GiB it keeps
-//! its weights in a second file. Linux only: memory is `VmHWM`.
+//! Another process writes the file first, so that the peak is that of pruning alone. Beyond 2 GiB the weights are in a
+//! second file. Linux only: memory is `VmHWM`.
 
 use std::{
     env, fs,
@@ -22,7 +22,7 @@ use prost::Message;
 fn layers(size: &str) -> Vec<[usize; 2]> {
     match size {
         "resnet50" => vec![[1024, 1024]; 25],
-        // Query, key, value, output; up and down: 24 times. A third of the real file is embeddings and the like, here
+        // Query, key, value, output; up and down: 24 times. A third of the real file is embeddings and the like; here
         // it is weights.
         "bert-large" => {
             let layer = [[1024, 1024], [1024, 1024], [1024, 1024], [1024, 1024], [4096, 1024], [1024, 4096]];

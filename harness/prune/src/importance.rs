@@ -23,7 +23,6 @@ mod gradient;
 mod random;
 mod synflow;
 
-pub(crate) use gradient::before_softmax;
 pub(crate) use synflow::Flow;
 
 /// Scores of all weights of a survey by `method`. `batch` and `samples` are for methods that need samples, `seed` is

@@ -23,6 +23,7 @@ mod inputs;
 mod inspect;
 mod macs;
 mod operators;
+mod predictions;
 mod recipe;
 mod shapes;
 

@@ -1,6 +1,6 @@
 //! Which constant tensors of a graph are weights that may be pruned, and why the others are not.
 //!
-//! Decided by role, never by name or size: the operator that uses a tensor, and at which input, says whether it is a
+//! Decided by role, never by name or size: the operator that uses a tensor, and at which input, decide whether it is a
 //! weight matrix, a bias or an embedding table. A tensor that several nodes share counts once. Everything that holds
 //! parameters and is not pruned is listed with its reason, so that no layer is skipped silently. The order is that of
 //! the file: initialisers, then `Constant` nodes.
@@ -102,7 +102,7 @@ pub fn survey(model: &Model) -> Result<Survey, PruneError> {
         }
         let count = element_count(name, tensor)?;
         let shape = shape(tensor);
-        match judge(tensor, count, uses.follow(name, shape.len())) {
+        match accepted(tensor, count, uses.follow(name, shape.len())) {
             Ok(Reached { weight_of, layout, .. }) => {
                 let used_by = weight_of.iter().map(|(node, _)| graph.node[*node].label()).collect();
                 survey.weights.push(Weight { name: name.to_owned(), place, shape, count, used_by, weight_of, layout });
@@ -128,7 +128,7 @@ pub fn survey(model: &Model) -> Result<Survey, PruneError> {
 }
 
 /// What a tensor is a weight of, or why it is left unchanged.
-fn judge(tensor: &TensorProto, count: u64, mut reached: Reached) -> Result<Reached, Reason> {
+fn accepted(tensor: &TensorProto, count: u64, mut reached: Reached) -> Result<Reached, Reason> {
     match reached.other.take() {
         Some((_, Reason::Output)) => Err(Reason::Output),
         Some((op, _)) if !reached.weight_of.is_empty() => Err(Reason::AlsoUsed { op }),

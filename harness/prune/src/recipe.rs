@@ -38,6 +38,17 @@ impl Amount {
         }
     }
 
+    /// How many of these scores, from the least up, are removed.
+    pub fn count(self, sorted: &[f64]) -> usize {
+        match self {
+            Amount::Ratio(ratio) => removed(ratio, sorted.len() as u64) as usize,
+            Amount::Threshold(threshold) => {
+                let most = sorted.last().copied().unwrap_or(0.0);
+                sorted.iter().filter(|score| **score < threshold * most).count()
+            }
+        }
+    }
+
     pub fn is_nothing(self) -> bool {
         matches!(self, Amount::Ratio(amount) | Amount::Threshold(amount) if amount == 0.0)
     }
@@ -81,6 +92,11 @@ impl Recipe {
     /// Global weight magnitude.
     pub fn magnitude(ratio: f64) -> Recipe {
         Recipe::new(Method::Magnitude, Scope::Global, Unit::Weight, ratio)
+    }
+
+    /// With `keep` of each `of` weights.
+    pub fn keeping(&self, keep: u32, of: u32) -> Recipe {
+        Recipe { unit: Unit::NOfM { keep, of }, ratio: 1.0 - f64::from(keep) / f64::from(of), ..*self }
     }
 
     pub fn amount(&self) -> Amount {

@@ -29,6 +29,12 @@ impl Samples {
             labels: self.labels.as_ref().map(|labels| indices.iter().map(|index| labels[*index]).collect()),
         }
     }
+
+    /// All in order, `size` at a time; the last ones may be fewer.
+    pub fn batches(&self, size: usize) -> impl Iterator<Item = Samples> {
+        let all: Vec<usize> = (0..self.len()).collect();
+        all.chunks(size.max(1)).map(|part| self.take(part)).collect::<Vec<_>>().into_iter()
+    }
 }
 
 fn rows(tensor: &Tensor, indices: &[usize]) -> Tensor {

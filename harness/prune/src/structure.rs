@@ -40,7 +40,6 @@ use crate::{
     Untouched, importance, macs,
     onnx::Model,
     prunable::{Survey, survey},
-    recipe::removed as rounded,
     tensor::Values,
 };
 use rank::{Choice, Limits};
@@ -97,7 +96,7 @@ pub fn prune(
         return Ok(Pruned { bytes: model.clone(), manifest });
     }
     let mut plan = plan(dense.clone(), recipe, samples, options)?;
-    let bytes = plan.carry_out()?;
+    let bytes = plan.pruned()?;
     let pruned = Model::decode(&bytes)?;
     let after = survey(&pruned)?;
     if options.verify {
@@ -144,13 +143,8 @@ pub fn inspect(model: &Bytes, options: &Options) -> Result<Report, PruneError> {
     let branches = layers::branches(&dependencies).into_iter().map(|branch| (branch, 0.0, false)).collect();
     let removed = dependencies.groups.iter().map(|group| vec![false; group.classes.len()]).collect();
     let indices = (0..dependencies.groups.len()).collect();
-    let plan = Plan {
-        dependencies,
-        removed: Removed::new(),
-        branches,
-        choice: Choice { removed, notes: Vec::new() },
-        indices,
-    };
+    let choice = Choice { removed, notes: Vec::new() };
+    let plan = Plan { dependencies, removed: Removed::new(), branches, choice, indices };
     Ok(plan.report(&before, &before, options))
 }
 
@@ -209,10 +203,8 @@ fn plan_layers(dependencies: DependencyGraph, recipe: &Recipe, samples: Option<&
             let graph = dependencies.model.graph();
             let sums: HashMap<&str, f64> = tensors
                 .iter()
-                .zip(&scores.0)
-                .map(|((tensor, _), scores)| {
-                    (graph.initializer[*tensor].name(), scores.iter().map(|score| f64::from(*score)).sum())
-                })
+                .map(|(tensor, _)| graph.initializer[*tensor].name())
+                .zip(scores.0.iter().map(|scores| scores.iter().map(|score| f64::from(*score)).sum()))
                 .collect();
             let of = |branch: &Branch| branch.constants.iter().filter_map(|name| sums.get(name.as_str())).sum();
             branches.iter().map(of).collect()
@@ -220,30 +212,24 @@ fn plan_layers(dependencies: DependencyGraph, recipe: &Recipe, samples: Option<&
     };
     let mut order: Vec<usize> = (0..branches.len()).collect();
     order.sort_by(|a, b| importance[*a].total_cmp(&importance[*b]));
-    let count = match recipe.amount() {
-        crate::Amount::Ratio(ratio) => rounded(ratio, branches.len() as u64) as usize,
-        crate::Amount::Threshold(threshold) => {
-            let most = importance.iter().copied().fold(0.0, f64::max);
-            importance.iter().filter(|importance| **importance < threshold * most).count()
-        }
-    };
-    let gone: HashSet<usize> = order.into_iter().take(count).collect();
-    let judged = branches.into_iter().zip(importance).enumerate();
-    let branches = judged.map(|(index, (branch, importance))| (branch, importance, gone.contains(&index))).collect();
+    let sorted: Vec<f64> = order.iter().map(|branch| importance[*branch]).collect();
+    let gone: HashSet<usize> = order.into_iter().take(recipe.amount().count(&sorted)).collect();
+    let ranked = branches.into_iter().zip(importance).enumerate();
+    let branches = ranked.map(|(index, (branch, importance))| (branch, importance, gone.contains(&index))).collect();
     let choice = Choice { removed: Vec::new(), notes: Vec::new() };
     Ok(Plan { dependencies, removed: Removed::new(), branches, choice, indices: Vec::new() })
 }
 
 impl Plan {
+    /// The model without what is removed.
+    ///
     /// # Errors
     /// Broken constants.
-    pub fn carry_out(&mut self) -> Result<Bytes, PruneError> {
+    pub fn pruned(&mut self) -> Result<Bytes, PruneError> {
         if self.branches.is_empty() {
             return self.dependencies.without(&self.removed);
         }
-        let gone: Vec<&Branch> =
-            self.branches.iter().filter(|(_, _, gone)| *gone).map(|(branch, _, _)| branch).collect();
-        Ok(layers::without(&self.dependencies, &gone))
+        Ok(layers::without(&self.dependencies, &self.gone()))
     }
 
     /// The dense model with all removed units set to zero, in its old size: what the pruned one must agree with.
@@ -254,16 +240,18 @@ impl Plan {
         if self.branches.is_empty() {
             return self.dependencies.masked(&self.removed);
         }
-        let gone: Vec<&Branch> =
-            self.branches.iter().filter(|(_, _, gone)| *gone).map(|(branch, _, _)| branch).collect();
-        Ok(layers::masked(&self.dependencies, &gone))
+        Ok(layers::masked(&self.dependencies, &self.gone()))
+    }
+
+    /// The removed branches.
+    fn gone(&self) -> Vec<&Branch> {
+        self.branches.iter().filter(|(_, _, gone)| *gone).map(|(branch, _, _)| branch).collect()
     }
 
     /// How many units there are, and how many of them are removed.
     fn counts(&self) -> (u64, u64) {
         if !self.branches.is_empty() {
-            let gone = self.branches.iter().filter(|(_, _, gone)| *gone).count();
-            return (self.branches.len() as u64, gone as u64);
+            return (self.branches.len() as u64, self.gone().len() as u64);
         }
         let all: usize = self.choice.removed.iter().map(Vec::len).sum();
         (all as u64, self.removed.len() as u64)
@@ -275,16 +263,12 @@ impl Plan {
             return format!("of its {all} units ({unit}) less than one would go, or none may");
         }
         let unknown: Vec<&str> = self.dependencies.unknown.keys().map(String::as_str).collect();
-        match (unknown.as_slice(), self.dependencies.kept.first()) {
-            ([_, ..], _) => format!("it has no {unit} to take out; no rule says how {} shrink", unknown.join(", ")),
-            ([], Some(kept)) => {
-                format!(
-                    "it has no {unit} to take out; axis {} of `{}`, for one, stays: {}",
-                    kept.axis, kept.tensor, kept.why
-                )
-            }
-            ([], None) => format!("it has no {unit} to take out"),
-        }
+        let why = match (unknown.as_slice(), self.dependencies.kept.first()) {
+            ([_, ..], _) => format!("; no rule says how {} shrink", unknown.join(", ")),
+            ([], Some(Kept { tensor, axis, why, .. })) => format!("; axis {axis} of `{tensor}`, for one, stays: {why}"),
+            ([], None) => String::new(),
+        };
+        format!("it has no {unit} to take out{why}")
     }
 
     fn report(&self, before: &Survey, after: &Survey, options: &Options) -> Report {
@@ -292,22 +276,14 @@ impl Plan {
             let count = removed.iter().filter(|removed| **removed).count();
             report::group(&self.dependencies, &self.dependencies.groups[*group], count)
         });
-        let sizes: HashMap<&str, i64> = self
-            .dependencies
-            .model
-            .graph()
-            .initializer
-            .iter()
-            .map(|tensor| (tensor.name(), tensor.dims.iter().product()))
-            .collect();
+        let graph = self.dependencies.model.graph();
+        let constants = graph::initializers(graph);
+        let size = |name: &String| {
+            constants.get(name.as_str()).map_or(0, |tensor| graph.initializer[*tensor].dims.iter().product::<i64>())
+        };
         let branches = self.branches.iter().map(|(branch, importance, removed)| BranchReport {
             node: branch.node.clone(),
-            parameters: branch
-                .constants
-                .iter()
-                .filter_map(|name| sizes.get(name.as_str()))
-                .map(|len| *len as u64)
-                .sum(),
+            parameters: branch.constants.iter().map(size).sum::<i64>() as u64,
             importance: *importance,
             removed: *removed,
         });

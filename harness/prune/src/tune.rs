@@ -9,15 +9,14 @@
 //! gives the same bits, however many cores there are. Fine-tuning needs labels, or the dense model as a teacher
 //! ([`Distil::Free`]), which is as good in most cases: then any samples of the right kind will do.
 
-pub mod loss;
-pub mod optimiser;
-pub mod schedule;
-
 mod data;
 mod iterate;
+mod loss;
+mod optimiser;
 mod parameters;
 mod progress;
 mod recalibrate;
+mod schedule;
 mod sensitivity;
 mod stepper;
 mod student;

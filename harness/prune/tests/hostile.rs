@@ -1,4 +1,4 @@
-//! Broken and hostile files: an error or a result, never a panic, never a flood of memory. A program of its own,
+//! Broken and hostile files give an error or a result, never a panic and never a flood of memory. A program of its own,
 //! because its allocator counts what all threads allocate.
 
 use std::{
@@ -12,24 +12,24 @@ use proptest::prelude::*;
 
 static DIGITS: &[u8] = include_bytes!("../../../models/digits-cnn/dense.onnx");
 
-/// Counts what is allocated at most at a time, in all threads merged.
+/// Counts the bytes of all threads together, and their peak.
 struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: everything is handed to the system's allocator as it came.
+// SAFETY: every call goes to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         PEAK.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller keeps `GlobalAlloc`'s contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller keeps `GlobalAlloc`'s contract.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -37,7 +37,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// No panic; and what is called a success is one: it can be read again and has as many zeros as it says.
+/// No panic; and a result can be read again and has as many zeros as its manifest claims.
 fn survives(file: &Bytes) -> Result<(), PruneError> {
     inspect(file).ok();
     let pruned = prune(file, &Recipe::magnitude(0.5), None)?;
@@ -47,7 +47,7 @@ fn survives(file: &Bytes) -> Result<(), PruneError> {
     Ok(())
 }
 
-/// Everything that runs the network, and every unit; whatever comes of it.
+/// Every method that runs the network, and every unit, whatever the result.
 fn survives_all(file: &Bytes, which: usize) {
     let samples = Samples { inputs: vec![Tensor::F32(Array::filled([3, 1, 8, 8], 0.5))], labels: Some(vec![0, 1, 2]) };
     let method = Method::ALL[which % Method::ALL.len()];
@@ -137,7 +137,7 @@ fn memory_is_bounded_whatever_the_file() {
         PEAK.store(before, Ordering::Relaxed);
         survives(&file).unwrap_err();
         let peak = (PEAK.load(Ordering::Relaxed) - before) >> 20;
-        // Twice the budget of decoding, as vectors grow by doubling; and what the other tests use meanwhile.
+        // Twice the budget of decoding, as vectors grow by doubling, and what the other tests use at the same time.
         assert!(peak <= 700, "file {index}: {peak} MiB at the peak");
     }
 }

@@ -8,7 +8,12 @@
 use espalier_engine::{Array, Gradients, Keep, Network, ValueId};
 
 use super::{batches::Batches, values};
-use crate::{Method, PruneError, Samples, Scores, onnx::Model, prunable::Survey};
+use crate::{
+    Method, PruneError, Samples, Scores,
+    onnx::Model,
+    predictions::{self, argmax, check_labels},
+    prunable::Survey,
+};
 
 pub fn scores(
     model: &Model,
@@ -17,10 +22,7 @@ pub fn scores(
     method: Method,
     batches: &Batches<'_>,
 ) -> Result<Scores, PruneError> {
-    let Some(output) = network.outputs.first().copied() else {
-        return Err(PruneError::Samples { why: "the model has no output to judge it by".into() });
-    };
-    let answer = before_softmax(network, output);
+    let answer = predictions::output(network)?;
     let required: Vec<ValueId> = survey.weights.iter().filter_map(|weight| network.find(&weight.name)).collect();
     let mut means: Vec<Vec<f32>> = survey.weights.iter().map(|weight| vec![0.0; weight.count as usize]).collect();
     for batch in 0..batches.count() {
@@ -54,7 +56,8 @@ fn gradients(
 ) -> Result<Vec<Gradients>, PruneError> {
     let part = |samples: &Samples, of: usize| {
         let run = network.run(&samples.inputs, Keep::All)?;
-        let seed = seed(network, answer, run.value(answer), samples, of)?;
+        let (answers, width) = predictions::rows(network, answer, run.value(answer), samples.len())?;
+        let seed = seed(answers, width, samples.labels.as_deref(), of)?;
         Ok::<_, PruneError>(network.backward(&run, &[(answer, seed)], required)?)
     };
     let all: Vec<usize> = (0..samples.len()).collect();
@@ -72,37 +75,14 @@ fn gradients(
 }
 
 /// The gradient of the loss with respect to the predictions, divided by the size `of` the whole batch.
-fn seed(
-    network: &Network,
-    answer: ValueId,
-    value: Option<&espalier_engine::Tensor>,
-    samples: &Samples,
-    of: usize,
-) -> Result<Array<f32>, PruneError> {
-    let bad = |why: String| PruneError::Samples { why: format!("the model's output `{}` {why}", network.name(answer)) };
-    let answers = value
-        .ok_or_else(|| bad("was not computed".into()))?
-        .f32()
-        .map_err(|why| bad(format!("is no answer: {why}")))?;
-    let rows = samples.len();
-    let width = answers.len() / rows;
-    if answers.shape().first() != Some(&rows) || width == 0 {
-        return Err(bad(format!("has shape {:?} for {rows} samples; a row each is needed", answers.shape())));
+fn seed(answers: &Array<f32>, width: usize, labels: Option<&[usize]>, of: usize) -> Result<Array<f32>, PruneError> {
+    if width == 1 {
+        return Ok(Array::filled(answers.shape(), 1.0 / of as f32));
     }
+    check_labels(labels.unwrap_or_default(), width)?;
     let mut seed = Vec::with_capacity(answers.len());
     for (index, row) in answers.data().chunks_exact(width).enumerate() {
-        if width == 1 {
-            seed.push(1.0 / of as f32);
-            continue;
-        }
-        let label = match &samples.labels {
-            Some(labels) => labels[index],
-            None => largest(row),
-        };
-        if label >= width {
-            let why = format!("one has class {label}, the model tells {width} classes apart (from 0)");
-            return Err(PruneError::Samples { why });
-        }
+        let label = labels.map_or_else(|| argmax(row), |labels| labels[index]);
         let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let powers: Vec<f64> = row.iter().map(|answer| f64::from(answer - most).exp()).collect();
         let sum: f64 = powers.iter().sum();
@@ -115,28 +95,4 @@ fn seed(
         }
     }
     Ok(Array::new(answers.shape(), seed))
-}
-
-fn largest(row: &[f32]) -> usize {
-    let mut best = 0;
-    for (class, answer) in row.iter().enumerate() {
-        if *answer > row[best] {
-            best = class;
-        }
-    }
-    best
-}
-
-/// The input of a final softmax, looking through nodes that only reshape; `output` itself where there is no softmax.
-pub fn before_softmax(network: &Network, output: ValueId) -> ValueId {
-    let mut value = output;
-    while let Some(node) = network.nodes.iter().find(|node| node.outputs.contains(&Some(value))) {
-        let Some(input) = node.inputs.first().copied().flatten() else { return output };
-        match node.op_type.as_str() {
-            "Softmax" | "LogSoftmax" => return input,
-            "Identity" | "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Dropout" => value = input,
-            _ => return output,
-        }
-    }
-    output
 }

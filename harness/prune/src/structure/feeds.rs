@@ -1,5 +1,5 @@
 //! Inputs for the run that shapes come from. Open axes get odd lengths that differ, so that the axes of a reshape can
-//! be told apart; integers are small enough to be an index into anything.
+//! be distinguished; integers are small enough to be an index into anything.
 
 use std::collections::HashMap;
 

@@ -3,7 +3,7 @@
 //! A branch ends in an `Add` of which one side is computed from the other and both have the shape of the sum. Of nested
 //! branches the inner ones count, not those around them: a long skip around half of the network is no layer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use espalier_engine::{Keep, Network, Tensor};
 
@@ -50,31 +50,26 @@ pub fn branches(dependencies: &DependencyGraph) -> Vec<Branch> {
                 continue;
             }
             let Some(above) = between(graph, &producers, skip, result) else { continue };
-            // Nodes whose results only the branch uses, from the end upwards.
-            let mut inner: HashSet<usize> = HashSet::new();
+            let only_within = |nodes: &HashSet<usize>, name: &str| {
+                uses.get(name).is_none_or(|users| users.iter().all(|user| nodes.contains(user)))
+            };
+            // The sum, and nodes whose results only the branch uses, from the end upwards.
+            let mut inner = HashSet::from([add]);
             for index in (0..add).rev().filter(|index| above.contains(index)) {
                 let mut results = graph.node[index].output.iter().filter(|name| !name.is_empty());
-                if results.all(|name| {
-                    !outputs.contains(name.as_str())
-                        && uses
-                            .get(name.as_str())
-                            .is_none_or(|users| users.iter().all(|user| *user == add || inner.contains(user)))
-                }) {
+                if results.all(|name| !outputs.contains(name.as_str()) && only_within(&inner, name)) {
                     inner.insert(index);
                 }
             }
-            let mut own: Vec<String> = Vec::new();
-            for name in inner.iter().flat_map(|index| &graph.node[*index].input) {
-                let only = uses.get(name.as_str()).is_some_and(|users| users.iter().all(|user| inner.contains(user)));
+            let names = inner.iter().flat_map(|index| &graph.node[*index].input).filter(|name| {
                 let weights = constants.get(name.as_str()).map(|tensor| &graph.initializer[*tensor]);
-                if only && weights.is_some_and(|tensor| tensor.dims.len() > 1) && !own.contains(name) {
-                    own.push(name.clone());
-                }
-            }
-            own.sort();
+                weights.is_some_and(|tensor| tensor.dims.len() > 1) && only_within(&inner, name)
+            });
+            let own: BTreeSet<String> = names.cloned().collect();
             if !own.is_empty() {
                 let [skip, result, sum] = [skip, result, sum].map(str::to_owned);
-                found.push((Branch { add, node: node.label(), skip, result, sum, constants: own }, inner));
+                let constants = own.into_iter().collect();
+                found.push((Branch { add, node: node.label(), skip, result, sum, constants }, inner));
             }
             break;
         }
@@ -112,11 +107,10 @@ pub fn strength(model: &Model, branches: &[Branch], samples: &Samples, batch: us
     let mut sums = vec![0.0; branches.len()];
     let by_sum: HashMap<&str, usize> =
         branches.iter().enumerate().map(|(index, branch)| (branch.sum.as_str(), index)).collect();
-    let indices: Vec<usize> = (0..samples.len()).collect();
     let mut batches = 0.0;
-    for part in indices.chunks(batch.max(1)) {
+    for part in samples.batches(batch) {
         batches += 1.0;
-        network.run_observed(&samples.take(part).inputs, Keep::Outputs, &mut |node, inputs, _| {
+        network.run_observed(&part.inputs, Keep::Outputs, &mut |node, inputs, _| {
             let Some(sum) = node.outputs.first().copied().flatten() else { return };
             let Some(index) = by_sum.get(network.name(sum)) else { return };
             let norm = |slot: usize| match inputs.get(slot).copied().flatten() {

@@ -14,13 +14,13 @@ impl Rules<'_> {
     pub fn transpose(&mut self, node: &NodeProto) -> Applied {
         let (x, y) = (self.input(node, 0)?, self.output(node, 0)?);
         let rank = self.rank(x);
-        let turned: Vec<usize> = match node.ints("perm").filter(|perm| !perm.is_empty()) {
+        let perm: Vec<usize> = match node.ints("perm").filter(|perm| !perm.is_empty()) {
             Some(perm) => perm.iter().map(|axis| axis_of(*axis, rank)).collect::<Option<_>>()?,
             None => (0..rank).rev().collect(),
         };
-        (turned.len() == rank && self.rank(y) == rank).then_some(())?;
+        (perm.len() == rank && self.rank(y) == rank).then_some(())?;
         let mismatch = pin(node, "its axes do not fit");
-        for (to, from) in turned.into_iter().enumerate() {
+        for (to, from) in perm.into_iter().enumerate() {
             self.units.tie_axes((x, from), (y, to), &mismatch);
         }
         Some(())

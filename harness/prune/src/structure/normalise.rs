@@ -82,7 +82,7 @@ fn fold(graph: &mut GraphProto, opset: i64, copies: &mut Copies) -> Result<(), P
         let constant = node.input.iter().all(|name| name.is_empty() || constants.contains_key(name));
         let foldable =
             constant && node.is_standard() && may_fold(&node) && !node.output.iter().any(|name| outputs.contains(name));
-        let folded = if foldable { carry_out(&node, opset, &constants, &mut values)? } else { None };
+        let folded = if foldable { folded(&node, opset, &constants, &mut values)? } else { None };
         let Some(folded) = folded else {
             rest.push(node);
             continue;
@@ -113,7 +113,7 @@ fn may_fold(node: &NodeProto) -> bool {
 type Folded = Vec<(TensorProto, Option<Tensor>)>;
 
 /// `None` where it has to stay a node: the engine does not know it, refuses it, or computes it less exactly.
-fn carry_out(
+fn folded(
     node: &NodeProto,
     opset: i64,
     constants: &HashMap<String, TensorProto>,
@@ -133,7 +133,7 @@ fn carry_out(
         }
     }
     let inputs: Vec<Option<&Tensor>> = node.input.iter().map(|name| values.get(name)).collect();
-    if asks_for(node.op(), &inputs).is_none_or(|count| count > LARGEST_FOLDED) {
+    if result_len(node.op(), &inputs).is_none_or(|count| count > LARGEST_FOLDED) {
         return Ok(None);
     }
     let named = node.input.iter().filter_map(|name| Some((name.clone(), constants.get(name)?.data_type())));
@@ -154,8 +154,8 @@ fn carry_out(
     Ok(Some(folded))
 }
 
-/// How many elements an operator is asked for that makes large results of small inputs.
-fn asks_for(op: &str, inputs: &[Option<&Tensor>]) -> Option<usize> {
+/// The number of elements of a result, for operators that make large results of small inputs.
+fn result_len(op: &str, inputs: &[Option<&Tensor>]) -> Option<usize> {
     let product = |tensor: &Tensor| {
         let lens = tensor.i64().ok()?.data().to_vec();
         lens.iter().try_fold(1usize, |product, len| product.checked_mul(usize::try_from((*len).max(1)).ok()?))

@@ -31,6 +31,13 @@ pub struct Info {
     pub value: Option<Tensor>,
 }
 
+impl Info {
+    /// Whether all elements are the same for every input.
+    fn is_fixed(&self) -> bool {
+        self.fixed.as_ref().is_some_and(|fixed| fixed.iter().all(|fixed| *fixed))
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Probe {
     pub infos: HashMap<String, Info>,
@@ -104,7 +111,7 @@ fn run(
     for sizes in [FIRST].into_iter().chain(FALLBACKS) {
         match run_once(graph, network, shapes, sizes) {
             Ok(values) => return Ok((sizes, values)),
-            // The first error says most.
+            // The first error is the most useful one.
             Err(found) => error = error.or(Some(found)),
         }
     }
@@ -188,28 +195,28 @@ fn looked_at(node: &NodeProto, probe: &mut Probe, second: &Values) -> Option<Vec
 /// Which elements of a result are the same for every input; `None` where it does not come from shapes and constants
 /// alone.
 fn derived(node: &NodeProto, probe: &Probe) -> Option<Vec<bool>> {
-    let fixed = |slot: usize| -> Option<&Vec<bool>> { probe.infos.get(node.input_at(slot)?)?.fixed.as_ref() };
-    if node.input.is_empty() || node.op().starts_with("Random") {
+    let info = |slot: usize| probe.infos.get(node.input_at(slot)?);
+    let fixed = |slot: usize| info(slot)?.fixed.as_ref();
+    let is_known = |slot: usize| node.input_at(slot).is_none() || fixed(slot).is_some();
+    if node.op().starts_with("Random") || !(0..node.input.len()).all(is_known) {
         return None;
-    }
-    for (slot, name) in node.input.iter().enumerate() {
-        if !name.is_empty() {
-            fixed(slot)?;
-        }
     }
     let len: usize = probe.shape(node.output_at(0)?)?.iter().product();
     let data = fixed(0)?;
-    let others = || (1..node.input.len()).all(|slot| fixed(slot).is_none_or(|fixed| fixed.iter().all(|fixed| *fixed)));
+    let all_fixed = |first: usize| (first..node.input.len()).all(|slot| info(slot).is_none_or(Info::is_fixed));
+    let is_vector = || info(0).is_some_and(|info| info.shape.len() == 1);
     match node.op() {
-        "Cast" | "Identity" | "Squeeze" | "Unsqueeze" | "Reshape" | "Neg" | "Abs" if data.len() == len && others() => {
+        "Cast" | "Identity" | "Squeeze" | "Unsqueeze" | "Reshape" | "Neg" | "Abs"
+            if data.len() == len && all_fixed(1) =>
+        {
             Some(data.clone())
         }
         "Concat" => {
             let all: Vec<bool> = (0..node.input.len()).filter_map(fixed).flatten().copied().collect();
             (all.len() == len).then_some(all)
         }
-        "Gather" if probe.shape(node.input_at(0)?)?.len() == 1 && others() => {
-            let indices = probe.infos.get(node.input_at(1)?)?.value.as_ref()?.i64().ok()?;
+        "Gather" if is_vector() && all_fixed(1) => {
+            let indices = info(1)?.value.as_ref()?.i64().ok()?;
             let count = data.len() as i64;
             indices
                 .data()
@@ -217,21 +224,14 @@ fn derived(node: &NodeProto, probe: &Probe) -> Option<Vec<bool>> {
                 .map(|index| data.get(usize::try_from(if *index < 0 { index + count } else { *index }).ok()?).copied())
                 .collect()
         }
-        "Slice" if probe.shape(node.input_at(0)?)?.len() == 1 && node.input.len() > 2 && others() => {
+        "Slice" if is_vector() && node.input.len() > 2 && all_fixed(1) => {
             let at = |slot: usize| probe.integers(node.input_at(slot)?)?.first().copied();
             let (mut start, step) = (at(1)?, if node.input.len() > 4 { at(4)? } else { 1 });
             let count = data.len() as i64;
             start = (if start < 0 { start + count } else { start }).clamp(0, count);
             (step == 1).then(|| data.iter().skip(start as usize).take(len).copied().collect::<Vec<bool>>())
         }
-        _ => {
-            let whole = node
-                .input
-                .iter()
-                .enumerate()
-                .all(|(slot, _)| fixed(slot).is_none_or(|fixed| fixed.iter().all(|fixed| *fixed)));
-            (len <= LARGEST_KEPT).then(|| vec![whole; len])
-        }
+        _ => (len <= LARGEST_KEPT).then(|| vec![all_fixed(0); len]),
     }
 }
 
@@ -249,8 +249,7 @@ fn make_constants(model: &mut Model, probe: &mut Probe) {
             let Some(info) = probe.infos.get(name).filter(|info| info.fixed.is_some()) else { continue };
             let Some(kind) = result_type(&node, slot, &inputs) else { continue };
             types.insert(name.clone(), kind);
-            let whole = info.fixed.as_ref().is_some_and(|fixed| fixed.iter().all(|fixed| *fixed));
-            if let (true, Some(value), false) = (whole, &info.value, outputs.contains(name)) {
+            if let (true, Some(value), false) = (info.is_fixed(), &info.value, outputs.contains(name)) {
                 constants.extend(graph::constant(name, value, kind));
             }
         }

@@ -1,9 +1,9 @@
 //! Which classes are removed: exactly as many as requested, the least important first, and never all of a group.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::dependencies::ChannelGroup;
-use crate::{Amount, PruneError, Scope, Scores, Structure, recipe::removed as rounded};
+use crate::{Amount, PruneError, Scope, Scores, Structure};
 
 /// Limits of removal beside the ratio.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,19 +33,11 @@ pub struct Choice {
 /// (initialiser, shape), in the order of the scores.
 pub fn importance(groups: &[ChannelGroup], tensors: &[(usize, Vec<usize>)], scores: &Scores) -> Vec<Vec<f64>> {
     let mut sums: HashMap<(usize, usize), Vec<f64>> = HashMap::new();
-    let required: std::collections::HashSet<(usize, usize)> =
-        groups.iter().flat_map(|group| group.axes.iter().copied()).collect();
+    let scored: HashSet<(usize, usize)> = groups.iter().flat_map(|group| group.axes.iter().copied()).collect();
     for ((tensor, shape), scores) in tensors.iter().zip(&scores.0) {
-        for axis in 0..shape.len() {
-            if !required.contains(&(*tensor, axis)) {
-                continue;
-            }
-            let inner: usize = shape[axis + 1..].iter().product::<usize>().max(1);
-            let mut sum = vec![0.0f64; shape[axis]];
-            for (block, values) in scores.chunks(inner).enumerate() {
-                let index = block % shape[axis].max(1);
-                sum[index] += values.iter().map(|value| f64::from(*value)).sum::<f64>();
-            }
+        for axis in (0..shape.len()).filter(|axis| scored.contains(&(*tensor, *axis))) {
+            let mut sum = vec![0.0; shape[axis]];
+            add_along(&mut sum, scores, shape, axis, f64::from);
             sums.insert((*tensor, axis), sum);
         }
     }
@@ -53,6 +45,14 @@ pub fn importance(groups: &[ChannelGroup], tensors: &[(usize, Vec<usize>)], scor
         sums.get(&(tensor, axis)).and_then(|sum| sum.get(index)).copied().unwrap_or(0.0)
     };
     groups.iter().map(|group| group.classes.iter().map(|class| class.members.iter().map(of).sum()).collect()).collect()
+}
+
+/// Adds `of` each value to the sum of its index along an axis.
+pub fn add_along(sums: &mut [f64], values: &[f32], shape: &[usize], axis: usize, of: fn(f32) -> f64) {
+    let inner: usize = shape[axis + 1..].iter().product::<usize>().max(1);
+    for (block, values) in values.chunks(inner).enumerate() {
+        sums[block % shape[axis]] += values.iter().map(|value| of(*value)).sum::<f64>();
+    }
 }
 
 /// # Errors
@@ -107,18 +107,13 @@ fn take(
         among.iter().flat_map(|group| (0..groups[*group].classes.len()).map(move |class| (*group, class))).collect();
     // Stable: of equals the earlier ones are removed first.
     order.sort_by(|a, b| importance[a.0][a.1].total_cmp(&importance[b.0][b.1]));
-    let required = match amount {
-        Amount::Ratio(ratio) => rounded(ratio, order.len() as u64) as usize,
-        Amount::Threshold(threshold) => {
-            let most = order.last().map_or(0.0, |last| importance[last.0][last.1]);
-            order.iter().filter(|place| importance[place.0][place.1] < threshold * most).count()
-        }
-    };
+    let sorted: Vec<f64> = order.iter().map(|(group, class)| importance[*group][*class]).collect();
+    let requested = amount.count(&sorted);
     let mut left: HashMap<usize, usize> =
         among.iter().map(|group| (*group, limits.removable(&groups[*group]))).collect();
     let mut removed = 0;
     for (group, class) in order {
-        if removed == required {
+        if removed == requested {
             break;
         }
         match left.get_mut(&group) {
@@ -131,11 +126,10 @@ fn take(
             _ => {}
         }
     }
-    if removed < required {
+    if removed < requested {
         let what = if among.len() == 1 { format!("`{}`", groups[among[0]].name) } else { "all groups".to_owned() };
-        choice
-            .notes
-            .push(format!("{what}: {removed} units removed, not {required}, as at least one of each group stays"));
+        let note = format!("{what}: {removed} units removed, not {requested}, as at least one of each group stays");
+        choice.notes.push(note);
     }
 }
 
@@ -169,7 +163,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::structure::AxisClass;
+    use crate::{recipe::removed as rounded, structure::AxisClass};
 
     fn group(len: usize, kind: Structure) -> ChannelGroup {
         let classes = (0..len).map(|class| AxisClass { root: class as u32, members: vec![(0, 0, class)] }).collect();
@@ -188,7 +182,7 @@ mod tests {
         /// Exactly as many as requested, at least one of each group stays, and no unit that stays is less important
         /// than a removed one.
         #[test]
-        fn exactly_as_many_as_asked_for(
+        fn exactly_as_many_as_requested(
             scores in prop::collection::vec(prop::collection::vec(0..5u8, 2..30), 1..6),
             ratio in 0.0..0.9f64,
             local: bool,

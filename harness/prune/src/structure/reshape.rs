@@ -20,7 +20,7 @@ pub enum Regroup {
         factors: Vec<Axis>,
         pin: Pin,
     },
-    /// Several axes became several others: which is which cannot be told.
+    /// Several axes became several others: which is which is unknown.
     Mixed { axes: Vec<Axis>, pin: Pin },
 }
 

@@ -47,8 +47,8 @@ impl Rules<'_> {
         match axes(node.op())? {
             Axes::Activation | Axes::Gate | Axes::Elementwise => self.unary(node),
             Axes::Broadcast | Axes::Slopes => self.broadcasting(node),
-            Axes::Convolution => self.convolution(node),
-            Axes::TransposedConvolution => self.transposed_convolution(node),
+            Axes::Convolution => self.convolution(node, false),
+            Axes::TransposedConvolution => self.convolution(node, true),
             Axes::MatrixProduct => self.matrix_product(node),
             Axes::Gemm => self.general_product(node),
             Axes::ChannelNormalisation { over_places } => self.channel_normalisation(node, over_places),

@@ -63,12 +63,8 @@ impl DependencyGraph {
     fn constants(&mut self, model: &mut Model, removed: &Removed, change: Change) -> Result<(), PruneError> {
         for tensor in &mut model.graph_mut().initializer {
             let Some(value) = self.units.value(tensor.name()) else { continue };
-            let mut axes = Vec::new();
-            for axis in 0..tensor.dims.len() {
-                if let Some(kept) = self.kept(value, axis, removed) {
-                    axes.push((axis, kept));
-                }
-            }
+            let axes = 0..tensor.dims.len();
+            let axes: Vec<_> = axes.filter_map(|axis| Some((axis, self.kept(value, axis, removed)?))).collect();
             if !axes.is_empty() {
                 *tensor = change(tensor, &axes)?;
             }
@@ -80,10 +76,7 @@ impl DependencyGraph {
     pub fn kept(&mut self, value: Value, axis: usize, removed: &Removed) -> Option<Vec<usize>> {
         let len = self.units.len(value, axis);
         let kept: Vec<usize> = (0..len)
-            .filter(|index| {
-                let root = self.units.root(self.units.unit(value, axis, *index));
-                !removed.contains(&root)
-            })
+            .filter(|index| !removed.contains(&self.units.root(self.units.unit(value, axis, *index))))
             .collect();
         (kept.len() < len).then_some(kept)
     }
@@ -131,7 +124,6 @@ impl Patch<'_> {
             "Reshape" => self.lengths(node, 1, |node| node.int("allowzero", 0) == 0, true),
             "Expand" => self.lengths(node, 1, |_| false, false),
             "ConstantOfShape" => self.lengths(node, 0, |_| false, false),
-            "Resize" if node.input_at(3).is_some() => self.lengths(node, 3, |_| false, false),
             "Slice" => self.slice(node),
             "Split" => self.split(node),
             _ => {}

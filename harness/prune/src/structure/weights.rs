@@ -9,77 +9,52 @@ use crate::onnx::NodeProto;
 type Applied = Option<()>;
 
 impl Rules<'_> {
-    pub fn convolution(&mut self, node: &NodeProto) -> Applied {
+    /// Of the weight the first axis is that of the outputs, or of the inputs where the convolution is transposed; the
+    /// second one has the other channels of one group.
+    pub fn convolution(&mut self, node: &NodeProto, transposed: bool) -> Applied {
         let (x, weight, y) = (self.input(node, 0)?, self.input(node, 1)?, self.output(node, 0)?);
         let (inputs, outputs) = (self.channels(x)?, self.channels(y)?);
         let groups = usize::try_from(node.int("group", 1)).ok().filter(|groups| *groups > 0)?;
+        let [(first, firsts), (second, seconds)] =
+            if transposed { [(x, inputs), (y, outputs)] } else { [(y, outputs), (x, inputs)] };
         let shape = self.units.shape(weight).to_vec();
-        let fits = shape.len() >= 2 && shape[0] == outputs && shape[1].checked_mul(groups)? == inputs;
-        (fits && outputs.is_multiple_of(groups)).then_some(())?;
-        self.frame(node, x, weight, y, 2)?;
+        let fits = shape.len() >= 2 && shape[0] == firsts && shape[1].checked_mul(groups)? == seconds;
+        (fits && firsts.is_multiple_of(groups)).then_some(())?;
+        self.frame(node, x, weight, y)?;
         let mismatch = pin(node, "its bias does not fit");
-        self.units.tie_axes((weight, 0), (y, 1), &mismatch);
+        self.units.tie_axes((weight, 0), (first, 1), &mismatch);
         if let Some(bias) = self.input(node, 2) {
             (self.rank(bias) == 1).then_some(())?;
             self.units.tie_axes((bias, 0), (y, 1), &mismatch);
         }
-        let (from_each, to_each) = (inputs / groups, outputs / groups);
-        if from_each == 1 && groups > 1 {
+        if inputs == groups && groups > 1 {
             // Depthwise: an input channel is tied to all its output channels.
             for channel in 0..outputs {
-                self.units.tie(self.units.unit(x, 1, channel / to_each), self.units.unit(y, 1, channel));
+                self.units.tie(self.units.unit(x, 1, channel / (outputs / groups)), self.units.unit(y, 1, channel));
+            }
+            if transposed {
+                self.units.pin_axis(weight, 1, &pin(node, "each input channel makes as many output channels"));
             }
             return Some(());
         }
         // The number of groups stays, and groups stay alike: the same channel of each is removed.
-        for channel in 0..inputs {
-            self.units.tie(self.units.unit(x, 1, channel), self.units.unit(weight, 1, channel % from_each));
+        for channel in 0..seconds {
+            self.units.tie(self.units.unit(second, 1, channel), self.units.unit(weight, 1, channel % shape[1]));
         }
-        for channel in to_each..outputs {
-            self.units.tie(self.units.unit(y, 1, channel), self.units.unit(y, 1, channel % to_each));
-        }
-        self.dynamic_weight(node, 1, x, 1);
-        Some(())
-    }
-
-    pub fn transposed_convolution(&mut self, node: &NodeProto) -> Applied {
-        let (x, weight, y) = (self.input(node, 0)?, self.input(node, 1)?, self.output(node, 0)?);
-        let (inputs, outputs) = (self.channels(x)?, self.channels(y)?);
-        let groups = usize::try_from(node.int("group", 1)).ok().filter(|groups| *groups > 0)?;
-        let shape = self.units.shape(weight).to_vec();
-        let fits = shape.len() >= 2 && shape[0] == inputs && shape[1].checked_mul(groups)? == outputs;
-        (fits && inputs.is_multiple_of(groups)).then_some(())?;
-        self.frame(node, x, weight, y, 2)?;
-        let mismatch = pin(node, "its bias does not fit");
-        self.units.tie_axes((weight, 0), (x, 1), &mismatch);
-        if let Some(bias) = self.input(node, 2) {
-            (self.rank(bias) == 1).then_some(())?;
-            self.units.tie_axes((bias, 0), (y, 1), &mismatch);
-        }
-        let (from_each, to_each) = (inputs / groups, outputs / groups);
-        if from_each == 1 && groups > 1 {
-            for channel in 0..outputs {
-                self.units.tie(self.units.unit(x, 1, channel / to_each), self.units.unit(y, 1, channel));
-            }
-            self.units.pin_axis(weight, 1, &pin(node, "each input channel makes as many output channels"));
-            return Some(());
-        }
-        for channel in from_each..inputs {
-            self.units.tie(self.units.unit(x, 1, channel), self.units.unit(x, 1, channel % from_each));
-        }
-        for channel in 0..outputs {
-            self.units.tie(self.units.unit(y, 1, channel), self.units.unit(weight, 1, channel % to_each));
+        let each = firsts / groups;
+        for channel in each..firsts {
+            self.units.tie(self.units.unit(first, 1, channel), self.units.unit(first, 1, channel % each));
         }
         self.dynamic_weight(node, 1, x, 1);
         Some(())
     }
 
     /// Ties batch to batch; places and kernel stay.
-    fn frame(&mut self, node: &NodeProto, x: Value, weight: Value, y: Value, first: usize) -> Applied {
+    fn frame(&mut self, node: &NodeProto, x: Value, weight: Value, y: Value) -> Applied {
         (self.rank(x) == self.rank(y) && self.rank(x) == self.rank(weight)).then_some(())?;
         let spatial = pin(node, "it is a place in the image");
         self.units.tie_axes((x, 0), (y, 0), &spatial);
-        for axis in first..self.rank(x) {
+        for axis in 2..self.rank(x) {
             [x, weight, y].into_iter().for_each(|value| self.units.pin_axis(value, axis, &spatial));
         }
         Some(())

@@ -8,9 +8,9 @@
 use super::{
     Distil, Options,
     loss::{Loss, Target, loss},
-    trainable::{Predictions, TrainableModel, check_labels},
+    trainable::{Predictions, TrainableModel},
 };
-use crate::{PruneError, Samples, onnx::random::SplitMix64};
+use crate::{PruneError, Samples, onnx::random::SplitMix64, predictions::check_labels};
 
 /// How well a network does on some samples.
 #[derive(Clone, Copy, Debug, PartialEq)]

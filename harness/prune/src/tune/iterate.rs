@@ -1,8 +1,8 @@
 //! Prune, validate, fine-tune, and again, until the ratio is reached.
 //!
-//! Importance is computed anew at every step, from the network as fine-tuned so far: that makes steps better than one
+//! Importance is computed again at every step, from the network as fine-tuned so far: that makes steps better than one
 //! shot. Masks only grow, unless pruning is soft (He et al., 2018): then removed weights are set to zero but fine-tuned
-//! like the others, may grow back, and are selected anew at the next step. Only the last step's selection is final.
+//! like the others, may grow back, and are selected again at the next step. Only the last step's selection is final.
 
 use super::{
     Options, Schedule, Watch,
@@ -27,7 +27,7 @@ pub struct Plan {
     pub recalibrate: bool,
     /// For units that make tensors shrink.
     pub structure: structure::Options,
-    /// Its epochs are those of all steps merged.
+    /// Its epochs are those of all steps together.
     pub options: Options,
 }
 

@@ -46,20 +46,6 @@ pub fn loss(predictions: &[f32], width: usize, target: Target<'_>) -> Loss {
     loss
 }
 
-/// The class of each row: the largest prediction, the first of equals. A NaN is never the largest.
-pub fn classes(predictions: &[f32], width: usize) -> Vec<usize> {
-    let largest = |row: &[f32]| {
-        let mut best = 0;
-        for (class, prediction) in row.iter().enumerate() {
-            if *prediction > row[best] || row[best].is_nan() {
-                best = class;
-            }
-        }
-        best
-    };
-    predictions.chunks_exact(width).map(largest).collect()
-}
-
 fn cross_entropy(predictions: &[f32], label: usize, weight: f32, gradient: &mut [f32]) -> f64 {
     let logarithms = log_softmax(predictions, 1.0);
     for (class, (gradient, logarithm)) in gradient.iter_mut().zip(&logarithms).enumerate() {
@@ -151,10 +137,5 @@ mod tests {
     fn large_predictions_do_not_overflow() {
         let loss = loss(&[1e4, -1e4], 2, Target::Labels(&[1]));
         assert_eq!((loss.sum, loss.gradient), (2e4, vec![1.0, -1.0]));
-    }
-
-    #[test]
-    fn classes_are_the_first_largest() {
-        assert_eq!(classes(&[0.0, 2.0, 2.0, f32::NAN, -1.0, -2.0], 3), [1, 1]);
     }
 }

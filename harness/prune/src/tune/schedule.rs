@@ -18,13 +18,9 @@ pub fn recipes(schedule: Schedule, recipe: &Recipe, steps: usize) -> Vec<Recipe>
         .filter(|kept| *kept < of)
         .collect();
     kept.dedup();
-    let at = |kept: u32| Recipe {
-        unit: Unit::NOfM { keep: kept, of },
-        ratio: 1.0 - f64::from(kept) / f64::from(of),
-        ..*recipe
-    };
-    kept.into_iter().map(at).collect()
+    kept.into_iter().map(|kept| recipe.keeping(kept, of)).collect()
 }
+
 /// `epochs` over `steps`, evenly, but about twice as many for the last, after which nothing more is removed.
 pub fn share(epochs: usize, steps: usize) -> Vec<usize> {
     let before = steps.saturating_sub(1);

@@ -1,17 +1,16 @@
 //! A network that predicts and gives gradients of a loss: samples in, predictions or gradients out.
 //!
-//! A prediction is a row of the network's first output; where a softmax comes last, of what goes into it, as losses
-//! take logits. Batches are cut into parts that do not depend on the number of threads, and results are joined in the
-//! order of the parts: the same seed gives the same bits on any number of cores. A graph with a fixed batch gets parts
-//! of just that size; the last one is filled up with repeats.
+//! Batches are cut into parts that do not depend on the number of threads, and results are joined in the order of the
+//! parts: the same seed gives the same bits on any number of cores. A graph with a fixed batch gets parts of just that
+//! size; the last one is filled up with repeats.
 
 use espalier_engine::{Array, Gradients, Keep, Network, Tensor, ValueId};
 
-use super::loss::{Loss, classes};
+use super::loss::Loss;
 use crate::{
     Bytes, PruneError, Samples,
-    importance::before_softmax,
     onnx::{Axis, Model, ValueInfoProto},
+    predictions::{self, argmax, rows},
 };
 
 #[derive(Debug)]
@@ -32,7 +31,7 @@ pub struct Predictions {
 
 impl Predictions {
     pub fn classes(&self) -> Vec<usize> {
-        classes(&self.rows, self.width)
+        self.rows.chunks_exact(self.width).map(argmax).collect()
     }
 
     /// The rows at `indices`.
@@ -64,10 +63,7 @@ impl TrainableModel {
     pub fn new(model: &Bytes) -> Result<TrainableModel, PruneError> {
         let model = Model::decode(model)?;
         let mut network = Network::new(&model)?;
-        let Some(output) = network.outputs.first().copied() else {
-            return Err(PruneError::Samples { why: "the model has no output to judge it by".into() });
-        };
-        let output = before_softmax(&network, output);
+        let output = predictions::output(&network)?;
         // Other outputs are not needed, and neither is their memory.
         network.outputs = vec![output];
         let fixed_batch = model.graph().fed().find_map(fixed_batch);
@@ -125,8 +121,8 @@ impl TrainableModel {
         let parts: Vec<Part> = all.chunks(size).map(|part| self.part(samples, part)).collect();
         let found = side_by_side(&parts, |part| {
             let run = self.network.run(&part.inputs, Keep::Outputs)?;
-            let (rows, width) = self.rows(run.value(self.output), part.inputs_len())?;
-            Ok((rows[..part.len * width].to_vec(), width))
+            let (rows, width) = rows(&self.network, self.output, run.value(self.output), part.inputs_len())?;
+            Ok((rows.data()[..part.len * width].to_vec(), width))
         })?;
         let width = found.first().map_or(0, |(_, width)| *width);
         Ok(Predictions { rows: found.into_iter().flat_map(|(rows, _)| rows).collect(), width })
@@ -148,15 +144,13 @@ impl TrainableModel {
         let scale = 1.0 / batch.len() as f32;
         let found = side_by_side(&parts, |part| {
             let run = self.network.run(&part.inputs, Keep::All)?;
-            let value = run.value(self.output);
-            let (rows, width) = self.rows(value, part.inputs_len())?;
-            let real = part.len * width;
-            let Loss { sum, gradient } = loss_of(part.indices, &rows[..real], width);
+            let (rows, width) = rows(&self.network, self.output, run.value(self.output), part.inputs_len())?;
+            let Loss { sum, gradient } = loss_of(part.indices, &rows.data()[..part.len * width], width);
             let mut seed: Vec<f32> = gradient.iter().map(|gradient| gradient * scale).collect();
             // Repeats have no gradient.
             seed.resize(rows.len(), 0.0);
-            let shape = value.expect("its rows were just read").shape().to_vec();
-            let gradients = self.network.backward(&run, &[(self.output, Array::new(shape, seed))], required)?;
+            let seed = Array::new(rows.shape(), seed);
+            let gradients = self.network.backward(&run, &[(self.output, seed)], required)?;
             Ok((sum, gradients))
         })?;
         let sum: f64 = found.iter().map(|(sum, _)| sum).sum();
@@ -184,30 +178,6 @@ impl TrainableModel {
             filled.resize(fixed, indices[0]);
         }
         Part { inputs: samples.take(&filled).inputs, len: indices.len(), indices }
-    }
-
-    fn rows<'a>(&self, output: Option<&'a Tensor>, samples: usize) -> Result<(&'a [f32], usize), PruneError> {
-        let name = self.network.name(self.output);
-        let bad = |why: String| PruneError::Samples { why: format!("the model's output `{name}` {why}") };
-        let output = output.ok_or_else(|| bad("was not computed".into()))?;
-        let output = output.f32().map_err(|why| bad(format!("is no prediction: {why}")))?;
-        let width = output.len() / samples.max(1);
-        if output.shape().first() != Some(&samples) || width == 0 {
-            return Err(bad(format!("has shape {:?} for {samples} samples; one row each is needed", output.shape())));
-        }
-        Ok((output.data(), width))
-    }
-}
-
-/// # Errors
-/// [`PruneError::Samples`] with the first class that the model does not have.
-pub fn check_labels(labels: &[usize], width: usize) -> Result<(), PruneError> {
-    match labels.iter().find(|label| **label >= width) {
-        Some(label) => {
-            let why = format!("one has class {label}, the model tells {width} classes apart (from 0)");
-            Err(PruneError::Samples { why })
-        }
-        None => Ok(()),
     }
 }
 

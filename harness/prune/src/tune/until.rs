@@ -123,17 +123,18 @@ impl SearchState<'_> {
         let step = Step { index, of: index + 1, epochs: self.plan.options.epochs };
         let (state, stage, end) = self.stepper.advance(&self.held.1, recipe, step, watch)?;
         let holds = stage.tuned.is_some_and(|evaluation| evaluation.accuracy >= self.least);
-        // A stopped one may hold already; if it does not, that says nothing. Divergence is a failure like others.
-        if end == End::Stopped {
-            self.end = End::Stopped;
-        }
-        if end != End::Stopped || holds {
+        // A stopped one may hold already; if it does not, nothing is known. Divergence is a failure like others.
+        let stopped = end == End::Stopped;
+        if !stopped || holds {
             self.stages.push((stage, holds));
         }
         if holds {
             self.held = (recipe.ratio, state);
         }
-        Ok(if end == End::Stopped { None } else { Some(holds) })
+        if stopped {
+            self.end = End::Stopped;
+        }
+        Ok((!stopped).then_some(holds))
     }
 }
 
@@ -141,12 +142,7 @@ impl SearchState<'_> {
 /// at every rung.
 fn ladder(recipe: &Recipe) -> Vec<Recipe> {
     if let Unit::NOfM { keep, of } = recipe.unit {
-        let at = |kept: u32| Recipe {
-            unit: Unit::NOfM { keep: kept, of },
-            ratio: 1.0 - f64::from(kept) / f64::from(of),
-            ..*recipe
-        };
-        return (keep..of).rev().map(at).collect();
+        return (keep..of).rev().map(|kept| recipe.keeping(kept, of)).collect();
     }
     let halves = (1..).map(|rung| 1.0 - 0.5f64.powi(rung)).take_while(|ratio| *ratio < recipe.ratio);
     halves.chain([recipe.ratio]).map(|ratio| Recipe { ratio, threshold: None, ..*recipe }).collect()

@@ -39,7 +39,7 @@ pub fn node(op: &str, inputs: &str, output: &str) -> NodeProto {
     }
 }
 
-/// A `Constant` node that gives out `tensor`, which has no name of its own there.
+/// A `Constant` node that outputs `tensor`, which has no name of its own there.
 pub fn constant(output: &str, tensor: TensorProto) -> NodeProto {
     let attribute = AttributeProto {
         name: Some("value".into()),

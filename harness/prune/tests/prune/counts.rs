@@ -1,11 +1,11 @@
-//! Which weights go: exactly as many as asked, the smallest, earlier ones first among equals.
+//! Which weights are removed: exactly the requested number, the smallest, earlier ones first among equals.
 
 use espalier_prune::{Bytes, PruneError, Recipe, onnx::*, prune};
 use proptest::prelude::*;
 
 use crate::build::*;
 
-/// Three tensors in the three forms a file can keep them.
+/// Three tensors in the three forms a file can store them in.
 fn three_forms(a: &[f32], b: &[f32], c: &[f32]) -> Bytes {
     let len = |values: &[f32]| values.len() as i64;
     model(graph(
@@ -61,7 +61,7 @@ proptest! {
     }
 }
 
-/// Nothing is decoded and encoded again: what the schema does not know survives.
+/// Nothing is decoded and encoded again: fields unknown to the schema survive.
 #[test]
 fn fields_of_a_later_onnx_are_kept() {
     let values: Vec<f32> = (1..=10).map(|value| value as f32).collect();
@@ -136,7 +136,7 @@ fn what_cannot_be_pruned_says_why() {
     );
 }
 
-/// The dense variant of any model can be made, so that one without weights can still be measured.
+/// The dense variant of any model can be made, so that a model without weights can be measured too.
 #[test]
 fn ratio_0_is_the_file_itself() {
     for file in [

@@ -1,5 +1,5 @@
-//! Files as PyTorch's exporters write them: nothing changes where nothing is removed, and no weight is left out without
-//! a word.
+//! Files as PyTorch's exporters write them: nothing changes where nothing is removed, and no weight is left out of the
+//! report.
 
 use espalier_fixtures::{external_data, fixture, names};
 use espalier_prune::{Reason, Recipe, file, inspect, onnx::Model, prune, survey};
@@ -24,8 +24,8 @@ fn unchanged_files_are_the_same_to_the_byte() {
     assert!(prune(&whole, &Recipe::magnitude(0.0), None).unwrap().bytes == whole);
 }
 
-/// The same net has the same weights, whichever exporter wrote it: read in place, turned, cut, or looked at by `Shape`
-/// beside.
+/// One network has the same weights, whichever exporter wrote it: read in place, transposed, sliced, or also read by
+/// `Shape`.
 #[test]
 fn both_exporters_have_the_same_weights() {
     for (net, weights) in [
@@ -66,7 +66,7 @@ fn both_exporters_have_the_same_weights() {
     }
 }
 
-/// Integers stay as they are, and it is said why.
+/// Integer weights are kept, with the reason in the report.
 #[test]
 fn quantised_weights_are_not_pruned() {
     for (name, reason) in [
@@ -86,8 +86,8 @@ fn quantised_weights_are_not_pruned() {
     }
 }
 
-/// The counts everybody knows of these nets: multiply-accumulates of convolutions and the last layer for one image of
-/// 224 by 224.
+/// The well-known counts of these networks: multiply-accumulates of the convolutions and the last layer for one image
+/// of 224 by 224.
 #[test]
 fn multiplications_are_counted_without_a_run() {
     for (net, macs) in [("resnet50", 4_089_184_256u64), ("mobilenetv2", 300_774_272)] {
@@ -109,6 +109,6 @@ fn multiplications_are_counted_without_a_run() {
             assert!((counted.pruned_nonzero as f64 - left).abs() < 1.0, "{counted:?}, {left}");
         }
     }
-    // How long a sequence is, the file does not say.
+    // The file does not fix the length of a sequence.
     assert_eq!(inspect(&fixture("bert-script")).unwrap().macs, None);
 }

@@ -1,4 +1,4 @@
-//! Which constants are fine-tuned; tensors that shrink step by step; statistics estimated anew.
+//! Which constants are fine-tuned; tensors that shrink step by step; statistics estimated again.
 
 use espalier_engine::{Array, Keep, Network, Tensor};
 use espalier_prune::{
@@ -41,7 +41,7 @@ fn model(input: &[i64], weights: Vec<TensorProto>, nodes: Vec<NodeProto>, output
 fn samples(shape: &[usize], seed: u32, classes: usize) -> Samples {
     let data = numbers(shape.iter().product(), seed);
     let width = data.len() / shape[0];
-    // The class is where the largest of the first few numbers is, so that there is something to learn.
+    // The class is the argmax of the first few numbers, so that there is something to learn.
     let class = |row: &[f32]| (0..classes).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
     let labels = data.chunks(width).map(class).collect();
     Samples { inputs: vec![Tensor::F32(Array::new(shape, data))], labels: Some(labels) }
@@ -58,7 +58,7 @@ fn fine_tuned(model: &Bytes, samples: &Samples, options: Options) -> Bytes {
     iterated(model, &plan, samples).bytes
 }
 
-/// By role: constants that layers learn move, others that look alike do not.
+/// By role: parameters of layers change, other constants of the same shape do not.
 #[test]
 fn which_constants_move() {
     let weights = vec![
@@ -95,7 +95,7 @@ fn which_constants_move() {
         named("MatMul", &["g", "unturned"], "h"),
         named("BatchNormalization", &["h", "norm scale", "norm shift", "mean", "variance"], "i"),
         named("Add", &["i", "constant"], "j"),
-        // A bias here, and an operand of something else there.
+        // A bias in one place, an operand of something else in another.
         named("Add", &["j", "tied"], "k"),
         named("Div", &["k", "tied"], "y"),
     ];
@@ -158,7 +158,7 @@ fn tensors_shrink_step_by_step() {
     }
 }
 
-/// Stopped between steps, a soft pruning has shrunk all the same.
+/// Soft pruning that is stopped between steps has removed its channels all the same.
 #[test]
 fn stopped_softly() {
     let (dense, samples) = (perceptron(), samples(&[300, 6], 3, 3));
@@ -175,7 +175,7 @@ fn stopped_softly() {
     assert_eq!(build::values(&made.bytes, "w1").len(), 6 * 13);
 }
 
-/// Two normalisations, one after another: the second must be given what the first makes of its new statistics.
+/// Two normalisations in a row: the second must see the outputs of the first with its new statistics.
 #[test]
 fn statistics_are_those_of_what_arrives() {
     let weights = vec![
@@ -204,7 +204,7 @@ fn statistics_are_those_of_what_arrives() {
         flatten,
     ];
     let dense = model(&[2, 3], weights, nodes, &[6]);
-    // More than one batch of them, the last one smaller.
+    // More than one batch, the last one smaller.
     let samples = samples(&[75, 2, 3], 5, 2);
     let made = recalibrate(&dense, &samples).unwrap();
     assert_eq!((made.nodes, made.left), (2, vec![]));
@@ -222,7 +222,7 @@ fn statistics_are_those_of_what_arrives() {
             assert!((f64::from(found.1) - spread).abs() < 1e-6, "{variance}: {found:?}, not {spread}");
         }
     }
-    // Nothing else moved, and a model without any is the same to the byte.
+    // Nothing else changed, and a model without normalisations is the same to the byte.
     assert_eq!(build::values(&made.bytes, "s1"), [1.5, 0.5]);
     let other = perceptron();
     assert_eq!(recalibrate(&other, &self::samples(&[20, 6], 3, 3)).unwrap().bytes, other);

@@ -1,8 +1,8 @@
-//! The bytes the pruner makes of fixed models. Caches keep pruned models by model, recipe and
+//! The bytes the pruner makes of fixed models. Caches store pruned models by model, recipe and
 //! [`espalier_prune::PRUNER`]: when the bytes change, that number has to be raised.
 //!
 //! Everything here is exact on every processor: no sum depends on the order of its terms, and no function of the
-//! system's mathematics has a part in it.
+//! system's mathematics library is called.
 
 use espalier_engine::{Array, Tensor};
 use espalier_fixtures::fixture;

@@ -1,4 +1,4 @@
-//! What each method says of a weight, against the plainest way to compute it.
+//! The importance by each method against the plainest way to compute it.
 
 use espalier_engine::{Array, Keep, Network, Tensor};
 use espalier_prune::{
@@ -22,7 +22,7 @@ fn constant_of(name: &str, dims: &[i64], seed: u32) -> TensorProto {
     raw(name, dims, &noise(dims.iter().product::<i64>() as usize, seed))
 }
 
-/// An input or output: element type, and axes of which -1 stays open.
+/// An input or output: element type, and axes, of which -1 is open.
 fn port(name: &str, elem_type: i32, axes: &[i64]) -> ValueInfoProto {
     use tensor_shape_proto::{Dimension, dimension::Value};
     let dim = |axis: &i64| Dimension {
@@ -54,7 +54,7 @@ fn net(input: &[i64], output: &[i64], tensors: Vec<TensorProto>, nodes: Vec<Node
     model(graph)
 }
 
-/// A little of everything: convolution with groups and borders, a hidden layer, a turned weight, a softmax at the end.
+/// A convolution with groups and padding, a hidden layer, a transposed weight, and a softmax at the end.
 fn small() -> Bytes {
     net(
         &[-1, 2, 5, 6],
@@ -148,7 +148,7 @@ fn taylor_is_weight_times_gradient_whatever_the_batches() {
     let model = Model::decode(&file).unwrap();
     let (gradient, taylor) =
         (scored(&file, Method::Gradient, Some(&samples), 3), scored(&file, Method::Taylor, Some(&samples), 3));
-    // By hand: the mean over batches of 3, 3 and 1, each by its share.
+    // By hand: the mean over batches of 3, 3 and 1, each weighted by its share.
     let parts: Vec<(Scores, f32)> = [(0..3), (3..6), (6..7)]
         .into_iter()
         .map(|part| {
@@ -166,7 +166,7 @@ fn taylor_is_weight_times_gradient_whatever_the_batches() {
     }
 }
 
-/// Without labels: what the model says itself is taken for true.
+/// Without labels the model's own predictions are taken as true.
 #[test]
 fn predictions_serve_as_labels() {
     let file = small();
@@ -189,7 +189,7 @@ fn activation_is_weight_times_norm_of_what_it_multiplies() {
     let found = scored(&file, Method::Activation, Some(&samples), 2);
     let close = |a: f32, b: f64, what: &str| assert!((f64::from(a) - b).abs() <= 1e-5 * (1.0 + b), "{what}: {a}, {b}");
 
-    // Conv, as its definition has it: stride 2 and 1, one row of border, kernel columns two apart, two groups.
+    // Conv by its definition: strides 2 and 1, one row of padding, kernel columns two apart, two groups.
     let (x, w) = (value("x"), values(&file, "conv"));
     let (rows, columns) = (3, 4);
     for o in 0..4 {
@@ -213,7 +213,7 @@ fn activation_is_weight_times_norm_of_what_it_multiplies() {
             }
         }
     }
-    // Rows of inputs, for the layer as it is and for the one that is turned on its way.
+    // Rows of inputs, for the plain layer and for the one whose weight is transposed first.
     for (tensor, name, input, width) in [(1, "hidden", "3", 48), (2, "turned", "5", 7)] {
         let (x, w) = (value(input), values(&file, name));
         for (index, w) in w.iter().enumerate() {
@@ -224,7 +224,7 @@ fn activation_is_weight_times_norm_of_what_it_multiplies() {
     }
 }
 
-/// In a chain of layers scores are, but for one factor, those of the definition; and as much flows through each layer.
+/// In a chain of layers scores are those of the definition up to one factor, and each layer has the same total.
 #[test]
 fn synflow_is_the_share_of_what_flows() {
     let (a, b, c) = (noise(12, 1), noise(12, 2), noise(6, 3));
@@ -250,7 +250,7 @@ fn synflow_is_the_share_of_what_flows() {
     let found = scored(&file, Method::Synflow, None, 1);
     let abs = |name: &str| values(&file, name).iter().map(|w| f64::from(w.abs())).collect::<Vec<f64>>();
     let (a, b, c) = (abs("a"), abs("b"), abs("c"));
-    // What comes in at each value, and what of it goes out.
+    // The sum that enters each value, and the part of it that leaves.
     let first: Vec<f64> = (0..3).map(|j| (0..4).map(|i| a[i * 3 + j]).sum()).collect();
     let second: Vec<f64> = (0..4).map(|j| (0..3).map(|i| first[i] * b[i * 4 + j]).sum()).collect();
     let out: Vec<f64> = (0..4).map(|i| c[i * 2] + c[i * 2 + 1]).collect();
@@ -270,7 +270,7 @@ fn synflow_is_the_share_of_what_flows() {
     assert!(flows.iter().all(|flow| (flow / flows[0] - 1.0).abs() < 1e-5), "{flows:?}");
 }
 
-/// What makes SynFlow worth its steps: no layer is cut through while there is another way to reach the ratio.
+/// The reason for SynFlow's steps: no layer is cut through while there is another way to reach the ratio.
 #[test]
 fn synflow_leaves_a_way_through() {
     let wide = raw("wide", &[8, 64], &noise(512, 4));

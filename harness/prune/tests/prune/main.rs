@@ -1,5 +1,5 @@
-//! Pruning through the public functions: on models built here, on exports, and on the shipped one. What counts memory
-//! is a program of its own, `hostile`: its allocator must not see other tests.
+//! Pruning through the public functions: models built here, exports, and the shipped model. The tests that count memory
+//! are a program of their own, `hostile`: its allocator must not see other tests.
 
 mod build;
 mod counts;

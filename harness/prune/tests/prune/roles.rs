@@ -1,4 +1,4 @@
-//! What counts as a weight, and what is left alone for which reason.
+//! Which constants count as weights, and why others are left alone.
 
 use espalier_prune::{Axis, Bytes, Recipe, inspect, onnx::*, prune};
 

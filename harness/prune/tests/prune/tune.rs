@@ -1,4 +1,4 @@
-//! Fine-tuning and pruning in steps, on a small net that separates four clusters of points.
+//! Fine-tuning and pruning in steps, on a small network that separates four clusters of points.
 
 use std::cell::Cell;
 
@@ -75,7 +75,7 @@ fn options(epochs: usize) -> Options {
     Options { epochs, batch: 20, rate: 1e-2, ..Options::default() }
 }
 
-/// Calls `work` with a watch that stops at batch `stop`; returns the events too.
+/// Calls `work` with a watch that stops it at batch `stop`; also returns the events.
 fn watched<R>(stop: usize, work: impl FnOnce(&mut Watch<'_>) -> R) -> (R, Vec<Event>) {
     let (mut events, calls) = (Vec::new(), Cell::new(0));
     let result = work(&mut Watch {
@@ -169,7 +169,7 @@ fn what_is_masked_stays_zero_and_the_rest_of_the_file_as_it_was() {
     }
     assert_ne!(build::values(&tuned, "b1"), build::values(&untrained(), "b1"));
     assert_eq!(zeros(&tuned), mask);
-    // All that may differ are the weights: 4 bytes each.
+    // Only the weights may differ: 4 bytes each.
     let moved = untrained().iter().zip(&tuned).filter(|(a, b)| a != b).count();
     assert_eq!(tuned.len(), untrained().len());
     assert!(moved <= 4 * (WIDTH * HIDDEN + HIDDEN + HIDDEN * CLASSES + CLASSES), "{moved} bytes differ");
@@ -248,7 +248,7 @@ fn every_step_removes_its_share_of_the_dense_model() {
     );
 }
 
-/// Blocks and groups go through the same loop.
+/// Blocks and groups go through the same steps.
 #[test]
 fn other_units_keep_their_counts() {
     let of = |unit: &str, ratio| {
@@ -262,14 +262,14 @@ fn other_units_keep_their_counts() {
     assert_eq!(of("2:4", 0.5), (HIDDEN * 2 + CLASSES * 8) as u64);
 }
 
-/// A weight removed once is removed for good; in soft pruning some come back.
+/// A removed weight stays removed; in soft pruning some come back.
 #[test]
 fn masks_only_grow_unless_soft() {
     let came_back = |soft| {
         let mut plan = Plan { soft, schedule: Schedule::Cubic, ..plan(Method::Magnitude, 0.5, 9) };
         plan.options.rate = 0.05;
         let mut masks = Vec::new();
-        // Stopped at ever later steps: what had been removed by then.
+        // Stopped at later and later steps: the weights removed by then.
         for stop in [19, 38] {
             masks.push(iterated(&plan, stop).mask.unwrap());
         }
@@ -291,16 +291,16 @@ fn masks_only_grow_unless_soft() {
 #[test]
 fn stopped_it_gives_the_best_so_far() {
     let plan = plan(Method::Magnitude, 0.75, 9);
-    // 9 batches an epoch; 2, 2 and 5 epochs. In the middle of the last step:
+    // 9 batches an epoch; 2, 2 and 5 epochs. Stopped in the middle of the last step:
     let last = iterated(&plan, 70);
     assert_eq!((last.end, last.ratio, last.stages.len()), (End::Stopped, 0.75, 3));
     assert!(last.note(0.75).unwrap().contains("best so far"), "{:?}", last.note(0.75));
     assert_eq!(zeros(&last.bytes).removed(), 120);
-    // In the first one:
+    // Stopped in the first step:
     let first = iterated(&plan, 15);
     assert_eq!((first.end, first.stages.len(), removed(&first)), (End::Stopped, 1, vec![59]));
     assert_eq!(zeros(&first.bytes).removed(), 59);
-    // Before anything:
+    // Stopped before anything:
     let none = iterated(&plan, 0);
     assert_eq!((none.end, none.ratio, none.bytes == trained()), (End::Stopped, 0.0, true));
     // The result is the state with the best of all reported evaluations.
@@ -325,7 +325,7 @@ fn a_loss_that_is_no_number_ends_it() {
     assert!(build::values(&tuned.bytes, "w1").iter().all(|value| value.is_finite()));
 }
 
-/// Without fine-tuning every ratio's accuracy is known beforehand: all of them are tried here.
+/// Without fine-tuning the accuracy at every ratio can be computed in advance; this test tries all of them.
 #[test]
 fn the_largest_ratio_within_a_budget() {
     let (dense, samples, validation) = (trained(), points(100, 3), points(100, 9));
@@ -389,7 +389,7 @@ fn each_tensor_alone() {
         assert_eq!((row.evaluation, row.agreement), (whole.dense, 1.0));
     }
     assert!(whole.rows[2].agreement < 1.0 && whole.rows[2].evaluation.accuracy < whole.dense.accuracy);
-    // Half of w1, pruned by the pruner itself: the other tensor is as it was.
+    // Half of w1, pruned by the pruner itself; the other tensor is unchanged.
     let mask = |tensor: usize| {
         let recipe = Recipe::new(Method::Magnitude, Scope::Local, espalier_prune::Unit::Weight, 0.5);
         let model = Model::decode(&dense).unwrap();
@@ -421,7 +421,7 @@ fn samples_that_do_not_fit() {
     check(good.take(&[]), &options(1), "there are none");
 }
 
-/// The accuracy on a few samples means nothing.
+/// Accuracy on a few samples means nothing.
 #[test]
 fn few_samples_are_all_trained_on() {
     let tuned = fine_tune(&untrained(), &points(8, 3), &one_step(0.0, &options(1)));

@@ -1,4 +1,4 @@
-//! Every scope and unit against the plainest way to say it: list the units, sort them, take the first k.
+//! Every scope and unit against the plainest way: list the units, sort them, take the first k.
 
 use espalier_prune::{
     Bytes, Mask, Method, Recipe, Scope, Scores, Unit, inspect, onnx::*, prune, remove, select, survey,
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::build::*;
 
-/// One weight: how it is used, and its matrix as `[batch][row][column]` flat indices.
+/// One weight: how it is used, and its matrix as flat indices `[batch][row][column]`.
 struct Layer {
     name: &'static str,
     dims: Vec<i64>,
@@ -27,7 +27,7 @@ fn with(node: NodeProto, attribute: AttributeProto) -> NodeProto {
     NodeProto { attribute: vec![attribute], ..node }
 }
 
-/// `at(batch, row, column)` written down from ONNX's own words for each operator.
+/// `at(batch, row, column)`, from ONNX's definition of each operator.
 fn matrices(
     batches: usize,
     rows: usize,
@@ -79,7 +79,7 @@ fn layers((o, i, k): (usize, usize, usize)) -> Vec<Layer> {
             nodes: vec![node("MatMul", "left x", "6")],
             matrices: matrices(1, o, i, |_, row, column| row * i + column),
         },
-        // torch's newer exporter: gates cut, put merged in another order, and given a direction.
+        // PyTorch's newer exporter: gates are sliced, concatenated in another order, and given an axis of directions.
         Layer {
             name: "gates",
             dims: dims(&[4 * o, i]),
@@ -92,7 +92,7 @@ fn layers((o, i, k): (usize, usize, usize)) -> Vec<Layer> {
             ],
             matrices: matrices(1, 4 * o, i, |_, row, column| row * i + column),
         },
-        // The older one: turned on its way.
+        // The older exporter: transposed first.
         Layer {
             name: "turned",
             dims: dims(&[o, i]),
@@ -111,7 +111,7 @@ fn file(layers: &[Layer], weights: &[Vec<f32>]) -> Bytes {
     model(graph(tensors.collect(), layers.iter().flat_map(|layer| layer.nodes.clone()).collect()))
 }
 
-/// What is removed merged, in order: indices of (tensor, element).
+/// The units that are removed as a whole, in order: indices of (tensor, element).
 fn units(layers: &[Layer], unit: Unit, tensor: usize) -> Vec<Vec<usize>> {
     let mut found = Vec::new();
     match unit {
@@ -135,7 +135,7 @@ fn units(layers: &[Layer], unit: Unit, tensor: usize) -> Vec<Vec<usize>> {
     found
 }
 
-/// Removes the `k` smallest, the earlier first among equals; infinitely small what was removed already.
+/// Removes the `k` smallest, the earlier first among equals; what was removed before counts as infinitely small.
 fn brute(layers: &[Layer], scores: &[Vec<f32>], recipe: &Recipe, already: Option<&Mask>) -> (Vec<Vec<bool>>, usize) {
     let mut mask: Vec<Vec<bool>> = match already {
         Some(already) => already.0.clone(),
@@ -201,7 +201,7 @@ fn unit() -> impl Strategy<Value = Unit> {
     ]
 }
 
-/// Layers with weights among which there are ties.
+/// Layers with ties among their weights.
 fn weighted() -> impl Strategy<Value = ((usize, usize, usize), Vec<Vec<f32>>)> {
     let value = prop_oneof![Just(0.0f32), Just(0.5), Just(-0.5), -3.0f32..3.0];
     (1..7usize, 1..9usize, 1..4usize).prop_flat_map(move |sizes| {
@@ -243,7 +243,7 @@ proptest! {
         let pruned = match prune(&dense, &recipe, None) {
             Ok(pruned) => pruned,
             Err(error) => {
-                // Rows all too short.
+                // Rows that are all too short.
                 let Unit::NOfM { of, .. } = unit else { return Err(TestCaseError::fail(error.to_string())) };
                 prop_assert!(sizes.1 * sizes.2 < of as usize, "{error}");
                 return Ok(());
@@ -270,7 +270,7 @@ proptest! {
         for tensor in manifest.tensors.iter().filter(|_| recipe.threshold.is_none() && scope == Scope::Local) {
             prop_assert_eq!(tensor.removed_units, (recipe.ratio * tensor.units as f64).round() as u64);
         }
-        // Nothing gets lost: prunable or not, it is listed once.
+        // Nothing is lost: prunable or not, each tensor is listed once.
         let listed = manifest.tensors.iter().map(|tensor| tensor.weights);
         let listed = listed.chain(manifest.untouched.iter().map(|tensor| tensor.parameters)).sum::<u64>();
         prop_assert_eq!(listed, manifest.parameters);
@@ -278,7 +278,7 @@ proptest! {
         prop_assert!(zeros >= manifest.zeros);
     }
 
-    /// Whatever the scores: what is removed stays removed, and what is asked for is what is removed.
+    /// Whatever the scores: removed weights stay removed, and exactly the requested number is removed.
     #[test]
     fn masks_only_grow(
         (sizes, scores) in weighted(),
@@ -308,7 +308,7 @@ proptest! {
         let (expected, _) = brute(&layers, &other, &recipe, Some(&first));
         prop_assert_eq!(&second.0, &expected);
 
-        // What `apply` writes is the mask, and what `write` writes are the values.
+        // `apply` writes the mask, and `write` writes the values.
         let pruned = remove::apply(&dense, &survey, &second).unwrap();
         let mut by_name = std::collections::HashMap::new();
         for (weight, mask) in survey.weights.iter().zip(&second.0) {
@@ -347,8 +347,7 @@ fn what_a_unit_cannot_have_is_an_error() {
     );
 }
 
-/// A tail that makes no whole group is left whole and is no unit; a tensor with nothing but tails is listed as
-/// untouched.
+/// A tail that does not fill a group is kept and is no unit; a tensor of tails only is listed as untouched.
 #[test]
 fn tails_of_rows_stay() {
     let wide: Vec<f32> = (1..=14).map(|value| value as f32).collect();

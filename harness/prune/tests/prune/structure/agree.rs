@@ -1,4 +1,4 @@
-//! Two models run on the same made-up inputs, and compared.
+//! Runs two models on the same synthetic inputs and compares the outputs.
 
 use espalier_engine::{Array, Keep, Network, Tensor};
 use espalier_prune::{
@@ -7,7 +7,7 @@ use espalier_prune::{
     structure::{self, Options},
 };
 
-/// The largest difference of all outputs, relative to the largest value of the first.
+/// The largest difference of all outputs, relative to the largest value of the first model's.
 pub fn difference(first: &Bytes, second: &Bytes) -> Result<f32, PruneError> {
     let (first, second) = (outputs(first)?, outputs(second)?);
     assert_eq!(first.len(), second.len());

@@ -1,4 +1,4 @@
-//! What the two exporters of PyTorch write.
+//! What PyTorch's two exporters write.
 
 use espalier_fixtures::fixture;
 use espalier_prune::{
@@ -14,7 +14,7 @@ fn recipe(scope: Scope, structure: Structure, ratio: f64) -> Recipe {
     Recipe::new(Method::Magnitude, scope, Unit::Structure(structure), ratio)
 }
 
-/// How many groups of which kind, and how many units in all, whichever exporter wrote it.
+/// The number of groups of each kind, and of all units, whichever exporter wrote the file.
 #[test]
 fn half_of_every_family() {
     use Structure::*;
@@ -38,7 +38,7 @@ fn half_of_every_family() {
             let name = format!("{net}-{exporter}");
             let pruned = check(&name, &fixture(&name), &recipe(Scope::Local, Structure::Any, 0.5), &Options::default());
             assert_eq!((pruned.manifest.units, pruned.manifest.removed_units), (units, units / 2), "{name}");
-            // Where the file tells shapes, half of the channels leave about a quarter of the work.
+            // Where the file has shapes, half of the channels leave about a quarter of the multiply-accumulates.
             if let Some(macs) = pruned.manifest.macs {
                 assert!(macs.pruned < macs.dense * 2 / 3, "{name}: {macs:?}");
             } else {

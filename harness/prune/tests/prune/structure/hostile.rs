@@ -1,4 +1,4 @@
-//! Graphs that were broken on purpose: an error or a result, never a panic; and what is called a result is one.
+//! Graphs broken on purpose give an error or a result, never a panic; and a result is a working model.
 
 use espalier_fixtures::fixture;
 use espalier_prune::{
@@ -89,7 +89,7 @@ fn survives(model: &Bytes, structure: Structure) {
     let Ok(pruned) = structure::prune(model, &recipe, None, &options) else { return };
     let mut plan = structure::plan(Model::decode(model).unwrap(), &recipe, None, &options).unwrap();
     if let Ok(difference) = difference(&plan.masked().unwrap(), &pruned.bytes) {
-        // Not a number where the broken net computes none.
+        // NaN where the broken network computes no number.
         assert!(difference.is_nan() || difference <= 1e-4, "{difference} off");
     }
 }

@@ -1,4 +1,4 @@
-//! Rules that no export of ours needs, each in a net of its own: something before, the operator, something after.
+//! Rules that no exported fixture needs, each in a network of its own: a layer, the operator, a layer.
 
 use espalier_prune::{
     Bytes, Method, PruneError, Recipe, Scope, Structure, Unit,
@@ -106,7 +106,7 @@ fn half() -> Recipe {
     Recipe::new(Method::Magnitude, Scope::Local, Unit::Structure(Structure::Any), 0.5)
 }
 
-/// Half of all groups goes; `units` are how many units each has, in order.
+/// Removes half of all groups; `units` are the numbers of units of each group, in order.
 #[track_caller]
 fn shrinks(model: &Bytes, units: &[usize]) -> Report {
     let pruned = check("net", model, &half(), &Options::default());
@@ -116,7 +116,7 @@ fn shrinks(model: &Bytes, units: &[usize]) -> Report {
     report
 }
 
-/// An image of 2 channels made 6, something, and 6 made 2 again.
+/// A convolution from 2 channels to 6, the given node, and a convolution back to 2.
 #[track_caller]
 fn between_convolutions(nodes: &[&str], mut constants: Vec<TensorProto>, units: &[usize]) {
     constants.extend([tensor("v", &[6, 2, 1, 1]), tensor("c", &[6]), tensor("w", &[2, 6, 1, 1])]);
@@ -134,9 +134,17 @@ fn elementwise_pad_where_and_identity() {
 }
 
 #[test]
+fn pools_and_norms() {
+    between_convolutions(&["LpPool a -> b kernel_shape=2,2"], vec![], &[6]);
+    between_convolutions(&["GlobalLpPool a -> p", "Add a,p -> b"], vec![], &[6]);
+    between_convolutions(&["Hardmax a -> b axis=2"], vec![], &[6]);
+    between_convolutions(&["RMSNormalization a,k -> b axis=-1"], vec![tensor("k", &[5])], &[6]);
+}
+
+#[test]
 fn parts_are_cut_where_they_were() {
     let cut = |starts: &[i64], ends: &[i64]| vec![ints("s", starts), ints("e", ends), ints("ax", &[1])];
-    // Two groups: what the slice takes, and what it leaves, which nothing uses.
+    // Two groups: the channels the slice keeps, and the ones it drops, which nothing uses.
     let mut constants = cut(&[1], &[5]);
     constants.extend([tensor("v", &[6, 2, 1, 1]), tensor("w", &[2, 4, 1, 1])]);
     shrinks(&model(&[0, 2, 5, 5], constants, &["Conv x,v -> a", "Slice a,s,e,ax -> b", "Conv b,w -> y"]), &[2, 4]);
@@ -153,7 +161,7 @@ fn parts_are_cut_where_they_were() {
 
 #[test]
 fn groups_stay_alike() {
-    // Three groups of two channels in, four out: the same one of each group goes.
+    // Three groups of two channels in, four out: the same channel of each group is removed.
     let constants = vec![tensor("v", &[6, 2, 1, 1]), tensor("g", &[12, 2, 3, 3]), tensor("w", &[2, 12, 1, 1])];
     let nodes = ["Conv x,v -> a", "Conv a,g -> b group=3 pads=1,1,1,1", "Conv b,w -> y"];
     shrinks(&model(&[0, 2, 5, 5], constants, &nodes), &[2, 4]);
@@ -164,13 +172,28 @@ fn groups_stay_alike() {
 }
 
 #[test]
+fn transposed_convolutions() {
+    for (weight, outputs, attributes, units) in [
+        ([6, 4, 2, 2], 4, "", &[6, 4][..]),
+        ([6, 4, 3, 3], 12, " group=3 strides=2,2", &[2, 4]),
+        ([6, 2, 2, 2], 12, " group=6", &[6]),
+    ] {
+        let first = vec![tensor("v", &[6, 2, 1, 1]), tensor("g", &weight)];
+        let last = vec![tensor("h", &[outputs]), tensor("w", &[2, outputs, 1, 1])];
+        let layer = format!("ConvTranspose a,g,h -> b{attributes}");
+        let nodes = ["Conv x,v -> a", &layer, "Conv b,w -> y"];
+        shrinks(&model(&[0, 2, 5, 5], [first, last].concat(), &nodes), units);
+    }
+}
+
+#[test]
 fn matrices_of_any_orientation() {
     let constants = vec![tensor("v", &[8, 3]), tensor("c", &[8]), tensor("w", &[8, 3])];
     shrinks(&model(&[0, 3], constants, &["Gemm x,v,c -> a transB=1", "Tanh a -> b", "Gemm b,w -> y"]), &[8]);
     // The constant on the left.
     let constants = vec![tensor("v", &[8, 3]), tensor("w", &[2, 8])];
     shrinks(&model(&[3, 5], constants, &["MatMul v,x -> a", "Relu a -> b", "MatMul w,b -> y"]), &[8]);
-    // Summed over without constant weights: nothing may go.
+    // A sum over the channels without constant weights: nothing may be removed.
     let products = model(
         &[0, 4, 3],
         vec![tensor("v", &[3, 8])],
@@ -196,7 +219,7 @@ fn flattened_images_and_lengths_that_are_computed() {
         "MatMul b,w -> y",
     ];
     shrinks(&model(&[0, 2, 5, 5], reshaped, &nodes), &[6]);
-    // A vector made as long as another value, then added to it.
+    // A vector expanded to the length of another value, then added to it.
     let expanded = vec![tensor("v", &[3, 8]), tensor("w", &[8, 2]), tensor("k", &[1]), ints("to", &[4, 8])];
     shrinks(
         &model(&[4, 3], expanded, &["MatMul x,v -> a", "Expand k,to -> e", "Add a,e -> b", "MatMul b,w -> y"]),
