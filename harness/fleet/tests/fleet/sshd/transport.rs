@@ -7,7 +7,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use espalier_fleet::{
@@ -18,7 +18,8 @@ use espalier_inventory::SshAddress;
 
 use super::{HOST_KEYS, Sshd, device, fingerprint, key, user};
 use crate::transport::{
-    LIMITS, argv, cancelled, carries_much, expect_gone, keeps_limits, lines, passes_lines_codes_and_stderr, streams,
+    LIMITS, SOON, argv, cancelled, carries_much, expect_gone, keeps_limits, lines, passes_lines_codes_and_stderr,
+    streams,
 };
 
 fn open(address: SshAddress) -> Result<Transport, TransportError> {
@@ -51,7 +52,7 @@ fn output_that_is_no_protocol_is_refused_and_ended() {
     let error = result.unwrap_err();
     assert!(matches!(&error, TransportError::BadOutput { .. }), "{error}");
     assert!(error.to_string().contains("a line longer than"), "{error}");
-    expect_gone("espalier-test-endless", Duration::from_secs(3));
+    expect_gone("espalier-test-endless");
     let (result, _) = lines(&mut board, r"printf '\377\n'", LIMITS);
     assert!(result.unwrap_err().to_string().contains("not UTF-8"));
     assert!(lines(&mut board, "true", LIMITS).0.unwrap().success());
@@ -65,7 +66,7 @@ fn a_caller_that_breaks_off_ends_the_command() {
     let script = argv(&["sh", "-c", "echo one; echo two; sleep 61.5"]);
     let exit = board.run(&script, LIMITS, &Cancel::default(), &mut |_| ControlFlow::Break(())).unwrap();
     assert!(exit.stopped && !exit.success());
-    expect_gone("sleep\x0061.5", Duration::from_secs(1));
+    expect_gone("sleep\x0061.5");
     assert!(lines(&mut board, "true", LIMITS).0.unwrap().success());
 }
 
@@ -182,9 +183,9 @@ fn an_alias_and_an_agent_are_used() {
 fn ctrl_c_ends_what_runs_on_the_board_and_its_children() {
     let server = Sshd::start();
     let board = open(server.address()).unwrap();
-    let board = cancelled(board, "sleep 63.5; sleep 63.5", "sleep\x0063.5", Duration::from_secs(1));
+    let board = cancelled(board, "sleep 63.5; sleep 63.5", "sleep\x0063.5");
     // Deaf to the polite signal: half a second later there is another.
-    cancelled(board, "trap '' TERM; sleep 66.5; sleep 66.5", "sleep\x0066.5", Duration::from_secs(3));
+    cancelled(board, "trap '' TERM; sleep 66.5; sleep 66.5", "sleep\x0066.5");
 }
 
 #[test]
@@ -192,15 +193,13 @@ fn ctrl_c_ends_what_runs_on_the_board_and_its_children() {
 fn what_a_lost_connection_leaves_running_is_ended_by_the_next() {
     let server = Sshd::start();
     let mut board = open(server.address()).unwrap();
-    let started = Instant::now();
     // The parent is the server's process for this connection.
     let (result, seen) =
         lines(&mut board, "echo up; trap '' HUP PIPE; (sleep 0.3; kill -9 $PPID) & exec sleep 64.5", LIMITS);
     assert!(matches!(result, Err(TransportError::Lost { .. })), "{result:?}");
     assert_eq!(seen, ["up"]);
-    assert!(started.elapsed() < Duration::from_secs(3));
     assert!(lines(&mut board, "true", LIMITS).0.unwrap().success());
-    expect_gone("sleep\x0064.5", Duration::from_secs(1));
+    expect_gone("sleep\x0064.5");
 }
 
 #[test]
@@ -208,14 +207,12 @@ fn what_a_lost_connection_leaves_running_is_ended_by_the_next() {
 fn a_frozen_server_is_given_up_in_time() {
     let server = Sshd::start();
     let mut board = open(server.address()).unwrap();
-    let limits = Limits { idle: Duration::from_secs(1), ..LIMITS };
+    let limits = Limits { idle: SOON, ..LIMITS };
     let frozen = server.folder.path().join("frozen");
     let script = format!("echo $PPID $$ > {}; kill -STOP $PPID; exec sleep 65.5", frozen.display());
-    let started = Instant::now();
     let (result, _) = lines(&mut board, &script, limits);
     assert!(matches!(result, Err(TransportError::Silent { .. })), "{result:?}");
-    assert!(started.elapsed() < Duration::from_secs(7), "{:?}", started.elapsed());
-    // It may not have said yet who it is when the connection froze: then nobody but the test can end it.
+    // Its process id may not have arrived before the connection froze: then only the test can end it.
     let pids = fs::read_to_string(frozen).unwrap();
     let _ = Command::new("kill").arg("-KILL").args(pids.split_whitespace()).stderr(Stdio::null()).status();
     assert!(lines(&mut board, "true", LIMITS).0.unwrap().success());
