@@ -49,6 +49,16 @@ impl GraphProto {
         self.input.iter().filter(move |input| !given.contains(input.name()))
     }
 
+    /// The names that its nodes and outputs use, with those in subgraphs.
+    pub fn used_names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.output.iter().map(|output| output.name()).collect();
+        for node in &self.node {
+            names.extend(node.input.iter().map(String::as_str));
+            names.extend(node.subgraphs().flat_map(GraphProto::used_names));
+        }
+        names
+    }
+
     /// The indices of the nodes in an order that can be run: each after those whose results it uses, otherwise as in
     /// the file. ONNX asks for that order in the file itself; not every exporter keeps to it.
     ///

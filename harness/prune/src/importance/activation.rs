@@ -97,33 +97,19 @@ impl Site<'_> {
         };
         self.shape = float(self.input)?.shape().to_vec();
         let node = self.proto;
-        match (self.kind, self.input) {
-            (LayerKind::Conv, _) => {
-                let found = under_the_kernel(float(0)?, &self.shape, outputs[0].shape(), node)?;
-                self.join(found)
-            }
-            (LayerKind::ConvTranspose, _) => self.join(along(float(0)?, 1)?),
-            (LayerKind::MatMul, 0) => {
-                let x = float(1)?;
-                self.join(along(x, x.rank().saturating_sub(2))?)
-            }
-            (LayerKind::MatMul, _) => {
-                let x = float(0)?;
-                self.join(along(x, x.rank().saturating_sub(1))?)
-            }
-            (LayerKind::Gemm, 0) => self.join(along(float(1)?, usize::from(node.is_set("transB")))?),
-            (LayerKind::Gemm, _) => self.join(along(float(0)?, usize::from(!node.is_set("transA")))?),
-            (LayerKind::Recurrent, 1) => self.join(along(float(0)?, 2)?),
+        let found = match (self.kind, self.input) {
+            (LayerKind::Conv, _) => under_the_kernel(float(0)?, &self.shape, outputs[0].shape(), node)?,
+            (LayerKind::ConvTranspose, _) => along(float(0)?, 1)?,
+            (LayerKind::MatMul, 0) => along(float(1)?, float(1)?.rank().saturating_sub(2))?,
+            (LayerKind::MatMul, _) => along(float(0)?, float(0)?.rank().saturating_sub(1))?,
+            (LayerKind::Gemm, 0) => along(float(1)?, usize::from(node.is_set("transB")))?,
+            (LayerKind::Gemm, _) => along(float(0)?, usize::from(!node.is_set("transA")))?,
+            (LayerKind::Recurrent, 1) => along(float(0)?, 2)?,
             (LayerKind::Recurrent, _) => {
                 let initial = inputs.get(5).copied().flatten().map(Tensor::f32).transpose()?;
-                let states = outputs.first().ok_or("it gives out no states")?.f32()?;
-                let found = hidden(states, initial, node)?;
-                self.join(found)
+                hidden(outputs.first().ok_or("it has no output of states")?.f32()?, initial, node)?
             }
-        }
-    }
-
-    fn join(&mut self, found: Vec<f64>) -> Result<(), String> {
+        };
         if self.sums.is_empty() {
             self.sums = vec![0.0; found.len()];
         }

@@ -90,9 +90,7 @@ impl<'a> Uses<'a> {
                 by_name.entry(name).or_default().push(Use::Node { node: position, input });
             }
             // Names that a subgraph defines itself are noted too: that is only more careful.
-            let mut within = Vec::new();
-            node.subgraphs().for_each(|subgraph| names_used(subgraph, &mut within));
-            for name in within {
+            for name in node.subgraphs().flat_map(GraphProto::used_names) {
                 by_name.entry(name).or_default().push(Use::Subgraph { node: position });
             }
         }
@@ -249,12 +247,4 @@ pub fn small_integers(graph: &GraphProto) -> HashMap<&str, Vec<i64>> {
         found.insert(name, values);
     }
     found
-}
-
-fn names_used<'a>(graph: &'a GraphProto, names: &mut Vec<&'a str>) {
-    names.extend(graph.output.iter().map(|output| output.name()));
-    for node in &graph.node {
-        names.extend(node.input.iter().map(String::as_str));
-        node.subgraphs().for_each(|subgraph| names_used(subgraph, names));
-    }
 }

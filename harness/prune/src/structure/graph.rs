@@ -114,19 +114,11 @@ pub fn sweep(graph: &mut GraphProto) {
     for node in std::mem::take(&mut graph.node).into_iter().rev() {
         if node.output.iter().any(|output| used.contains(output)) {
             used.extend(node.input.iter().cloned());
-            node.subgraphs().for_each(|graph| names_within(graph, &mut used));
+            used.extend(node.subgraphs().flat_map(GraphProto::used_names).map(str::to_owned));
             kept.push(node);
         }
     }
     kept.reverse();
     graph.node = kept;
     graph.initializer.retain(|tensor| used.contains(tensor.name()));
-}
-
-fn names_within(graph: &GraphProto, names: &mut HashSet<String>) {
-    names.extend(graph.output.iter().map(|output| output.name().to_owned()));
-    for node in &graph.node {
-        names.extend(node.input.iter().cloned());
-        node.subgraphs().for_each(|graph| names_within(graph, names));
-    }
 }

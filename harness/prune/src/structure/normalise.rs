@@ -106,8 +106,7 @@ fn fold(graph: &mut GraphProto, opset: i64, copies: &mut Copies) -> Result<(), P
 fn may_fold(node: &NodeProto) -> bool {
     let keeps = matches!(node.op(), "DequantizeLinear" | "QuantizeLinear" | "DynamicQuantizeLinear" | "Bernoulli");
     let random = node.op().starts_with("Random") || node.op() == "Multinomial";
-    let subgraphs = node.attribute.iter().any(|attribute| attribute.g.is_some() || !attribute.graphs.is_empty());
-    !keeps && !random && !subgraphs
+    !keeps && !random && node.subgraphs().next().is_none()
 }
 
 type Folded = Vec<(TensorProto, Option<Tensor>)>;

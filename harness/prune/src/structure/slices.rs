@@ -56,8 +56,7 @@ pub fn zero(tensor: &TensorProto, axes: &[(usize, Vec<usize>)]) -> Result<Tensor
             }
         }
     }
-    let whole: Vec<(usize, Vec<usize>)> = Vec::new();
-    Ok(TensorProto { raw_data: Some(zeroed.into()), ..keep(tensor, &whole)? })
+    Ok(TensorProto { raw_data: Some(zeroed.into()), ..keep(tensor, &[])? })
 }
 
 fn shape(tensor: &TensorProto) -> Result<Vec<usize>, PruneError> {

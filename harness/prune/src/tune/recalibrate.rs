@@ -31,7 +31,8 @@ pub fn recalibrate(model: &Bytes, samples: &Samples) -> Result<Recalibrated, Pru
         return Ok(Recalibrated { bytes: model.clone(), nodes: 0, left: Vec::new() });
     };
     let batches = TrainableModel::new(model)?.batches(samples, BATCH)?;
-    let mut flows = batches.into_iter().map(|inputs| Flow::new(network, inputs)).collect::<Vec<_>>();
+    let live = batches.into_iter().map(|inputs| network.inputs.iter().copied().zip(inputs).collect());
+    let mut batches: Vec<Live> = live.collect();
     let mut uses = uses(network, last);
     let mut statistics: HashMap<ValueId, Vec<f32>> = HashMap::new();
     let (mut done, mut left) = (0, Vec::new());
@@ -41,7 +42,7 @@ pub fn recalibrate(model: &Bytes, samples: &Samples) -> Result<Recalibrated, Pru
             match own_statistics(network, node) {
                 Some((mean_id, variance_id)) => {
                     let input = node.inputs[0].expect("a normalisation that was parsed has an input");
-                    let (mean, variance) = moments(flows.iter().filter_map(|flow| flow.values[&input].f32().ok()));
+                    let (mean, variance) = moments(batches.iter().filter_map(|live| live[&input].f32().ok()));
                     done += 1;
                     for (id, values) in [(mean_id, mean), (variance_id, variance)] {
                         // Without values the old statistics are better than none.
@@ -55,13 +56,13 @@ pub fn recalibrate(model: &Bytes, samples: &Samples) -> Result<Recalibrated, Pru
             }
         }
         let node = &network.nodes[index];
-        for flow in &mut flows {
-            flow.pass(network, node)?;
+        for live in &mut batches {
+            run_node(live, network, node)?;
         }
         for input in node.inputs.iter().flatten() {
             uses[*input] -= 1;
             if uses[*input] == 0 {
-                flows.iter_mut().for_each(|flow| drop(flow.values.remove(input)));
+                batches.iter_mut().for_each(|live| drop(live.remove(input)));
             }
         }
     }
@@ -70,27 +71,16 @@ pub fn recalibrate(model: &Bytes, samples: &Samples) -> Result<Recalibrated, Pru
 }
 
 /// The live values of one batch.
-struct Flow {
-    values: HashMap<ValueId, Tensor>,
-}
+type Live = HashMap<ValueId, Tensor>;
 
-impl Flow {
-    fn new(network: &Network, inputs: Vec<Tensor>) -> Flow {
-        Flow { values: network.inputs.iter().copied().zip(inputs).collect() }
-    }
-
-    fn pass(&mut self, network: &Network, node: &Node) -> Result<(), PruneError> {
-        let value = |id: ValueId| self.values.get(&id).or_else(|| network.constant(id));
-        let inputs: Vec<Option<&Tensor>> = node.inputs.iter().map(|input| input.and_then(value)).collect();
-        let failed = |why| EngineError::Node { node: node.name.clone(), op: node.op_type.clone(), why };
-        let forward = node.operator.forward(&inputs, node.outputs.len()).map_err(failed)?;
-        for (output, value) in node.outputs.iter().zip(forward.outputs) {
-            if let Some(output) = output {
-                self.values.insert(*output, value);
-            }
-        }
-        Ok(())
-    }
+fn run_node(live: &mut Live, network: &Network, node: &Node) -> Result<(), PruneError> {
+    let value = |id: ValueId| live.get(&id).or_else(|| network.constant(id));
+    let inputs: Vec<Option<&Tensor>> = node.inputs.iter().map(|input| input.and_then(value)).collect();
+    let failed = |why| EngineError::Node { node: node.name.clone(), op: node.op_type.clone(), why };
+    let forward = node.operator.forward(&inputs, node.outputs.len()).map_err(failed)?;
+    let outputs = node.outputs.iter().zip(forward.outputs);
+    live.extend(outputs.filter_map(|(output, value)| Some(((*output)?, value))));
+    Ok(())
 }
 
 fn is_normalisation(node: &Node) -> bool {
