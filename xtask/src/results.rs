@@ -2,6 +2,7 @@
 
 mod article;
 mod page;
+mod rows;
 #[cfg(test)]
 mod tests;
 mod time_shares;

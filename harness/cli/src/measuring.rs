@@ -10,14 +10,10 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::Result;
 use espalier_bench::{
     command::CommandLine,
-    engine::{Engine, default_engines},
     exit::ExitStatus,
     message::{Finished, Message},
     plan::{self, JobList, PlannedJob, RunSpec},
-    record::{
-        DeviceInfo, Failure, FailureStage, MeasuringProtocol, ModelInfo, Outcome, Record, Run, RunHeader, RunnerInfo,
-        Tally,
-    },
+    record::{DeviceInfo, Failure, FailureStage, ModelInfo, Outcome, Record, Run, RunHeader, RunnerInfo, Tally},
 };
 use espalier_fleet::{
     build,
@@ -25,9 +21,10 @@ use espalier_fleet::{
     deploy::BlobFile,
     session::{DeviceWork, Ended},
 };
-use espalier_inventory::{Device, Inventory, Target, Transport, Unit};
+use espalier_inventory::{Device, Inventory, Target, Transport};
 use espalier_protocol::Mode;
 
+pub use self::request::NewRun;
 use self::request::Resolved;
 use crate::{
     context::{Context, LOCAL},
@@ -38,7 +35,6 @@ use crate::{
     provenance,
     run_file::{self, RunFile},
     runners::{self, Builds, Runners},
-    selection::Selection,
     sessions::Sessions,
     ssh_feature, variants,
 };
@@ -62,40 +58,6 @@ pub enum RunRequest {
     New(NewRun),
     /// The rest of an earlier run; of the newest where none is named.
     Resume(Option<String>),
-}
-
-/// Empty lists stand for what the files say.
-pub struct NewRun {
-    pub selection: Selection,
-    /// For models that are given as an ONNX file.
-    pub eval: Option<String>,
-    pub ratios: Vec<f64>,
-    /// In place of the models' own.
-    pub unit: Option<Unit>,
-    pub engines: Vec<Engine>,
-    /// For [`Engine::Skipping`]; `None` is 0.
-    pub skip_below: Option<f64>,
-    /// One pack of all ratios of a model.
-    pub nested: bool,
-    pub protocol: MeasuringProtocol,
-    /// As `NAME=1x128`.
-    pub shapes: Vec<String>,
-}
-
-impl Default for NewRun {
-    fn default() -> NewRun {
-        NewRun {
-            selection: Selection::default(),
-            eval: None,
-            ratios: Vec::new(),
-            unit: None,
-            engines: default_engines(),
-            skip_below: None,
-            nested: false,
-            protocol: MeasuringProtocol::DEFAULT,
-            shapes: Vec::new(),
-        }
-    }
 }
 
 impl Default for RunRequest {

@@ -48,8 +48,8 @@ pub fn prepare_all(context: &Context, models: &[Model], progress: &Progress) -> 
     prepared
 }
 
-/// Makes the variants of all models and packs those of each model into one file. With `keep_onnx` the ONNX files stay, for
-/// engines that read no packs.
+/// Makes the variants of all models and packs those of each model into one file. With `keep_onnx` the ONNX files stay,
+/// for engines that read no packs.
 pub fn prepare_nested(
     context: &Context,
     models: &[Model],

@@ -4,7 +4,7 @@
 //! The article is a survey-style text on pruning for edge devices with tables of its own. Its address is not known
 //! here, so the figures are quoted in full.
 
-use super::page::{Network, Row, millions, ms, times};
+use super::rows::{Network, Row, millions, ms, times};
 
 /// Multiply-accumulates that an engine runs whether or not their weights are zero. In MobileNetV2 these are the
 /// depthwise layers (20.7 M), which have only nine weights a channel, and the first layer (10.8 M), which has three

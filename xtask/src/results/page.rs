@@ -1,114 +1,24 @@
 //! The results page: what stored runs show of the article's networks, as one Markdown document. It is a function of the
-//! records alone. Where several runs have the same network pruned in the same way on the same device, the newest
-//! counts; every row is of one run.
+//! records alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use espalier_bench::{
     command::CommandLine,
     engine::Engine,
     markdown::escape,
-    metric::{Estimate, Nanoseconds},
-    record::{DeviceInfo, ModelInfo, Outcome, Run, RunHeader},
+    record::{ModelInfo, Outcome, Run, RunHeader},
     sanitise::sanitise,
     sheet,
-    summary::{CaseSummary, Trust, summarise},
+    summary::{CaseSummary, Trust},
 };
 use espalier_inventory::Source;
 
-use super::{article, time_shares};
-
-/// The networks on the page, in its order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Network {
-    ResNet50,
-    MobileNetV2,
-    BertBase,
-    BertLarge,
-    Lstm,
-    /// A small network for keyword spotting; not in the article.
-    DsCnn,
-}
-
-impl Network {
-    const ALL: [Network; 6] =
-        [Network::ResNet50, Network::MobileNetV2, Network::BertBase, Network::BertLarge, Network::Lstm, Network::DsCnn];
-
-    pub fn title(self) -> &'static str {
-        match self {
-            Network::ResNet50 => "ResNet50",
-            Network::MobileNetV2 => "MobileNetV2",
-            Network::BertBase => "BERT-base",
-            Network::BertLarge => "BERT-large",
-            Network::Lstm => "LSTM",
-            Network::DsCnn => "DS-CNN",
-        }
-    }
-
-    /// Its name in `models/` and in `cargo xtask model build`.
-    fn name(self) -> &'static str {
-        match self {
-            Network::ResNet50 => "resnet50",
-            Network::MobileNetV2 => "mobilenetv2",
-            Network::BertBase => "bert-base",
-            Network::BertLarge => "bert-large",
-            Network::Lstm => "lstm",
-            Network::DsCnn => "ds-cnn",
-        }
-    }
-
-    /// A network that was built, or a user's own export of that name.
-    fn of(model: &ModelInfo) -> Option<Network> {
-        let name = match Source::parse(&model.source) {
-            Source::Build { net, .. } => net,
-            Source::File(_) => model.name.clone(),
-        };
-        Network::ALL.into_iter().find(|network| network.name() == name)
-    }
-}
-
-/// One pruned variant and what it is compared with.
-pub struct Row<'a> {
-    pub network: Network,
-    run: &'a Run,
-    model: &'a ModelInfo,
-    device: &'a DeviceInfo,
-    /// Both by the default engine.
-    pub dense: CaseSummary,
-    pub pruned: CaseSummary,
-    /// The dense and the pruned variant by other engines.
-    others: Vec<(Engine, CaseSummary, CaseSummary)>,
-}
-
-impl Row<'_> {
-    /// The pruned variant's median time in ns.
-    pub fn p50(&self) -> Option<f64> {
-        nanoseconds(&self.pruned)
-    }
-
-    fn other(&self, engine: Engine) -> Option<&(Engine, CaseSummary, CaseSummary)> {
-        self.others.iter().find(|(other, ..)| *other == engine)
-    }
-
-    pub fn vs_onnxruntime(&self) -> Option<Estimate<f64>> {
-        self.pruned.against(Engine::Onnxruntime)?.dense
-    }
-
-    pub fn vs_tract(&self) -> Option<Estimate<f64>> {
-        self.pruned.against(Engine::Tract)?.dense
-    }
-
-    /// Multiply-accumulates of the dense variant, and those of the pruned one whose weight is not zero.
-    pub fn macs(&self) -> Option<(f64, f64)> {
-        let (all, left) = (self.dense.macs?.executed as f64, self.pruned.macs?.nonzero as f64);
-        (all > 0.0 && left > 0.0).then_some((all, left))
-    }
-
-    /// Whether pruning made tensors smaller instead of setting weights to zero.
-    pub fn shrank(&self) -> bool {
-        self.pruned.variant.parameters_left.is_some()
-    }
-}
+use super::{
+    article,
+    rows::{Network, Row, how, millions, ms, nanoseconds, rows, times},
+    time_shares,
+};
 
 /// # Errors
 /// No run has any of the networks.
@@ -156,41 +66,6 @@ fn wrapped(page: &str) -> String {
         out.push('\n');
     }
     out
-}
-
-/// By device, network, recipe and ratio.
-fn rows(runs: &[Run]) -> Vec<Row<'_>> {
-    let mut newest: BTreeMap<(&str, Network, &str), (&Run, &ModelInfo, &DeviceInfo)> = BTreeMap::new();
-    let mut by_age: Vec<&Run> = runs.iter().collect();
-    by_age.sort_by(|one, other| one.header.id.cmp(&other.header.id));
-    for run in by_age.into_iter().filter(|run| run.header.engines.contains(&Engine::default())) {
-        for (model, network) in run.header.models.iter().filter_map(|model| Some((model, Network::of(model)?))) {
-            for device in run.header.devices.iter().filter(|device| !device.emulated) {
-                newest.insert((&device.name, network, &model.recipe), (run, model, device));
-            }
-        }
-    }
-    let mut summaries: BTreeMap<&str, Vec<CaseSummary>> = BTreeMap::new();
-    let mut rows = Vec::new();
-    for ((_, network, _), (run, model, device)) in newest {
-        let all = summaries.entry(&run.header.id).or_insert_with(|| summarise(run));
-        let of = |engine: Engine, ratio: f64| {
-            let is = |summary: &&CaseSummary| {
-                let case = &summary.case;
-                (&case.model, &case.device, case.engine, case.ratio) == (&model.name, &device.name, engine, ratio)
-            };
-            all.iter().find(is).cloned()
-        };
-        for variant in model.variants.iter().filter(|variant| variant.ratio > 0.0) {
-            let own = Engine::default();
-            let (Some(dense), Some(pruned)) = (of(own, 0.0), of(own, variant.ratio)) else { continue };
-            let others = run.header.engines.iter().filter(|engine| **engine != own);
-            let others =
-                others.filter_map(|engine| Some((*engine, of(*engine, 0.0)?, of(*engine, variant.ratio)?))).collect();
-            rows.push(Row { network, run, model, device, dense, pruned, others });
-        }
-    }
-    rows
 }
 
 fn machines(rows: &[Row<'_>]) -> String {
@@ -279,10 +154,6 @@ fn size(dense: &CaseSummary, case: &CaseSummary) -> String {
         text.push_str(&format!(", {} MACs", millions(left as f64)));
     }
     text
-}
-
-pub fn how(row: &Row<'_>) -> String {
-    format!("{} % by {}", row.pruned.case.ratio * 100.0, escape(&sheet::short(&row.model.recipe)))
 }
 
 fn answers(row: &Row<'_>) -> String {
@@ -376,31 +247,4 @@ fn provenance(rows: &[Row<'_>]) -> String {
         );
     }
     out
-}
-
-fn nanoseconds(case: &CaseSummary) -> Option<f64> {
-    case.p50.map(|Estimate { value: Nanoseconds(ns), .. }| ns)
-}
-
-pub fn millions(count: f64) -> String {
-    format!("{} M", three_digits(count / 1e6))
-}
-
-pub fn ms(ns: f64) -> String {
-    three_digits(ns / 1e6)
-}
-
-fn three_digits(number: f64) -> String {
-    let decimals = if number > 0.0 { (2 - number.log10().floor() as i32).clamp(0, 4) as usize } else { 0 };
-    format!("{number:.decimals$}")
-}
-
-pub fn times(estimate: Option<Estimate<f64>>) -> String {
-    match estimate {
-        None => "—".to_owned(),
-        Some(Estimate { value, bounds: None }) => format!("{value:.2}"),
-        Some(Estimate { value, bounds: Some(bounds) }) => {
-            format!("{value:.2} \\[{:.2}–{:.2}\\]", bounds.low, bounds.high)
-        }
-    }
 }

@@ -6,7 +6,7 @@ use espalier_bench::{
 };
 use espalier_protocol::{Macs, Mode};
 
-use super::page::{ms, render};
+use super::{page::render, rows::ms};
 
 fn stored() -> Run {
     Run::parse(include_str!("run.jsonl")).unwrap()

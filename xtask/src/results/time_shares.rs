@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use espalier_bench::{markdown::escape, sheet};
 use espalier_protocol::LayerTime;
 
-use super::page::{Row, how, ms};
+use super::rows::{Row, how, ms};
 
 /// Operators with a row of their own; the others share one.
 const MOST: usize = 6;

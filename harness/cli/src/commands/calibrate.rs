@@ -199,7 +199,7 @@ impl Calibrator<'_> {
             choice: &choice,
             worth: decide::worth(&samples[chosen]),
         };
-        print!("{}", text::terminal(&tried, output::look(160)));
+        output::print(&text::terminal(&tried, output::look(160)));
         Ok(choice.calibration(warm_up.warmup))
     }
 

@@ -46,7 +46,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let all = flags.device.is_empty() && flags.model.is_empty() && flags.criterion.is_empty();
     let notes = if all { render::unmatched(&history.unmatched) } else { Vec::new() };
     flags.select(&mut history)?;
-    print!("{}", render::render(&history, output::look(100).width));
+    output::print(&render::render(&history, output::look(100).width));
     let open = history.suspects().count();
     if open > 0 {
         println!(

@@ -182,7 +182,7 @@ impl Results {
     }
 
     fn show(&self, report: &Report, exports: &Exports) -> Result<()> {
-        print!("{}", render::terminal(report, output::look(160)));
+        output::print(&render::terminal(report, output::look(160)));
         let to = |path: &Option<PathBuf>, render: &dyn Fn() -> String| match path {
             Some(path) => output::write(path, &render()),
             None => Ok(()),

@@ -4,18 +4,51 @@ use std::{collections::HashSet, path::Path};
 
 use anyhow::{Context as _, Result};
 use espalier_bench::{
-    engine::Engine,
+    engine::{Engine, default_engines},
     record::{MeasuringProtocol, ModelInfo, RunHeader},
 };
 use espalier_inventory::{Budget, Device, Inventory, Model, Recipe, Source, Unit};
 
-use super::NewRun;
 use crate::{
     context::{Context, usage},
     peers,
     recipe_flags::RecipeFlags,
-    selection,
+    selection::{self, Selection},
 };
+
+/// Empty lists stand for what the files say.
+pub struct NewRun {
+    pub selection: Selection,
+    /// For models that are given as an ONNX file.
+    pub eval: Option<String>,
+    pub ratios: Vec<f64>,
+    /// In place of the models' own.
+    pub unit: Option<Unit>,
+    pub engines: Vec<Engine>,
+    /// For [`Engine::Skipping`]; `None` is 0.
+    pub skip_below: Option<f64>,
+    /// One pack of all ratios of a model.
+    pub nested: bool,
+    pub protocol: MeasuringProtocol,
+    /// As `NAME=1x128`.
+    pub shapes: Vec<String>,
+}
+
+impl Default for NewRun {
+    fn default() -> NewRun {
+        NewRun {
+            selection: Selection::default(),
+            eval: None,
+            ratios: Vec::new(),
+            unit: None,
+            engines: default_engines(),
+            skip_below: None,
+            nested: false,
+            protocol: MeasuringProtocol::DEFAULT,
+            shapes: Vec::new(),
+        }
+    }
+}
 
 pub struct Resolved {
     pub devices: Vec<Device>,
