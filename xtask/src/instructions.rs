@@ -1,5 +1,4 @@
-//! `cargo xtask instructions`: how many instructions kernels take on processors this host does not have, dense and
-//! sparse, counted under an emulator.
+//! `cargo xtask instructions`: counts the instructions of kernels, dense and sparse, for processors under an emulator.
 
 use anyhow::{Context as _, Result};
 use clap::Args;

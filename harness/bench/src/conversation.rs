@@ -1,5 +1,4 @@
-//! Turns the lines of one runner process into a measurement or a failure. A board is untrusted: every line is checked
-//! before it counts.
+//! Turns the lines of a runner process into a measurement or a failure. A board is untrusted: every line is checked.
 
 use espalier_protocol::{
     BoardState, Hello, LayerKernel, LayerTime, Line, Loaded, MAX_LINE, Memory, Mode, Predictions, Switched, VERSION,
@@ -14,6 +13,11 @@ use crate::{
 #[derive(Debug)]
 pub struct Conversation {
     mode: Mode,
+    parts: Parts,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
     hello: Option<Hello>,
     states: Vec<BoardState>,
     loaded: Option<Loaded>,
@@ -31,27 +35,12 @@ pub struct Conversation {
 
 impl Conversation {
     pub fn new(mode: Mode) -> Conversation {
-        Conversation {
-            mode,
-            hello: None,
-            states: Vec::new(),
-            loaded: None,
-            first_ns: None,
-            first_digest: None,
-            timed_ns: Vec::new(),
-            memory: None,
-            predictions: None,
-            kernels: Vec::new(),
-            profile: Vec::new(),
-            switched: Vec::new(),
-            failed: None,
-            finished: false,
-        }
+        Conversation { mode, parts: Parts::default() }
     }
 
     /// The runner's process id, once `hello` has named it: the process to kill if the invocation must be stopped.
     pub fn pid(&self) -> Option<u32> {
-        self.hello.as_ref().map(|hello| hello.pid)
+        self.parts.hello.as_ref().map(|hello| hello.pid)
     }
 
     /// Takes the next line.
@@ -64,79 +53,82 @@ impl Conversation {
         }
         let line: Line = serde_json::from_str(line)
             .map_err(|_| broken(format!("not a line of the runner's protocol: `{}`", excerpt(line))))?;
-        if self.finished {
+        let parts = &mut self.parts;
+        if parts.finished {
             return Err(broken("the runner went on after `finished`".into()));
         }
-        match (&self.hello, line) {
-            (None, Line::Hello(hello)) if hello.protocol == VERSION => self.hello = Some(hello),
+        match (&parts.hello, line) {
+            (None, Line::Hello(hello)) if hello.protocol == VERSION => parts.hello = Some(hello),
             (None, Line::Hello(hello)) => {
                 return Err(broken(format!("the runner speaks protocol {}, this host {VERSION}", hello.protocol)));
             }
             (None, _) => return Err(broken("the runner did not say `hello` first".into())),
             (Some(_), Line::Hello(_)) => return Err(broken("the runner said `hello` twice".into())),
             (_, Line::Heartbeat { .. }) => {}
-            (_, Line::State(state)) => self.states.push(state),
-            (_, Line::Loaded(loaded)) => self.loaded = Some(loaded),
-            (_, Line::First { ns, digest }) => (self.first_ns, self.first_digest) = (Some(ns), digest),
-            (_, Line::Timed { ns }) => self.timed_ns.extend(ns),
-            (_, Line::Memory(memory)) => self.memory = Some(memory),
-            (_, Line::Predictions(more)) => self.add_predictions(more)?,
-            (_, Line::Kernels { layers }) => self.kernels.extend(layers),
-            (_, Line::Profile { layers }) => self.profile.extend(layers),
-            (_, Line::Switched(switched)) => self.switched.push(switched),
+            (_, Line::State(state)) => parts.states.push(state),
+            (_, Line::Loaded(loaded)) => parts.loaded = Some(loaded),
+            (_, Line::First { ns, digest }) => (parts.first_ns, parts.first_digest) = (Some(ns), digest),
+            (_, Line::Timed { ns }) => parts.timed_ns.extend(ns),
+            (_, Line::Memory(memory)) => parts.memory = Some(memory),
+            (_, Line::Predictions(more)) => parts.add_predictions(more)?,
+            (_, Line::Kernels { layers }) => parts.kernels.extend(layers),
+            (_, Line::Profile { layers }) => parts.profile.extend(layers),
+            (_, Line::Switched(switched)) => parts.switched.push(switched),
             (_, Line::Failed { stage, message }) => {
                 let message = format!("{} (while at {})", sanitise(&message), stage.name());
-                self.failed = Some(Failure { stage: FailureStage::Runner, message });
+                parts.failed = Some(Failure { stage: FailureStage::Runner, message });
             }
-            (_, Line::Finished) => self.finished = true,
+            (_, Line::Finished) => parts.finished = true,
         }
         Ok(())
     }
 
-    /// The result, once the runner has ended. `ending` is its exit status (`exit status 1`, `signal 9`) and the last
-    /// lines of its stderr.
+    /// The result, once the runner has ended. `ending` is its exit status or signal and the last lines of its stderr.
     ///
     /// # Errors
     /// The runner reported a failure, was cut off, or left something out.
     pub fn close(self, ending: &str) -> Result<Measurement, Failure> {
-        if let Some(failed) = self.failed {
+        let Conversation { mode, parts } = self;
+        if let Some(failed) = parts.failed {
             return Err(failed);
         }
-        if !self.finished {
-            let how = if self.hello.is_some() { "was cut off before `finished`" } else { "did not start" };
+        if !parts.finished {
+            let how = if parts.hello.is_some() { "was cut off before `finished`" } else { "did not start" };
             return Err(broken(format!("the runner {how}: {}", sanitise(ending))));
         }
         let missing = |what: &str| broken(format!("the runner finished without saying its {what}"));
-        let (before, after) = match <[BoardState; 2]>::try_from(self.states) {
+        let (before, after) = match <[BoardState; 2]>::try_from(parts.states) {
             Ok([before, after]) => (before, after),
             Err(_) => return Err(missing("state before and after")),
         };
-        match self.mode {
-            Mode::Time if self.timed_ns.is_empty() || self.first_ns.is_none() => return Err(missing("times")),
-            Mode::Time if self.timed_ns.contains(&0) => {
+        match mode {
+            Mode::Time if parts.timed_ns.is_empty() || parts.first_ns.is_none() => return Err(missing("times")),
+            Mode::Time if parts.timed_ns.contains(&0) => {
                 return Err(broken("the runner measured a time of 0 ns: its clock is too coarse".into()));
             }
-            Mode::Memory if self.memory.is_none() => return Err(missing("memory")),
-            Mode::Score if self.predictions.is_none() => return Err(missing("predictions")),
-            Mode::Profile if self.profile.is_empty() => return Err(missing("times by layer")),
+            Mode::Memory if parts.memory.is_none() => return Err(missing("memory")),
+            Mode::Score if parts.predictions.is_none() => return Err(missing("predictions")),
+            Mode::Profile if parts.profile.is_empty() => return Err(missing("times by layer")),
             _ => {}
         }
         Ok(Measurement {
-            hello: self.hello.ok_or_else(|| missing("hello"))?,
-            loaded: self.loaded.ok_or_else(|| missing("loading times"))?,
-            first_ns: self.first_ns,
-            first_digest: self.first_digest,
-            timed_ns: self.timed_ns,
-            memory: self.memory,
-            predictions: self.predictions,
-            kernels: self.kernels,
-            profile: self.profile,
-            switched: self.switched,
+            hello: parts.hello.ok_or_else(|| missing("hello"))?,
+            loaded: parts.loaded.ok_or_else(|| missing("loading times"))?,
+            first_ns: parts.first_ns,
+            first_digest: parts.first_digest,
+            timed_ns: parts.timed_ns,
+            memory: parts.memory,
+            predictions: parts.predictions,
+            kernels: parts.kernels,
+            profile: parts.profile,
+            switched: parts.switched,
             before,
             after,
         })
     }
+}
 
+impl Parts {
     fn add_predictions(&mut self, more: Predictions) -> Result<(), Failure> {
         let so_far =
             self.predictions.get_or_insert_with(|| Predictions { start: 0, classes: Vec::new(), values: Vec::new() });

@@ -36,8 +36,7 @@ impl ExitStatus {
         }
     }
 
-    /// The status of two parts of one command. A proved regression outweighs all else; a lost device explains what is
-    /// missing; a failure outweighs an inconclusive result.
+    /// The status of two parts of one command: what is proved or broken outweighs what is merely unknown.
     pub fn and(self, other: ExitStatus) -> ExitStatus {
         let rank = |status: ExitStatus| match status {
             ExitStatus::Ok => 0,

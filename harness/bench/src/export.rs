@@ -1,5 +1,4 @@
-//! Results for other tools, one file a format. Summaries in, the file's text out. Numbers are in base units and never
-//! rescaled; what was not measured is left out or empty.
+//! Results for other tools, one file a format. Numbers are in base units; what was not measured is left out or empty.
 
 pub mod action;
 pub mod bencher;
@@ -9,8 +8,7 @@ pub mod json;
 
 use crate::record::Case;
 
-/// Names a series: `digits-cnn/0.5/pi4`, and `digits-cnn/0.5/local/onnxruntime` where the engine is not the default, so
-/// that the series of earlier releases continue.
+/// Names a series. The default engine is left out, so that the series of earlier releases continue.
 fn series(case: &Case) -> String {
     let Case { model, ratio, device, engine } = case;
     if engine.is_default() {

@@ -1,5 +1,4 @@
-//! What is measured of a case, in which unit, and whether smaller is better. The enum knows; nothing is guessed from a
-//! name.
+//! What is measured of a case, in which unit, and whether smaller is better.
 //!
 //! Numbers are kept in the base units (ns, bytes, fractions) everywhere; only `sheet` rescales them for people.
 
@@ -62,89 +61,54 @@ impl Unit {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Metric {
-    WeightsKept,
-    MacsExecuted,
-    MacsNonzero,
-    File,
-    /// Size as a lossless pack.
-    Packed,
-    /// Size as a pack with a bitmap and a codebook.
-    PackedCodebook,
-    Load,
-    First,
-    P50,
-    P90,
-    P99,
-    SpeedUp,
-    PeakRss,
-    PeakAllocated,
-    Accuracy,
-    /// How many times as fast as another engine runs the dense variant.
-    VsTract,
-    VsOnnxruntime,
+/// Makes [`Metric`] of rows: variant, name, unit, and whether smaller is better.
+macro_rules! metrics {
+    ($($(#[$doc:meta])* $metric:ident, $name:literal, $unit:ident, $smaller:literal;)+) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Metric {
+            $($(#[$doc])* $metric),+
+        }
+
+        impl Metric {
+            pub const ALL: [Metric; [$($name),+].len()] = [$(Metric::$metric),+];
+
+            /// Lower case with dashes; the key in exports.
+            pub fn name(self) -> &'static str {
+                match self { $(Metric::$metric => $name),+ }
+            }
+
+            pub fn unit(self) -> Unit {
+                match self { $(Metric::$metric => Unit::$unit),+ }
+            }
+
+            pub fn smaller_is_better(self) -> bool {
+                match self { $(Metric::$metric => $smaller),+ }
+            }
+        }
+    };
 }
 
-impl Metric {
-    pub const ALL: [Metric; 17] = [
-        Metric::WeightsKept,
-        Metric::MacsExecuted,
-        Metric::MacsNonzero,
-        Metric::File,
-        Metric::Packed,
-        Metric::PackedCodebook,
-        Metric::Load,
-        Metric::First,
-        Metric::P50,
-        Metric::P90,
-        Metric::P99,
-        Metric::SpeedUp,
-        Metric::PeakRss,
-        Metric::PeakAllocated,
-        Metric::Accuracy,
-        Metric::VsTract,
-        Metric::VsOnnxruntime,
-    ];
-
-    /// Lower case with dashes; the key in exports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Metric::WeightsKept => "weights-kept",
-            Metric::MacsExecuted => "macs-executed",
-            Metric::MacsNonzero => "macs-nonzero",
-            Metric::File => "file",
-            Metric::Packed => "packed",
-            Metric::PackedCodebook => "packed-codebook",
-            Metric::Load => "load",
-            Metric::First => "first",
-            Metric::P50 => "p50",
-            Metric::P90 => "p90",
-            Metric::P99 => "p99",
-            Metric::SpeedUp => "speed-up",
-            Metric::PeakRss => "peak-rss",
-            Metric::PeakAllocated => "peak-allocated",
-            Metric::Accuracy => "accuracy",
-            Metric::VsTract => "vs-tract",
-            Metric::VsOnnxruntime => "vs-onnxruntime",
-        }
-    }
-
-    pub fn unit(self) -> Unit {
-        match self {
-            Metric::WeightsKept | Metric::MacsExecuted | Metric::MacsNonzero => Unit::Count,
-            Metric::File | Metric::Packed | Metric::PackedCodebook | Metric::PeakRss | Metric::PeakAllocated => {
-                Unit::Bytes
-            }
-            Metric::Load | Metric::First | Metric::P50 | Metric::P90 | Metric::P99 => Unit::Nanoseconds,
-            Metric::SpeedUp | Metric::VsTract | Metric::VsOnnxruntime => Unit::Times,
-            Metric::Accuracy => Unit::Fraction,
-        }
-    }
-
-    pub fn smaller_is_better(self) -> bool {
-        !matches!(self, Metric::SpeedUp | Metric::Accuracy | Metric::VsTract | Metric::VsOnnxruntime)
-    }
+metrics! {
+    WeightsKept, "weights-kept", Count, true;
+    MacsExecuted, "macs-executed", Count, true;
+    MacsNonzero, "macs-nonzero", Count, true;
+    File, "file", Bytes, true;
+    /// Size as a lossless pack.
+    Packed, "packed", Bytes, true;
+    /// Size as a pack with a bitmap and a codebook.
+    PackedCodebook, "packed-codebook", Bytes, true;
+    Load, "load", Nanoseconds, true;
+    First, "first", Nanoseconds, true;
+    P50, "p50", Nanoseconds, true;
+    P90, "p90", Nanoseconds, true;
+    P99, "p99", Nanoseconds, true;
+    SpeedUp, "speed-up", Times, false;
+    PeakRss, "peak-rss", Bytes, true;
+    PeakAllocated, "peak-allocated", Bytes, true;
+    Accuracy, "accuracy", Fraction, false;
+    /// How many times as fast as another engine runs the dense variant.
+    VsTract, "vs-tract", Times, false;
+    VsOnnxruntime, "vs-onnxruntime", Times, false;
 }
 
 #[cfg(test)]

@@ -78,8 +78,7 @@ pub trait Script: Send {
     fn is_timed(&self) -> bool;
 }
 
-/// A list of jobs in its order. A variant that an engine does not run at all is not tried again ten times; one that was
-/// cut off may have been unlucky.
+/// A list of jobs in its order, without those of variants that an engine has refused to run.
 #[derive(Clone, Debug, Default)]
 pub struct JobList {
     jobs: VecDeque<PlannedJob>,
@@ -226,8 +225,7 @@ pub fn runner_argv(device: &Device, program: &[String], job: &Job) -> Vec<String
     device.runner.iter().chain(program).cloned().chain(job.to_args()).collect()
 }
 
-/// The most bytes of padding: a page. With its flags such a command still fits into the 9000 bytes that dropbear
-/// accepts.
+/// The most bytes of padding: a page. The command then still fits into the 9000 bytes that dropbear accepts.
 pub const MOST_PADDING: usize = 4096;
 
 /// The same command with an environment variable of so many bytes (at most [`MOST_PADDING`]).

@@ -1,6 +1,5 @@
-//! What is stored of a run: a header, then one record a job in the order they ended. Tables, exports and verdicts are
-//! functions of these records, so that a better statistic can be applied to old runs. Raw nanoseconds are stored,
-//! summaries are not.
+//! What is stored of a run: a header, then one record a job in the order they ended, with raw nanoseconds. Tables,
+//! exports and verdicts are functions of them, so that a better statistic can be applied to old runs.
 
 use std::{collections::HashSet, fmt};
 
@@ -211,8 +210,7 @@ impl Case {
         format!("{}@{}{by}", self.model, self.ratio)
     }
 
-    /// Reads what [`fmt::Display`] writes: `digits-cnn@0.5 on pi4`, and `digits-cnn@0.5 on pi4 by tract` where the
-    /// engine is not the default.
+    /// Reads what [`fmt::Display`] writes: `digits-cnn@0.5 on pi4`, or `digits-cnn@0.5 on pi4 by tract`.
     ///
     /// # Errors
     /// Shows an example of a case.
@@ -274,8 +272,7 @@ pub enum Role {
     Gate,
     /// The baseline against itself: anything but "not regressed" is an alarm.
     NegativeControl,
-    /// The candidate against itself, slowed down by a known amount: anything but "regressed" is an alarm. The
-    /// baseline's runner may be too old to slow itself down.
+    /// The candidate against itself, slowed down by a known amount: anything but "regressed" is an alarm.
     PositiveControl,
 }
 
@@ -373,8 +370,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Reads a run's file. A last line that was cut off (the host lost power while writing) is dropped; any other
-    /// unreadable line is an error.
+    /// Reads a run's file. A last line that was cut off is dropped; any other unreadable line is an error.
     ///
     /// # Errors
     /// Names the line.

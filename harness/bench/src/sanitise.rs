@@ -1,8 +1,7 @@
 //! Makes text from a board safe for a terminal or a report. An escape sequence in it could rewrite what a person sees,
 //! so characters that act on a terminal are written as escapes (`\u{1b}`); nothing is dropped silently.
 
-/// Escapes control characters and those that reorder or hide text. Line feeds stay, a tab becomes a space, the carriage
-/// return of `\r\n` is removed.
+/// Escapes control characters and those that reorder or hide text; a tab becomes a space, `\r\n` a line feed.
 pub fn sanitise(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();

@@ -1,6 +1,5 @@
-//! The text of one table (a model on a device), whatever it is rendered to: facts, columns with cells, notes. This is
-//! the one place where numbers become strings and get the units people read. Every column has one unit and one number
-//! of decimals, so that its cells can be compared.
+//! The text of one table, whatever it is rendered to. The one place where numbers become strings and get the units
+//! people read; every column has one unit and one number of decimals, so that its cells can be compared.
 
 mod layers;
 pub mod peers;
@@ -439,8 +438,7 @@ pub fn percent(fraction: f64, decimals: u32) -> String {
     ((fraction * (100.0 * scale)).round() / scale).to_string()
 }
 
-/// Two times (ns), sizes (bytes) or counts in one unit, with a digit more than in a table, because they may be close:
-/// `1.000 ms` and `1.034 ms`.
+/// Two times (ns), sizes (bytes) or counts in one unit, with one more digit than in a table: they may be close.
 pub fn both(base: f64, candidate: f64, unit: Unit) -> [String; 2] {
     let scale = Scale::new([base, candidate].into_iter(), steps(unit));
     let decimals = if scale.divisor == 1.0 { 0 } else { scale.decimals + 1 };

@@ -159,28 +159,22 @@ impl Context {
     /// A file by its path from the root; `None` where there is none.
     pub fn source(&self, name: &str) -> Result<Option<SourceFile>> {
         let path = self.root.join(name);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(SourceFile { path: name.to_owned(), text })),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot read `{}`", path.display())),
-        }
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.with_context(|| format!("cannot read `{}`", path.display()))?,
+        };
+        Ok(Some(SourceFile::new(name, text)))
     }
 
     fn folder(&self, folder: &str) -> Result<Vec<SourceFile>> {
         let path = self.root.join(folder);
-        let mut names = Vec::new();
-        match fs::read_dir(&path) {
-            Ok(entries) => {
-                for entry in entries {
-                    let name = entry?.file_name().to_string_lossy().into_owned();
-                    if name.ends_with(".toml") {
-                        names.push(format!("{folder}/{name}"));
-                    }
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", path.display())),
-        }
+        let entries = match fs::read_dir(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.with_context(|| format!("cannot read `{}`", path.display()))?,
+        };
+        let names = entries.map(|entry| Ok(format!("{folder}/{}", entry?.file_name().to_string_lossy())));
+        let mut names: Vec<String> = names.collect::<Result<_>>()?;
+        names.retain(|name| name.ends_with(".toml"));
         names.sort();
         names.iter().filter_map(|name| self.source(name).transpose()).collect()
     }

@@ -1,5 +1,4 @@
-//! The product's command line: flags in, exit code out. `commands` has one file a command; what commands share is in
-//! the modules beside it. No command uses another.
+//! The product's command line: flags in, exit code out. `commands` has one file a command and no command uses another.
 //!
 //! Two programs have these commands: `espalier`, and `cargo xtask`, which adds the developers' own.
 

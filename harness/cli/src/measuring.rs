@@ -1,7 +1,6 @@
 //! Measuring for `bench` and `nightly`: builds runners, prunes models, measures on every device and prints the table.
 //!
-//! Boards are measured in parallel. This host is measured after them and alone, because emulated boards and builds
-//! would disturb it.
+//! Boards are measured in parallel; then this host, alone, because emulated boards and builds would disturb it.
 
 mod request;
 
@@ -24,11 +23,11 @@ use espalier_fleet::{
 use espalier_inventory::{Device, Inventory, Target, Transport};
 use espalier_protocol::Mode;
 
-pub use self::request::NewRun;
-use self::request::Resolved;
+pub use self::request::Request;
+use self::request::{MessageFormat, Resolved};
 use crate::{
     context::{Context, LOCAL},
-    output::{self, Exports},
+    output,
     peers::{self, Peer},
     program::Program,
     progress::{Progress, stop_on_signal},
@@ -39,41 +38,14 @@ use crate::{
     ssh_feature, variants,
 };
 
-#[derive(Default)]
-pub struct Request {
-    pub run: RunRequest,
-    /// A runner built elsewhere, for every device.
-    pub runner: Option<PathBuf>,
-    /// Devices at a time; `None` is all.
-    pub jobs: Option<usize>,
-    pub exports: Exports,
-    /// One JSON object a line on stdout instead of the table.
-    pub json: bool,
-    pub dry_run: bool,
-    pub verbose: bool,
-    pub quiet: bool,
-}
-
-pub enum RunRequest {
-    New(NewRun),
-    /// The rest of an earlier run; of the newest where none is named.
-    Resume(Option<String>),
-}
-
-impl Default for RunRequest {
-    fn default() -> RunRequest {
-        RunRequest::New(NewRun::default())
-    }
-}
-
 impl Request {
     /// # Errors
     /// The request is invalid, or nothing can be stored. A device or a job that fails is a record.
     pub fn run(self, context: Context) -> Result<ExitStatus> {
-        let (earlier, (inventory, resolved)) = match &self.run {
-            RunRequest::New(new) => (None, request::resolve(&context, new)?),
-            RunRequest::Resume(name) => {
-                let path = run_file::find(&context.root, name.as_deref())?;
+        let (earlier, (inventory, resolved)) = match self.resume.as_deref() {
+            None => (None, request::resolve(&context, &self.new)?),
+            Some(name) => {
+                let path = run_file::find(&context.root, Some(name).filter(|name| !name.is_empty()))?;
                 let run = run_file::read(&path)?;
                 let resolved = request::resolve_again(&context, &run.header)?;
                 (Some((run, path)), resolved)
@@ -266,7 +238,7 @@ impl Bench {
     }
 
     fn message(&self, message: &Message) {
-        if self.request.json {
+        if self.request.message_format == MessageFormat::Json {
             print!("{}", message.to_line());
         }
     }
@@ -275,7 +247,7 @@ impl Bench {
         let path = &file.path;
         let run = run_file::read(path)?;
         let summaries = espalier_bench::summary::summarise(&run);
-        if !self.request.json {
+        if self.request.message_format == MessageFormat::Human {
             output::print_table(&run, &summaries);
         } else {
             for summary in &summaries {

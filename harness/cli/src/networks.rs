@@ -1,5 +1,4 @@
-//! Networks of model files with `build`: built on first use into the cache, under their known SHA-256; and their
-//! synthetic samples.
+//! Networks of model files with `build`: built on first use, by their known SHA-256; and their synthetic samples.
 
 use std::{
     io::{self, Write},

@@ -15,7 +15,7 @@ use espalier_bench::{
 
 use crate::program::Program;
 
-#[derive(Args, Default)]
+#[derive(Args)]
 pub struct Exports {
     /// Everything, with units and intervals
     #[arg(long, value_name = "FILE")]
@@ -32,8 +32,7 @@ pub struct Exports {
     /// Bencher Metric Format
     #[arg(long, value_name = "FILE")]
     export_bencher: Option<PathBuf>,
-    /// github-action-benchmark, `customSmallerIsBetter`; metrics for `customBiggerIsBetter` go to FILE with `-bigger`
-    /// before its extension
+    /// github-action-benchmark, `customSmallerIsBetter`; `customBiggerIsBetter` goes to FILE with `-bigger`
     #[arg(long, value_name = "FILE")]
     export_action: Option<PathBuf>,
 }

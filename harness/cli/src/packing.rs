@@ -11,8 +11,7 @@ use espalier_weights::{
     pack::{AtRatio, Choice, Packed, PackedRatios, Span, pack, pack_ratios},
 };
 
-/// A pack of an ONNX file with its weights in the chosen form and everything else lossless, and the number of weight
-/// tensors. Blocks are outputs x inputs.
+/// A pack of an ONNX file with weights in the chosen form and all else lossless; and the number of weight tensors.
 ///
 /// # Errors
 /// The file is no model, or has values that the form cannot hold.

@@ -1,5 +1,4 @@
-//! Engines that are not the runner: a program that speaks the runner's protocol, and the Python it runs in. They run on
-//! this host only.
+//! Engines that are not the runner: programs that speak its protocol, and their Python. They run on this host only.
 
 use std::path::{Path, PathBuf};
 

@@ -102,8 +102,7 @@ pub fn read(path: &Path) -> Result<Run> {
     Run::parse(&text).map_err(|error| anyhow::anyhow!("`{}` cannot be used: {error}", path.display()))
 }
 
-/// Appends complete lines to a file in one write. A last line that was cut off is removed first, because what is
-/// appended to it would be lost with it.
+/// Appends complete lines to a file in one write. A last line that was cut off is removed first.
 pub fn append(path: &Path, lines: &str) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
@@ -119,8 +118,7 @@ pub fn append(path: &Path, lines: &str) -> Result<()> {
     write().with_context(|| format!("cannot write `{}`", path.display()))
 }
 
-/// The current time in UTC: as RFC 3339, and as a run's id. The id ends with the fraction of the second in 65536ths, so
-/// that runs of one second differ and sort by their time.
+/// The current time in UTC: as RFC 3339, and as a run's id, with the fraction of the second in 65536ths.
 pub fn now() -> Result<(String, String)> {
     let now = OffsetDateTime::now_utc();
     let id = now.format(format_description!("[year][month][day]T[hour][minute][second]Z"))?;

@@ -53,8 +53,7 @@ pub struct Builds<'a> {
 }
 
 impl Builds<'_> {
-    /// The runners of all targets; `given` in place of a built one. A target that cannot be built does not stop the
-    /// others.
+    /// The runners of all targets, or `given`. A target that cannot be built does not stop the others.
     pub fn all(&self, targets: &[Target], given: Option<&Path>) -> Result<Runners> {
         let given = given.map(|path| given_runner(&self.context.cache, path)).transpose()?;
         let runner = |target: &Target| match &given {

@@ -38,8 +38,7 @@ enum Message<S> {
 }
 
 impl Sessions<'_> {
-    /// Carries out the scripts. `on_record` gets every record as it comes; the result is in the order of the sessions'
-    /// ends.
+    /// Carries out the scripts. `on_record` gets every record; the result is in the order in which sessions ended.
     pub fn carry_out<S: Script + 'static>(
         &self,
         phase: Vec<(DeviceWork, S)>,

@@ -16,8 +16,7 @@ use espalier_inventory::{Device, Transport};
 
 use crate::{context::Context, program::Program};
 
-/// Returns if this program can reach all devices. Otherwise the process continues as the program with SSH, with the
-/// same flags.
+/// Returns if this program can reach all devices; otherwise the process becomes the program with SSH.
 pub fn ensure<'a>(context: &Context, devices: impl IntoIterator<Item = &'a Device>) -> Result<()> {
     let needs_ssh = devices.into_iter().any(|device| matches!(device.transport, Transport::Ssh(_)));
     if cfg!(feature = "ssh") || !needs_ssh {

@@ -48,8 +48,7 @@ pub fn prepare_all(context: &Context, models: &[Model], progress: &Progress) -> 
     prepared
 }
 
-/// Makes the variants of all models and packs those of each model into one file. With `keep_onnx` the ONNX files stay,
-/// for engines that read no packs.
+/// Packs the variants of each model into one file. With `keep_onnx` the ONNX files stay, for other engines.
 pub fn prepare_nested(
     context: &Context,
     models: &[Model],
@@ -125,26 +124,22 @@ impl Maker<'_> {
             files.push(file(blob));
             self.task.step();
         }
-        let (labels, inputs) = match (&model.eval, &model.source) {
+        let samples = match (&model.eval, &model.source) {
             (Some(eval), _) => {
-                let set = eval_set::read(
-                    "eval set",
-                    &self.root.join(eval),
-                    Some(&model_inputs(&espalier_prune::inspect(&source.dense)?)),
-                )
-                .map_err(|error| usage(format!("{error:#}")))?;
-                let blob = blob::put_bytes(self.cache, &tensor::encode(&set.inputs))?;
-                let sha256 = blob.sha256.clone();
-                files.push(file(blob));
-                (set.labels, Some(sha256))
+                let inputs = model_inputs(&espalier_prune::inspect(&source.dense)?);
+                let set = eval_set::read("eval set", &self.root.join(eval), Some(&inputs));
+                let set = set.map_err(|error| usage(format!("{error:#}")))?;
+                Some((set.labels, set.inputs))
             }
-            (None, inventory::Source::Build { net, samples }) => {
-                let blob = blob::put_bytes(self.cache, &tensor::encode(&synthetic_inputs(net, *samples)?))?;
-                let sha256 = blob.sha256.clone();
-                files.push(file(blob));
-                (None, Some(sha256))
+            (None, inventory::Source::Build { net, samples }) => Some((None, synthetic_inputs(net, *samples)?)),
+            (None, inventory::Source::File(_)) => None,
+        };
+        let (labels, inputs) = match samples {
+            Some((labels, tensors)) => {
+                files.push(file(blob::put_bytes(self.cache, &tensor::encode(&tensors))?));
+                (labels, files.last().map(|inputs| inputs.sha256.clone()))
             }
-            (None, inventory::Source::File(_)) => (None, None),
+            None => (None, None),
         };
         let info = ModelInfo {
             name: model.name.clone(),

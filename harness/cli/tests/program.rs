@@ -111,6 +111,23 @@ fn a_runner_cannot_be_built_without_sources() {
 }
 
 #[test]
+fn a_resumed_run_has_the_flags_it_began_with() {
+    let home = Home::new();
+    let bench = |args: &[&str]| {
+        let mut command = espalier(home.path());
+        command.arg("bench").args(args);
+        command
+    };
+    refuses(&mut bench(&["--resume"]), "there is no earlier run");
+    refuses(&mut bench(&["--resume", "-q", "--dry-run"]), "there is no earlier run");
+    for flag in [&["--runs", "3"][..], &["--model", "gru"], &["--engine", "tract"], &["--nested"], &["--ratios", "0"]] {
+        let output = bench(&[&["--resume"], flag].concat()).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && stderr.contains("cannot be used with"), "{flag:?}: {stderr}");
+    }
+}
+
+#[test]
 fn commands_are_named_as_this_program_has_them() {
     let home = Home::new();
     refuses(espalier(home.path()).arg("report"), "there is no earlier run: `espalier bench` makes one");

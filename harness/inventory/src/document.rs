@@ -6,7 +6,10 @@
 //! noted and read as `None`: the caller uses a default and continues, since its result is discarded when there is any
 //! problem.
 
-use std::{cell::RefCell, ops::Range};
+use std::{
+    cell::RefCell,
+    ops::{Range, RangeInclusive},
+};
 
 use toml::{
     Spanned,
@@ -239,7 +242,7 @@ impl<'d, 'f> Value<'d, 'f> {
             let written = self.document.source.text.get(self.span.clone()).unwrap_or_default();
             let scalar = !matches!(self.value, DeValue::Array(_) | DeValue::Table(_));
             let quoted = scalar.then(|| format!("\"{written}\""));
-            self.wrong(self.not("a string").suggest(quoted));
+            self.wrong(self.other_than("a string").suggest(quoted));
             return None;
         };
         match self.document.environment {
@@ -257,38 +260,25 @@ impl<'d, 'f> Value<'d, 'f> {
     pub(crate) fn flag(&self) -> Option<bool> {
         match self.value {
             DeValue::Boolean(flag) => Some(flag),
-            _ => {
-                self.wrong(self.not("`true` or `false`"));
-                None
-            }
+            _ => self.not("`true` or `false`"),
         }
     }
 
     /// An integer from `low` to `high`, both included.
     pub(crate) fn integer(&self, low: u32, high: u32) -> Option<u32> {
-        let DeValue::Integer(integer) = &self.value else {
-            self.wrong(self.not("a whole number"));
-            return None;
-        };
-        let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
-        let number = number.filter(|number| (low..=high).contains(number));
-        if number.is_none() {
-            self.wrong(Wrong::new(format!("`{}` must be from {low} to {high}", self.name)));
-        }
-        number
+        let number = self.unsigned(&format!("from {low} to {high}"), u64::from(low)..=u64::from(high))?;
+        Some(number as u32)
     }
 
     /// An integer from 0 on.
     pub fn count(&self) -> Option<u64> {
-        let DeValue::Integer(integer) = &self.value else {
-            self.wrong(self.not("a whole number"));
-            return None;
-        };
-        let count = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
-        if count.is_none() {
-            self.wrong(Wrong::new(format!("`{}` must be 0 or more, and below 2^64", self.name)));
-        }
-        count
+        self.unsigned("0 or more, and below 2^64", 0..=u64::MAX)
+    }
+
+    fn unsigned(&self, rule: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        let DeValue::Integer(integer) = &self.value else { return self.not("a whole number") };
+        let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
+        self.checked(number.filter(|number| range.contains(number)), rule)
     }
 
     /// A finite number for which `holds` is true; `rule` is that condition as text, e.g. `from 0 to 1`.
@@ -296,23 +286,23 @@ impl<'d, 'f> Value<'d, 'f> {
         let number = match &self.value {
             DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
             DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(|n| n as f64),
-            _ => {
-                self.wrong(self.not("a number"));
-                return None;
-            }
+            _ => return self.not("a number"),
         };
-        let number = number.filter(|number| number.is_finite() && holds(*number));
-        if number.is_none() {
+        // Minus zero is zero.
+        self.checked(number.filter(|number| number.is_finite() && holds(*number)), rule).map(|number| number + 0.0)
+    }
+
+    fn checked<T>(&self, value: Option<T>, rule: &str) -> Option<T> {
+        if value.is_none() {
             self.wrong(Wrong::new(format!("`{}` must be {rule}", self.name)));
         }
-        // Minus zero is zero.
-        number.map(|number| number + 0.0)
+        value
     }
 
     /// The values of an array; empty for anything else.
     pub fn items(self, of: &str) -> Vec<Value<'d, 'f>> {
         let DeValue::Array(items) = self.value else {
-            self.wrong(self.not(&format!("an array of {of}")));
+            self.wrong(self.other_than(&format!("an array of {of}")));
             return Vec::new();
         };
         let (document, name) = (self.document, self.name);
@@ -340,14 +330,16 @@ impl<'d, 'f> Value<'d, 'f> {
     pub fn table(self) -> Option<Table<'d, 'f>> {
         match self.value {
             DeValue::Table(entries) => Some(Table::new(self.document, self.name, self.span, entries)),
-            _ => {
-                self.wrong(self.not("a table"));
-                None
-            }
+            _ => self.not("a table"),
         }
     }
 
-    fn not(&self, expected: &str) -> Wrong {
+    fn not<T>(&self, expected: &str) -> Option<T> {
+        self.wrong(self.other_than(expected));
+        None
+    }
+
+    fn other_than(&self, expected: &str) -> Wrong {
         let found = match &self.value {
             DeValue::String(_) => "a string",
             DeValue::Integer(_) => "a whole number",
@@ -360,8 +352,7 @@ impl<'d, 'f> Value<'d, 'f> {
         Wrong::new(format!("`{}` must be {expected}, not {found}", self.name))
     }
 
-    /// Replaces `${NAME}` by the variable's value and `$$` by `$`. Any other `$` is a mistake, so that `$HOME` does not
-    /// pass as plain text.
+    /// Replaces `${NAME}` and `$$`. Any other `$` is a mistake, so that `$HOME` does not pass as plain text.
     fn expand(&self, text: &str, environment: &Environment<'_>) -> Option<String> {
         let mut expanded = Some(String::new());
         let mut rest = text;

@@ -38,8 +38,8 @@ impl fmt::Display for UnknownName {
 
 impl std::error::Error for UnknownName {}
 
-/// The known name that was probably meant: one in which at most a third of the characters (and at most three) differ,
-/// or the only one that contains `name`.
+/// The known name that was probably meant: at most a third of it (and three characters) differs, or it alone contains
+/// `name`.
 pub fn suggest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
     let length = name.chars().count();

@@ -1,7 +1,6 @@
 //! A mistake in a file: its position, its message, and a suggestion.
 //!
-//! Columns count characters, as editors do, not bytes. A problem keeps its line, so that it can be shown without the
-//! file.
+//! Columns count characters, not bytes. A problem keeps its line, so that it can be shown without the file.
 
 use std::{fmt, ops::Range};
 

@@ -1,5 +1,4 @@
-//! The inventory: what the files mean once every name is resolved and every rule holds. Nothing downstream checks
-//! again.
+//! What the files mean once every name is resolved and every rule holds. Nothing downstream checks again.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -100,8 +99,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// Whether it may be measured while others are. This host is measured alone, because builds and emulators disturb
-    /// it.
+    /// Whether it may be measured beside others. This host is measured alone: builds and emulators disturb it.
     pub fn is_board(&self) -> bool {
         self.emulated || self.transport != Transport::Local
     }

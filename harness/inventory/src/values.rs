@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::{Builder, Glibc, document::Wrong, names};
 
-/// A Linux triple of rustc's. Only its form is checked: `rustc --print target-list` grows, and the build reports the
-/// rest.
+/// A Linux triple of rustc's. Only its form is checked: the list of `rustc --print target-list` grows.
 pub fn triple(text: &str) -> Result<String, Wrong> {
     if is_linux_triple(text) {
         return Ok(text.to_owned());
@@ -108,8 +107,7 @@ pub fn duration(text: &str) -> Result<Duration, Wrong> {
     }
 }
 
-/// `SHA256:` and 32 bytes in base64 without padding: 43 characters, of the last of which only the upper four bits are
-/// used.
+/// `SHA256:` and 32 bytes in base64 without padding: 43 characters, the last of which has only four bits in use.
 pub fn host_key(text: &str) -> Result<String, Wrong> {
     let base64 = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
     let last = |c: char| "AEIMQUYcgkosw048".contains(c);
@@ -150,8 +148,7 @@ pub fn word(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// A governor. A name close to one of Linux's is a typing mistake; others are accepted, since vendors' kernels have
-/// more.
+/// A governor. A name close to one of Linux's is a slip; others are accepted, since vendors' kernels have more.
 pub fn governor(text: &str) -> Result<String, Wrong> {
     const LINUX: [&str; 6] = ["performance", "powersave", "userspace", "ondemand", "conservative", "schedutil"];
     match names::suggest(text, LINUX.into_iter()) {

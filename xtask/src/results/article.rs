@@ -6,9 +6,8 @@
 
 use super::rows::{Network, Row, millions, ms, times};
 
-/// Multiply-accumulates that an engine runs whether or not their weights are zero. In MobileNetV2 these are the
-/// depthwise layers (20.7 M), which have only nine weights a channel, and the first layer (10.8 M), which has three
-/// input channels.
+/// Multiply-accumulates that an engine runs whatever their weights: in MobileNetV2 those of the depthwise layers (20.7
+/// M), with nine weights a channel, and of the first layer (10.8 M), with three input channels.
 fn stays_dense(network: Network) -> f64 {
     if network == Network::MobileNetV2 { 31.5e6 } else { 0.0 }
 }

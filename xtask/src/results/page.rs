@@ -1,5 +1,4 @@
-//! The results page: what stored runs show of the article's networks, as one Markdown document. It is a function of the
-//! records alone.
+//! The results page: what stored runs show of the article's networks, as one Markdown document.
 
 use std::collections::BTreeSet;
 

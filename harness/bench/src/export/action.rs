@@ -1,5 +1,4 @@
-//! github-action-benchmark: `[{name, unit, value, range?, extra?}]`. Two files, because the action knows one direction
-//! a file.
+//! github-action-benchmark: `[{name, unit, value, range?, extra?}]`, in two files, since a file has one direction.
 
 use serde::Serialize;
 

@@ -1,5 +1,4 @@
-//! Bencher Metric Format: `{series: {measure: {value, lower_value?, upper_value?}}}`. The median has Bencher's own
-//! name, `latency`, in ns.
+//! Bencher Metric Format: `{series: {measure: {value, lower_value?, upper_value?}}}`; the median is `latency`, in ns.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,4 @@
-//! `--export-csv`: one row a case, quoted as in RFC 4180, units in the columns' names. An empty field is "not
-//! measured".
+//! `--export-csv`: one row a case, quoted as in RFC 4180, units in the columns' names; empty is "not measured".
 
 use crate::{
     metric::{Metric, Unit},

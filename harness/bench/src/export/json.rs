@@ -37,8 +37,7 @@ pub fn render(run: &Run, summaries: &[CaseSummary]) -> String {
     let mut header = run.header.clone();
     // Labels are one number a sample, and no result.
     header.models.iter_mut().for_each(|model| model.labels = None);
-    // A summary's fields have the metrics' names, except `macs` (executed and nonzero) and `accuracy` (correct of
-    // total).
+    // A summary's fields have the metrics' names, except `macs` and `accuracy`, which are two numbers each.
     let unit = |metric: &Metric| (metric.name().replace('-', "_"), Value::from(metric.unit().symbol()));
     pretty(&Document {
         schema: "espalier-summary",

@@ -1,5 +1,4 @@
-//! What a sheet shows of several engines: which engine a row is of, how fast it is compared with another engine's dense
-//! variant, and whether the engines agree.
+//! What a sheet shows of several engines: their names, their times beside each other's, and whether they agree.
 
 use espalier_protocol::LayerKernel;
 

@@ -1,5 +1,4 @@
-//! Engines compared on the same device in the same rounds: how much faster a variant is than another engine's dense or
-//! same variant, and whether both compute the same.
+//! Engines compared on one device in the same rounds: how much faster one is, and whether both compute the same.
 
 use serde::{Deserialize, Serialize};
 

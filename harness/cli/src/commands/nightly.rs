@@ -12,9 +12,7 @@ use espalier_gate::{controls, profile::Profile};
 use crate::{
     context::{Context, status_of},
     gating::{self, Controls, Exports, Strictness},
-    history_file,
-    measuring::{self, NewRun, RunRequest},
-    output,
+    history_file, measuring, output,
     program::Program,
     progress::{Progress, stop_on_signal},
     selection::Selection,
@@ -96,9 +94,11 @@ pub fn run(mut flags: Flags) -> Result<ExitStatus> {
 impl Flags {
     /// The tables, measured with the defaults of `bench`.
     fn bench(&self) -> measuring::Request {
-        let protocol = MeasuringProtocol { runs: self.runs, ..MeasuringProtocol::DEFAULT };
-        let run = RunRequest::New(NewRun { selection: self.selection.clone(), protocol, ..NewRun::default() });
-        measuring::Request { run, verbose: self.verbose, quiet: self.quiet, ..measuring::Request::default() }
+        let mut request = measuring::Request { verbose: self.verbose, quiet: self.quiet, ..Default::default() };
+        let Selection { device, all_devices, model } = self.selection.clone();
+        (request.new.device, request.new.all_devices, request.new.model) = (device, all_devices, model);
+        request.new.runs = self.runs;
+        request
     }
 
     fn gate(&self, context: &Context, progress: &Progress, profile: Profile) -> Result<(ExitStatus, Vec<String>)> {

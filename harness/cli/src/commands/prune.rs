@@ -23,8 +23,7 @@ pub struct Flags {
     /// A model by its file's name in models/, or an ONNX file
     #[arg(value_name = "MODEL|FILE.onnx")]
     model: String,
-    /// Fraction of the prunable units to remove, in [0, 1): exactly round(ratio * n) of n; with --until the largest to
-    /// try
+    /// Fraction of the prunable units to remove: exactly round(ratio * n) of n; with --until the largest to try
     #[arg(short, long, allow_negative_numbers = true)]
     ratio: Option<f64>,
     /// Remove every unit less important than this fraction of the most important one

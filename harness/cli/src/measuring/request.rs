@@ -1,53 +1,127 @@
-//! Resolves a request into devices, models and options: from the files as they are now, or from an earlier run.
+//! The flags of a run, and what they mean: devices, models and options, from the files or from an earlier run.
 
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
+use clap::{Args, Parser, ValueEnum};
 use espalier_bench::{
-    engine::{Engine, default_engines},
+    engine::Engine,
     record::{MeasuringProtocol, ModelInfo, RunHeader},
 };
 use espalier_inventory::{Budget, Device, Inventory, Model, Recipe, Source, Unit};
 
 use crate::{
     context::{Context, usage},
+    output::Exports,
     peers,
-    recipe_flags::RecipeFlags,
-    selection::{self, Selection},
+    recipe_flags::{RecipeFlags, unit},
+    selection,
 };
 
-/// Empty lists stand for what the files say.
-pub struct NewRun {
-    pub selection: Selection,
-    /// For models that are given as an ONNX file.
-    pub eval: Option<String>,
-    pub ratios: Vec<f64>,
-    /// In place of the models' own.
-    pub unit: Option<Unit>,
-    pub engines: Vec<Engine>,
-    /// For [`Engine::Skipping`]; `None` is 0.
-    pub skip_below: Option<f64>,
-    /// One pack of all ratios of a model.
-    pub nested: bool,
-    pub protocol: MeasuringProtocol,
-    /// As `NAME=1x128`.
-    pub shapes: Vec<String>,
+const DEFAULT: MeasuringProtocol = MeasuringProtocol::DEFAULT;
+
+/// The flags of `bench`.
+#[derive(Parser)]
+pub struct Request {
+    #[command(flatten)]
+    pub new: NewRun,
+    /// A runner built elsewhere, for every selected device, instead of building one
+    #[arg(long, value_name = "FILE")]
+    pub runner: Option<PathBuf>,
+    /// Devices at a time [default: all]
+    #[arg(short, long)]
+    pub jobs: Option<usize>,
+    /// Finish an earlier run: measure what it lacks, with its own flags [default: the newest]
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "", conflicts_with = "NewRun")]
+    pub resume: Option<String>,
+    #[command(flatten)]
+    pub exports: Exports,
+    /// What goes to stdout
+    #[arg(long, value_enum, default_value_t = MessageFormat::Human)]
+    pub message_format: MessageFormat,
+    /// Print the plan and the exact commands; nothing is built, pushed or measured
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Show every command as it is run
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// No progress
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
-impl Default for NewRun {
-    fn default() -> NewRun {
-        NewRun {
-            selection: Selection::default(),
-            eval: None,
-            ratios: Vec::new(),
-            unit: None,
-            engines: default_engines(),
-            skip_below: None,
-            nested: false,
-            protocol: MeasuringProtocol::DEFAULT,
-            shapes: Vec::new(),
-        }
+/// The flags of a new run. An empty list stands for what the files say.
+#[derive(Args)]
+pub struct NewRun {
+    /// A device by its file's name in devices/; may be repeated [default: local]
+    #[arg(short, long, value_name = "NAME")]
+    pub device: Vec<String>,
+    /// Every device in devices/, but those with `in-all = false`
+    #[arg(long, conflicts_with = "device")]
+    pub all_devices: bool,
+    /// A model by its file's name in models/, or an ONNX file; may be repeated [default: every model in models/, but
+    /// those with `in-all = false`]
+    #[arg(short, long, value_name = "NAME|FILE.onnx")]
+    pub model: Vec<String>,
+    /// Held-out samples (.npz with x and y) for an ONNX file
+    #[arg(long, value_name = "FILE.npz", requires = "model")]
+    pub eval: Option<String>,
+    /// Ratios instead of the model's own; the dense variant is always measured too
+    #[arg(long, value_name = "R,R,…", value_delimiter = ',')]
+    pub ratios: Vec<f64>,
+    /// What is removed together, instead of the models' own: weight, block-4x1, 2:4, channel, …, as for `prune`
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
+    pub unit: Option<Unit>,
+    /// What runs the models, each a group of rows: espalier (the runner), tract (the runner without its own kernels),
+    /// onnxruntime (on this host only), skipping (the runner with --skip-below)
+    #[arg(long, value_name = "E,E,…", value_delimiter = ',', value_parser = Engine::parse, default_value = "espalier")]
+    pub engine: Vec<Engine>,
+    /// Magnitude up to which the engine `skipping` leaves out activations in layers with dense weights [default: 0]
+    #[arg(long, value_name = "X", value_parser = not_negative)]
+    pub skip_below: Option<f64>,
+    /// Measure one pack of all ratios of a model instead of a file for each, as `pack --ratios` writes it
+    #[arg(long)]
+    pub nested: bool,
+    /// Also show where the time goes, layer by layer, dense beside pruned
+    #[arg(long)]
+    pub profile: bool,
+    /// The shape of an input with open dimensions, for a model without an eval set
+    #[arg(long, value_name = "NAME=1x128")]
+    pub shape: Vec<String>,
+    /// Timing invocations a variant, each a fresh process
+    #[arg(short, long, default_value_t = DEFAULT.runs)]
+    pub runs: u32,
+    /// Untimed inferences at the start of each invocation
+    #[arg(long, default_value_t = DEFAULT.warmup)]
+    pub warmup: u32,
+    /// Timed inferences an invocation, at least
+    #[arg(long, default_value_t = DEFAULT.iterations)]
+    pub iterations: u32,
+    /// Timed milliseconds an invocation, at least
+    #[arg(long, value_name = "MS", default_value_t = DEFAULT.min_time_ms)]
+    pub min_time: u64,
+}
+
+/// The defaults of the command line.
+impl Default for Request {
+    fn default() -> Request {
+        Request::parse_from(["bench"])
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MessageFormat {
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.0..=1e9).contains(number));
+    number.ok_or_else(|| "it is a number from 0 on".to_owned())
 }
 
 pub struct Resolved {
@@ -68,12 +142,12 @@ pub struct Resolved {
 /// # Errors
 /// A mistake in the request or in a file that it names.
 pub fn resolve(context: &Context, run: &NewRun) -> Result<(Inventory, Resolved)> {
-    let NewRun { selection, eval, ratios, unit, engines, skip_below, nested, protocol, shapes } = run;
-    let (inventory, devices) = selection::devices(context, &selection.device, selection.all_devices, &selection.model)?;
-    let mut models = if selection.model.is_empty() {
+    let NewRun { device, all_devices, model: names, eval, ratios, unit, engine, skip_below, nested, .. } = run;
+    let (inventory, devices) = selection::devices(context, device, *all_devices, names)?;
+    let mut models = if names.is_empty() {
         selection::in_all(&inventory)
     } else {
-        selection.model.iter().map(|name| model(name, eval.as_deref(), &inventory)).collect::<Result<Vec<_>>>()?
+        names.iter().map(|name| model(name, eval.as_deref(), &inventory)).collect::<Result<Vec<_>>>()?
     };
     let mut names = HashSet::new();
     if let Some(twice) = models.iter().find(|model| !names.insert(&model.name)) {
@@ -102,22 +176,25 @@ pub fn resolve(context: &Context, run: &NewRun) -> Result<(Inventory, Resolved)>
             return Err(usage(format!("{flag}: model `{}`: {}", model.name, conflict.message)));
         }
     }
+    let protocol = MeasuringProtocol {
+        runs: run.runs,
+        warmup: run.warmup,
+        iterations: run.iterations,
+        min_time_ms: run.min_time,
+        profile: run.profile,
+    };
     if protocol.runs == 0 || protocol.iterations == 0 {
         return Err(usage("`--runs` and `--iterations` must be at least 1: nothing would be measured"));
     }
-    let mut each_once: Vec<Engine> = Vec::new();
-    for engine in engines {
-        if !each_once.contains(engine) {
-            each_once.push(*engine);
-        }
-    }
-    peers::check(&each_once, &devices)?;
-    let skips = each_once.contains(&Engine::Skipping);
+    let mut engines: Vec<Engine> = Vec::new();
+    engine.iter().for_each(|engine| engines.extend((!engines.contains(engine)).then_some(*engine)));
+    peers::check(&engines, &devices)?;
+    let skips = engines.contains(&Engine::Skipping);
     if skip_below.is_some() && !skips {
         return Err(usage("`--skip-below` is for `--engine skipping`, e.g. `--engine espalier,skipping`"));
     }
     let skip_below = skips.then(|| skip_below.unwrap_or(0.0));
-    let (engines, nested, unit, protocol, shapes) = (each_once, *nested, *unit, *protocol, shapes.clone());
+    let (nested, unit, shapes) = (*nested, *unit, run.shape.clone());
     Ok((inventory, Resolved { devices, models, engines, skip_below, nested, unit, protocol, shapes }))
 }
 

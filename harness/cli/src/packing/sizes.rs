@@ -1,13 +1,5 @@
 //! The size of a model's weights in every form, and the table of them.
 
-use std::{
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
-
 use anyhow::{Context as _, Result};
 use espalier_bench::sheet::{Cell, Column, Sheet, Tone};
 use espalier_prune::Bytes;
@@ -15,6 +7,7 @@ use espalier_weights::{
     Channels, Form, Layout, Matrix, Values, WeightsError,
     pack::{Packed, Span, packed_bytes},
 };
+use rayon::prelude::*;
 
 use super::spans::Spans;
 
@@ -43,53 +36,35 @@ pub fn forms(block: (u16, u16)) -> Vec<Form> {
     layouts.iter().flat_map(|layout| values.map(|values| Form { layout: *layout, values })).collect()
 }
 
-/// The sizes of an ONNX file's weights in each form, and their bytes as dense f32. Takes seconds for tens of megabytes,
-/// on all processors.
+/// The sizes of a file's weights in each form, and as dense f32. Takes seconds for tens of megabytes.
 pub fn sizes(file: &Bytes, forms: &[Form]) -> Result<(Vec<FormSize>, u64)> {
     let spans = Spans::of(file)?.weights;
-    let totals = Mutex::new(vec![Some(FormBytes::default()); forms.len()]);
-    let next = AtomicUsize::new(0);
-    let failed = Mutex::new(None);
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let Some(span) = spans.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(error) = add_sizes(file, span, forms, &totals) {
-                        *failed.lock().expect("no thread panics with it") = Some(error);
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    if let Some(error) = failed.into_inner().expect("no thread panics with it") {
-        return Err(error);
-    }
-    let totals = totals.into_inner().expect("no thread panics with it");
+    let none = || vec![Some(FormBytes::default()); forms.len()];
+    let sum = |one: FormBytes, other: FormBytes| FormBytes {
+        encoded: one.encoded + other.encoded,
+        packed: one.packed + other.packed,
+    };
+    let sums = |one: Vec<Option<FormBytes>>, other: Vec<Option<FormBytes>>| {
+        Ok(one.into_iter().zip(other).map(|(one, other)| one.zip(other).map(|(one, other)| sum(one, other))).collect())
+    };
+    let totals = spans.par_iter().map(|span| sizes_of(file, span, forms)).try_reduce(none, sums)?;
     let sizes = forms.iter().zip(totals).map(|(form, bytes)| FormSize { form: *form, bytes });
     Ok((sizes.collect(), spans.iter().map(dense_bytes).sum()))
 }
 
-fn add_sizes(file: &[u8], span: &Span, forms: &[Form], totals: &Mutex<Vec<Option<FormBytes>>>) -> Result<()> {
+/// Of one weight, in each form.
+fn sizes_of(file: &[u8], span: &Span, forms: &[Form]) -> Result<Vec<Option<FormBytes>>> {
     let bytes = &file[span.offset as usize..][..dense_bytes(span) as usize];
     let values: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
     let (rows, columns) = (span.rows as usize, values.len() / span.rows.max(1) as usize);
-    let matrix =
-        Matrix::new(rows, columns, span.channels, &values).with_context(|| format!("tensor `{}`", span.name))?;
-    for (index, form) in forms.iter().enumerate() {
-        let size = match packed_bytes(&matrix, turned(*form, span.channels)) {
-            Ok((encoded, packed)) => Some(FormBytes { encoded, packed }),
-            Err(WeightsError::Unfit { .. }) => None,
-            Err(error) => return Err(error).with_context(|| format!("tensor `{}`", span.name)),
-        };
-        let mut totals = totals.lock().expect("no thread panics with it");
-        let sum = |total: FormBytes, size: FormBytes| FormBytes {
-            encoded: total.encoded + size.encoded,
-            packed: total.packed + size.packed,
-        };
-        totals[index] = totals[index].zip(size).map(|(total, size)| sum(total, size));
-    }
-    Ok(())
+    let failed = || format!("tensor `{}`", span.name);
+    let matrix = Matrix::new(rows, columns, span.channels, &values).with_context(failed)?;
+    let size = |form: &Form| match packed_bytes(&matrix, turned(*form, span.channels)) {
+        Ok((encoded, packed)) => Ok(Some(FormBytes { encoded, packed })),
+        Err(WeightsError::Unfit { .. }) => Ok(None),
+        Err(error) => Err(error).with_context(failed),
+    };
+    forms.iter().map(size).collect()
 }
 
 /// Turns the blocks of a form, which are outputs x inputs, where the matrix has inputs as rows.

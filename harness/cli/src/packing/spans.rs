@@ -1,5 +1,4 @@
-//! Where an ONNX file's weights are, for packing. The pruner knows which tensors are weights and which of their axes
-//! are outputs.
+//! Where an ONNX file's weights are, for packing, and on which side of each its outputs are.
 
 use anyhow::Result;
 use espalier_prune::{
@@ -14,8 +13,7 @@ use espalier_weights::{Channels, pack::Span};
 /// Other tensors stay in the graph unless they have at least so many bytes.
 const WORTH_CUTTING: usize = 4096;
 
-/// The tensors of a model that can be packed. Those stored as lists of floats (an older form) are in neither list: they
-/// stay in the graph.
+/// The tensors of a model that can be packed. Those stored as lists of floats (an older form) stay in the graph.
 pub struct Spans {
     pub weights: Vec<Span>,
     /// Embeddings, biases and other large f32 tensors. They were not pruned and are not rounded.

@@ -1,5 +1,4 @@
-//! What `prune` prints: what was removed, tensor by tensor, what was not and why, the score of each step, and the
-//! accuracy on held-out samples.
+//! What `prune` prints: what was removed, what was not and why, each step's score, and the held-out accuracy.
 
 use std::path::Path;
 
@@ -111,9 +110,8 @@ fn structure(report: &Report) -> String {
     text
 }
 
-/// Accuracy before and after on held-out samples; without labels how many get the dense model's class. A search goes as
-/// far as its validation samples allow, and those are few: a note says where held-out ones lose more than `most`, a
-/// fraction.
+/// Accuracy before and after on held-out samples; without labels how many get the dense model's class. A search has few
+/// validation samples: a note says where held-out ones lose more than `most`, a fraction.
 pub fn held_out(dense: &Bytes, pruned: &Bytes, eval: &Samples, most: Option<f64>) -> String {
     match compare(dense, pruned, eval, most) {
         Ok(text) => text,
