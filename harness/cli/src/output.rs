@@ -1,6 +1,10 @@
 //! What commands with results share: tables, exports, atomically written files, the exit code of a run.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -82,11 +86,22 @@ impl Exports {
 }
 
 /// Writes a file completely or not at all.
-pub fn write(path: &Path, text: &str) -> Result<()> {
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, text)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .with_context(|| format!("cannot write `{}`", path.display()))
+pub fn write(path: &Path, content: &(impl AsRef<[u8]> + ?Sized)) -> Result<()> {
+    write_with(path, |out| out.write_all(content.as_ref()))
+}
+
+/// The same for content that is written piece by piece.
+pub fn write_with(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let write = || {
+        let mut out = BufWriter::with_capacity(256 * 1024, File::create(&part)?);
+        content(&mut out)?;
+        out.flush()?;
+        fs::rename(&part, path)
+    };
+    let written = write().inspect_err(|_| drop(fs::remove_file(&part)));
+    written.with_context(|| format!("cannot write `{}`", path.display()))
 }
 
 /// The exit code of a run: a device's failure outweighs a job's, and a run with missing jobs is no success.

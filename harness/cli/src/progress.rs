@@ -5,6 +5,10 @@ use std::{io::IsTerminal, sync::OnceLock, time::Duration};
 use anyhow::Result;
 use espalier_fleet::cancel::Cancel;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
 
 use crate::program::Program;
 
@@ -97,25 +101,15 @@ pub fn stop_on_signal(progress: &Progress) -> Result<Cancel> {
     }
     let cancel = CANCEL.get_or_init(Cancel::default).clone();
     let (requested, progress) = (cancel.clone(), progress.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut terminate = {
-        let _entered = runtime.enter();
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?
-    };
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
     std::thread::spawn(move || {
-        runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    _ = tokio::signal::ctrl_c() => {}
-                    _ = terminate.recv() => {}
-                }
-                if requested.is_requested() {
-                    std::process::exit(130);
-                }
-                requested.request();
-                progress.emit("stopping tidily: running jobs end, results are kept (Ctrl-C again stops at once)");
+        for _ in signals.forever() {
+            if requested.is_requested() {
+                std::process::exit(130);
             }
-        });
+            requested.request();
+            progress.emit("stopping tidily: running jobs end, results are kept (Ctrl-C again stops at once)");
+        }
     });
     Ok(cancel)
 }

@@ -1,6 +1,6 @@
 //! A model's variants and inputs as files named by content. Pruning is deterministic, so a variant is made only once.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use espalier_bench::record::{ModelInfo, PackedInfo, VariantInfo};
@@ -39,7 +39,7 @@ pub fn prepare_all(context: &Context, models: &[Model], progress: &Progress) -> 
     let steps = models.iter().map(|model| model.recipe.ratios.len() as u64).sum();
     let cancel = stop_on_signal(progress)?;
     let task = progress.task("prune", Some(steps));
-    let maker = Maker { context, cache: &context.cache, root: &context.root, progress, task: &task, cancel: &cancel };
+    let maker = Maker { context, progress, task: &task, cancel: &cancel };
     let prepared = models
         .iter()
         .map(|model| maker.prepare(model).with_context(|| format!("model `{}`", model.name)))
@@ -91,9 +91,6 @@ fn pack_form(recipe: &Recipe) -> Result<Option<Form>> {
 
 struct Maker<'a> {
     context: &'a Context,
-    cache: &'a Cache,
-    /// The models' paths are relative to it.
-    root: &'a Path,
     progress: &'a Progress,
     task: &'a Task,
     cancel: &'a Cancel,
@@ -127,7 +124,7 @@ impl Maker<'_> {
         let samples = match (&model.eval, &model.source) {
             (Some(eval), _) => {
                 let inputs = model_inputs(&espalier_prune::inspect(&source.dense)?);
-                let set = eval_set::read("eval set", &self.root.join(eval), Some(&inputs));
+                let set = eval_set::read("eval set", &self.context.root.join(eval), Some(&inputs));
                 let set = set.map_err(|error| usage(format!("{error:#}")))?;
                 Some((set.labels, set.inputs))
             }
@@ -136,7 +133,7 @@ impl Maker<'_> {
         };
         let (labels, inputs) = match samples {
             Some((labels, tensors)) => {
-                files.push(file(blob::put_bytes(self.cache, &tensor::encode(&tensors))?));
+                files.push(file(blob::put_bytes(&self.context.cache, &tensor::encode(&tensors))?));
                 (labels, files.last().map(|inputs| inputs.sha256.clone()))
             }
             None => (None, None),
@@ -161,7 +158,7 @@ impl Maker<'_> {
         if model.recipe.needs_samples() {
             for (what, path) in [("calibration", &model.calibration), ("train", &model.train)] {
                 if let Some(path) = path {
-                    let path = self.root.join(path);
+                    let path = self.context.root.join(path);
                     let bytes = std::fs::read(&path)
                         .map_err(|error| usage(format!("cannot read `{}`: {error}", path.display())))?;
                     identity += &format!("{what} {}\n", blob::sha256_hex(&bytes));
@@ -174,10 +171,10 @@ impl Maker<'_> {
     fn variant(&self, source: &mut Source<'_>, ratio: f64) -> Result<(VariantInfo, Blob)> {
         let identity = format!("{}{:016x}\n", source.identity, ratio.to_bits());
         let key = blob::sha256_hex(identity.as_bytes());
-        let note: PathBuf = self.cache.folder("variants")?.join(format!("{key}.json"));
+        let note: PathBuf = self.context.cache.folder("variants")?.join(format!("{key}.json"));
         if let Some(known) =
             std::fs::read(&note).ok().and_then(|text| serde_json::from_slice::<VariantInfo>(&text).ok())
-            && let Some(blob) = blob::get(self.cache, &known.sha256)?
+            && let Some(blob) = blob::get(&self.context.cache, &known.sha256)?
         {
             return Ok((known, blob));
         }
@@ -196,7 +193,7 @@ impl Maker<'_> {
             Some(form) => Bytes::from(pack_model(&made.bytes, Choice::Form(form))?.0.bytes),
             None => made.bytes,
         };
-        let blob = blob::put_bytes(self.cache, &pushed)?;
+        let blob = blob::put_bytes(&self.context.cache, &pushed)?;
         let manifest = made.manifest;
         let info = VariantInfo {
             ratio,
@@ -245,7 +242,7 @@ impl Maker<'_> {
         }
         let inspection: Inspection = espalier_prune::inspect(&dense)?;
         let read = |what: &str, path: &Option<String>| {
-            path.as_ref().map(|path| samples::read(what, &self.root.join(path), &inspection)).transpose()
+            path.as_ref().map(|path| samples::read(what, &self.context.root.join(path), &inspection)).transpose()
         };
         Ok(Material { calibration: read("calibration set", calibration)?, train: read("training set", train)?, dense })
     }

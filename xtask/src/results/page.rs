@@ -15,7 +15,7 @@ use espalier_inventory::Source;
 
 use super::{
     article,
-    rows::{Network, Row, how, millions, ms, nanoseconds, rows, times},
+    rows::{NETWORKS, Row, how, millions, ms, nanoseconds, rows, times},
     time_shares,
 };
 
@@ -24,7 +24,7 @@ use super::{
 pub fn render(runs: &[Run]) -> Result<String, String> {
     let rows = rows(runs);
     if rows.is_empty() {
-        let names: Vec<&str> = Network::ALL.into_iter().map(Network::name).collect();
+        let names = NETWORKS.map(|(name, _)| name);
         return Err(format!("no run has a pruned variant of {} on a device that is not emulated", names.join(", ")));
     }
     let introduction = "# Results\n\n\
@@ -90,8 +90,7 @@ fn machines(rows: &[Row<'_>]) -> String {
         }
         out += &format!("\nMeasured on `{}`: {}.\n", escape(&row.device.name), escape(&facts.join(", ")));
     }
-    let random: BTreeSet<&str> =
-        rows.iter().filter(|row| is_random(row.model)).map(|row| row.network.title()).collect();
+    let random: BTreeSet<&str> = rows.iter().filter(|row| is_random(row.model)).map(|row| row.title).collect();
     if !random.is_empty() {
         out += &format!(
             "\nThe weights of {} are random, scaled as in training. Times, sizes and memory are those of trained \
@@ -100,9 +99,9 @@ fn machines(rows: &[Row<'_>]) -> String {
             random.into_iter().collect::<Vec<_>>().join(", ")
         );
     }
-    let missing = Network::ALL.into_iter().filter(|network| *network != Network::DsCnn);
-    let missing: Vec<&str> =
-        missing.filter(|network| rows.iter().all(|row| row.network != *network)).map(Network::title).collect();
+    let missing =
+        NETWORKS.into_iter().filter(|(name, title)| *name != "ds-cnn" && rows.iter().all(|row| row.title != *title));
+    let missing: Vec<&str> = missing.map(|(_, title)| title).collect();
     if !missing.is_empty() {
         out += &format!("\nNot measured: {}.\n", missing.join(", "));
     }
@@ -130,7 +129,7 @@ fn overview(rows: &[Row<'_>]) -> String {
         let time = |ns: Option<f64>| ns.map_or("—".to_owned(), ms);
         out += &format!(
             "| {} | {} | {} | {} | {} ({than}) → {} ms | {} | {} |\n",
-            row.network.title(),
+            row.title,
             size(dense, dense),
             size(dense, pruned),
             how(row),
@@ -183,7 +182,7 @@ fn engines(rows: &[Row<'_>]) -> String {
             _ => "—".to_owned(),
         };
         let cells = [
-            row.network.title().to_owned(),
+            row.title.to_owned(),
             how(row),
             time(dense(Engine::Onnxruntime)),
             time(dense(Engine::Tract)),

@@ -13,58 +13,29 @@ use espalier_bench::{
 };
 use espalier_inventory::Source;
 
-/// The networks on the page, in its order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Network {
-    ResNet50,
-    MobileNetV2,
-    BertBase,
-    BertLarge,
-    Lstm,
-    /// A small network for keyword spotting; not in the article.
-    DsCnn,
-}
+/// The networks on the page, in its order: names as in `models/`, and titles.
+pub const NETWORKS: [(&str, &str); 6] = [
+    ("resnet50", "ResNet50"),
+    ("mobilenetv2", "MobileNetV2"),
+    ("bert-base", "BERT-base"),
+    ("bert-large", "BERT-large"),
+    ("lstm", "LSTM"),
+    // A small network for keyword spotting; not in the article.
+    ("ds-cnn", "DS-CNN"),
+];
 
-impl Network {
-    pub const ALL: [Network; 6] =
-        [Network::ResNet50, Network::MobileNetV2, Network::BertBase, Network::BertLarge, Network::Lstm, Network::DsCnn];
-
-    pub fn title(self) -> &'static str {
-        match self {
-            Network::ResNet50 => "ResNet50",
-            Network::MobileNetV2 => "MobileNetV2",
-            Network::BertBase => "BERT-base",
-            Network::BertLarge => "BERT-large",
-            Network::Lstm => "LSTM",
-            Network::DsCnn => "DS-CNN",
-        }
-    }
-
-    /// Its name in `models/` and in `cargo xtask model build`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Network::ResNet50 => "resnet50",
-            Network::MobileNetV2 => "mobilenetv2",
-            Network::BertBase => "bert-base",
-            Network::BertLarge => "bert-large",
-            Network::Lstm => "lstm",
-            Network::DsCnn => "ds-cnn",
-        }
-    }
-
-    /// A network that was built, or a user's own export of that name.
-    fn of(model: &ModelInfo) -> Option<Network> {
-        let name = match Source::parse(&model.source) {
-            Source::Build { net, .. } => net,
-            Source::File(_) => model.name.clone(),
-        };
-        Network::ALL.into_iter().find(|network| network.name() == name)
-    }
+/// The place in [`NETWORKS`] of a network that was built, or of a user's own export of that name.
+fn network(model: &ModelInfo) -> Option<usize> {
+    let name = match Source::parse(&model.source) {
+        Source::Build { net, .. } => net,
+        Source::File(_) => model.name.clone(),
+    };
+    NETWORKS.iter().position(|(known, _)| *known == name)
 }
 
 /// One pruned variant and what it is compared with.
 pub struct Row<'a> {
-    pub network: Network,
+    pub title: &'static str,
     pub run: &'a Run,
     pub model: &'a ModelInfo,
     pub device: &'a DeviceInfo,
@@ -107,11 +78,11 @@ impl Row<'_> {
 
 /// By device, network, recipe and ratio.
 pub fn rows(runs: &[Run]) -> Vec<Row<'_>> {
-    let mut newest: BTreeMap<(&str, Network, &str), (&Run, &ModelInfo, &DeviceInfo)> = BTreeMap::new();
+    let mut newest: BTreeMap<(&str, usize, &str), (&Run, &ModelInfo, &DeviceInfo)> = BTreeMap::new();
     let mut by_age: Vec<&Run> = runs.iter().collect();
     by_age.sort_by(|one, other| one.header.id.cmp(&other.header.id));
     for run in by_age.into_iter().filter(|run| run.header.engines.contains(&Engine::default())) {
-        for (model, network) in run.header.models.iter().filter_map(|model| Some((model, Network::of(model)?))) {
+        for (model, network) in run.header.models.iter().filter_map(|model| Some((model, network(model)?))) {
             for device in run.header.devices.iter().filter(|device| !device.emulated) {
                 newest.insert((&device.name, network, &model.recipe), (run, model, device));
             }
@@ -134,7 +105,8 @@ pub fn rows(runs: &[Run]) -> Vec<Row<'_>> {
             let others = run.header.engines.iter().filter(|engine| **engine != own);
             let others =
                 others.filter_map(|engine| Some((*engine, of(*engine, 0.0)?, of(*engine, variant.ratio)?))).collect();
-            rows.push(Row { network, run, model, device, dense, pruned, others });
+            let (_, title) = NETWORKS[network];
+            rows.push(Row { title, run, model, device, dense, pruned, others });
         }
     }
     rows

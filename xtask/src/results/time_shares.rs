@@ -23,7 +23,7 @@ pub fn section(rows: &[Row<'_>]) -> String {
         a separate pass: their sum differs a little from an inference's time.\n"
         .to_owned();
     for row in profiled {
-        out += &format!("\n**{}**, {}\n\n", row.network.title(), how(row));
+        out += &format!("\n**{}**, {}\n\n", row.title, how(row));
         out += "| layers | dense, ms | pruned, ms | share of pruned, % | kernels, pruned |\n\
                 | :--- | ---: | ---: | ---: | :--- |\n";
         let total: u64 = row.pruned.profile.iter().map(|layer| layer.median_ns).sum();

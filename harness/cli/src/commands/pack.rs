@@ -70,24 +70,22 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     if flags.as_onnx {
         return write_int8(&flags, &source, &file);
     }
-    let (block_rows, block_columns) = flags.block;
-    let choice = match flags.format {
-        Format::Auto => Choice::Smallest(flags.values),
-        Format::Csr => Choice::Form(Form { layout: Layout::Csr, values: flags.values }),
-        Format::BlockCsr => {
-            let layout = Layout::BlockCsr { rows: block_rows, columns: block_columns };
-            Choice::Form(Form { layout, values: flags.values })
-        }
-        Format::Bitmap => Choice::Form(Form { layout: Layout::Bitmap, values: flags.values }),
-        Format::Dense => Choice::Form(Form { layout: Layout::Dense, values: flags.values }),
+    let (rows, columns) = flags.block;
+    let layout = match flags.format {
+        Format::Auto => None,
+        Format::Csr => Some(Layout::Csr),
+        Format::BlockCsr => Some(Layout::BlockCsr { rows, columns }),
+        Format::Bitmap => Some(Layout::Bitmap),
+        Format::Dense => Some(Layout::Dense),
     };
+    let form = |layout| Choice::Form(Form { layout, values: flags.values });
+    let choice = layout.map_or(Choice::Smallest(flags.values), form);
     if !flags.ratios.is_empty() || !flags.with.is_empty() {
         return ratios::run(&context, &flags, &file, choice);
     }
     let (packed, weights) =
         pack_model(&file, choice).with_context(|| format!("failed to pack `{}`", source.display()))?;
-    std::fs::write(&flags.output, &packed.bytes)
-        .with_context(|| format!("cannot write `{}`", flags.output.display()))?;
+    output::write(&flags.output, &packed.bytes)?;
     if !flags.quiet {
         let (sizes, dense) = sizes::sizes(&file, &forms(flags.block))?;
         let sheet = sizes::sheet(&flags.model, &sizes, dense, &packed, weights);

@@ -11,6 +11,7 @@ use espalier_weights::pack::Choice;
 use super::Flags;
 use crate::{
     context::{Context, usage},
+    output,
     packing::pack_nested,
     progress::Progress,
     variants,
@@ -19,8 +20,7 @@ use crate::{
 pub fn run(context: &Context, flags: &Flags, dense: &Bytes, choice: Choice) -> Result<ExitStatus> {
     let files = if flags.with.is_empty() { of_model(context, flags)? } else { given(flags, dense)? };
     let packed = pack_nested(&files, choice).with_context(|| format!("failed to pack `{}`", flags.model))?;
-    std::fs::write(&flags.output, &packed.bytes)
-        .with_context(|| format!("cannot write `{}`", flags.output.display()))?;
+    output::write(&flags.output, &packed.bytes)?;
     for ratio in &packed.ratios {
         let own = if ratio.own > 0 && ratio.ratio > packed.ratios[0].ratio {
             " (fine-tuned values differ and are stored separately)"
