@@ -5,10 +5,6 @@ use std::{io::IsTerminal, sync::OnceLock, time::Duration};
 use anyhow::Result;
 use espalier_fleet::cancel::Cancel;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    iterator::Signals,
-};
 
 use crate::program::Program;
 
@@ -101,15 +97,25 @@ pub fn stop_on_signal(progress: &Progress) -> Result<Cancel> {
     }
     let cancel = CANCEL.get_or_init(Cancel::default).clone();
     let (requested, progress) = (cancel.clone(), progress.clone());
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut terminate = {
+        let _entered = runtime.enter();
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?
+    };
     std::thread::spawn(move || {
-        for _ in signals.forever() {
-            if requested.is_requested() {
-                std::process::exit(130);
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = tokio::signal::ctrl_c() => {}
+                    _ = terminate.recv() => {}
+                }
+                if requested.is_requested() {
+                    std::process::exit(130);
+                }
+                requested.request();
+                progress.emit("stopping tidily: running jobs end, results are kept (Ctrl-C again stops at once)");
             }
-            requested.request();
-            progress.emit("stopping tidily: running jobs end, results are kept (Ctrl-C again stops at once)");
-        }
+        });
     });
     Ok(cancel)
 }

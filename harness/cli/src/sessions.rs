@@ -1,9 +1,6 @@
 //! The devices' sessions of one phase, in parallel: each on a thread of its own, every record passed on as it comes.
 
-use std::{
-    sync::{Mutex, mpsc},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use anyhow::Result;
 use espalier_bench::{
@@ -14,6 +11,7 @@ use espalier_fleet::{
     cancel::Cancel,
     session::{self, DeviceWork, Ended, Event},
 };
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::progress::{Progress, Task};
 
@@ -41,56 +39,68 @@ enum Message<S> {
 
 impl Sessions<'_> {
     /// Carries out the scripts. `on_record` gets every record; the result is in the order in which sessions ended.
-    pub fn carry_out<S: Script>(
+    pub fn carry_out<S: Script + 'static>(
         &self,
         phase: Vec<(DeviceWork, S)>,
         on_record: &mut dyn FnMut(&Record) -> Result<()>,
     ) -> Result<Vec<CarriedOut<S>>> {
-        let task = |(work, script): &(DeviceWork, S)| {
-            (work.device.name.clone(), self.progress.task(&work.device.name, Some(script.length())))
-        };
-        let tasks: Vec<(String, Task)> = phase.iter().map(task).collect();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        runtime.block_on(self.in_parallel(phase, on_record))
+    }
+
+    async fn in_parallel<S: Script + 'static>(
+        &self,
+        phase: Vec<(DeviceWork, S)>,
+        on_record: &mut dyn FnMut(&Record) -> Result<()>,
+    ) -> Result<Vec<CarriedOut<S>>> {
+        let places = Arc::new(Semaphore::new(self.jobs.unwrap_or(phase.len()).max(1)));
+        let (sender, mut messages) = mpsc::unbounded_channel();
+        let tasks: Vec<(String, Task)> = phase
+            .iter()
+            .map(|(work, script)| {
+                let name = work.device.name.clone();
+                let task = self.progress.task(&name, Some(script.length()));
+                (name, task)
+            })
+            .collect();
         let mut ends: Vec<Option<Ended>> = vec![None; phase.len()];
-        let at_a_time = self.jobs.unwrap_or(phase.len()).clamp(1, phase.len().max(1));
-        let waiting = Mutex::new(phase.into_iter().enumerate());
-        let next = || waiting.lock().expect("no thread panics with it").next();
-        let (sender, messages) = mpsc::channel();
-        let sessions = |sender: mpsc::Sender<Message<S>>| {
-            while let Some((index, (work, mut script))) = next() {
-                session::carry_out(&work, &mut script, self.start, self.cancel, &mut |event| {
-                    let _ = sender.send(Message::Event(index, Box::new(event)));
+        for (index, (work, mut script)) in phase.into_iter().enumerate() {
+            let (places, sender, cancel, start) =
+                (Arc::clone(&places), sender.clone(), self.cancel.clone(), self.start);
+            tokio::spawn(async move {
+                let place = places.acquire_owned().await;
+                let carried = tokio::task::spawn_blocking(move || {
+                    session::carry_out(&work, &mut script, start, &cancel, &mut |event| {
+                        // The receiver lives as long as the program.
+                        let _ = sender.send(Message::Event(index, Box::new(event)));
+                    });
+                    let _ = sender.send(Message::Ended(index, script));
                 });
-                // After an error nobody receives, and no further session begins.
-                if sender.send(Message::Ended(index, script)).is_err() {
-                    break;
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for sender in std::iter::repeat_n(sender, at_a_time) {
-                scope.spawn(|| sessions(sender));
-            }
-            let mut carried_out = Vec::new();
-            for message in messages {
-                match message {
-                    Message::Event(index, event) => {
-                        let (name, task) = &tasks[index];
-                        self.show(name, task, &event);
-                        match *event {
-                            Event::Record(record) => on_record(&record)?,
-                            Event::Ended(ended) => ends[index] = Some(ended),
-                            _ => {}
-                        }
+                let _ = carried.await;
+                drop(place);
+            });
+        }
+        drop(sender);
+        let mut carried_out = Vec::new();
+        while let Some(message) = messages.recv().await {
+            match message {
+                Message::Event(index, event) => {
+                    let (name, task) = &tasks[index];
+                    self.show(name, task, &event);
+                    match *event {
+                        Event::Record(record) => on_record(&record)?,
+                        Event::Ended(ended) => ends[index] = Some(ended),
+                        _ => {}
                     }
-                    Message::Ended(index, script) => carried_out.push(CarriedOut {
-                        device: tasks[index].0.clone(),
-                        script,
-                        ended: ends[index].take().unwrap_or_default(),
-                    }),
                 }
+                Message::Ended(index, script) => carried_out.push(CarriedOut {
+                    device: tasks[index].0.clone(),
+                    script,
+                    ended: ends[index].take().unwrap_or_default(),
+                }),
             }
-            Ok(carried_out)
-        })
+        }
+        Ok(carried_out)
     }
 
     fn show(&self, name: &str, task: &Task, event: &Event) {
