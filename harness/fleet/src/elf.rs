@@ -1,8 +1,7 @@
 //! What a program requires of a board, read from its ELF file, and whether a board has it.
 //!
 //! Checked before anything is pushed: a mismatch would be "not found", "exec format error" or a crash on the board. The
-//! file is untrusted input, so reading never panics. [`PROBE`], a script for any POSIX shell, finds out what a board
-//! has.
+//! file is untrusted input, so reading never panics. [`PROBE`], a shell script, finds out what a board has.
 
 use anyhow::{Context, Result};
 use espalier_inventory::{Glibc, Libc, Target};
@@ -67,25 +66,16 @@ pub fn read(bytes: &[u8]) -> Result<ElfInfo> {
     }
 }
 
-/// What a board has, as far as it is known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BoardFacts {
-    /// The output of `uname -m`.
-    pub machine: String,
-    pub libc: Option<Glibc>,
-    /// Whether the program's loader is there.
-    pub has_interpreter: Option<bool>,
-}
-
 /// Every reason why this program cannot run on that board, as a sentence; an unknown fact is no reason.
-pub fn check(elf: &ElfInfo, board: &BoardFacts, target: &Target) -> Vec<String> {
+pub fn check(elf: &ElfInfo, board: &BoardLibc, target: &Target) -> Vec<String> {
     if !runs_on(elf, &target.triple, &board.machine) {
         // Further reasons would only repeat this one.
         let built = built_for(elf, &target.triple);
         return vec![format!("built for `{built}` (target `{}`), but the board says `{}`", target.name, board.machine)];
     }
     let mut mismatches = Vec::new();
-    if let (Some(interpreter), Some(false)) = (&elf.interpreter, board.has_interpreter) {
+    let (glibc, has_loader) = board.for_program(elf);
+    if let (Some(interpreter), Some(false)) = (&elf.interpreter, has_loader) {
         mismatches.push(format!(
             "needs the loader `{interpreter}`, which the board does not have ({}): set `static = true` in target `{}`",
             match elf.float_abi {
@@ -95,7 +85,7 @@ pub fn check(elf: &ElfInfo, board: &BoardFacts, target: &Target) -> Vec<String> 
             },
             target.name
         ));
-    } else if let (Some(needed), Some(present)) = (elf.glibc, board.libc)
+    } else if let (Some(needed), Some(present)) = (elf.glibc, glibc)
         && needed > present
     {
         mismatches.push(format!(
@@ -179,8 +169,8 @@ impl BoardLibc {
         board
     }
 
-    /// The facts that matter to one program.
-    pub fn facts_for(&self, elf: &ElfInfo) -> BoardFacts {
+    /// The glibc that a program would use, and whether its loader is there, as far as that is known.
+    fn for_program(&self, elf: &ElfInfo) -> (Option<Glibc>, Option<bool>) {
         let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
         let loader = elf.interpreter.as_deref().map(|interpreter| {
             self.loaders.iter().find(|(path, _)| path == interpreter).or_else(|| {
@@ -188,17 +178,13 @@ impl BoardLibc {
                 self.loaders.iter().find(|(path, _)| name(path) == name(interpreter))
             })
         });
-        BoardFacts {
-            machine: self.machine.clone(),
-            libc: loader.flatten().and_then(|(_, glibc)| *glibc).or(self.glibc),
-            // Where the probe found no loader at all, the probe did not work.
-            has_interpreter: loader.filter(|_| !self.loaders.is_empty()).map(|loader| loader.is_some()),
-        }
+        let glibc = loader.flatten().and_then(|(_, glibc)| *glibc).or(self.glibc);
+        // Where the probe found no loader at all, the probe did not work.
+        (glibc, loader.filter(|_| !self.loaders.is_empty()).map(|loader| loader.is_some()))
     }
 }
 
-/// The version in a banner of glibc, not musl: `glibc 2.36`, `ldd (Debian GLIBC 2.36-9) 2.36`, `… release version
-/// 2.36.`.
+/// The version in a banner of glibc, not musl: `glibc 2.36`, `ldd (Debian GLIBC 2.36-9) 2.36`, `… version 2.36.`.
 fn glibc_in(banner: &str) -> Option<Glibc> {
     let lower = banner.to_ascii_lowercase();
     if !(lower.contains("glibc") || lower.contains("gnu libc") || lower.contains("gnu c library")) {

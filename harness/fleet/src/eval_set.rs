@@ -46,8 +46,7 @@ impl EvalSet {
     }
 }
 
-/// Reads samples, and checks them against the model's inputs where they are known; `what` names them in messages, e.g.
-/// `eval set`.
+/// Reads samples, and checks them against the model's inputs where they are known; `what` names them, e.g. `eval set`.
 ///
 /// # Errors
 /// Names the file, the array, its shape, and what was expected.

@@ -24,7 +24,7 @@ use crate::{
 
 /// The way to a board and the lease on it, which is released when dropped.
 pub struct Lease {
-    transport: Transport,
+    pub transport: Transport,
     /// This host needs none.
     held: Option<Held>,
 }
@@ -146,10 +146,6 @@ impl Lease {
     /// For this host, where no lease is needed.
     pub fn unneeded(transport: Transport) -> Lease {
         Lease { transport, held: None }
-    }
-
-    pub fn transport(&mut self) -> &mut Transport {
-        &mut self.transport
     }
 
     /// Extends it once a third of its time is over; call it between commands.

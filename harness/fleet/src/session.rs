@@ -178,7 +178,7 @@ impl Session<'_> {
         let probe = transport.shell(elf::PROBE, self.limits(), self.cancel).map_err(at(FailureStage::Connect))?;
         let board = BoardLibc::parse(&probe.stdout);
         for elf in elves {
-            let mismatches = elf::check(elf, &board.facts_for(elf), &self.work.target);
+            let mismatches = elf::check(elf, &board, &self.work.target);
             if !mismatches.is_empty() {
                 let message = format!("the runner does not fit the board: {}", mismatches.join("; "));
                 return Err(Failure { stage: FailureStage::Build, message });
@@ -193,13 +193,13 @@ impl Session<'_> {
         let files: Vec<BlobFile> = runners.chain(&self.work.files).cloned().collect();
         let (limits, emit) = (self.limits(), &mut self.emit);
         let pushed =
-            deploy::push(board.transport(), &device.workdir, &files, limits, self.cancel, &mut |done, total| {
+            deploy::push(&mut board.transport, &device.workdir, &files, limits, self.cancel, &mut |done, total| {
                 emit(Event::Pushing { done, total });
             });
         let pushed = pushed.map_err(at(FailureStage::Push))?;
         let paths = pushed.paths.clone();
         (self.emit)(Event::Pushed(pushed));
-        let mut shell = Shell { transport: board.transport(), limits, cancel: self.cancel };
+        let mut shell = Shell { transport: &mut board.transport, limits, cancel: self.cancel };
         let mut saved = SavedGovernors::default();
         let prepared = saved.set(&mut shell, &device.conditions).map_err(at(FailureStage::Push));
         for note in &saved.notes {
@@ -207,7 +207,7 @@ impl Session<'_> {
         }
         let done = prepared.and_then(|()| self.all_jobs(board, &|sha: &str| paths[sha].clone()));
         // Not stopped by Ctrl-C, after which it matters most.
-        let mut shell = Shell { transport: board.transport(), limits, cancel: &Cancel::default() };
+        let mut shell = Shell { transport: &mut board.transport, limits, cancel: &Cancel::default() };
         if let Err(error) = saved.restore(&mut shell) {
             (self.emit)(Event::Note(format!("the board's governor was not put back: {error}")));
         }
@@ -221,12 +221,12 @@ impl Session<'_> {
             }
             board.renew(self.cancel).map_err(at(FailureStage::Run))?;
             if let (Mode::Time, Some(celsius)) = (job.mode, self.work.device.conditions.max_start_celsius) {
-                let mut shell = Shell { transport: board.transport(), limits: self.limits(), cancel: self.cancel };
+                let mut shell = Shell { transport: &mut board.transport, limits: self.limits(), cancel: self.cancel };
                 let note = conditions::cool_down(&mut shell, celsius).map_err(at(FailureStage::Run))?;
                 note.into_iter().for_each(|note| (self.emit)(Event::Note(note)));
             }
             (self.emit)(Event::Started(job.clone()));
-            let record = self.one_job(board.transport(), &job, path)?;
+            let record = self.one_job(&mut board.transport, &job, path)?;
             self.current = self.script.next(Some(&record));
         }
         Ok(())

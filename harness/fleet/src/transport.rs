@@ -2,14 +2,6 @@
 //!
 //! Every command can be stopped (Ctrl-C, a limit, the caller) within a moment, and what ran on the board is then ended
 //! there too. All calls block: run them on a thread of their own, one for each device.
-//!
-//! | module | |
-//! |---|---|
-//! | `connection` | what a transport has to provide, and which there are |
-//! | `exchange` | one command's bytes until it ends or is out of time |
-//! | `remote` | the process on a board: found, ended, taken care of after a lost connection |
-//! | `local`, `ssh` | the transports |
-//! | `limits`, `output`, `error` | what they share |
 
 mod connection;
 mod error;

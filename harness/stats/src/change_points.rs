@@ -1,5 +1,4 @@
-//! Where the level of a series changed for good: E-divisive means in windows, judged by t tests, as in Hunter and
-//! Apache Otava.
+//! Where the level of a series changed for good: E-divisive means in windows, judged by t tests, as in Apache Otava.
 //!
 //! In: values in the order of time, on a scale where differences count (log ratios). Out: the points that hold, and
 //! those that nearly did. Splitting finds candidates with a lenient test; merging removes the weakest until the rest is
@@ -122,8 +121,7 @@ impl ChangePoints {
         Ok(found)
     }
 
-    /// Candidates of all windows. A window begins half a window after the one before, or at its last candidate if
-    /// later.
+    /// Candidates of all windows. A window begins half a window after the one before, or at its last candidate.
     fn split(&self, series: &[f64]) -> Vec<usize> {
         let window = self.window.max(2);
         let mut found = Vec::new();
@@ -340,8 +338,7 @@ fn moments(values: &[f64]) -> (f64, f64) {
     (mean, values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / n)
 }
 
-/// Sums of the distances between all pairs of values in `a..b`, for every a and b: the statistic needs their
-/// differences.
+/// Sums of the distances between all pairs of values in `a..b`, for every a and b: the statistic needs these.
 struct Distances {
     length: usize,
     sums: Vec<f64>,

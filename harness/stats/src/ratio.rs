@@ -20,8 +20,7 @@ pub fn geometric_mean_interval(values: &[f64], confidence: f64) -> Result<Interv
 }
 
 /// `base` over `other`, exp(mean(ln base − ln other)), with Student's t interval over the pairs. Values at the same
-/// index were measured next to each other, so what both share (heat, load) cancels. Of times, above 1: `other` is
-/// faster.
+/// index were measured next to each other, so what both share (heat, load) cancels. Above 1: `other` is faster.
 ///
 /// # Errors
 /// Different lengths, fewer than two pairs, or a value that is not finite and above zero.

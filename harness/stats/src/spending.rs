@@ -91,8 +91,7 @@ impl Paths {
         boundary
     }
 
-    /// The paths one increment of standard deviation `sd` later, between `low` and `high`; `scale` is the finest
-    /// detail.
+    /// The paths one increment of standard deviation `sd` later, between `low` and `high`; `scale`: the finest detail.
     fn moved(&self, sd: f64, low: f64, high: f64, scale: f64) -> Paths {
         let panels = ((high - low) / (PANEL * scale)).ceil().max(1.0);
         let half = (high - low) / panels / 2.0;

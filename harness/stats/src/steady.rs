@@ -44,8 +44,7 @@ pub fn steady_from(times: &[f64]) -> usize {
 pub struct BatchDrift {
     /// Of the test of Mann and Kendall on the batches' medians.
     pub p_value: f64,
-    /// Change over the run by the slope of Theil and Sen, as a fraction of the median; negative where it becomes
-    /// faster.
+    /// Change over the run by the slope of Theil and Sen, as a fraction of the median; negative if it speeds up.
     pub drift: f64,
     /// `p_value` below 0.001 and more than 1 % either way.
     pub flagged: bool,

@@ -81,8 +81,7 @@ fn quoted(path: &Path) -> String {
     if text.contains(char::is_whitespace) { format!("\"{text}\"") } else { text }
 }
 
-/// Converts an unencrypted ed25519 key from OpenSSH's format to dropbear's: type, then seed and public key, each after
-/// its length.
+/// Converts a plain ed25519 key from OpenSSH's format to dropbear's: type, seed and public key, each after its length.
 ///
 /// Formats: OpenSSH's `PROTOCOL.key`; dropbear's `buf_put_ed25519_priv_key`. This saves `dropbearconvert`.
 fn dropbear_host_key(openssh: &str) -> Result<Vec<u8>> {

@@ -20,7 +20,7 @@ use super::{
     image,
     kind::BoardKind,
     packages::{self, PackageSet},
-    run::{last_lines, run},
+    run::run,
 };
 use crate::{cancel::Cancel, process::Watch};
 
@@ -167,7 +167,11 @@ pub fn wait_until_answers(folder: &Path, port: u16, limit: Duration, cancel: &Ca
         // Without control characters, which could change the user's terminal.
         String::from_utf8_lossy(&bytes).chars().filter(|c| *c == '\n' || !c.is_control()).collect::<String>()
     };
-    let end = || format!("the end of `{}`:\n{}", log.display(), last_lines(&console(), 15));
+    let end = || {
+        let console = console();
+        let lines: Vec<&str> = console.lines().filter(|line| !line.trim().is_empty()).collect();
+        format!("the end of `{}`:\n{}", log.display(), lines[lines.len().saturating_sub(15)..].join("\n"))
+    };
     loop {
         // Not earlier: qemu keeps earlier attempts, and the board would start with many dead connections.
         if console().contains(READY) && greets(port) {

@@ -1,7 +1,6 @@
 //! Which kernel modules a board loads, and in which order.
 //!
-//! Packages have no `modules.dep` (installing them makes it), so dependencies are read from the modules, as `depmod`
-//! does.
+//! Packages have no `modules.dep` (installing them makes it), so dependencies are read from the modules.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -25,8 +25,3 @@ pub fn require_program(name: &str, package: &str) -> Result<()> {
         None => bail!("`{name}` is not on PATH, and emulated boards need it: install the package `{package}`"),
     }
 }
-
-pub fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
-}

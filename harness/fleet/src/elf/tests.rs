@@ -60,16 +60,16 @@ fn the_probe_finds_what_this_host_is() {
     let output = process::output_of(&CommandLine::new("sh").args(["-c", PROBE])).unwrap();
     let board = BoardLibc::parse(&output);
     assert_eq!(board.glibc, Glibc::parse(version), "{output}");
-    let facts = board.facts_for(&read(&std::fs::read("/proc/self/exe").unwrap()).unwrap());
-    assert_eq!((facts.libc, facts.has_interpreter), (Glibc::parse(version), Some(true)), "{output}");
+    let program = read(&std::fs::read("/proc/self/exe").unwrap()).unwrap();
+    assert_eq!(board.for_program(&program), (Glibc::parse(version), Some(true)), "{output}");
 }
 
 #[track_caller]
 fn check_probe(output: &str, expected: &str) {
     let board = BoardLibc::parse(output);
-    let facts = board.facts_for(&read(ARMHF).unwrap());
-    let libc = facts.libc.map_or("none".to_owned(), |libc| libc.to_string());
-    assert_eq!(format!("{} {libc} {:?}", facts.machine, facts.has_interpreter), expected, "{board:?}");
+    let (glibc, has_loader) = board.for_program(&read(ARMHF).unwrap());
+    let glibc = glibc.map_or("none".to_owned(), |glibc| glibc.to_string());
+    assert_eq!(format!("{} {glibc} {has_loader:?}", board.machine), expected, "{board:?}");
 }
 
 #[test]
@@ -104,7 +104,10 @@ fn check_fit(change: impl Fn(&mut ElfInfo), board: (&str, Option<u32>, Option<bo
         cpu: None,
         features: Vec::new(),
     };
-    let board = BoardFacts { machine: board.0.to_owned(), libc: board.1.map(glibc), has_interpreter: board.2 };
+    let (machine, libc, has_loader) = board;
+    let loader = |has| if has { "/lib/ld-linux-armhf.so.3" } else { "/lib/ld-musl-armhf.so.1" }.to_owned();
+    let loaders = has_loader.map(|has| (loader(has), None)).into_iter().collect();
+    let board = BoardLibc { machine: machine.to_owned(), loaders, glibc: libc.map(glibc) };
     let actual: Vec<String> = check(&elf, &board, &target).iter().map(ToString::to_string).collect();
     assert_eq!(actual, expected);
 }
@@ -189,6 +192,6 @@ proptest! {
     #[test]
     fn what_a_board_answers_never_panics(output in "((machine|loader|libc)? ?[ -~\\n]{0,40}\\n?){0,8}") {
         let board = BoardLibc::parse(&output);
-        let _ = board.facts_for(&read(ARMHF).unwrap());
+        let _ = board.for_program(&read(ARMHF).unwrap());
     }
 }

@@ -15,20 +15,10 @@
 //! A connection that is gone is [`TransportError::Lost`], from whatever call notices it first. What a connection cannot
 //! do (find a process, end it, reconnect) is done in [`super::remote`], in the same way for all.
 //!
-//! Files to change for a new transport:
-//!
-//! | file | what |
-//! |---|---|
-//! | `harness/inventory/src/types.rs` | a variant of `Transport` |
-//! | `harness/inventory/src/device.rs` | its keys in a device file |
-//! | `docs/devices.md` | these keys |
-//! | `harness/fleet/src/transport.rs` | `Transport::open`: how the variant connects |
-//! | this file | a variant in both enums and both `match`es |
-//! | a module beside `ssh.rs` | the transport itself; `loopback.rs`, for tests, is the smallest |
-//! | `harness/fleet/tests/fleet/transport.rs` | its checks, of a real server or board behind the new transport |
-//!
-//! A transport that is compiled without the feature `ssh` also takes the `cfg` of that feature off `remote` and what
-//! only that uses (`transport.rs`, this file, `limits.rs`); the compiler names the places.
+//! A new transport is a module beside `ssh.rs` (`loopback.rs`, for tests, is the smallest), a variant in both enums and in
+//! each `match` of this file, and in `Transport::open`; and a variant of `inventory::Transport` with its keys
+//! (`harness/inventory/src/{types,device}.rs`, `docs/devices.md`). It has to pass `harness/fleet/tests/fleet/transport.rs`.
+//! One that needs no SSH library also takes `cfg(any(feature = "ssh", test))` off. CONTRIBUTING.md has the steps.
 
 use std::time::Duration;
 

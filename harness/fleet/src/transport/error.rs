@@ -33,14 +33,14 @@ pub enum TransportError {
     HostKeyRevoked { address: String, fingerprint: String, file: String },
 
     #[error(
-        "{what} said nothing for {}; the board may be frozen, or `timeouts.idle` in its device file too short",
-        seconds(*after)
+        "{what} said nothing for {} s; the board may be frozen, or `timeouts.idle` in its device file too short",
+        after.as_secs_f64()
     )]
     Silent { what: String, after: Duration },
 
     #[error(
-        "{what} was not done after {}; raise `{limit}` in the device file if that is how long it takes",
-        seconds(*after)
+        "{what} was not done after {} s; raise `{limit}` in the device file if that is how long it takes",
+        after.as_secs_f64()
     )]
     TimedOut { what: String, after: Duration, limit: &'static str },
 
@@ -71,13 +71,5 @@ fn tried_list(tried: &[String]) -> String {
         "there was no key to try, neither in an agent nor in `~/.ssh`".to_owned()
     } else {
         format!("tried {}", tried.join(", "))
-    }
-}
-
-fn seconds(duration: Duration) -> String {
-    if duration.subsec_millis() == 0 {
-        format!("{} s", duration.as_secs())
-    } else {
-        format!("{:.1} s", duration.as_secs_f64())
     }
 }

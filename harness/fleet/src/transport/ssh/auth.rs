@@ -1,6 +1,5 @@
 //! Logging in, by public key only: the configured keys, those of the agent, the default files. When the server accepts
-//! none, the error lists each with the reason. A key with a passphrase is left to the agent: a prompt would hang a
-//! nightly job.
+//! none, the error lists each with the reason. A key with a passphrase is left to the agent: a prompt would hang.
 
 use std::{
     fs,
