@@ -403,7 +403,8 @@ unsafe fn walk<S: Simd, const H: usize, const WIDEST: usize>(call: &Multiply) {
     let Range { start, end } = call.portion.positions;
     let vectors = (end - start).div_ceil(S::LANES);
     let panels = vectors.div_ceil(WIDEST);
-    let together = (call.portion.chunk / (WIDEST * S::LANES)).max(1);
+    // At most all of them: a chunk may be `usize::MAX`.
+    let together = (call.portion.chunk / (WIDEST * S::LANES)).clamp(1, panels.max(1));
     let mut first = 0;
     while first < panels {
         let last = panels.min(first + together);

@@ -39,7 +39,8 @@ proptest! {
     fn every_form_is_the_plain_product(
         (rows, columns) in (1usize..20, 0usize..40), start in 0usize..5, count in 1usize..150,
         apart in 0usize..30, zeros in 0u32..11, seed: u64,
-        biased: bool, more: bool, clamped: bool, chunk in 1usize..200,
+        biased: bool, more: bool, clamped: bool,
+        chunk in prop_oneof![1usize..200, Just(usize::MAX)],
     ) {
         let end = start + count;
         let mut matrix = synthetic(rows * columns, seed);
