@@ -2,7 +2,7 @@
 
 use crate::unfit::check;
 
-/// Σ (xᵢ − m)(xᵢ₊ₖ − m) / Σ (xᵢ − m)², within [−1, 1]. `None` for fewer than `lag` + 2 values, non-finite ones, no spread.
+/// Σ (xᵢ − m)(xᵢ₊ₖ − m) / Σ (xᵢ − m)², within [−1, 1]. `None` for fewer than `lag` + 2 or non-finite values, no spread.
 pub fn autocorrelation(values: &[f64], lag: usize) -> Option<f64> {
     check(values, lag.checked_add(2)?).ok()?;
     let mean = values.iter().sum::<f64>() / values.len() as f64;

@@ -23,7 +23,7 @@ pub struct States {
 const FEWEST: usize = 8;
 
 /// The split with the least spread within its groups (2-means; in one dimension the best split is one of the n − 1
-/// splits of the sorted values, so all are tried). `None` for one cloud, for fewer than 8 values, and for non-finite ones.
+/// splits of the sorted values, so all are tried). `None` for one cloud, fewer than 8 values, or non-finite ones.
 ///
 /// A gap of at most (4 + 25 / n) pooled standard deviations within the groups is one cloud. Of 4000 simulated samples
 /// of normal values at most 1.5 % were above it with n = 8 to 10, and 0.5 % from n = 12 on; of evenly spread values,

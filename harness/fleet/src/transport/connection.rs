@@ -15,10 +15,11 @@
 //! A connection that is gone is [`TransportError::Lost`], from whatever call notices it first. What a connection cannot
 //! do (find a process, end it, reconnect) is done in [`super::remote`], in the same way for all.
 //!
-//! A new transport is a module beside `ssh.rs` (`loopback.rs`, for tests, is the smallest), a variant in both enums and in
-//! each `match` of this file, and in `Transport::open`; and a variant of `inventory::Transport` with its keys
-//! (`harness/inventory/src/{types,device}.rs`, `docs/devices.md`). It has to pass `harness/fleet/tests/fleet/transport.rs`.
-//! One that needs no SSH library also takes `cfg(any(feature = "ssh", test))` off. CONTRIBUTING.md has the steps.
+//! A new transport is a module beside `ssh.rs` (`loopback.rs`, for tests, is the smallest); a variant in both enums, in
+//! each `match` of this file and in `Transport::open`; and a variant of `inventory::Transport` with its keys
+//! (`harness/inventory/src/{types,device}.rs`, `docs/devices.md`). It has to pass
+//! `harness/fleet/tests/fleet/transport.rs`. One that needs no SSH library also takes `cfg(any(feature = "ssh", test))`
+//! off. CONTRIBUTING.md has the steps.
 
 use std::time::Duration;
 
