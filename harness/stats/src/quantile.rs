@@ -7,7 +7,7 @@ use statrs::distribution::{Binomial, DiscreteCDF};
 use crate::interval::{Interval, student_t};
 use crate::unfit::{Unfit, check};
 
-/// The value below which a share `q` in [0, 1] of the values lies: linear between order statistics at (n + 1/3) q + 1/3.
+/// The value with a share `q` in [0, 1] of the values below it: linear between order statistics at (n + 1/3) q + 1/3.
 ///
 /// # Errors
 /// No value, or one that is not finite.
