@@ -125,7 +125,8 @@ fn input_of<'a>(array: &Array, model: &'a [ModelInput]) -> Option<&'a ModelInput
 }
 
 fn to_tensor(array: &Array, model: Option<&[ModelInput]>) -> Result<Tensor> {
-    let dtype = match model.and_then(|model| input_of(array, model)) {
+    let input = model.and_then(|model| input_of(array, model));
+    let dtype = match input {
         Some(input) => {
             check_shape(array, input)?;
             wire_dtype(array, input)?
@@ -145,8 +146,16 @@ fn to_tensor(array: &Array, model: Option<&[ModelInput]>) -> Result<Tensor> {
         MAX_BYTES >> 30
     );
     let bytes = match dtype {
-        WireDType::F32 => floats(array).into_iter().flat_map(f32::to_le_bytes).collect(),
-        WireDType::I64 => integers(array)?.into_iter().flat_map(i64::to_le_bytes).collect(),
+        WireDType::F32 => {
+            let values = floats(array);
+            check_floats(array, &values, input)?;
+            values.into_iter().flat_map(f32::to_le_bytes).collect()
+        }
+        WireDType::I64 => {
+            let values = integers(array)?;
+            input.map_or(Ok(()), |input| check_integers(array, &values, input))?;
+            values.into_iter().flat_map(i64::to_le_bytes).collect()
+        }
     };
     Ok(Tensor { header: TensorHeader { name: array.name.clone(), dtype, shape: array.shape.clone() }, bytes })
 }
@@ -197,6 +206,67 @@ fn wire_dtype(array: &Array, input: &ModelInput) -> Result<WireDType> {
         input.dtype
     );
     Ok(WireDType::I64)
+}
+
+/// A number too large for the input's type would become infinite there.
+fn check_floats(array: &Array, values: &[f32], input: Option<&ModelInput>) -> Result<()> {
+    let dtype = input.map_or("float32", |input| &input.dtype);
+    // Beyond these a number is rounded to infinity: half a unit above the largest of the type.
+    let largest = if dtype == "float16" { 65_520.0 } else { f32::INFINITY };
+    // Numbers of f16 and f32, which are as they are in the file, may be infinite on purpose.
+    let size = if array.dtype.class == DTypeClass::Float { array.dtype.size } else { 0 };
+    let is_infinite = |at: usize| match size {
+        2 | 4 => values[at].is_infinite(),
+        8 => f64::from_bits(unsigned(&array.bytes[8 * at..8 * at + 8])).is_infinite(),
+        _ => false,
+    };
+    let overflows = |at: &usize| values[*at].abs() >= largest && !is_infinite(*at);
+    match (0..values.len()).find(overflows) {
+        Some(at) if size == 8 => {
+            let value = f64::from_bits(unsigned(&array.bytes[8 * at..8 * at + 8]));
+            bail!("{}, beyond {dtype}", element(array, at, &format!("{value:e}")))
+        }
+        Some(at) => bail!("{}, beyond {dtype}", element(array, at, &values[at].to_string())),
+        None => Ok(()),
+    }
+}
+
+fn check_integers(array: &Array, values: &[i64], input: &ModelInput) -> Result<()> {
+    let Some((least, most)) = range(&input.dtype) else { return Ok(()) };
+    match values.iter().position(|value| !(least..=most).contains(value)) {
+        Some(at) => bail!(
+            "{}, but the model's input `{}` takes {} ({least} to {most}): mend the samples, or scale them as for \
+             training",
+            element(array, at, &values[at].to_string()),
+            input.name,
+            input.dtype
+        ),
+        None => Ok(()),
+    }
+}
+
+/// The least and the largest number of an integer type, as far as int64 holds them.
+fn range(dtype: &str) -> Option<(i64, i64)> {
+    if dtype == "bool" {
+        return Some((0, 1));
+    }
+    let (is_signed, bits) = match dtype.strip_prefix("uint") {
+        Some(bits) => (false, bits),
+        None => (true, dtype.strip_prefix("int")?),
+    };
+    let bits: u32 = bits.parse().ok().filter(|bits| (1..=64).contains(bits))?;
+    Some(match is_signed {
+        true => (i64::MIN >> (64 - bits), i64::MAX >> (64 - bits)),
+        false => (0, i64::MAX >> (63 - bits.min(63))),
+    })
+}
+
+/// An element of an array, with its place.
+fn element(array: &Array, at: usize, value: &str) -> String {
+    let mut left = at as u64;
+    let mut index: Vec<u64> = array.shape.iter().rev().map(|axis| (left % axis, left /= axis).0).collect();
+    index.reverse();
+    format!("`{}` is {value} at {index:?}", array.name)
 }
 
 /// The values of an array of any type, rounded to f32.
@@ -300,6 +370,40 @@ mod tests {
         check("<i4", &(-7i32).to_le_bytes(), None, i64(-7));
         check("<u2", &60_000u16.to_le_bytes(), Some("float16"), f32(60_000.0));
         check("|b1", &[1], None, i64(1));
+    }
+
+    /// What is beside the range of a type by one is refused, what is at its ends is fed.
+    #[test]
+    fn a_value_outside_the_inputs_type_is_named_with_its_place() {
+        #[track_caller]
+        fn check(descr: &str, takes: &str, values: &[&[u8]], expected: &str) {
+            let bytes = [&vec![0; values[0].len()][..], &values.concat(), &vec![0; values[0].len()]].concat();
+            let shape = format!("({}, 2)", values.len().div_ceil(2) + 1);
+            let bytes = [&bytes[..], &vec![0; values[0].len() * (values.len() % 2)]].concat();
+            let file = npz(&[("x", &dict(descr, &shape), &bytes)]);
+            let got = parse(&file, Some(&[input("in", takes, &[None, Some(2)])]));
+            let got = got.map_or_else(|error| error.to_string(), |_| String::new());
+            assert!(if expected.is_empty() { got.is_empty() } else { got.contains(expected) }, "{takes}: {got}");
+        }
+        let i16 = |value: i16| value.to_le_bytes();
+        check("<i2", "uint8", &[&i16(-5), &i16(3)], "`x` is -5 at [0, 1], but the model's input `in` takes uint8 (0");
+        check("<i2", "uint8", &[&i16(0), &i16(255), &i16(256)], "`x` is 256 at [1, 1]");
+        check("<i2", "uint8", &[&i16(0), &i16(255)], "");
+        check("<i2", "int8", &[&i16(127), &i16(-128)], "");
+        check("<i2", "int8", &[&i16(127), &i16(-129)], "`x` is -129 at [1, 0], but");
+        check("<i2", "uint4", &[&i16(16)], "takes uint4 (0 to 15)");
+        check("<i2", "bool", &[&i16(1)], "");
+        check("<i2", "bool", &[&i16(2)], "takes bool (0 to 1)");
+        check("<i8", "int32", &[&(1i64 << 31).to_le_bytes()], "`x` is 2147483648 at [0, 1]");
+        check("<i8", "int64", &[&i64::MIN.to_le_bytes(), &i64::MAX.to_le_bytes()], "");
+        check("<i8", "uint64", &[&(-1i64).to_le_bytes()], "`x` is -1 at [0, 1]");
+        check("<u4", "uint32", &[&u32::MAX.to_le_bytes()], "");
+        check("<f8", "float32", &[&1e39f64.to_le_bytes()], "`x` is 1e39 at [0, 1], beyond float32");
+        check("<f8", "float32", &[&f64::INFINITY.to_le_bytes(), &3e38f64.to_le_bytes()], "");
+        check("<f4", "float16", &[&65_519f32.to_le_bytes(), &f32::NEG_INFINITY.to_le_bytes()], "");
+        check("<f4", "float16", &[&65_520f32.to_le_bytes()], "`x` is 65520 at [0, 1], beyond float16");
+        check("<i8", "float16", &[&70_000i64.to_le_bytes()], "`x` is 70000 at [0, 1], beyond float16");
+        check("<f4", "uint8", &[&f32::NAN.to_le_bytes()], "`x` is float32, the model's input `in` takes uint8");
     }
 
     /// All 65536 of them, against the definition.
