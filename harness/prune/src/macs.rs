@@ -90,13 +90,16 @@ fn from_the_file(model: &Model, samples: Option<&Samples>) -> Option<(Shapes, us
     let mut batch = 1;
     for (index, info) in model.graph().fed().enumerate() {
         let sample = samples.and_then(|samples| samples.inputs.get(index)).map(Tensor::shape);
-        let length =
-            |(axis, declared): (usize, Axis)| match (declared.fixed(), sample.and_then(|shape| shape.get(axis))) {
-                (Some(fixed), _) => Some(fixed),
-                (None, _) if axis == 0 => Some(1),
-                (None, sample) => sample.copied(),
-            };
-        let shape = info.axes()?.into_iter().enumerate().map(length).collect::<Option<Vec<usize>>>()?;
+        let declared: Vec<Option<usize>> = match (info.axes(), sample) {
+            (Some(axes), _) => axes.iter().map(Axis::fixed).collect(),
+            (None, sample) => vec![None; sample?.len()],
+        };
+        let length = |(axis, fixed): (usize, Option<usize>)| match fixed {
+            None if axis == 0 => Some(1),
+            None => sample.and_then(|shape| shape.get(axis)).copied(),
+            fixed => fixed,
+        };
+        let shape = declared.into_iter().enumerate().map(length).collect::<Option<Vec<usize>>>()?;
         batch = shape.first().copied().unwrap_or(1);
         shapes.insert(info.name().to_owned(), shape);
     }

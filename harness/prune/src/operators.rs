@@ -133,7 +133,9 @@ mod tests {
     use espalier_fixtures::cases::{self, Case};
 
     use super::*;
-    use crate::{onnx::Model, shapes, structure::DependencyGraph};
+    use crate::{
+        Method, Samples, importance, macs, onnx::Model, prunable, shapes, structure::DependencyGraph, tune::parameters,
+    };
 
     /// Operators whose first output's shape `shapes` does not infer, as it depends on values.
     const BY_VALUES: &str = "Split Slice Expand ConstantOfShape Pad Shape Size Range Tile DepthToSpace SpaceToDepth \
@@ -194,5 +196,44 @@ mod tests {
         let unruled =
             |op: &&str| matches!(axes(op), Some(Axes::GroupNormalisation | Axes::SameShape(_) | Axes::OtherShape(_)));
         assert_eq!(held, engine().into_iter().filter(unruled).collect(), "without a rule (left), named so (right)");
+    }
+    /// Pruning, counting, fine-tuning and importance by activation each decide by themselves what a layer's weights
+    /// are: they agree.
+    #[test]
+    fn the_weights_of_layers_are_known_everywhere() {
+        let known = |check: &dyn Fn(&Model, &Network, &prunable::Survey, &Samples) -> bool| -> BTreeSet<String> {
+            let known = any_case(|case, model| {
+                let (Ok(network), Ok(survey)) = (Network::new(model), prunable::survey(model)) else { return false };
+                let Ok(fed) = Tensor::of("fed", case.fed()) else { return false };
+                !survey.weights.is_empty()
+                    && check(model, &network, &survey, &Samples { inputs: vec![fed], labels: None })
+            });
+            known.into_iter().filter(|(_, known)| *known).map(|(op, _)| op).collect()
+        };
+        let layer = |op: &&str| {
+            matches!(
+                axes(op),
+                Some(
+                    Axes::Convolution
+                        | Axes::TransposedConvolution
+                        | Axes::MatrixProduct
+                        | Axes::Gemm
+                        | Axes::Recurrent { .. }
+                )
+            )
+        };
+        let layers: BTreeSet<String> = engine().into_iter().filter(layer).map(str::to_owned).collect();
+        assert_eq!(known(&|_, _, _, _| true), layers, "pruned (left), layers (right)");
+        let counted = known(&|model, _, survey, samples| macs::uses(model, survey, Some(samples)).is_some());
+        assert_eq!(counted, layers, "counted (left), layers (right)");
+        let learned = known(&|model, network, survey, _| {
+            let learned = parameters::parameters(model, network);
+            survey.weights.iter().all(|weight| learned.iter().any(|parameter| parameter.name == weight.name))
+        });
+        assert_eq!(learned, layers, "fine-tuned (left), layers (right)");
+        let weighed = known(&|model, _, survey, samples| {
+            importance::scores(model, survey, Method::Activation, Some(samples), 4, 0).is_ok()
+        });
+        assert_eq!(weighed, layers, "weighed by activation (left), layers (right)");
     }
 }

@@ -13,7 +13,7 @@ mod data;
 mod iterate;
 mod loss;
 mod optimiser;
-mod parameters;
+pub(crate) mod parameters;
 mod progress;
 mod recalibrate;
 mod schedule;
