@@ -3,8 +3,8 @@
 use std::{fs, process::Command};
 
 use espalier_engine::{Array, Keep, Network, Tensor};
-use espalier_fleet::npz;
 use espalier_onnx::Model;
+use espalier_samples::npz;
 use espalier_tests::{python, shipped};
 
 /// Relative to the largest output. Sums are added in another order; a wrong computation is off by far more.

@@ -4,9 +4,9 @@ use std::{fs, process::Command};
 
 use espalier_bench::summary::summarise;
 use espalier_engine::{Array, Keep, Network, Tensor};
-use espalier_fleet::npz;
 use espalier_onnx::Model;
 use espalier_protocol::Mode;
+use espalier_samples::npz;
 use espalier_tests::{Shelf, python, shipped};
 use espalier_zoo::{Net, Values};
 

@@ -1,14 +1,14 @@
-//! Reads a user's `.npz` for the pruner: one tensor for each input of the network, in its order, and labels.
+//! Reads a user's samples for the pruner: one tensor for each input of the network, in its order, and labels.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use espalier_fleet::eval_set::{self, ModelAxis, ModelInput};
-use espalier_protocol::tensor::{DType, Tensor as WireTensor};
+use espalier_protocol::tensor::{self, DType, Tensor as WireTensor};
 use espalier_prune::{
-    Axis, Inspection, Port,
+    Axis, Bytes, Inspection, Port,
     samples::{Array, Samples, Tensor},
 };
+use espalier_samples::{ModelAxis, ModelInput};
 
 use crate::context::usage;
 
@@ -17,7 +17,8 @@ use crate::context::usage;
 /// # Errors
 /// The file cannot be read, or does not fit the model.
 pub fn read(what: &str, path: &Path, model: &Inspection) -> Result<Samples> {
-    let set = eval_set::read(what, path, Some(&model_inputs(model))).map_err(|error| usage(format!("{error:#}")))?;
+    let set =
+        espalier_samples::read(what, path, Some(&model_inputs(model))).map_err(|error| usage(format!("{error:#}")))?;
     let cannot = || format!("the {what} `{}` cannot be used", path.display());
     let labels = set.labels.map(|labels| labels.into_iter().map(usize::try_from).collect::<Result<_, _>>());
     let labels = labels.transpose().map_err(|_| usage(format!("{}: it has labels `y` below 0", cannot())))?;
@@ -28,6 +29,21 @@ pub fn read(what: &str, path: &Path, model: &Inspection) -> Result<Samples> {
         inputs.push(tensor_of(tensor?, port.dtype)?);
     }
     Ok(Samples { inputs, labels })
+}
+
+/// What the identity of samples is computed from: one file as it is, of several what they hold.
+///
+/// # Errors
+/// As [`read`].
+pub fn content(what: &str, path: &Path, dense: &Bytes) -> Result<Vec<u8>> {
+    if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npz")) {
+        return std::fs::read(path).map_err(|error| usage(format!("cannot read `{}`: {error}", path.display())));
+    }
+    let inputs = model_inputs(&espalier_prune::inspect(dense)?);
+    let set = espalier_samples::read(what, path, Some(&inputs)).map_err(|error| usage(format!("{error:#}")))?;
+    let mut content = tensor::encode(&set.inputs);
+    content.extend(set.labels.into_iter().flatten().flat_map(i64::to_le_bytes));
+    Ok(content)
 }
 
 fn tensor_of(wire: &WireTensor, dtype: &str) -> Result<Tensor> {

@@ -9,7 +9,6 @@ use espalier_fleet::{
     cache::Cache,
     cancel::Cancel,
     deploy::BlobFile,
-    eval_set,
 };
 use espalier_inventory::{self as inventory, Model, Recipe};
 use espalier_protocol::tensor;
@@ -124,7 +123,7 @@ impl Maker<'_> {
         let samples = match (&model.eval, &model.source) {
             (Some(eval), _) => {
                 let inputs = model_inputs(&espalier_prune::inspect(&source.dense)?);
-                let set = eval_set::read("eval set", &self.context.root.join(eval), Some(&inputs));
+                let set = espalier_samples::read("eval set", &self.context.root.join(eval), Some(&inputs));
                 let set = set.map_err(|error| usage(format!("{error:#}")))?;
                 Some((set.labels, set.inputs))
             }
@@ -158,9 +157,7 @@ impl Maker<'_> {
         if model.recipe.needs_samples() {
             for (what, path) in [("calibration", &model.calibration), ("train", &model.train)] {
                 if let Some(path) = path {
-                    let path = self.context.root.join(path);
-                    let bytes = std::fs::read(&path)
-                        .map_err(|error| usage(format!("cannot read `{}`: {error}", path.display())))?;
+                    let bytes = samples::content(what, &self.context.root.join(path), dense)?;
                     identity += &format!("{what} {}\n", blob::sha256_hex(&bytes));
                 }
             }

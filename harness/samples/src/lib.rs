@@ -1,15 +1,33 @@
-//! Samples to run a model on, from a user's `.npz` file: inputs for the board, and the labels for the score.
+//! Samples to run a model on, from a user's files: inputs for the board, and the labels for the score.
 //!
-//! `x` is the model's first input, other arrays are inputs by name, and `y` holds the labels. The first axis of every
-//! array counts samples. A runner takes f32 and i64 only, so everything becomes one of the two: as the model's input
-//! declares it, else f32 for floats and bytes (images), i64 for wider integers (indices).
+//! An `.npz`, a folder of `.npy` files, a CSV file that lists images, recordings or numbers, or a TOML file that says how
+//! such a list is to be read. All become named arrays: `x` is the model's first input, other arrays are inputs by name,
+//! and `y` holds the labels. The first axis of every array counts samples. A runner takes f32 and i64 only, so everything
+//! becomes one of the two: as the model's input declares it, else f32 for floats and bytes (images), i64 for wider
+//! integers (indices).
+
+mod audio;
+mod description;
+mod folder;
+mod images;
+mod list;
+mod model_input;
+pub mod npz;
+#[cfg(test)]
+mod tests;
+mod value;
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use espalier_protocol::tensor::{DType as WireDType, Tensor, TensorHeader};
 
-use crate::npz::{self, Array, DTypeClass};
+pub use model_input::{ModelAxis, ModelInput};
+
+use crate::{
+    model_input::input_named,
+    npz::{Array, DTypeClass},
+};
 
 /// An eval set unpacked, in bytes. One that is larger would not fit a board either.
 const MAX_BYTES: u64 = 4 << 30;
@@ -20,23 +38,6 @@ pub struct EvalSet {
     pub inputs: Vec<Tensor>,
     /// The class of each sample.
     pub labels: Option<Vec<i64>>,
-}
-
-/// An input of a model, as its file declares it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelInput {
-    pub name: String,
-    /// As NumPy calls it, e.g. `float32`.
-    pub dtype: String,
-    /// `None` where the file does not declare them.
-    pub axes: Option<Vec<ModelAxis>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ModelAxis {
-    Fixed(u64),
-    /// Of any length, by its name.
-    Free(String),
 }
 
 impl EvalSet {
@@ -51,12 +52,18 @@ impl EvalSet {
 /// # Errors
 /// Names the file, the array, its shape, and what was expected.
 pub fn read(what: &str, path: &Path, model: Option<&[ModelInput]>) -> Result<EvalSet> {
-    let file = std::fs::read(path).with_context(|| format!("cannot read the {what} `{}`", path.display()))?;
-    parse(&file, model).with_context(|| format!("the {what} `{}` cannot be used", path.display()))
+    let arrays = || match path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase()).as_deref() {
+        _ if path.is_dir() => folder::read(path),
+        Some("csv") => list::read(path, &images::Images::default(), &audio::Audio::default(), model),
+        Some("toml") => description::read(path, model),
+        _ => npz::read(&std::fs::read(path)?).map_err(anyhow::Error::msg),
+    };
+    std::fs::metadata(path).with_context(|| format!("cannot read the {what} `{}`", path.display()))?;
+    let set = arrays().and_then(|arrays| from_arrays(arrays, model));
+    set.with_context(|| format!("the {what} `{}` cannot be used", path.display()))
 }
 
-fn parse(file: &[u8], model: Option<&[ModelInput]>) -> Result<EvalSet> {
-    let mut arrays = npz::read(file).map_err(anyhow::Error::msg)?;
+fn from_arrays(mut arrays: Vec<Array>, model: Option<&[ModelInput]>) -> Result<EvalSet> {
     let labels = arrays.iter().position(|array| array.name == "y").map(|index| arrays.remove(index));
     ensure!(!arrays.is_empty(), "it has no `x`, nor any other array to feed the model");
 
@@ -120,8 +127,7 @@ fn check_names(arrays: &[Array], model: &[ModelInput]) -> Result<()> {
 }
 
 fn input_of<'a>(array: &Array, model: &'a [ModelInput]) -> Option<&'a ModelInput> {
-    let named = model.iter().find(|input| input.name == array.name);
-    named.or_else(|| model.first().filter(|_| array.name == "x"))
+    input_named(&array.name, model)
 }
 
 fn to_tensor(array: &Array, model: Option<&[ModelInput]>) -> Result<Tensor> {
@@ -315,9 +321,13 @@ fn half(low: u8, high: u8) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
+mod array_tests {
     use super::*;
     use crate::npz::tests::npz;
+
+    fn parse(file: &[u8], model: Option<&[ModelInput]>) -> Result<EvalSet> {
+        from_arrays(npz::read(file).map_err(anyhow::Error::msg)?, model)
+    }
 
     fn dict(descr: &str, shape: &str) -> String {
         format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}")

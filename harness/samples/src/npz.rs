@@ -176,7 +176,11 @@ impl Fields<'_> {
     }
 }
 
-fn parse_npy(name: &str, file: &[u8]) -> Result<Array, String> {
+/// One `.npy` file.
+///
+/// # Errors
+/// A sentence fragment that follows the array's name.
+pub fn parse_npy(name: &str, file: &[u8]) -> Result<Array, String> {
     let (header, data) = split_header(file).ok_or("has no complete `.npy` header")?;
     let no = |key: &str| format!("has no `{key}` in its header");
     let descr = dict_value(header, "descr").ok_or_else(|| no("descr"))?;
