@@ -38,7 +38,7 @@ impl Decoder {
             Some([_, before @ .., last]) => {
                 ensure!(
                     before.iter().all(|axis| axis.fixed().is_none_or(|axis| axis == 1)),
-                    "the model's input is no recording: it has more than one axis that is longer than 1 behind the batch"
+                    "the model's input is no recording: more than one of its axes is longer than 1"
                 );
                 (vec![1; before.len()], last.fixed())
             }

@@ -171,8 +171,8 @@ impl Decoder {
             Fit::Stretch => image,
             Fit::Crop => {
                 let (across, down) = (u64::from(image.width()), u64::from(image.height()));
-                let part = |side: u64, other: u64, wanted: u32, other_wanted: u32| {
-                    side.min(other * u64::from(wanted) / u64::from(other_wanted)).max(1) as u32
+                let part = |side: u64, other: u64, target: u32, other_target: u32| {
+                    side.min(other * u64::from(target) / u64::from(other_target)).max(1) as u32
                 };
                 let (cut_width, cut_height) = (part(across, down, width, height), part(down, across, height, width));
                 let (left, top) = ((image.width() - cut_width) / 2, (image.height() - cut_height) / 2);

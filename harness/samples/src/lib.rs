@@ -1,10 +1,10 @@
 //! Samples to run a model on, from a user's files: inputs for the board, and the labels for the score.
 //!
-//! An `.npz`, a folder of `.npy` files, a CSV file that lists images, recordings or numbers, or a TOML file that says how
-//! such a list is to be read. All become named arrays: `x` is the model's first input, other arrays are inputs by name,
-//! and `y` holds the labels. The first axis of every array counts samples. A runner takes f32 and i64 only, so everything
-//! becomes one of the two: as the model's input declares it, else f32 for floats and bytes (images), i64 for wider
-//! integers (indices).
+//! An `.npz`, a folder of `.npy` files, a CSV file that lists images, recordings or numbers, or a TOML file that says
+//! how such a list is to be read. All become named arrays: `x` is the model's first input, other arrays are inputs by
+//! name, and `y` holds the labels. The first axis of every array counts samples. A runner takes f32 and i64 only, so
+//! everything becomes one of the two: as the model's input declares it, else f32 for floats and bytes (images), i64 for
+//! wider integers (indices).
 
 mod audio;
 mod description;

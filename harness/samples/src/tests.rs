@@ -194,7 +194,7 @@ fn what_is_wrong_is_named_with_its_line() {
     check("x,y\ntext.gif,0\n", "files `.gif` are not read");
     check("x,y\nmissing.png,0\n", "No such file");
     check("x,y\n1,0\n2,cat\n", "column `y`: line 3: `cat` is neither a number nor a file");
-    check("x,y\ntext.wav,0\n", "more than one axis that is longer than 1");
+    check("x,y\ntext.wav,0\n", "more than one of its axes is longer than 1");
     let missing = list("").path().join("missing.toml");
     check_wrong(&missing, &image, "cannot read the eval set `");
     let folder = folder(&[("eval.toml", "list = \"eval.csv\"\n[images]\nmeans = 1\n")]);
