@@ -25,6 +25,8 @@ from peer_protocol import HEARTBEAT_SECONDS, PROTOCOL, Refused, Reporter, Shorte
 # As in the runner: inputs that are prepared before timing, inferences of a memory job, times per line, samples per line
 # of predictions, output values per sample that are sent to the host, layers per line.
 PREPARED, INFERENCES, CHUNK, SAMPLES, MAX_VALUES, LAYERS = 64, 3, 512, 16, 1024, 16
+# `Job::MOST_TIMES`.
+MOST_TIMES = 1_000_000
 # Larger outputs have no digest: in Python this hash takes a second for ten megabytes.
 MOST_HASHED = 4 << 20
 
@@ -90,7 +92,8 @@ def time_job(reporter, job, state):
     gc.collect()
     gc.disable()
     times, spent, least = [], 0, job.min_time_ms * 1_000_000
-    while len(times) < job.iterations or spent < least:
+    most = max(job.iterations, MOST_TIMES)
+    while len(times) < job.iterations or (len(times) < most and spent < least):
         binding = prepared[at]
         start = clock()
         infer(binding)
@@ -129,7 +132,7 @@ def score_job(reporter, job, state):
     numpy, _, _ = load_packages()
     runs = ready.samples.count // ready.samples.batch
     reporter.enter("score", runs)
-    start, classes, values = 0, [], []
+    start, classes, values, nan, infinite = 0, [], [], [], []
     for index in range(runs):
         outputs = ready.run(index)
         if not outputs:
@@ -137,12 +140,13 @@ def score_job(reporter, job, state):
         output = numpy.asarray(outputs[0], dtype=numpy.float32).ravel()
         # The first of the largest values. NaN is never the largest.
         classes.append(int(numpy.where(numpy.isnan(output), -numpy.inf, output).argmax()) if output.size else 0)
-        fits = output.size <= MAX_VALUES and bool(numpy.isfinite(output).all())
-        values.append(Shortest(output) if fits else [])
+        if not numpy.isfinite(output).all():
+            (nan if numpy.isnan(output).any() else infinite).append(index)
+        values.append(Shortest(output) if output.size <= MAX_VALUES else [])
         reporter.step()
         if len(classes) == SAMPLES or index + 1 == runs:
-            reporter.emit("predictions", start=start, classes=classes, values=values)
-            start, classes, values = start + len(classes), [], []
+            reporter.emit("predictions", start=start, classes=classes, values=values, nan=nan, infinite=infinite)
+            start, classes, values, nan, infinite = start + len(classes), [], [], [], []
     return state()
 
 

@@ -57,10 +57,13 @@ def number(flag, value):
 
 
 class Shortest(list):
-    """float32 values, printed with as many digits as are needed to read back the same bits."""
+    """float32 values, printed with as many digits as are needed to read back the same bits; what is not finite as text,
+    because JSON has no number for it."""
+
+    NAMES = {"nan": "NaN", "inf": "inf", "-inf": "-inf"}
 
     def __init__(self, values):
-        super().__init__(float(str(value)) for value in values)
+        super().__init__(self.NAMES.get(str(value)) or float(str(value)) for value in values)
 
 
 class Reporter:

@@ -22,7 +22,7 @@ fn score(runner: &str, model: &str, inputs: &str) -> Scores {
             Line::Predictions(line) => {
                 scores.predictions.insert(line.start, (line.classes, line.values));
             }
-            Line::Failed { message, .. } => scores.failures.push(message),
+            Line::Failed { message, .. } => scores.failures.push(message.into()),
             _ => {}
         }
     }

@@ -293,5 +293,5 @@ fn failure(output: &Output) -> (String, bool) {
         Line::Failed { message, .. } => Some(message.clone()),
         _ => None,
     });
-    (message.unwrap_or_else(|| panic!("nothing failed: {lines:?}")), lines.last() == Some(&Line::Finished))
+    (message.unwrap_or_else(|| panic!("nothing failed: {lines:?}")).into(), lines.last() == Some(&Line::Finished))
 }

@@ -292,7 +292,7 @@ pub fn measured(device: &str, change: impl FnOnce(&mut Measurement)) -> Outcome 
 
 fn stopped() -> Outcome {
     let message = "the runner was cut off before `finished`: signal 9 | \u{1b}]0;x\u{7}".to_owned();
-    Outcome::Failed(Failure { stage: FailureStage::Run, message })
+    Outcome::Failed(Failure { stage: FailureStage::Run, message: message.into() })
 }
 
 fn labels() -> Vec<i64> {
@@ -306,5 +306,5 @@ fn predictions(variant: usize, device: &str) -> Predictions {
     let classes: Vec<u32> = (0..SAMPLES).map(class).collect();
     let value = if device == "local" { 1.0 } else { 1.0 + f32::EPSILON };
     let values = classes.iter().map(|class| (0..10).map(|i| if i == *class { value } else { 0.0 }).collect()).collect();
-    Predictions { start: 0, classes, values }
+    Predictions { start: 0, classes, values, ..Predictions::default() }
 }

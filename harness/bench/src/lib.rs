@@ -15,7 +15,6 @@ pub mod metric;
 pub mod plan;
 pub mod record;
 pub mod runner_sources;
-pub mod sanitise;
 pub mod sheet;
 pub mod summary;
 pub mod table;

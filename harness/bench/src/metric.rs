@@ -2,11 +2,22 @@
 //!
 //! Numbers are kept in the base units (ns, bytes, fractions) everywhere; only `sheet` rescales them for people.
 
-use serde::{Deserialize, Serialize};
+use espalier_protocol::float::{self, Floats};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Nanoseconds(pub f64);
+pub struct Nanoseconds(#[serde(with = "float")] pub f64);
+
+impl Floats for Nanoseconds {
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.write(serializer)
+    }
+
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Nanoseconds, D::Error> {
+        f64::read(deserializer).map(Nanoseconds)
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -14,14 +25,19 @@ pub struct Bytes(pub u64);
 
 /// A value and, where it could be estimated, its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(bound(serialize = "T: Floats", deserialize = "T: Floats"))]
 pub struct Estimate<T> {
+    #[serde(with = "float")]
     pub value: T,
     pub bounds: Option<Bounds<T>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(bound(serialize = "T: Floats", deserialize = "T: Floats"))]
 pub struct Bounds<T> {
+    #[serde(with = "float")]
     pub low: T,
+    #[serde(with = "float")]
     pub high: T,
 }
 

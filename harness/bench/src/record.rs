@@ -3,7 +3,9 @@
 
 use std::{collections::HashSet, fmt};
 
-use espalier_protocol::{BoardState, Hello, LayerKernel, LayerTime, Loaded, Memory, Mode, Predictions, Switched};
+use espalier_protocol::{
+    BoardState, Hello, LayerKernel, LayerTime, Loaded, Memory, Mode, Predictions, Switched, Text, float,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{self, Engine};
@@ -40,7 +42,7 @@ pub struct RunHeader {
     #[serde(default = "engine::default_engines", skip_serializing_if = "engine::are_default")]
     pub engines: Vec<Engine>,
     /// Activations up to this magnitude count as zero where the engine is [`Engine::Skipping`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "float")]
     pub skip_below: Option<f64>,
     /// Whether each model's variants were one pack of several ratios.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -105,12 +107,14 @@ pub struct ModelInfo {
     pub inputs: Option<String>,
     pub variants: Vec<VariantInfo>,
     /// Accuracy a variant may lose against dense, as a fraction, where the model has such a budget.
+    #[serde(default, with = "float")]
     pub max_accuracy_drop: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VariantInfo {
     /// As requested; 0 is the dense variant.
+    #[serde(with = "float")]
     pub ratio: f64,
     /// SHA-256 of the ONNX file.
     pub sha256: String,
@@ -192,6 +196,7 @@ fn is_one(number: &u32) -> bool {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     pub model: String,
+    #[serde(with = "float")]
     pub ratio: f64,
     pub device: String,
     #[serde(default, skip_serializing_if = "Engine::is_default")]
@@ -304,7 +309,7 @@ pub struct Measurement {
     pub first_ns: Option<u64>,
     /// Of the first inference's outputs ([`espalier_protocol::line::digest`]).
     #[serde(default)]
-    pub first_digest: Option<String>,
+    pub first_digest: Option<Text>,
     /// The raw times of a `time` job, in order.
     pub timed_ns: Vec<u64>,
     pub memory: Option<Memory>,
@@ -326,7 +331,7 @@ pub struct Measurement {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub stage: FailureStage,
-    pub message: String,
+    pub message: Text,
 }
 
 /// Where a job failed. A device's fault has other consequences than a job's.

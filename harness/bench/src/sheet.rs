@@ -4,13 +4,12 @@
 mod layers;
 pub mod peers;
 
-use espalier_protocol::{BoardState, Mode};
+use espalier_protocol::{BoardState, Mode, text::sanitise};
 
 use crate::{
     metric::{Bounds, Estimate, Metric, Unit},
     record::{DeviceInfo, ModelInfo, Outcome, Run},
-    sanitise::sanitise,
-    summary::{CaseSummary, NOISY_LOG_SD, Trust},
+    summary::{CaseSummary, NOISY_LOG_SD, NotFiniteCount, Trust},
 };
 use espalier_inventory::Source;
 
@@ -298,6 +297,7 @@ fn notes(run: &Run, model: &ModelInfo, device: &DeviceInfo, cases: &[&CaseSummar
             notes.push(format!("{}: {measured} of {planned} timing processes were measured", name_of(run, case)));
         }
     }
+    notes.extend(not_finite(run, cases));
     notes.extend(reference(run, cases));
     notes.extend(budget(model, &peers::judged(run, cases)));
     for engine in &run.header.engines {
@@ -321,6 +321,25 @@ fn notes(run: &Run, model: &ModelInfo, device: &DeviceInfo, cases: &[&CaseSummar
 fn name_of(run: &Run, case: &CaseSummary) -> String {
     let by = if peers::are_named(run) { format!(" by {}", case.case.engine.name()) } else { String::new() };
     format!("ratio {}{by}", case.case.ratio)
+}
+
+/// Which rows answer with what is no number. One note for those that all share, which the model itself is likely to do.
+fn not_finite(run: &Run, cases: &[&CaseSummary]) -> Vec<String> {
+    let say = |count: NotFiniteCount| {
+        let NotFiniteCount { nan, infinite, total } = count;
+        let of = |samples: u64, what: &str| (samples > 0).then(|| format!("{what} for {samples} of {total} samples"));
+        of(nan, "NaN").into_iter().chain(of(infinite, "an infinite value")).collect::<Vec<_>>().join(" and ")
+    };
+    let counts: Vec<Option<NotFiniteCount>> = cases.iter().map(|case| case.not_finite).collect();
+    match counts.first() {
+        Some(Some(first)) if counts.len() > 1 && counts.iter().all(|count| count.as_ref() == Some(first)) => {
+            vec![format!("every variant answers {}", say(*first))]
+        }
+        _ => {
+            let named = cases.iter().zip(counts).filter_map(|(case, count)| Some((name_of(run, case), count?)));
+            named.map(|(name, count)| format!("{name} answers {}", say(count))).collect()
+        }
+    }
 }
 
 /// How the predictions of all variants compare with the reference device's.

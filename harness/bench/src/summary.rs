@@ -8,7 +8,7 @@ mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use espalier_protocol::{BoardState, LayerKernel, LayerTime, Macs, Mode, Predictions};
+use espalier_protocol::{BoardState, LayerKernel, LayerTime, Macs, Mode, Predictions, Text, float};
 use espalier_stats::{Interval, Unfit};
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,7 @@ pub struct CaseSummary {
     pub case: Case,
     pub variant: VariantInfo,
     /// Removed over prunable units; `None` if the model has nothing to prune.
+    #[serde(default, with = "float")]
     pub effective_ratio: Option<f64>,
     /// Prunable weights left.
     pub weights_kept: u64,
@@ -76,9 +77,12 @@ pub struct CaseSummary {
     /// Against the same variant by the default engine on the same device; `None` for that engine itself.
     #[serde(rename = "same_as_usual", default, skip_serializing_if = "Option::is_none")]
     pub same_as_espalier: Option<Agreement>,
+    /// How many predictions are not finite numbers; `None` where all are, and in earlier exports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_finite: Option<NotFiniteCount>,
     /// As the engine reported it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub engine_version: Option<String>,
+    pub engine_version: Option<Text>,
     /// Each layer's kernel, from the first invocation that reported any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kernels: Vec<LayerKernel>,
@@ -89,6 +93,15 @@ pub struct CaseSummary {
     pub trust: Option<Trust>,
     /// Jobs that failed and did not succeed later.
     pub failures: Vec<CaseFailure>,
+}
+
+/// Samples of which some output value is not a finite number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotFiniteCount {
+    pub nan: u64,
+    /// Infinite and without NaN, which a masked logit may well be.
+    pub infinite: u64,
+    pub total: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +126,7 @@ pub struct AccuracyChange {
     pub won: u64,
     pub total: u64,
     /// McNemar's exact two-sided test.
+    #[serde(with = "float")]
     pub p_value: f64,
 }
 
@@ -129,9 +143,10 @@ pub struct Agreement {
     pub equal: u64,
     pub total: u64,
     /// Largest absolute difference of two output values; `None` where outputs were not sent.
+    #[serde(default, with = "float")]
     pub largest_difference: Option<f32>,
     /// Largest magnitude of the reference's outputs; `None` where outputs were not sent, and in earlier exports.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "float")]
     pub largest_value: Option<f32>,
 }
 
@@ -165,8 +180,8 @@ impl Trust {
 pub struct CaseFailure {
     pub mode: Mode,
     pub stage: FailureStage,
-    /// As recorded. It may come from a board, so it has to be sanitised before it is shown.
-    pub message: String,
+    /// As recorded.
+    pub message: Text,
     pub count: usize,
 }
 
@@ -277,6 +292,7 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
             .and_then(|(reference, new)| agreement(reference, new)),
         against: peers::against(run, &case, &times),
         same_as_espalier: peers::same_as_espalier(run, &case),
+        not_finite: predictions.and_then(not_finite),
         engine_version: of_case(run, &case).next().map(|measurement| measurement.hello.engine.clone()),
         kernels: first_filled(of_case(run, &case).map(|measurement| &measurement.kernels)),
         profile: first_filled(of_case(run, &case).map(|measurement| &measurement.profile)),
@@ -371,6 +387,12 @@ fn predictions<'a>(run: &'a Run, case: &'a Case) -> Option<&'a Predictions> {
     (!first.classes.is_empty()).then_some(first)
 }
 
+fn not_finite(predictions: &Predictions) -> Option<NotFiniteCount> {
+    let samples = predictions.not_finite();
+    let (nan, infinite) = (samples.nan.len() as u64, samples.infinite.len() as u64);
+    (nan + infinite > 0).then_some(NotFiniteCount { nan, infinite, total: predictions.classes.len() as u64 })
+}
+
 /// `None` unless every sample has a prediction: the accuracy of a part of the eval set is another number.
 fn accuracy(labels: &[i64], predictions: &Predictions) -> Option<Share> {
     let right = right(labels, predictions)?;
@@ -387,8 +409,7 @@ fn change(labels: &[i64], dense: &Predictions, new: &Predictions) -> Option<Accu
 
 fn right(labels: &[i64], predictions: &Predictions) -> Option<Vec<bool>> {
     let complete = !labels.is_empty() && labels.len() == predictions.classes.len();
-    complete
-        .then(|| labels.iter().zip(&predictions.classes).map(|(label, class)| *label == i64::from(*class)).collect())
+    complete.then(|| predictions.right(labels))
 }
 
 fn agreement(base: &Predictions, new: &Predictions) -> Option<Agreement> {
@@ -456,12 +477,12 @@ fn failures(run: &Run, case: &Case, labels: Option<&[i64]>, predictions: Option<
         .map(|record| (record.mode, record.round))
         .collect();
     let mut failures: Vec<CaseFailure> = Vec::new();
-    let mut add = |mode: Mode, stage: FailureStage, message: &str| {
+    let mut add = |mode: Mode, stage: FailureStage, message: &Text| {
         let known =
-            failures.iter_mut().find(|known| (known.mode, known.stage) == (mode, stage) && known.message == message);
+            failures.iter_mut().find(|known| (known.mode, known.stage) == (mode, stage) && known.message == *message);
         match known {
             Some(known) => known.count += 1,
-            None => failures.push(CaseFailure { mode, stage, message: message.to_owned(), count: 1 }),
+            None => failures.push(CaseFailure { mode, stage, message: message.clone(), count: 1 }),
         }
     };
     for record in of_case {
@@ -475,7 +496,7 @@ fn failures(run: &Run, case: &Case, labels: Option<&[i64]>, predictions: Option<
         && labels.len() != predictions.classes.len()
     {
         let message = format!("{} predictions for {} samples", predictions.classes.len(), labels.len());
-        add(Mode::Score, FailureStage::Run, &message);
+        add(Mode::Score, FailureStage::Run, &message.into());
     }
     failures
 }

@@ -320,7 +320,7 @@ impl Bench {
 }
 
 fn not_built(PlannedJob { case, mode, round, .. }: &PlannedJob, message: &str) -> Record {
-    let outcome = Outcome::Failed(Failure { stage: FailureStage::Build, message: message.to_owned() });
+    let outcome = Outcome::Failed(Failure { stage: FailureStage::Build, message: message.into() });
     let (case, mode, round) = (case.clone(), *mode, *round);
     Record { case, mode, round, sequence: 0, start_ms: 0, wall_ms: 0, trial: None, outcome }
 }

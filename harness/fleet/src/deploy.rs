@@ -8,12 +8,13 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use espalier_bench::{command::shell_quote, sanitise::sanitise};
+use espalier_bench::command::shell_quote;
+use espalier_protocol::{MAX_LINE, tensor, text::sanitise};
 use flate2::{Compression, read::GzEncoder};
 
 use crate::{
@@ -75,6 +76,14 @@ pub enum DeployError {
 
     #[error("cannot read `{}`: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
+}
+
+/// The numbers of samples that a file of prepared inputs may stand for; none where it cannot be read.
+pub fn samples(inputs: &Path) -> Vec<u64> {
+    let mut line = Vec::new();
+    let read =
+        File::open(inputs).and_then(|file| BufReader::new(file.take(MAX_LINE as u64)).read_until(b'\n', &mut line));
+    read.map_or_else(|_| Vec::new(), |_| tensor::sample_counts(&line))
 }
 
 /// Temporary files older than this many minutes are of a push that died.

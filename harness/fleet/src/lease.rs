@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use espalier_bench::sanitise::sanitise;
+use espalier_protocol::text::sanitise;
 
 use crate::{
     cancel::Cancel,

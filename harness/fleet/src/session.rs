@@ -10,7 +10,7 @@ use std::{
 };
 
 use espalier_bench::{
-    conversation::Conversation,
+    conversation::{Asked, Conversation},
     plan::{self, PlannedJob, Script},
     record::{Failure, FailureStage, Outcome, Record},
 };
@@ -181,7 +181,7 @@ impl Session<'_> {
             let mismatches = elf::check(elf, &board, &self.work.target);
             if !mismatches.is_empty() {
                 let message = format!("the runner does not fit the board: {}", mismatches.join("; "));
-                return Err(Failure { stage: FailureStage::Build, message });
+                return Err(Failure { stage: FailureStage::Build, message: message.into() });
             }
         }
         Ok(())
@@ -250,7 +250,7 @@ impl Session<'_> {
         let limits = self.limits();
         let start_ms = self.run_start.elapsed().as_millis() as u64;
         let start = Instant::now();
-        let mut conversation = Conversation::new(job.mode);
+        let mut conversation = Conversation::new(self.asked(job));
         let mut refused = None;
         let run = transport.run(&argv, limits, self.cancel, &mut |line| match conversation.on_line(line) {
             Ok(()) => ControlFlow::Continue(()),
@@ -263,13 +263,21 @@ impl Session<'_> {
         self.ended.in_invocations += wall;
         let outcome = match (refused, run) {
             (Some(failure), _) => Outcome::Failed(failure),
-            (None, Ok(exit)) => match conversation.close(&exit.describe()) {
+            (None, Ok(exit)) => match conversation.close(&exit.describe(), wall) {
                 Ok(measurement) => Outcome::Measured(Box::new(measurement)),
                 Err(failure) => Outcome::Failed(failure),
             },
             (None, Err(error)) => return Err(at(FailureStage::Run)(error)),
         };
         Ok(self.record(job, start_ms, wall, outcome))
+    }
+
+    /// What the answer to a job is checked against.
+    fn asked(&self, job: &PlannedJob) -> Asked {
+        let inputs = job.inputs.as_ref().and_then(|sha| self.work.files.iter().find(|file| file.sha256 == *sha));
+        // Synthetic inputs are one run.
+        let samples = inputs.map_or(vec![1], |inputs| deploy::samples(&inputs.path));
+        Asked { mode: job.mode, iterations: job.effort.iterations, min_time_ms: job.effort.min_time_ms, samples }
     }
 
     /// The device's failure, as the record of the job that it prevented.
@@ -299,5 +307,5 @@ impl Session<'_> {
 }
 
 fn at<E: std::fmt::Display>(stage: FailureStage) -> impl Fn(E) -> Failure {
-    move |error| Failure { stage, message: error.to_string() }
+    move |error| Failure { stage, message: error.to_string().into() }
 }

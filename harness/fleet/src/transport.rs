@@ -18,8 +18,9 @@ mod ssh;
 
 use std::{io::Read, ops::ControlFlow};
 
-use espalier_bench::{command::shell_quote, sanitise::sanitise};
+use espalier_bench::command::shell_quote;
 use espalier_inventory::{self as inventory, Device};
+use espalier_protocol::text::sanitise;
 
 use connection::Channel;
 #[cfg(feature = "ssh")]

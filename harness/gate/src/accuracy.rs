@@ -2,10 +2,14 @@
 //! as for times: regressed is a drop shown to exist and larger than the lower margin, a pass a drop shown to be smaller
 //! than the upper one.
 //!
+//! A candidate that answers NaN where the baseline answers a number is regressed, whatever the labels say; one that is
+//! newly infinite is at most inconclusive, since a masked value may well be. NaN is never a right answer. What is not
+//! finite in both arms alike is told and judged like everything else.
+//!
 //! Outputs that are equal bit by bit need no statistics and no labels. Equal classes need no labels either, since
 //! nothing was lost or won, but they are judged by the limit like everything else: a small eval set shows little.
 
-use espalier_protocol::Predictions;
+use espalier_protocol::{NotFinite, Predictions};
 use espalier_stats::{mcnemar_one_sided, paired_drop};
 
 use crate::{Finding, Judged, Verdict};
@@ -46,8 +50,17 @@ pub fn judge_accuracy(
         let given = candidate.classes.len();
         return nothing(format!("no comparison: {answers} answers of the baseline and {given} of the candidate"));
     }
+    let (was, is) = (base.not_finite(), candidate.not_finite());
+    let shared = shared(&was, &is, answers);
+    let told = |(verdict, finding, reason): Judged| (verdict, finding, reason + &shared);
     if same_outputs(base, candidate) {
-        return same(answers as u64);
+        return told(same(answers as u64));
+    }
+    let new_nan: Vec<u64> = is.nan.difference(&was.nan).copied().collect();
+    if let [first, ..] = new_nan[..] {
+        let count = new_nan.len();
+        let reason = format!("the candidate answers NaN for {count} of {answers} samples, the first of them {first}, ");
+        return told((Verdict::Regressed, Finding::Nothing, reason + "and the baseline answers numbers"));
     }
     let changed = base.classes.iter().zip(&candidate.classes).filter(|(base, candidate)| base != candidate).count();
     let (lost, won) = match labels {
@@ -62,7 +75,27 @@ pub fn judge_accuracy(
         }
         Some(labels) => lost_and_won(labels, base, candidate),
     };
-    judge_counts(lost, won, changed as u64, answers as u64, alpha, margins)
+    let (verdict, finding, reason) = judge_counts(lost, won, changed as u64, answers as u64, alpha, margins);
+    let new_infinite = is.infinite.iter().filter(|index| !was.infinite.contains(index) && !was.nan.contains(index));
+    match (verdict, new_infinite.count()) {
+        (Verdict::Pass, count @ 1..) => {
+            let overflow = format!(
+                "; no pass, because the candidate alone answers an infinite value for {count} of {answers} samples"
+            );
+            told((Verdict::Inconclusive, finding, reason + &overflow))
+        }
+        _ => told((verdict, finding, reason)),
+    }
+}
+
+/// What both arms answer that is no finite number, to follow a reason.
+fn shared(was: &NotFinite, is: &NotFinite, answers: usize) -> String {
+    let of = |count: usize, what: &str| match count {
+        0 => String::new(),
+        count => format!("; both answer {what} for {count} of {answers} samples"),
+    };
+    of(was.nan.intersection(&is.nan).count(), "NaN")
+        + &of(was.infinite.intersection(&is.infinite).count(), "infinite values")
 }
 
 fn judge_counts(lost: u64, won: u64, changed: u64, total: u64, alpha: f64, margins: Margins) -> Judged {
@@ -115,10 +148,7 @@ fn same_outputs(base: &Predictions, candidate: &Predictions) -> bool {
 
 /// Answers that only the baseline, and that only the candidate has right. All of the same length.
 fn lost_and_won(labels: &[i64], base: &Predictions, candidate: &Predictions) -> (u64, u64) {
-    let right = |predictions: &Predictions| -> Vec<bool> {
-        labels.iter().zip(&predictions.classes).map(|(label, class)| *label == i64::from(*class)).collect()
-    };
-    let (base, candidate) = (right(base), right(candidate));
+    let (base, candidate) = (base.right(labels), candidate.right(labels));
     let count = |was: bool| base.iter().zip(&candidate).filter(|(b, c)| **b == was && **c != was).count() as u64;
     (count(true), count(false))
 }
@@ -133,7 +163,7 @@ mod tests {
 
     fn answers(classes: Vec<u32>, value: f32) -> Predictions {
         let values = classes.iter().map(|class| vec![*class as f32, value]).collect();
-        Predictions { start: 0, classes, values }
+        Predictions { classes, values, ..Predictions::default() }
     }
 
     /// Labels, and arms of which the baseline alone is right on the first `lost` of `total` and the candidate alone on
@@ -220,12 +250,51 @@ mod tests {
         assert_eq!((verdict, reason.as_str()), (Verdict::Pass, "the outputs for all 10 samples are equal bit by bit"));
         assert!(matches!(finding, Finding::Accuracy { same_outputs: true, drop_high: 0.0, .. }), "{finding:?}");
         // Not a number is equal to itself bit by bit; 0 and −0 are not.
-        let nan = Predictions { start: 0, classes: vec![0], values: vec![vec![f32::NAN]] };
+        let of = |value: f32| Predictions { classes: vec![0], values: vec![vec![value]], ..Predictions::default() };
+        let nan = of(f32::NAN);
         assert!(same_outputs(&nan, &nan.clone()));
-        let zero = |value: f32| Predictions { start: 0, classes: vec![0], values: vec![vec![value]] };
-        assert!(!same_outputs(&zero(0.0), &zero(-0.0)));
-        let unknown = Predictions { start: 0, classes: vec![0], values: vec![] };
+        assert!(!same_outputs(&of(0.0), &of(-0.0)));
+        let unknown = Predictions { classes: vec![0], ..Predictions::default() };
         assert!(!same_outputs(&unknown, &unknown.clone()));
+    }
+
+    #[test]
+    fn what_is_not_finite() {
+        let finite = answers(vec![1; 497], 1.0);
+        let with = |value: f32, indices: std::ops::Range<usize>| {
+            let mut predictions = answers(vec![1; 497], 2.0);
+            predictions.values[indices].iter_mut().for_each(|values| values[1] = value);
+            predictions
+        };
+        let judge = |base: &Predictions, candidate: &Predictions| {
+            let (verdict, _, reason) = judge_accuracy(Some(&[1; 497]), base, candidate, ALPHA, Margins::default());
+            (verdict, reason)
+        };
+        assert_eq!(judge(&finite, &with(0.0, 0..0)).0, Verdict::Pass);
+        let (verdict, reason) = judge(&finite, &with(f32::NAN, 3..5));
+        assert_eq!(verdict, Verdict::Regressed);
+        assert_eq!(
+            reason,
+            "the candidate answers NaN for 2 of 497 samples, the first of them 3, and the baseline answers numbers"
+        );
+        // Where values are not sent the runner says which.
+        let reported = Predictions { values: vec![vec![]; 497], nan: vec![9], ..with(0.0, 0..0) };
+        assert_eq!(judge(&finite, &reported).0, Verdict::Regressed);
+        let (verdict, reason) = judge(&finite, &with(f32::INFINITY, 0..1));
+        assert_eq!(verdict, Verdict::Inconclusive);
+        assert!(
+            reason.ends_with("no pass, because the candidate alone answers an infinite value for 1 of 497 samples")
+        );
+        // A masked logit of both arms; other values differ, so that statistics decide.
+        let mut other = with(f32::NEG_INFINITY, 0..497);
+        other.values[0][0] = 1.5;
+        let (verdict, reason) = judge(&with(f32::NEG_INFINITY, 0..497), &other);
+        assert_eq!(verdict, Verdict::Pass);
+        assert!(reason.ends_with("; both answer infinite values for 497 of 497 samples"), "{reason}");
+        // As many right answers by luck of the index are lost where both say NaN.
+        let (verdict, reason) = judge(&with(f32::NAN, 0..5), &with(f32::NAN, 0..5));
+        assert_eq!(verdict, Verdict::Pass);
+        assert!(reason.ends_with("; both answer NaN for 5 of 497 samples"), "{reason}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! was missed, is an alarm. Beyond verdicts, the signs of the A/A effects are counted: a gate that finds B slower more
 //! often than A on the same code favours an arm.
 
+use espalier_protocol::float;
 use serde::{Deserialize, Serialize};
 
 use crate::{Comparison, Criterion, Role, Verdict, date::Date, lines};
@@ -33,6 +34,7 @@ pub struct Control {
     pub role: Role,
     pub verdict: Verdict,
     /// Logarithm of the measured ratio; `None` where nothing was measured.
+    #[serde(default, with = "float")]
     pub log_ratio: Option<f64>,
 }
 

@@ -124,7 +124,7 @@ impl GateRun {
             // Where the device was lost, the job that was running is the last record and belongs to no block.
             let is_fault = |failure: &Failure| {
                 let mut faults = self.faults.iter().filter(|fault| fault.device == *device);
-                faults.any(|fault| fault.stage == failure.stage && fault.message == failure.message)
+                faults.any(|fault| fault.stage == failure.stage && failure.message == fault.message)
             };
             if let Some(Outcome::Failed(failure)) = records.last().map(|record| &record.outcome)
                 && is_fault(failure)

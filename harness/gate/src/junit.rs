@@ -13,7 +13,8 @@ use crate::{
     report::Report,
     text,
 };
-use espalier_bench::{record::Case, sanitise::sanitise};
+use espalier_bench::record::Case;
+use espalier_protocol::text::sanitise;
 
 struct TestCase {
     name: String,
@@ -315,7 +316,7 @@ mod tests {
             report.comparisons[2].case.device = device.clone();
             report.baseline.revision = Some(odd.clone());
             report.baseline.name = baseline;
-            report.faults.push(Fault { device, message: message + &odd, ..report.faults[0].clone() });
+            report.faults.push(Fault { device, message: (message + &odd).into(), ..report.faults[0].clone() });
             let xml = render(&report);
             let parsed = parse(&xml);
             prop_assert!(parsed.is_ok(), "{:?}\n{}", parsed, xml);

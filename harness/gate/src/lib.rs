@@ -36,6 +36,7 @@ mod text;
 pub mod validity;
 pub mod waivers;
 
+use espalier_protocol::float;
 use serde::{Deserialize, Serialize};
 
 use espalier_bench::record::Case;
@@ -138,18 +139,24 @@ impl Verdict {
 /// "pass" by `high`, each at its own level.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
+    #[serde(with = "float")]
     pub ratio: f64,
+    #[serde(with = "float")]
     pub low: f64,
+    #[serde(with = "float")]
     pub high: f64,
     /// Pairs of neighbouring invocations that were used, and the blocks they came from.
     pub pairs: usize,
     pub blocks: usize,
     /// Standard deviation of one pair's difference of logarithms.
+    #[serde(with = "float")]
     pub pair_sd: f64,
     /// Standard error of the ratio's logarithm, as the test took it.
+    #[serde(with = "float")]
     pub se: f64,
     /// Smallest slow-down that would be found in 95 of 100 sessions like this one, as a fraction; `None` with fewer
     /// than two pairs.
+    #[serde(default, with = "float")]
     pub mde: Option<f64>,
 }
 
@@ -164,7 +171,18 @@ pub enum Finding {
     /// Of a size, in bytes.
     Sizes { base: u64, candidate: u64 },
     /// Of an accuracy: `lost` base right and candidate wrong, `won` the reverse.
-    Accuracy { lost: u64, won: u64, total: u64, p_value: f64, drop: f64, drop_high: f64, same_outputs: bool },
+    Accuracy {
+        lost: u64,
+        won: u64,
+        total: u64,
+        #[serde(with = "float")]
+        p_value: f64,
+        #[serde(with = "float")]
+        drop: f64,
+        #[serde(with = "float")]
+        drop_high: f64,
+        same_outputs: bool,
+    },
     /// Nothing was measured.
     Nothing,
 }

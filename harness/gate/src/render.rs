@@ -250,7 +250,7 @@ GATE: 1 regressed, 4 pass, 1 inconclusive, 1 waived, 1 not compared, 1 device fa
             let [reason, tag, message, note] = texts.try_into().expect("four");
             report.comparisons[0].reason = reason;
             report.comparisons[1].tags = vec![tag];
-            report.faults[0].message = message;
+            report.faults[0].message = message.into();
             report.notes.push(note);
             let look = Look { width: 160, colour: false };
             let text = terminal(&report, look);

@@ -14,7 +14,7 @@ use crate::{
     Arm, Verdict,
     judge::{Block, BlockError, LatencyJudge},
 };
-use espalier_bench::sanitise::sanitise;
+use espalier_protocol::text::sanitise;
 
 /// Invocations of a block.
 pub const BLOCK: usize = 4;

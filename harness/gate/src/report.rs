@@ -1,6 +1,7 @@
 //! Everything a report of a gate shows, as data: what was compared with what, on what terms, and the verdicts. The
 //! terminal, the comment on a pull request, JUnit, JSON and the exit status are functions of it alone.
 
+use espalier_protocol::{Text, float};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -58,8 +59,10 @@ pub struct ProfileFacts {
 pub struct MarginFacts {
     pub criterion: Criterion,
     /// Proved worse than this: regressed.
+    #[serde(with = "float")]
     pub lower: f64,
     /// Proved not worse than this: pass.
+    #[serde(with = "float")]
     pub upper: f64,
 }
 
@@ -74,6 +77,7 @@ pub struct GateDevice {
     pub base_runner: Option<String>,
     pub candidate_runner: Option<String>,
     /// Where they differ: the standard deviation of the logarithm of the time between builds of the same code.
+    #[serde(default, with = "float")]
     pub other_binary: Option<f64>,
 }
 
@@ -84,7 +88,9 @@ pub struct Latency {
     pub case: Case,
     pub criterion: Criterion,
     pub role: Role,
+    #[serde(with = "float")]
     pub base_ns: f64,
+    #[serde(with = "float")]
     pub candidate_ns: f64,
 }
 
@@ -93,7 +99,7 @@ pub struct Latency {
 pub struct Fault {
     pub device: String,
     pub stage: FailureStage,
-    pub message: String,
+    pub message: Text,
 }
 
 impl Report {

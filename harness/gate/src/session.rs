@@ -6,7 +6,7 @@
 //! that both arms lose the same; too many of them make the case inconclusive. A runner that fails is reported as that
 //! arm's failure.
 
-use espalier_protocol::{Mode, Predictions};
+use espalier_protocol::{Mode, Predictions, Text, float};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -48,6 +48,7 @@ pub struct CasePlan {
     #[serde(skip)]
     pub labels: Option<Vec<i64>>,
     /// Accuracy the candidate may lose at most, observed, as a fraction; `None`: only the test decides.
+    #[serde(default, with = "float")]
     pub max_accuracy_drop: Option<f64>,
     pub effort: Effort,
     /// What is judged by measuring; sizes are not.
@@ -61,6 +62,7 @@ pub struct ArmPlan {
     /// SHA-256 of the variant.
     pub model: String,
     /// A drill: see [`PlannedJob::slow_down_percent`].
+    #[serde(default, with = "float")]
     pub slow_down_percent: Option<f64>,
 }
 
@@ -205,7 +207,7 @@ struct CaseSession {
     /// Timing invocations, and those among them that drifted.
     timed: usize,
     unsteady: usize,
-    digests: [Option<String>; 2],
+    digests: [Option<Text>; 2],
     end: Option<CaseEnd>,
 }
 
@@ -221,7 +223,7 @@ struct Latency {
 #[derive(Clone, Debug, PartialEq)]
 enum CaseEnd {
     /// The arm's runner fails.
-    Broken(Arm, String),
+    Broken(Arm, Text),
     /// Too many blocks were invalid.
     Unfit(String),
 }

@@ -8,9 +8,9 @@ use crate::{
 };
 use espalier_bench::{
     metric::Unit,
-    sanitise::sanitise,
     sheet::{MISSING, both, percent, short, size},
 };
+use espalier_protocol::text::sanitise;
 
 /// `digits-cnn@0.5 on pi4`, for a control with what it is.
 pub fn case(comparison: &Comparison) -> String {

@@ -68,7 +68,7 @@ pub struct Job {
     pub warmup: u32,
     /// The fewest timed inferences.
     pub iterations: u32,
-    /// Continues after `iterations` until this many milliseconds were timed.
+    /// Continues after `iterations` until this many milliseconds were timed, up to [`Job::MOST_TIMES`] inferences.
     pub min_time_ms: u64,
     /// CPUs to stay on. Empty: all CPUs.
     pub cpus: Vec<u32>,
@@ -112,6 +112,8 @@ impl Job {
 
     /// Eleven times as long. A larger number is a mistake.
     pub const MOST_SLOW_DOWN: f64 = 1000.0;
+    /// The most times of one invocation, unless more iterations are asked for: the host holds them all.
+    pub const MOST_TIMES: u32 = 1_000_000;
     /// More threads than any board has processors are a mistake.
     pub const MOST_THREADS: u32 = 1024;
 

@@ -6,15 +6,18 @@
 //! added, and new ones are optional on both sides. The crate depends on serde alone, so that it costs the runner
 //! nothing.
 
+pub mod float;
 pub mod job;
 pub mod line;
 pub mod tensor;
+pub mod text;
 
 pub use job::{Engine, Job, Mode};
 pub use line::{
-    BoardState, CandidateTime, Hello, LayerKernel, LayerTime, Line, Loaded, Macs, Memory, MemoryPhase, OutputFact,
-    Predictions, RatioFact, Stage, Switched,
+    BoardState, CandidateTime, Hello, LayerKernel, LayerTime, Line, Loaded, Macs, Memory, MemoryPhase, NotFinite,
+    OutputFact, Predictions, RatioFact, Stage, Switched,
 };
+pub use text::Text;
 
 /// Raised whenever the meaning of a line changes. The host refuses a runner with another version.
 pub const VERSION: u32 = 1;

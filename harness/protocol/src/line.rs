@@ -1,7 +1,11 @@
 //! The lines that a runner prints. Times are in nanoseconds, memory is in bytes. What a board cannot report is `None`,
 //! not zero.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
+
+use crate::{float, text::Text};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]
@@ -16,7 +20,7 @@ pub enum Line {
         ns: u64,
         /// [`digest`] of its outputs. Two invocations of one arm must have the same. Earlier runners do not report it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        digest: Option<String>,
+        digest: Option<Text>,
     },
     /// Sent when there was no other line for [`crate::HEARTBEAT_SECONDS`].
     Heartbeat {
@@ -44,7 +48,7 @@ pub enum Line {
     /// The job failed. `finished` still follows.
     Failed {
         stage: Stage,
-        message: String,
+        message: Text,
     },
     /// Always last.
     Finished,
@@ -86,25 +90,25 @@ impl Stage {
 pub struct Hello {
     pub protocol: u32,
     /// The runner's own version.
-    pub runner: String,
+    pub runner: Text,
     /// The architecture of the runner's target triple, e.g. `aarch64`.
-    pub arch: String,
+    pub arch: Text,
     pub pid: u32,
     /// The inference engine and its version, e.g. `espalier 0.1.0 (tract 0.23.9)`, or `tract 0.23.9` alone.
-    pub engine: String,
+    pub engine: Text,
     /// CPU features that the engine's kernels can use on this board, detected at run time.
-    pub cpu_features: Vec<String>,
+    pub cpu_features: Vec<Text>,
 }
 
 /// A number that could not be read on this board is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BoardState {
-    pub kernel: Option<String>,
+    pub kernel: Option<Text>,
     /// The processor's name as the board reports it.
-    pub cpu: Option<String>,
+    pub cpu: Option<Text>,
     /// Online processors.
     pub cpus: Option<u32>,
-    pub governor: Option<String>,
+    pub governor: Option<Text>,
     /// Current frequency of the first CPU the runner may use, in kHz.
     pub frequency_khz: Option<u64>,
     pub max_frequency_khz: Option<u64>,
@@ -129,8 +133,8 @@ pub struct BoardState {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OutputFact {
-    pub name: String,
-    pub dtype: String,
+    pub name: Text,
+    pub dtype: Text,
     pub shape: Vec<u64>,
 }
 
@@ -161,6 +165,7 @@ pub struct Loaded {
 /// One loaded ratio of a pack of several.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RatioFact {
+    #[serde(with = "float")]
     pub ratio: f64,
     /// Memory in addition to the ratios before it, in bytes. Only in `memory` jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,30 +174,30 @@ pub struct RatioFact {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerKernel {
-    pub name: String,
+    pub name: Text,
     /// What it computes, e.g. `conv 3x3`.
-    pub op: String,
+    pub op: Text,
     /// The fastest of the candidates on this board.
-    pub kernel: String,
+    pub kernel: Text,
     pub candidates: Vec<CandidateTime>,
     /// Whether the times are of an earlier invocation.
     pub cached: bool,
     /// Why candidates failed, or why the layer has tract's kernel although there are others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
+    pub note: Option<Text>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CandidateTime {
-    pub kernel: String,
+    pub kernel: Text,
     pub ns: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerTime {
-    pub name: String,
-    pub op: String,
-    pub kernel: String,
+    pub name: Text,
+    pub op: Text,
+    pub kernel: Text,
     /// How often it runs in one inference.
     pub calls: u64,
     /// Of the sum of its calls in one inference.
@@ -203,6 +208,7 @@ pub struct LayerTime {
 pub struct Switched {
     /// Timed inferences so far.
     pub after: u64,
+    #[serde(with = "float")]
     pub ratio: f64,
     /// The time of switching, from the decision until ready for the next inference.
     pub ns: u64,
@@ -221,7 +227,7 @@ pub struct Memory {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryPhase {
-    pub name: String,
+    pub name: Text,
     pub peak_rss: u64,
     pub allocated: u64,
     /// Whether the high-water mark was reset before this phase. Without that, `peak_rss` includes the phases before.
@@ -229,7 +235,7 @@ pub struct MemoryPhase {
 }
 
 /// Results of consecutive samples. Several such lines add up.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Predictions {
     /// The index of the first sample in this line.
     pub start: u64,
@@ -237,12 +243,74 @@ pub struct Predictions {
     pub classes: Vec<u32>,
     /// For each sample the first output, flattened, as exact f32 (the shortest decimals that read back to the same
     /// bits). Empty where the output has more than [`Predictions::MAX_VALUES`] values per sample.
+    #[serde(with = "float")]
     pub values: Vec<Vec<f32>>,
+    /// Indices of the samples whose first output has NaN. Also where values are not sent; earlier runners send none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nan: Vec<u64>,
+    /// Indices of the samples whose first output is infinite somewhere and NaN nowhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub infinite: Vec<u64>,
 }
 
 impl Predictions {
     /// The most output values per sample that are sent to the host.
     pub const MAX_VALUES: usize = 1024;
+
+    /// The samples whose output is not all finite, as reported and as the values say.
+    pub fn not_finite(&self) -> NotFinite {
+        let mut samples =
+            NotFinite { nan: self.nan.iter().copied().collect(), infinite: self.infinite.iter().copied().collect() };
+        for (index, values) in (self.start..).zip(&self.values) {
+            match NotFinite::of(values) {
+                Some(Value::Nan) => _ = samples.nan.insert(index),
+                Some(Value::Infinite) => _ = samples.infinite.insert(index),
+                None => {}
+            }
+        }
+        samples
+    }
+
+    /// Whether each sample's class is its label. NaN answers nothing, so it is never right.
+    pub fn right(&self, labels: &[i64]) -> Vec<bool> {
+        let NotFinite { nan, .. } = self.not_finite();
+        let pairs = (self.start..).zip(labels.iter().zip(&self.classes));
+        pairs.map(|(index, (label, class))| *label == i64::from(*class) && !nan.contains(&index)).collect()
+    }
+
+    /// Adds one sample with all values of its output, which are sent unless they are too many.
+    pub fn push(&mut self, class: u32, values: Vec<f32>) {
+        let index = self.start + self.classes.len() as u64;
+        match NotFinite::of(&values) {
+            Some(Value::Nan) => self.nan.push(index),
+            Some(Value::Infinite) => self.infinite.push(index),
+            None => {}
+        }
+        self.classes.push(class);
+        self.values.push(if values.len() <= Predictions::MAX_VALUES { values } else { Vec::new() });
+    }
+}
+
+/// Indices of samples whose output is not all finite.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NotFinite {
+    pub nan: BTreeSet<u64>,
+    /// Infinite and without NaN.
+    pub infinite: BTreeSet<u64>,
+}
+
+enum Value {
+    Nan,
+    Infinite,
+}
+
+impl NotFinite {
+    fn of(values: &[f32]) -> Option<Value> {
+        if values.iter().any(|value| value.is_nan()) {
+            return Some(Value::Nan);
+        }
+        values.iter().any(|value| value.is_infinite()).then_some(Value::Infinite)
+    }
 }
 
 /// Layers per line. With the bounds below a line is shorter than [`crate::MAX_LINE`].
@@ -290,8 +358,8 @@ impl Line {
 }
 
 /// The beginning of a text, at most `most` bytes.
-fn bounded(text: &str, most: usize) -> String {
-    text[..text.floor_char_boundary(most)].to_owned()
+fn bounded(text: &str, most: usize) -> Text {
+    Text::from(&text[..text.floor_char_boundary(most)])
 }
 
 /// FNV-1a with 64 bits (Fowler, Noll, Vo; RFC 9923) of concatenated pieces, as 16 lower-case hexadecimal digits. It
@@ -317,10 +385,10 @@ mod tests {
         assert_eq!(digest(["foo".as_bytes(), "bar".as_bytes()]), "85944171f73967e8");
     }
 
-    /// Names are untrusted. The worst case is six bytes of JSON for one byte.
+    /// Names are untrusted.
     #[test]
     fn lines_about_layers_are_bounded() {
-        let text = "\u{1}".repeat(10_000);
+        let text = Text::from("\u{1}".repeat(10_000));
         let candidate = CandidateTime { kernel: text.clone(), ns: u64::MAX };
         let (name, op, kernel) = (text.clone(), text.clone(), text.clone());
         let layer = LayerKernel {

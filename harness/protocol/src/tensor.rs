@@ -71,6 +71,13 @@ pub fn decode(file: &[u8]) -> Result<Vec<Tensor>, String> {
     Ok(tensors)
 }
 
+/// The number of samples that a file's header line may stand for: the first axis of each tensor. Empty where the line is
+/// no header.
+pub fn sample_counts(header_line: &[u8]) -> Vec<u64> {
+    let headers: Vec<TensorHeader> = serde_json::from_slice(header_line).unwrap_or_default();
+    headers.iter().filter_map(|header| header.shape.first().copied()).collect()
+}
+
 fn byte_len(header: &TensorHeader) -> Option<usize> {
     let count = header.shape.iter().try_fold(1u64, |product, axis| product.checked_mul(*axis))?;
     usize::try_from(count).ok()?.checked_mul(header.dtype.size())
@@ -95,7 +102,10 @@ mod tests {
 
     #[test]
     fn round_trip() {
-        assert_eq!(decode(&encode(&sample())).unwrap(), sample());
+        let file = encode(&sample());
+        assert_eq!(decode(&file).unwrap(), sample());
+        let line = file.split(|byte| *byte == b'\n').next().unwrap();
+        assert_eq!((sample_counts(line), sample_counts(b"no header")), (vec![2, 1], vec![]));
     }
 
     #[test]

@@ -17,10 +17,13 @@ pub fn state(root: &Path, cpu: u32) -> BoardState {
     let memory = text("proc/meminfo");
     let kib = |key: &str| -> Option<u64> { Some(field(memory.as_deref()?, key)?.parse::<u64>().ok()? * 1024) };
     BoardState {
-        kernel: text("proc/sys/kernel/osrelease"),
-        cpu: text("proc/cpuinfo").and_then(|info| cpu_name(&info)).or_else(|| text("proc/device-tree/model")),
+        kernel: text("proc/sys/kernel/osrelease").map(Into::into),
+        cpu: text("proc/cpuinfo")
+            .and_then(|info| cpu_name(&info))
+            .or_else(|| text("proc/device-tree/model"))
+            .map(Into::into),
         cpus: text("sys/devices/system/cpu/online").and_then(|list| count_cpus(&list)),
-        governor: text(&format!("{frequency}/scaling_governor")),
+        governor: text(&format!("{frequency}/scaling_governor")).map(Into::into),
         frequency_khz: number(&format!("{frequency}/scaling_cur_freq")),
         max_frequency_khz: number(&format!("{frequency}/scaling_max_freq")),
         temperature_millicelsius: hottest(root),

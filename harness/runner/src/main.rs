@@ -53,12 +53,12 @@ fn main() -> ExitCode {
         runner: env!("CARGO_PKG_VERSION").into(),
         arch: std::env::consts::ARCH.into(),
         pid: std::process::id(),
-        engine: engine(job.as_ref().map_or(Engine::default(), |job| job.engine)),
-        cpu_features: board::cpu_features(),
+        engine: engine(job.as_ref().map_or(Engine::default(), |job| job.engine)).into(),
+        cpu_features: board::cpu_features().into_iter().map(Into::into).collect(),
     }));
     let done = job.map_err(anyhow::Error::msg).and_then(|job| run(&reporter, &job));
     if let Err(error) = &done {
-        reporter.emit(&Line::Failed { stage: reporter.stage(), message: format!("{error:#}") });
+        reporter.emit(&Line::Failed { stage: reporter.stage(), message: format!("{error:#}").into() });
     }
     reporter.emit(&Line::Finished);
     if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -109,7 +109,7 @@ fn end_with_parent() {
 fn report_panics(reporter: Arc<Reporter>) {
     std::panic::set_hook(Box::new(move |panic| {
         let message = format!("the engine panicked: {panic}").replace('\n', " ");
-        reporter.emit(&Line::Failed { stage: reporter.stage(), message });
+        reporter.emit(&Line::Failed { stage: reporter.stage(), message: message.into() });
         reporter.emit(&Line::Finished);
         std::process::exit(1);
     }));

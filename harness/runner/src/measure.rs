@@ -37,7 +37,7 @@ pub fn time(reporter: &Reporter, job: &Job, state: &dyn Fn() -> BoardState) -> R
     let start = Instant::now();
     let outputs = black_box(ready.run_on(first)?);
     let first = start.elapsed();
-    reporter.emit(&Line::First { ns: nanoseconds(first), digest: digest(&outputs) });
+    reporter.emit(&Line::First { ns: nanoseconds(first), digest: digest(&outputs).map(Into::into) });
     drop(outputs);
 
     reporter.enter(Stage::WarmUp, u64::from(job.warmup));
@@ -48,7 +48,8 @@ pub fn time(reporter: &Reporter, job: &Job, state: &dyn Fn() -> BoardState) -> R
     reporter.set_quiet(first.mul_f64(slower.unwrap_or(1.0)) < Duration::from_secs(HEARTBEAT_SECONDS));
     let mut times = Vec::with_capacity(job.iterations as usize);
     let mut spent = Duration::ZERO;
-    while times.len() < job.iterations as usize || spent < Duration::from_millis(job.min_time_ms) {
+    let (least, most) = (job.iterations as usize, job.iterations.max(Job::MOST_TIMES) as usize);
+    while times.len() < least || (times.len() < most && spent < Duration::from_millis(job.min_time_ms)) {
         let input = next();
         let start = Instant::now();
         let output = ready.run_on(input)?;
@@ -75,19 +76,18 @@ pub fn score(reporter: &Reporter, job: &Job) -> Result<()> {
     let mut ready = model::load(reporter, job, true)?;
     let runs = ready.samples.count / ready.samples.batch;
     reporter.enter(Stage::Score, runs as u64);
-    let mut line = Predictions { start: 0, classes: Vec::new(), values: Vec::new() };
+    let mut line = Predictions::default();
     for index in 0..runs {
         let outputs = ready.run(index)?;
         let output = outputs.first().context("the model has no output")?.cast_to::<f32>()?;
         let view = output.to_plain_array_view::<f32>()?;
         let values: Vec<f32> = view.iter().copied().collect();
         // A fixed batch occurs only with synthetic inputs. Then the whole output counts as one sample.
-        line.classes.push(argmax(&values));
-        line.values.push(if values.len() <= Predictions::MAX_VALUES { values } else { Vec::new() });
+        line.push(argmax(&values), values);
         reporter.step();
         if line.classes.len() == SAMPLES || index + 1 == runs {
             let start = line.start + line.classes.len() as u64;
-            let full = std::mem::replace(&mut line, Predictions { start, classes: Vec::new(), values: Vec::new() });
+            let full = std::mem::replace(&mut line, Predictions { start, ..Predictions::default() });
             reporter.emit(&Line::Predictions(full));
         }
     }

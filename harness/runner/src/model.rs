@@ -209,14 +209,14 @@ fn beside_runner() -> Option<PathBuf> {
 }
 
 fn layer_kernel(chosen: LayerChoice, ratio: Option<f64>) -> LayerKernel {
-    let time = |measured: Measured| Some(CandidateTime { kernel: measured.kernel, ns: measured.ns? });
+    let time = |measured: Measured| Some(CandidateTime { kernel: measured.kernel.into(), ns: measured.ns? });
     LayerKernel {
-        name: ratio.map_or_else(|| chosen.name.clone(), |ratio| format!("{} @ {ratio}", chosen.name)),
-        op: chosen.op,
-        kernel: chosen.kernel,
+        name: ratio.map_or_else(|| chosen.name.clone(), |ratio| format!("{} @ {ratio}", chosen.name)).into(),
+        op: chosen.op.into(),
+        kernel: chosen.kernel.into(),
         candidates: chosen.candidates.into_iter().filter_map(time).collect(),
         cached: chosen.cached,
-        note: chosen.note,
+        note: chosen.note.map(Into::into),
     }
 }
 
@@ -267,8 +267,8 @@ fn facts(model: &TypedModel, inputs: bool) -> Result<Vec<OutputFact>> {
         let fact = model.outlet_fact(*outlet)?;
         let shape = fact.shape.as_concrete().context("a dimension stays open")?;
         Ok(OutputFact {
-            name: model.outlet_label(*outlet).map_or_else(|| model.node(outlet.node).name.clone(), str::to_owned),
-            dtype: format!("{:?}", fact.datum_type).to_lowercase(),
+            name: model.outlet_label(*outlet).unwrap_or(&model.node(outlet.node).name).into(),
+            dtype: format!("{:?}", fact.datum_type).to_lowercase().into(),
             shape: shape.iter().map(|axis| *axis as u64).collect(),
         })
     };

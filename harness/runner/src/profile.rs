@@ -50,9 +50,9 @@ pub fn profile(reporter: &Reporter, job: &Job) -> Result<()> {
         let node = model.node(*id);
         let layer = &layers.by_node[id];
         LayerTime {
-            name: node.name.clone(),
-            op: node.op().name().trim_start_matches(op::PREFIX).to_owned(),
-            kernel: op::kernel(node.op()),
+            name: node.name.as_str().into(),
+            op: node.op().name().trim_start_matches(op::PREFIX).into(),
+            kernel: op::kernel(node.op()).into(),
             calls: layer.calls / layer.sums.len().max(1) as u64,
             median_ns: median(&layer.sums),
         }

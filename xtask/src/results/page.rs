@@ -7,11 +7,11 @@ use espalier_bench::{
     engine::Engine,
     markdown::escape,
     record::{ModelInfo, Outcome, Run, RunHeader},
-    sanitise::sanitise,
     sheet,
     summary::{CaseSummary, Trust},
 };
 use espalier_inventory::Source;
+use espalier_protocol::text::sanitise;
 
 use super::{
     article,

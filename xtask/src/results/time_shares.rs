@@ -56,12 +56,12 @@ struct OpSums {
 fn sums_by_op(dense: &[LayerTime], pruned: &[LayerTime]) -> Vec<(String, OpSums)> {
     let mut by_op: BTreeMap<String, OpSums> = BTreeMap::new();
     for layer in dense {
-        by_op.entry(layer.op.clone()).or_default().dense += layer.median_ns;
+        by_op.entry(layer.op.to_string()).or_default().dense += layer.median_ns;
     }
     for layer in pruned {
-        let sums = by_op.entry(layer.op.clone()).or_default();
+        let sums = by_op.entry(layer.op.to_string()).or_default();
         sums.pruned += layer.median_ns;
-        *sums.kernels.entry(layer.kernel.clone()).or_default() += 1;
+        *sums.kernels.entry(layer.kernel.to_string()).or_default() += 1;
     }
     let mut sorted: Vec<(String, OpSums)> = by_op.into_iter().collect();
     sorted.sort_by_key(|(_, sums)| std::cmp::Reverse(sums.pruned));

@@ -1,8 +1,9 @@
 //! `--export-csv`: one row a case, quoted as in RFC 4180, units in the columns' names; empty is "not measured".
 
+use espalier_protocol::text::sanitise;
+
 use crate::{
     metric::{Metric, Unit},
-    sanitise::sanitise,
     summary::{CaseSummary, Trust},
 };
 
@@ -107,6 +108,7 @@ fn record(fields: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     use crate::{fixture, summary::summarise};
 
     #[test]

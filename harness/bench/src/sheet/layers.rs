@@ -3,13 +3,12 @@
 
 use std::collections::HashMap;
 
-use espalier_protocol::LayerTime;
+use espalier_protocol::{LayerTime, text::sanitise};
 
 use super::{Cell, Column, MISSING, Scale, Sheet, TIMES, Tone, cell, peers, short};
 use crate::{
     metric::{Estimate, Nanoseconds},
     record::Run,
-    sanitise::sanitise,
     summary::CaseSummary,
 };
 
@@ -142,7 +141,7 @@ fn rows<'a>(dense: &'a [LayerTime], pruned: &'a [LayerTime]) -> (Vec<Row<'a>>, V
         places.entry(&layer.name).or_default().push(index);
     }
     for layer in pruned {
-        match places.get_mut(layer.name.as_str()).and_then(Vec::pop) {
+        match places.get_mut(&*layer.name).and_then(Vec::pop) {
             Some(index) => rows[index].pruned = Some(layer),
             None => rows.push(Row { dense: None, pruned: Some(layer) }),
         }
@@ -248,8 +247,8 @@ an inference without profiling: 1.00 ms dense, 800 µs pruned
     fn layers_of_one_name_keep_their_order() {
         let layer = |name: &str, median_ns: u64| LayerTime {
             name: name.into(),
-            op: String::new(),
-            kernel: String::new(),
+            op: "".into(),
+            kernel: "".into(),
             calls: 1,
             median_ns,
         };

@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use espalier_bench::{exit::ExitStatus, sanitise::sanitise};
+use espalier_bench::exit::ExitStatus;
+use espalier_protocol::text::sanitise;
 use espalier_prune::{
     Axis, Bytes, Inspection, Port,
     structure::{self, Report},

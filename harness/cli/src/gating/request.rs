@@ -162,7 +162,7 @@ impl Request {
                     plan.planned
                         .extend(variants.map(|(model, ratio)| unmeasured(device, &model.name, ratio, Criterion::P50)));
                     let (device, message) = (device.name.clone(), message.to_owned());
-                    plan.faults.push(Fault { device, stage: FailureStage::Build, message });
+                    plan.faults.push(Fault { device, stage: FailureStage::Build, message: message.into() });
                 }
             }
             plan.facts.push(facts);

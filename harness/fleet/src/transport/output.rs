@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use espalier_bench::sanitise::sanitise;
 use espalier_protocol::MAX_LINE;
+use espalier_protocol::text::sanitise;
 
 /// How a command ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use espalier_bench::sanitise::sanitise;
+use espalier_protocol::text::sanitise;
 
 pub(super) use config::{Endpoint, resolve};
 use link::Link;

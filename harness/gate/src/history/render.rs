@@ -181,7 +181,7 @@ fn entries(count: usize) -> String {
 }
 
 fn one_line(text: &str) -> String {
-    espalier_bench::sanitise::sanitise(text).replace('\n', " ")
+    espalier_protocol::text::sanitise(text).replace('\n', " ")
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ impl Device {
         match special {
             Some(Special::Fails) => {
                 let message = "no such operator (while at loading)".to_owned();
-                return Some(Outcome::Failed(Failure { stage: FailureStage::Runner, message }));
+                return Some(Outcome::Failed(Failure { stage: FailureStage::Runner, message: message.into() }));
             }
             Some(Special::Lost) => return None,
             Some(Special::Throttled) => throttled = true,
@@ -70,7 +70,7 @@ impl Device {
         let jitter = self.random.below(4096) as u64;
         let mut measurement = fixture::measurement();
         measurement.after.throttled = Some(throttled);
-        measurement.first_digest = Some(digest.to_owned());
+        measurement.first_digest = Some(digest.into());
         match job.mode {
             Mode::Time => measurement.timed_ns = times,
             Mode::Memory => {
@@ -79,7 +79,7 @@ impl Device {
             }
             Mode::Score => {
                 measurement.predictions =
-                    Some(Predictions { start: 0, classes: vec![1, 2, 3], values: vec![vec![0.5]; 3] });
+                    Some(Predictions { classes: vec![1, 2, 3], values: vec![vec![0.5]; 3], ..Predictions::default() });
             }
             Mode::Profile => unreachable!("a gate asks for no profile"),
         }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use espalier_bench::sanitise::sanitise;
+use espalier_protocol::text::sanitise;
 use ssh2::ErrorCode;
 
 use super::{

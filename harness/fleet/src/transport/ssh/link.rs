@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use espalier_bench::sanitise::sanitise;
+use espalier_protocol::text::sanitise;
 use ssh2::{BlockDirections, ErrorCode, MethodType, Session};
 
 use super::{
