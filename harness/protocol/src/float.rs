@@ -108,7 +108,6 @@ macro_rules! floats {
                 }
             }
 
-            #[expect(clippy::cast_possible_truncation, reason = "infinite beyond the range, as the module says")]
             fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$float, D::Error> {
                 deserializer.deserialize_any(Number).map(|number| number as $float)
             }
