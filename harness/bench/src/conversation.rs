@@ -15,25 +15,27 @@ use crate::record::{Failure, FailureStage, Measurement};
 
 /// What a job was asked for, as far as its answer is checked against it.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct Requested {
     pub mode: Mode,
     /// The fewest timed inferences, and the time to go on for.
     pub iterations: u32,
     pub min_time_ms: u64,
-    /// How many samples there may be: one of these numbers.
+    /// How many samples there may be: one of these numbers; none where that is not known.
     pub samples: Vec<u64>,
 }
 
-impl Asked {
+impl Requested {
     fn most_times(&self) -> usize {
         self.iterations.max(Job::MOST_TIMES) as usize
     }
 
     fn most_samples(&self) -> u64 {
-        self.samples.iter().copied().max().unwrap_or(1)
+        self.samples.iter().copied().max().unwrap_or(UNKNOWN_SAMPLES)
     }
 }
 
+/// More samples than anybody scores without saying how many there are.
+const UNKNOWN_SAMPLES: u64 = 2000;
 /// The most bytes of lines that describe layers, kernels and ratios, all together.
 const MOST_DESCRIBED: usize = 8 << 20;
 /// The most bytes of lines with the predictions of one sample, on average: some 20 for each value that is sent.
@@ -42,7 +44,7 @@ const MOST_PREDICTED: u64 = 20 * Predictions::MAX_VALUES as u64;
 /// The lines of one invocation so far.
 #[derive(Debug)]
 pub struct Conversation {
-    asked: Asked,
+    requested: Requested,
     parts: Parts,
 }
 
@@ -67,8 +69,8 @@ struct Parts {
 }
 
 impl Conversation {
-    pub fn new(asked: Asked) -> Conversation {
-        Conversation { asked, parts: Parts::default() }
+    pub fn new(requested: Requested) -> Conversation {
+        Conversation { requested, parts: Parts::default() }
     }
 
     /// The runner's process id, once `hello` has named it: the process to kill if the invocation must be stopped.
@@ -90,7 +92,7 @@ impl Conversation {
         if parts.finished {
             return Err(broken("the runner went on after `finished`".into()));
         }
-        parts.count(&line, text.len(), &self.asked)?;
+        parts.count(&line, text.len(), &self.requested)?;
         match (&parts.hello, line) {
             (None, Line::Hello(hello)) if hello.protocol == VERSION => parts.hello = Some(hello),
             (None, Line::Hello(hello)) => {
@@ -123,7 +125,7 @@ impl Conversation {
     /// # Errors
     /// The runner reported a failure, was cut off, left something out, or reported what cannot be.
     pub fn close(self, ending: &str, wall: Duration) -> Result<Measurement, Failure> {
-        let Conversation { asked, parts } = self;
+        let Conversation { requested, parts } = self;
         if let Some(failed) = parts.failed {
             return Err(failed);
         }
@@ -136,7 +138,7 @@ impl Conversation {
             Ok([before, after]) => (before, after),
             Err(_) => return Err(missing("state before and after")),
         };
-        match asked.mode {
+        match requested.mode {
             Mode::Time if parts.timed_ns.is_empty() || parts.first_ns.is_none() => return Err(missing("times")),
             Mode::Time if parts.timed_ns.contains(&0) => {
                 return Err(broken("the runner measured a time of 0 ns: its clock is too coarse".into()));
@@ -160,7 +162,7 @@ impl Conversation {
             before,
             after,
         };
-        plausible::check(&measurement, &asked, wall)?;
+        plausible::check(&measurement, &requested, wall)?;
         Ok(measurement)
     }
 }
@@ -168,20 +170,20 @@ impl Conversation {
 impl Parts {
     /// # Errors
     /// With this line there are more lines of its kind, or more in them, than any honest answer has.
-    fn count(&mut self, line: &Line, bytes: usize, asked: &Asked) -> Result<(), Failure> {
+    fn count(&mut self, line: &Line, bytes: usize, requested: &Requested) -> Result<(), Failure> {
         let once =
             |known: bool, what: &str| if known { Err(broken(format!("the runner said {what}"))) } else { Ok(()) };
         match line {
             Line::State(_) => once(self.states.len() == 2, "`state` a third time"),
             Line::Loaded(_) => once(self.loaded.is_some(), "`loaded` twice"),
             Line::First { .. } => once(self.first_ns.is_some(), "`first` twice"),
-            Line::Timed { ns } if self.timed_ns.len() + ns.len() > asked.most_times() => {
-                let most = asked.most_times();
-                Err(implausible(format!("more than {most} times, where {} were asked for", asked.iterations)))
+            Line::Timed { ns } if self.timed_ns.len() + ns.len() > requested.most_times() => {
+                let most = requested.most_times();
+                Err(implausible(format!("more than {most} times, where {} were asked for", requested.iterations)))
             }
             Line::Predictions(more) => {
                 self.predicted += bytes as u64;
-                let (count, most) = (more.start.saturating_add(more.classes.len() as u64), asked.most_samples());
+                let (count, most) = (more.start.saturating_add(more.classes.len() as u64), requested.most_samples());
                 if count > most {
                     return Err(implausible(format!("at least {count} predictions for {most} samples")));
                 }
@@ -246,8 +248,8 @@ mod tests {
     const WALL: Duration = Duration::from_millis(800);
 
     /// Three times, or five predictions.
-    fn asked(mode: Mode) -> Asked {
-        Asked { mode, iterations: 3, min_time_ms: 0, samples: vec![5] }
+    fn requested(mode: Mode) -> Requested {
+        Requested { mode, iterations: 3, min_time_ms: 0, samples: vec![5] }
     }
 
     fn hello() -> Line {
@@ -279,7 +281,7 @@ mod tests {
     }
 
     fn measure(lines: &[Line]) -> Result<Measurement, Failure> {
-        let mut conversation = Conversation::new(asked(Mode::Time));
+        let mut conversation = Conversation::new(requested(Mode::Time));
         for line in lines {
             conversation.on_line(&serde_json::to_string(line).unwrap())?;
         }
@@ -332,7 +334,7 @@ mod tests {
 
     #[test]
     fn garbage_is_reported_and_shown() {
-        let failure = Conversation::new(asked(Mode::Time)).on_line("Segmentation fault").unwrap_err();
+        let failure = Conversation::new(requested(Mode::Time)).on_line("Segmentation fault").unwrap_err();
         assert_eq!(failure.message, "not a line of the runner's protocol: `Segmentation fault`");
         let mut old = complete();
         if let Line::Hello(hello) = &mut old[0] {
@@ -349,7 +351,7 @@ mod tests {
         // Before the second state and `finished`.
         let end = lines.len() - if instead.iter().any(|line| line.contains(r#""line":"state""#)) { 1 } else { 2 };
         lines.splice(end..end, instead.iter().map(|line| (*line).to_owned()));
-        let mut conversation = Conversation::new(asked(mode));
+        let mut conversation = Conversation::new(requested(mode));
         lines.iter().try_for_each(|line| conversation.on_line(line))?;
         conversation.close("exit status 0", WALL)
     }
@@ -386,7 +388,7 @@ mod tests {
         // It goes on until the time is up, and no longer.
         let times = |count: usize| format!(r#"{{"line":"timed","ns":{:?}}}"#, vec![400_000; count]);
         let with_time = |count: usize| {
-            let mut conversation = Conversation::new(Asked { min_time_ms: 2, ..asked(Mode::Time) });
+            let mut conversation = Conversation::new(Requested { min_time_ms: 2, ..requested(Mode::Time) });
             for line in complete().iter().filter(|line| !matches!(line, Line::Timed { .. } | Line::Finished)) {
                 conversation.on_line(&serde_json::to_string(line).unwrap()).unwrap();
             }
@@ -449,7 +451,7 @@ mod tests {
             format!(r#"{{"line":"profile","layers":[{time}]}}"#),
             r#"{"line":"switched","after":1,"ratio":0.5,"ns":9}"#.to_owned(),
         ] {
-            let mut conversation = Conversation::new(asked(Mode::Score));
+            let mut conversation = Conversation::new(requested(Mode::Score));
             conversation.on_line(&serde_json::to_string(&hello()).unwrap()).unwrap();
             let stopped = (0..200_000).find(|_| conversation.on_line(&line).is_err());
             assert!(stopped.is_some(), "{line}");
@@ -480,7 +482,7 @@ mod tests {
         }
         let lines: Vec<String> =
             lines.iter().map(|line| serde_json::to_string(line).unwrap().replace("aarch64", hostile)).collect();
-        let mut conversation = Conversation::new(asked(Mode::Time));
+        let mut conversation = Conversation::new(requested(Mode::Time));
         // A control character has to be escaped in JSON.
         lines.iter().for_each(|line| conversation.on_line(&line.replace('\u{1b}', r"\u001b")).unwrap());
         let stored = serde_json::to_string(&conversation.close("", WALL).unwrap()).unwrap();
@@ -497,7 +499,7 @@ mod tests {
                 ..Predictions::default()
             })
         };
-        let mut conversation = Conversation::new(Asked { samples: vec![7], ..asked(Mode::Score) });
+        let mut conversation = Conversation::new(Requested { samples: vec![7], ..requested(Mode::Score) });
         let mut send = |line: &Line| conversation.on_line(&serde_json::to_string(line).unwrap());
         send(&hello()).unwrap();
         send(&part(0)).unwrap();
@@ -508,7 +510,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_lines_however_odd_panic(lines in proptest::collection::vec(".{0,40}", 0..8), cut in 0usize..9) {
-            let mut conversation = Conversation::new(asked(Mode::Memory));
+            let mut conversation = Conversation::new(requested(Mode::Memory));
             for line in complete().iter().take(cut) {
                 let _ = conversation.on_line(&serde_json::to_string(line).unwrap());
             }

@@ -1,6 +1,6 @@
 //! Files that were written before identifiers of this crate were renamed (commit 1710be1) are read, and written to the
-//! same bytes, but for control characters of a board's text ([`clean`]); exports of them have the same keys and values. A test here that fails is a file of a user's, or a
-//! script, that breaks.
+//! same bytes, but for control characters of a board's text ([`clean`]); exports of them have the same keys and values.
+//! A test here that fails is a file of a user's, or a script, that breaks.
 
 use crate::{
     export, fixture,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use espalier_bench::{
-    conversation::{Asked, Conversation},
+    conversation::{Conversation, Requested},
     plan::{self, PlannedJob, Script},
     record::{Failure, FailureStage, Outcome, Record},
 };
@@ -250,7 +250,7 @@ impl Session<'_> {
         let limits = self.limits();
         let start_ms = self.run_start.elapsed().as_millis() as u64;
         let start = Instant::now();
-        let mut conversation = Conversation::new(self.asked(job));
+        let mut conversation = Conversation::new(self.requested(job));
         let mut refused = None;
         let run = transport.run(&argv, limits, self.cancel, &mut |line| match conversation.on_line(line) {
             Ok(()) => ControlFlow::Continue(()),
@@ -273,11 +273,11 @@ impl Session<'_> {
     }
 
     /// What the answer to a job is checked against.
-    fn asked(&self, job: &PlannedJob) -> Asked {
+    fn requested(&self, job: &PlannedJob) -> Requested {
         let inputs = job.inputs.as_ref().and_then(|sha| self.work.files.iter().find(|file| file.sha256 == *sha));
         // Synthetic inputs are one run.
         let samples = inputs.map_or(vec![1], |inputs| deploy::samples(&inputs.path));
-        Asked { mode: job.mode, iterations: job.effort.iterations, min_time_ms: job.effort.min_time_ms, samples }
+        Requested { mode: job.mode, iterations: job.effort.iterations, min_time_ms: job.effort.min_time_ms, samples }
     }
 
     /// The device's failure, as the record of the job that it prevented.

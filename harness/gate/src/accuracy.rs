@@ -52,15 +52,15 @@ pub fn judge_accuracy(
     }
     let (was, is) = (base.not_finite(), candidate.not_finite());
     let shared = shared(&was, &is, answers);
-    let told = |(verdict, finding, reason): Judged| (verdict, finding, reason + &shared);
+    let with_shared = |(verdict, finding, reason): Judged| (verdict, finding, reason + &shared);
     if same_outputs(base, candidate) {
-        return told(same(answers as u64));
+        return with_shared(same(answers as u64));
     }
     let new_nan: Vec<u64> = is.nan.difference(&was.nan).copied().collect();
     if let [first, ..] = new_nan[..] {
         let count = new_nan.len();
         let reason = format!("the candidate answers NaN for {count} of {answers} samples, the first of them {first}, ");
-        return told((Verdict::Regressed, Finding::Nothing, reason + "and the baseline answers numbers"));
+        return with_shared((Verdict::Regressed, Finding::Nothing, reason + "and the baseline answers numbers"));
     }
     let changed = base.classes.iter().zip(&candidate.classes).filter(|(base, candidate)| base != candidate).count();
     let (lost, won) = match labels {
@@ -82,9 +82,9 @@ pub fn judge_accuracy(
             let overflow = format!(
                 "; no pass, because the candidate alone answers an infinite value for {count} of {answers} samples"
             );
-            told((Verdict::Inconclusive, finding, reason + &overflow))
+            with_shared((Verdict::Inconclusive, finding, reason + &overflow))
         }
-        _ => told((verdict, finding, reason)),
+        _ => with_shared((verdict, finding, reason)),
     }
 }
 

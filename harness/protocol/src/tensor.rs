@@ -71,8 +71,8 @@ pub fn decode(file: &[u8]) -> Result<Vec<Tensor>, String> {
     Ok(tensors)
 }
 
-/// The number of samples that a file's header line may stand for: the first axis of each tensor. Empty where the line is
-/// no header.
+/// The number of samples that a file's header line may stand for: the first axis of each tensor. Empty where the line
+/// is no header.
 pub fn sample_counts(header_line: &[u8]) -> Vec<u64> {
     let headers: Vec<TensorHeader> = serde_json::from_slice(header_line).unwrap_or_default();
     headers.iter().filter_map(|header| header.shape.first().copied()).collect()

@@ -1,6 +1,6 @@
-//! Text that came from a board or a file, safe for a terminal, a report and JSON. An escape sequence in it could rewrite
-//! what a person sees, so characters that act on a terminal are written as escapes (`\u{1b}`); nothing is dropped
-//! silently. [`Text`] is such text: it cannot be made, nor read from JSON, without being cleaned.
+//! Text that came from a board or a file, safe for a terminal, a report and JSON. An escape sequence in it could
+//! rewrite what a person sees, so characters that act on a terminal are written as escapes (`\u{1b}`); nothing is
+//! dropped silently. [`Text`] is such text: it cannot be made, nor read from JSON, without being cleaned.
 
 use std::{borrow::Borrow, fmt, ops::Deref};
 

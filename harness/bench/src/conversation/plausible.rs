@@ -1,12 +1,12 @@
-//! Numbers that cannot be: counts against what was asked for, times against this host's clock, sizes against the board's
-//! own. Each bound is far from what any real board reports, so that only a broken or hostile one is refused. A number
-//! inside the bounds may still be wrong; the statistics are for those.
+//! Numbers that cannot be: counts against what was requested, times against this host's clock, sizes against the
+//! board's own. Each bound is far from what any real board reports, so that only a broken or hostile one is refused. A
+//! number inside the bounds may still be wrong; the statistics are for those.
 
 use std::time::Duration;
 
 use espalier_protocol::{Macs, Memory, Mode};
 
-use super::{Asked, implausible};
+use super::{Requested, implausible};
 use crate::record::{Failure, Measurement};
 
 /// The shortest inference: the clock alone takes a good part of it.
@@ -26,10 +26,10 @@ const MOST_CALLS: u64 = 1_000_000_000;
 
 /// # Errors
 /// The number, and the bound it is beyond.
-pub(super) fn check(measurement: &Measurement, asked: &Asked, wall: Duration) -> Result<(), Failure> {
-    match asked.mode {
-        Mode::Time => times(&measurement.timed_ns, asked)?,
-        Mode::Score => predictions(measurement, asked)?,
+pub(super) fn check(measurement: &Measurement, requested: &Requested, wall: Duration) -> Result<(), Failure> {
+    match requested.mode {
+        Mode::Time => times(&measurement.timed_ns, requested)?,
+        Mode::Score => predictions(measurement, requested)?,
         Mode::Memory | Mode::Profile => {}
     }
     durations(measurement, wall)?;
@@ -44,8 +44,8 @@ pub(super) fn check(measurement: &Measurement, asked: &Asked, wall: Duration) ->
     }
 }
 
-fn times(timed_ns: &[u64], asked: &Asked) -> Result<(), Failure> {
-    let (count, least) = (timed_ns.len(), asked.iterations as usize);
+fn times(timed_ns: &[u64], requested: &Requested) -> Result<(), Failure> {
+    let (count, least) = (timed_ns.len(), requested.iterations as usize);
     ensure(count >= least, || format!("{count} times, where at least {least} were asked for"))?;
     if let Some(shortest) = timed_ns.iter().copied().min() {
         ensure(shortest >= SHORTEST_NS, || {
@@ -57,17 +57,17 @@ fn times(timed_ns: &[u64], asked: &Asked) -> Result<(), Failure> {
     if count > least.max(1) {
         // It goes on only while the time is not up.
         let before_last: u128 = timed_ns[..count - 1].iter().copied().map(u128::from).sum();
-        ensure(before_last < u128::from(asked.min_time_ms) * 1_000_000, || {
-            format!("{count} times, where {least} in at least {} ms were asked for", asked.min_time_ms)
+        ensure(before_last < u128::from(requested.min_time_ms) * 1_000_000, || {
+            format!("{count} times, where {least} in at least {} ms were asked for", requested.min_time_ms)
         })?;
     }
     Ok(())
 }
 
-fn predictions(measurement: &Measurement, asked: &Asked) -> Result<(), Failure> {
+fn predictions(measurement: &Measurement, requested: &Requested) -> Result<(), Failure> {
     let count = measurement.predictions.as_ref().map_or(0, |predictions| predictions.classes.len() as u64);
-    let is_asked = asked.samples.is_empty() || asked.samples.contains(&count);
-    ensure(is_asked, || format!("{count} predictions for {} samples", asked.samples[0]))
+    let is_requested = requested.samples.is_empty() || requested.samples.contains(&count);
+    ensure(is_requested, || format!("{count} predictions for {} samples", requested.samples[0]))
 }
 
 /// Everything that happened within the invocation, against its whole wall time.
@@ -107,8 +107,8 @@ fn multiply_accumulates(macs: Macs, measurement: &Measurement, wall: Duration) -
     let most = FASTEST_MACS * (wall.as_secs_f64() + 1.0);
     ensure(executed as f64 * runs <= most, || {
         format!(
-            "{executed} multiply-accumulates in an inference, {runs} of which took {} ms here: no processor does {:.0e} \
-             a second",
+            "{executed} multiply-accumulates in an inference, {runs} of which took {} ms here: no processor does \
+             {:.0e} a second",
             wall.as_millis(),
             FASTEST_MACS
         )
