@@ -8,6 +8,7 @@ use espalier_fleet::{emulated::Emulated, process::Watch};
 use espalier_cli::{
     context::{Context, usage},
     progress::{Progress, stop_on_signal},
+    terminal::say,
 };
 
 use crate::suite::TARGETS;
@@ -28,10 +29,10 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     }
     let progress = Progress::new(false);
     let cancel = stop_on_signal(&progress)?;
-    println!(
+    say(format_args!(
         "Instructions of a kernel under an emulator (emulated: they are not times); nine tenths of the weights \
          removed where it is sparse."
-    );
+    ))?;
     for name in names {
         let target = inventory.target(&name).map_err(|error| usage(error.to_string()))?;
         let task = progress.task(&format!("count for {name}"), None);
@@ -41,10 +42,10 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
             .and_then(|emulated| emulated.instructions(context.sources()?, watch))
             .with_context(|| format!("cannot count instructions for target `{name}`"))?;
         task.done();
-        println!(
+        say(format_args!(
             "\n{name} (emulated)\n{:<20} {:>12} {:>14} {:>10}",
             "kernel", "instructions", "a dense weight", "fewer"
-        );
+        ))?;
         let mut dense = None;
         for kernel in &counted {
             // Each dense one is what those after it are compared with.
@@ -54,7 +55,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
             let fewer =
                 dense.map_or("—".to_owned(), |dense| format!("{:.1} x", dense as f64 / kernel.instructions as f64));
             let each = kernel.instructions as f64 / kernel.multiplications as f64;
-            println!("{:<20} {:>12} {each:>14.3} {fewer:>10}", kernel.kernel, kernel.instructions);
+            say(format_args!("{:<20} {:>12} {each:>14.3} {fewer:>10}", kernel.kernel, kernel.instructions))?;
         }
     }
     Ok(ExitStatus::Ok)

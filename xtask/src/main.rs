@@ -44,9 +44,7 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    // Usage errors exit with 2 by themselves, as documented.
-    let cli = Cli::parse();
-    espalier_cli::exit_code(Program::XTASK, || cli.command.run())
+    espalier_cli::main(Program::XTASK, |cli: Cli| cli.command.run())
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use espalier_bench::{exit::ExitStatus, record::Run};
 use espalier_cli::{
     context::{Context, usage},
     output, run_file,
+    terminal::{note, print},
 };
 
 #[derive(Args)]
@@ -38,11 +39,11 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         usage(format!("{error}: `cargo xtask bench --model resnet50 --engine tract,espalier,onnxruntime` measures one"))
     })?;
     match flags.output {
-        Some(path) if path.as_os_str() == "-" => print!("{page}"),
+        Some(path) if path.as_os_str() == "-" => print(page)?,
         path => {
             let path = path.unwrap_or_else(|| context.root.join("docs/results.md"));
             output::write(&path, &page)?;
-            eprintln!("written: {}", path.display());
+            note(format_args!("written: {}", path.display()));
         }
     }
     Ok(ExitStatus::Ok)
@@ -50,5 +51,5 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
 
 /// Among all runs a broken file is left out with a warning.
 fn readable(path: &Path) -> Option<Run> {
-    run_file::read(path).inspect_err(|error| eprintln!("warning: {error:#}; left out")).ok()
+    run_file::read(path).inspect_err(|error| note(format_args!("warning: {error:#}; left out"))).ok()
 }

@@ -36,6 +36,7 @@ use espalier_cli::{
     peers,
     progress::{Progress, stop_on_signal},
     ssh_feature::cargo,
+    terminal::note,
 };
 
 mod programs;
@@ -132,7 +133,7 @@ impl Suite {
     }
 
     fn everything(&mut self) -> Result<()> {
-        let say = |text: &str| eprintln!("  {text}");
+        let say = |text: &str| note(format_args!("  {text}"));
         let cancel = stop_on_signal(&Progress::new(false))?;
         let watch = Watch { cancel: &cancel, progress: &say };
         self.report.announce("system packages");
@@ -297,7 +298,7 @@ impl Suite {
             }
         }
         if let Err(error) = &python {
-            eprintln!("  no Python packages: {error:#}");
+            note(format_args!("  no Python packages: {error:#}"));
         }
         Ok((python.ok(), started))
     }

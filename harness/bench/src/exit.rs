@@ -18,6 +18,8 @@ pub enum ExitStatus {
     Inconclusive = 4,
     /// A device could not be reached, or broke while it was in use.
     Device = 5,
+    /// Whoever read the output has closed the pipe: 128 and the number of SIGPIPE, as a shell shows that signal.
+    ClosedPipe = 141,
 }
 
 impl ExitStatus {
@@ -33,6 +35,7 @@ impl ExitStatus {
             ExitStatus::Regression => "regression",
             ExitStatus::Inconclusive => "inconclusive",
             ExitStatus::Device => "device unreachable or broken",
+            ExitStatus::ClosedPipe => "the reader of the output has gone",
         }
     }
 
@@ -41,10 +44,11 @@ impl ExitStatus {
         let rank = |status: ExitStatus| match status {
             ExitStatus::Ok => 0,
             ExitStatus::Inconclusive => 1,
-            ExitStatus::Failed => 2,
-            ExitStatus::Usage => 3,
-            ExitStatus::Device => 4,
-            ExitStatus::Regression => 5,
+            ExitStatus::ClosedPipe => 2,
+            ExitStatus::Failed => 3,
+            ExitStatus::Usage => 4,
+            ExitStatus::Device => 5,
+            ExitStatus::Regression => 6,
         };
         if rank(other) > rank(self) { other } else { self }
     }

@@ -2,17 +2,16 @@
 
 use std::{
     collections::BTreeSet,
-    fmt::{self, Display},
     fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
-use espalier_bench::exit::ExitStatus;
 use espalier_fleet::cache::Cache;
 use espalier_inventory::{self as inventory, Inventory, Problem, SourceFile, SourceFiles, Surroundings};
 
-use crate::program::Program;
+pub use crate::exit::{Exit, status_of, usage};
+use crate::{program::Program, terminal::note};
 
 const TARGETS: &str = "targets.toml";
 
@@ -33,34 +32,10 @@ pub struct Context {
     pub cache: Cache,
 }
 
-/// An error that has its own exit code.
-#[derive(Debug)]
-pub struct Exit {
-    pub status: ExitStatus,
-    pub message: String,
-}
-
-impl Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Exit {}
-
-/// An error in flags or files.
-pub fn usage(message: impl Display) -> anyhow::Error {
-    anyhow::Error::new(Exit { status: ExitStatus::Usage, message: message.to_string() })
-}
-
 /// All mistakes of a file, one a line.
 pub fn mistakes(what_has: &str, problems: &[Problem]) -> anyhow::Error {
     let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
     usage(format!("{what_has} mistakes:\n{}", lines.join("\n")))
-}
-
-pub fn status_of(error: &anyhow::Error) -> ExitStatus {
-    error.downcast_ref::<Exit>().map_or(ExitStatus::Failed, |exit| exit.status)
 }
 
 impl Context {
@@ -121,7 +96,7 @@ impl Context {
         let broken: BTreeSet<&str> = problems.iter().map(|problem| problem.file.as_str()).collect();
         for file in &broken {
             let call = Program::current().call;
-            eprintln!("warning: `{file}` has mistakes and is left out: `{call} check` shows them");
+            note(format_args!("warning: `{file}` has mistakes and is left out: `{call} check` shows them"));
         }
         sources.devices.retain(|source| !broken.contains(source.path.as_str()));
         sources.models.retain(|source| !broken.contains(source.path.as_str()));

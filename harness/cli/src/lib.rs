@@ -5,6 +5,7 @@
 mod baselines;
 mod commands;
 pub mod context;
+mod exit;
 mod gating;
 mod history_file;
 mod measuring;
@@ -23,11 +24,13 @@ mod samples;
 mod selection;
 mod sessions;
 pub mod ssh_feature;
+pub mod terminal;
 mod variants;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::Parser;
 use espalier_bench::exit::ExitStatus;
 
 pub use commands::Command;
@@ -35,16 +38,30 @@ pub use program::Program;
 
 /// Follows a program's help.
 pub const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 regression, 4 inconclusive or \
-                              nothing compared, 5 device unreachable or broken.";
+                              nothing compared, 5 device unreachable or broken, 141 the reader of the output has gone.";
 
-/// Runs a command as `program` and reports its error on stderr.
-pub fn exit_code(program: Program, command: impl FnOnce() -> Result<ExitStatus>) -> ExitCode {
+/// A program from its flags to its exit code: `run` carries out what the command line says. Errors go to stderr; so do
+/// usage errors, with clap's own exit code, which is [`ExitStatus::Usage`].
+pub fn main<Flags: Parser>(program: Program, run: impl FnOnce(Flags) -> Result<ExitStatus>) -> ExitCode {
     program.set_current();
-    match command() {
-        Ok(status) => status.into(),
-        Err(error) => {
-            eprintln!("{}", program.text(&format!("error: {error:#}")));
-            context::status_of(&error).into()
+    let ended = match Flags::try_parse() {
+        Ok(flags) => run(flags),
+        // Help and version are results, which must reach whoever asked for them.
+        Err(said) if !said.use_stderr() => {
+            said.print().map(|()| ExitStatus::Ok).map_err(|error| terminal::failed(&error))
         }
-    }
+        Err(mistake) => {
+            let _ = mistake.print();
+            Ok(ExitStatus::Usage)
+        }
+    };
+    let status = ended.unwrap_or_else(|error| {
+        let status = exit::status_of(&error);
+        // Whoever closed the pipe knows.
+        if status != ExitStatus::ClosedPipe {
+            terminal::note(format_args!("error: {error:#}"));
+        }
+        status
+    });
+    status.into()
 }

@@ -15,7 +15,5 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    // Usage errors exit with 2 by themselves, as documented.
-    let cli = Cli::parse();
-    espalier_cli::exit_code(Program::ESPALIER, || cli.command.run())
+    espalier_cli::main(Program::ESPALIER, |cli: Cli| cli.command.run())
 }

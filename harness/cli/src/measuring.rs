@@ -35,7 +35,9 @@ use crate::{
     run_file::{self, RunFile},
     runners::{self, Builds, Runners},
     sessions::Sessions,
-    ssh_feature, variants,
+    ssh_feature,
+    terminal::{print, say},
+    variants,
 };
 
 impl Request {
@@ -115,7 +117,7 @@ impl Bench {
             }
             None => (RunFile::create(&self.context.root, &header)?, header, Vec::new()),
         };
-        self.message(&Message::RunStarted { run: &header });
+        self.message(&Message::RunStarted { run: &header })?;
 
         let mut work = |device: &Device, role: Role| -> Result<Option<(DeviceWork, JobList)>> {
             let jobs = role.jobs(RunSpec::of(&header), device, &done);
@@ -137,7 +139,7 @@ impl Bench {
                 (Err(message), Some(job)) => {
                     let record = not_built(job, message);
                     file.record(&record)?;
-                    self.message(&Message::Record { record: &record });
+                    self.message(&Message::Record { record: &record })?;
                     Ok(None)
                 }
             }
@@ -157,8 +159,7 @@ impl Bench {
         for phase in phases {
             let carried_out = sessions.carry_out(phase, &mut |record| {
                 file.record(record)?;
-                self.message(&Message::Record { record });
-                Ok(())
+                self.message(&Message::Record { record })
             })?;
             ended.extend(carried_out.into_iter().map(|done| done.ended));
         }
@@ -237,9 +238,10 @@ impl Bench {
         })
     }
 
-    fn message(&self, message: &Message) {
-        if self.request.message_format == MessageFormat::Json {
-            print!("{}", message.to_line());
+    fn message(&self, message: &Message) -> Result<()> {
+        match self.request.message_format {
+            MessageFormat::Json => print(message.to_line()),
+            MessageFormat::Human => Ok(()),
         }
     }
 
@@ -247,13 +249,6 @@ impl Bench {
         let path = &file.path;
         let run = run_file::read(path)?;
         let summaries = espalier_bench::summary::summarise(&run);
-        if self.request.message_format == MessageFormat::Human {
-            output::print_table(&run, &summaries);
-        } else {
-            for summary in &summaries {
-                self.message(&Message::Summary { case: summary });
-            }
-        }
         self.request.exports.write(&run, &summaries)?;
         let markdown = self.context.root.join("reports").join(format!("{}.md", header.id));
         output::write(&markdown, &espalier_bench::markdown::render(&run, &summaries))?;
@@ -267,6 +262,12 @@ impl Bench {
             self.progress
                 .emit(&format!("a device failed; `{call} bench --resume {}` measures what it lacks", header.id));
         }
+        if self.request.message_format == MessageFormat::Human {
+            output::print_table(&run, &summaries)?;
+        }
+        for summary in &summaries {
+            self.message(&Message::Summary { case: summary })?;
+        }
         let Tally { measured, failed, missing } = run.tally();
         self.message(&Message::Finished(Finished {
             run: &header.id,
@@ -275,7 +276,7 @@ impl Bench {
             measured,
             failed,
             missing,
-        }));
+        }))?;
         Ok(status)
     }
 
@@ -289,10 +290,15 @@ impl Bench {
         for target in targets.iter().filter(|_| self.request.runner.is_none()) {
             match build::prepare(&self.context.cache, target, espalier_bench::build_plan::Layout::USUAL) {
                 Ok(prepared) => {
-                    println!("# runner for target `{}` ({}): {}", target.name, target.triple, prepared.plan.reason);
-                    println!("{}", prepared.plan.command);
+                    say(format_args!(
+                        "# runner for target `{}` ({}): {}",
+                        target.name, target.triple, prepared.plan.reason
+                    ))?;
+                    say(prepared.plan.command)?;
                 }
-                Err(error) => println!("# runner for target `{}` ({}): {error:#}", target.name, target.triple),
+                Err(error) => {
+                    say(format_args!("# runner for target `{}` ({}): {error:#}", target.name, target.triple))?
+                }
             }
         }
         let Resolved { devices, protocol, shapes, engines, skip_below, nested, .. } = &self.resolved;
@@ -300,7 +306,7 @@ impl Bench {
         let all = devices.iter().map(|device| (device, Role::Measured));
         for (device, role) in all.chain(reference.iter().map(|device| (device, Role::Reference))) {
             let jobs = role.jobs(spec, device, done);
-            println!("# device `{}`: {} invocations", device.name, jobs.len());
+            say(format_args!("# device `{}`: {} invocations", device.name, jobs.len()))?;
             let blob = |name: &str| match device.transport {
                 Transport::Local => self.context.cache.root.join("blobs").join(name).to_string_lossy().into_owned(),
                 _ => format!("{}/blobs/{name}", device.workdir),
@@ -312,7 +318,7 @@ impl Bench {
                     vec!["PYTHON".to_owned(), peers::PROGRAM.to_owned()]
                 };
                 let argv = plan::runner_argv(device, &program, &plan::runner_job(&job, device, blob));
-                println!("{}", CommandLine { env: Vec::new(), argv });
+                say(CommandLine { env: Vec::new(), argv })?;
             }
         }
         Ok(ExitStatus::Ok)

@@ -17,7 +17,7 @@ use espalier_bench::{
     table::{self, Look},
 };
 
-use crate::program::Program;
+use crate::terminal::print;
 
 #[derive(Args)]
 pub struct Exports {
@@ -41,17 +41,16 @@ pub struct Exports {
     export_action: Option<PathBuf>,
 }
 
-/// Prints a library's text to stdout, with commands named as this program's user types them.
-pub fn print(text: &str) {
-    print!("{}", Program::current().text(text));
+/// # Errors
+/// As [`print`].
+pub fn print_sheet(sheet: &Sheet) -> Result<()> {
+    print(table::render_sheet(sheet, look(120)))
 }
 
-pub fn print_sheet(sheet: &Sheet) {
-    print(&table::render_sheet(sheet, look(120)));
-}
-
-pub fn print_table(run: &Run, summaries: &[CaseSummary]) {
-    print(&table::render(run, summaries, look(160)));
+/// # Errors
+/// As [`print`].
+pub fn print_table(run: &Run, summaries: &[CaseSummary]) -> Result<()> {
+    print(table::render(run, summaries, look(160)))
 }
 
 /// As wide as the terminal, or `columns` without one.
@@ -85,22 +84,28 @@ impl Exports {
     }
 }
 
-/// Writes a file completely or not at all.
+/// Writes a file completely or not at all. A device or a pipe (`/dev/stdout`) is written to directly: renaming would
+/// replace it by a file.
 pub fn write(path: &Path, content: &(impl AsRef<[u8]> + ?Sized)) -> Result<()> {
     write_with(path, |out| out.write_all(content.as_ref()))
 }
 
 /// The same for content that is written piece by piece.
 pub fn write_with(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
+    let is_special = fs::metadata(path).is_ok_and(|facts| !facts.is_file() && !facts.is_dir());
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
-    let write = || {
-        let mut out = BufWriter::with_capacity(256 * 1024, File::create(&part)?);
+    let to = |path: &Path| {
+        let mut out = BufWriter::with_capacity(256 * 1024, File::create(path)?);
         content(&mut out)?;
-        out.flush()?;
-        fs::rename(&part, path)
+        out.flush()
     };
-    let written = write().inspect_err(|_| drop(fs::remove_file(&part)));
+    let written = if is_special {
+        to(path)
+    } else {
+        let part = Path::new(&part);
+        to(part).and_then(|()| fs::rename(part, path)).inspect_err(|_| drop(fs::remove_file(part)))
+    };
     written.with_context(|| format!("cannot write `{}`", path.display()))
 }
 

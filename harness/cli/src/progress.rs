@@ -6,7 +6,7 @@ use anyhow::Result;
 use espalier_fleet::cancel::Cancel;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::program::Program;
+use crate::{program::Program, terminal::note};
 
 #[derive(Clone)]
 pub struct Progress {
@@ -52,7 +52,7 @@ impl Progress {
                 let _ = bars.println(text);
             }
             None if self.quiet => {}
-            None => eprintln!("{text}"),
+            None => note(format_args!("{text}")),
         }
     }
 }
@@ -71,7 +71,7 @@ impl Task {
         match &self.bar {
             Some(bar) => bar.set_message(text.into_owned()),
             None if self.quiet => {}
-            None => eprintln!("{}: {text}", self.name),
+            None => note(format_args!("{}: {text}", self.name)),
         }
     }
 

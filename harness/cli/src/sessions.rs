@@ -39,6 +39,9 @@ enum Message<S> {
 
 impl Sessions<'_> {
     /// Carries out the scripts. `on_record` gets every record; the result is in the order in which sessions ended.
+    ///
+    /// # Errors
+    /// The first one of `on_record`, once all sessions have ended.
     pub fn carry_out<S: Script + 'static>(
         &self,
         phase: Vec<(DeviceWork, S)>,
@@ -82,13 +85,20 @@ impl Sessions<'_> {
         }
         drop(sender);
         let mut carried_out = Vec::new();
+        // What cannot be kept is not measured on, and boards get their settings back: sessions end as after Ctrl-C.
+        let mut lost = None;
         while let Some(message) = messages.recv().await {
             match message {
                 Message::Event(index, event) => {
                     let (name, task) = &tasks[index];
                     self.show(name, task, &event);
                     match *event {
-                        Event::Record(record) => on_record(&record)?,
+                        Event::Record(record) => {
+                            if let (None, Err(error)) = (&lost, on_record(&record)) {
+                                self.cancel.request();
+                                lost = Some(error);
+                            }
+                        }
                         Event::Ended(ended) => ends[index] = Some(ended),
                         _ => {}
                     }
@@ -100,7 +110,7 @@ impl Sessions<'_> {
                 }),
             }
         }
-        Ok(carried_out)
+        lost.map_or(Ok(carried_out), Err)
     }
 
     fn show(&self, name: &str, task: &Task, event: &Event) {

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use espalier_inventory::{Device, Transport};
 
-use crate::{context::Context, program::Program};
+use crate::{context::Context, program::Program, terminal::note};
 
 /// Returns if this program can reach all devices; otherwise the process becomes the program with SSH.
 pub fn ensure<'a>(context: &Context, devices: impl IntoIterator<Item = &'a Device>) -> Result<()> {
@@ -62,7 +62,7 @@ pub fn build(context: &Context, feature: &str) -> Result<PathBuf> {
         if !announced && start.elapsed() > Duration::from_secs(1) {
             announced = true;
             let minutes = "; OpenSSL from source takes minutes, which the packages `libssl-dev` and `pkg-config` save";
-            eprintln!("building `{call}` with SSH{}", if feature == "ssh" { "" } else { minutes });
+            note(format_args!("building `{call}` with SSH{}", if feature == "ssh" { "" } else { minutes }));
         }
         std::thread::sleep(Duration::from_millis(20));
     };

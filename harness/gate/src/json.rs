@@ -129,6 +129,7 @@ fn status(status: ExitStatus) -> &'static str {
         ExitStatus::Regression => "regression",
         ExitStatus::Inconclusive => "inconclusive",
         ExitStatus::Device => "device",
+        ExitStatus::ClosedPipe => "closed-pipe",
     }
 }
 

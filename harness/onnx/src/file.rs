@@ -108,10 +108,11 @@ fn write_below(path: &Path, bytes: &Bytes, limit: u64) -> Result<(), FileError> 
     write_bytes(path, &model.encode())
 }
 
-/// A file being written under a temporary name, removed again if it is not finished.
+/// A file being written under a temporary name, removed again if it is not finished. A device or a pipe
+/// (`/dev/null`) is written to directly: renaming would replace it by a file.
 struct Unfinished<'a> {
     path: &'a Path,
-    part: PathBuf,
+    part: Option<PathBuf>,
     file: fs::File,
     written: usize,
     finished: bool,
@@ -119,9 +120,10 @@ struct Unfinished<'a> {
 
 impl<'a> Unfinished<'a> {
     fn create(path: &'a Path) -> Result<Unfinished<'a>, FileError> {
-        let part = beside(path, ".part");
-        let file =
-            fs::File::create(&part).map_err(|source| FileError::Io { verb: "write", path: path.to_owned(), source })?;
+        let is_special = fs::metadata(path).is_ok_and(|facts| !facts.is_file() && !facts.is_dir());
+        let part = (!is_special).then(|| beside(path, ".part"));
+        let file = fs::File::create(part.as_deref().unwrap_or(path))
+            .map_err(|source| FileError::Io { verb: "write", path: path.to_owned(), source })?;
         Ok(Unfinished { path, part, file, written: 0, finished: false })
     }
 
@@ -131,7 +133,9 @@ impl<'a> Unfinished<'a> {
     }
 
     fn finish(mut self) -> Result<(), FileError> {
-        fs::rename(&self.part, self.path).map_err(|source| self.error(source))?;
+        if let Some(part) = &self.part {
+            fs::rename(part, self.path).map_err(|source| self.error(source))?;
+        }
         self.finished = true;
         Ok(())
     }
@@ -143,9 +147,9 @@ impl<'a> Unfinished<'a> {
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        if !self.finished {
+        if let Some(part) = self.part.as_ref().filter(|_| !self.finished) {
             // The remains are useless; the error that counts is the first.
-            fs::remove_file(&self.part).ok();
+            fs::remove_file(part).ok();
         }
     }
 }

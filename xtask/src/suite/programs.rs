@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use espalier_cli::terminal::say;
 
 use super::report::Counts;
 
@@ -126,7 +127,7 @@ pub fn run(mut command: Command, name: &str) -> Result<Counts> {
     for line in BufReader::new(child.stdout.take().context("stdout is piped")?).lines() {
         let line = line?;
         if !count_line(&line, &mut counts) && !is_noise(&line) {
-            println!("{line}");
+            say(format_args!("{line}"))?;
         }
     }
     let status = child.wait()?;

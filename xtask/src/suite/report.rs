@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use espalier_bench::exit::ExitStatus;
+use espalier_cli::terminal::{note, print, say};
 
 /// What the whole suite may take on two cores with a cold cache; printed beside what it took.
 const BUDGET: Duration = Duration::from_secs(90 * 60);
@@ -64,7 +65,7 @@ impl Report {
     /// Announces a step on stderr, with the time since the suite began.
     pub fn announce(&self, what: &str) {
         let since = self.start.elapsed().as_secs();
-        eprintln!("[{:>2}:{:02}] {what}", since / 60, since % 60);
+        note(format_args!("[{:>2}:{:02}] {what}", since / 60, since % 60));
     }
 
     /// Announces and runs a step. An error of the step itself is a failure.
@@ -87,13 +88,13 @@ impl Report {
     /// # Errors
     /// No test ran at all.
     pub fn summarise(self) -> Result<ExitStatus> {
-        print!("{self}");
+        print(&self)?;
         let mut all = Counts::default();
         for step in self.steps {
             all += step.counts;
         }
         // In this form, since continuous integration reads it.
-        println!("{} passed, {} failed, {} skipped", all.passed, all.failed.len(), all.skipped.len());
+        say(format_args!("{} passed, {} failed, {} skipped", all.passed, all.failed.len(), all.skipped.len()))?;
         if all.passed == 0 {
             bail!("no test ran");
         }

@@ -128,6 +128,29 @@ fn shipped_targets_devices_and_models_are_valid() {
     }
 }
 
+/// `println!` panics where stdout is a closed pipe or a full disk.
+#[test]
+fn only_one_file_of_the_host_prints() {
+    let (mut places, mut files) = (Vec::new(), 0);
+    for (path, text) in rust_files() {
+        let is_product = (path.starts_with("harness/") || path.starts_with("xtask/")) && path.contains("/src/");
+        // The runner's stdout is read by the host; `terminal` is the one place.
+        if !is_product || path.starts_with("harness/runner/") || path == "harness/cli/src/terminal.rs" {
+            continue;
+        }
+        files += 1;
+        let prints = ["println", "print", "eprintln", "eprint", "dbg"];
+        for (line, word) in code::identifiers(code::production(&text)) {
+            let is_macro = || text.lines().nth(line - 1).is_some_and(|text| text.contains(&format!("{word}!")));
+            if prints.contains(&word.as_str()) && is_macro() && !path.ends_with("/tests.rs") {
+                places.push(format!("{path}:{line}"));
+            }
+        }
+    }
+    assert!(files > 200, "the product's files are not found any more: {files}");
+    assert!(places.is_empty(), "use `terminal::say`, `print` or `note`: {places:#?}");
+}
+
 /// What two commands share stands beside them, so that each can be read by itself.
 #[test]
 fn no_command_uses_another() {

@@ -23,6 +23,7 @@ use crate::{
     provenance, run_file,
     runners::{self, Builds},
     selection::{Selected, Selection},
+    terminal::say,
     variants,
 };
 
@@ -112,9 +113,9 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     // The files are in the store before the manifest names them.
     output::write(&path, &baseline.to_toml())?;
     let variants: usize = baseline.models.iter().map(|model| model.variants.len()).sum();
-    println!("baseline `{}`: {} runners, {variants} variants", flags.name, baseline.runners.len());
-    println!("manifest: {} (to be committed)", path.display());
-    println!("files: {}", store.folder.display());
+    say(format_args!("baseline `{}`: {} runners, {variants} variants", flags.name, baseline.runners.len()))?;
+    say(format_args!("manifest: {} (to be committed)", path.display()))?;
+    say(format_args!("files: {}", store.folder.display()))?;
     let local_only = devices.iter().all(|device| matches!(device.transport, Transport::Local));
     if local_only && flags.selection.device.is_empty() && !flags.selection.all_devices {
         progress.emit("only this machine's runner is in it: `--all-devices` or `--device` takes the boards' too");

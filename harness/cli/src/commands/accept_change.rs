@@ -13,6 +13,7 @@ use crate::{
     context::{Context, usage},
     history_file::{self, CHANGES},
     output, run_file,
+    terminal::say,
 };
 
 #[derive(Args)]
@@ -62,14 +63,14 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     // What was added must be readable.
     history_file::parse_changes(&file)?;
     output::write(&context.root.join(CHANGES), file.text.trim_start_matches('\n'))?;
-    println!(
+    say(format_args!(
         "{} ({}, {}) at commit {}: {}; commit `{CHANGES}`",
         change.case,
         change.criterion.name(),
         change.subject.name(),
         change.commit,
         change.state.name()
-    );
+    ))?;
     Ok(ExitStatus::Ok)
 }
 

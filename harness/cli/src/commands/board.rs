@@ -10,6 +10,7 @@ use espalier_fleet::boards::{self, BoardKind, BoardState, Options};
 use crate::{
     context::{Context, usage},
     progress::{Progress, stop_on_signal},
+    terminal::say,
 };
 
 #[derive(Subcommand)]
@@ -37,13 +38,13 @@ pub fn run(action: Action) -> Result<ExitStatus> {
                     Some(boot) => format!("up after {:.1} s", boot.as_secs_f64()),
                     None => "was up already".to_owned(),
                 };
-                println!("{kind}: {how}; `ssh -F {} {kind}`", board.ssh_config.display());
+                say(format_args!("{kind}: {how}; `ssh -F {} {kind}`", board.ssh_config.display()))?;
             }
         }
         Action::Down { names } => {
             for kind in kinds(&names)? {
                 let was_on = boards::down(&context.cache, kind)?;
-                println!("{kind}: {}", if was_on { "down" } else { "was not up" });
+                say(format_args!("{kind}: {}", if was_on { "down" } else { "was not up" }))?;
             }
         }
         Action::List => {
@@ -63,7 +64,7 @@ pub fn run(action: Action) -> Result<ExitStatus> {
                 if let Some(uptime) = status.uptime {
                     line += &format!(", for {} s", uptime.as_secs());
                 }
-                println!("{line}");
+                say(format_args!("{line}"))?;
             }
         }
     }

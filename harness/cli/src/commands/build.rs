@@ -8,6 +8,7 @@ use espalier_fleet::{build, process::Watch};
 use crate::{
     context::{Context, usage},
     progress::{Progress, stop_on_signal},
+    terminal::say,
 };
 
 #[derive(Args)]
@@ -30,8 +31,8 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         let target = inventory.target(&name).map_err(usage)?;
         if flags.dry_run {
             let plan = build::prepare(&context.cache, target, Layout::USUAL)?.plan;
-            println!("# {}", plan.reason);
-            println!("{}", plan.command);
+            say(format_args!("# {}", plan.reason))?;
+            say(plan.command)?;
             continue;
         }
         let task = progress.task(&format!("build {name}"), None);
@@ -44,7 +45,12 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
             Watch { cancel: &cancel, progress: &on_line },
         )?;
         task.done();
-        println!("{name}: {} ({:.1} MB, {})", artifact.path.display(), artifact.bytes as f64 / 1e6, artifact.builder);
+        say(format_args!(
+            "{name}: {} ({:.1} MB, {})",
+            artifact.path.display(),
+            artifact.bytes as f64 / 1e6,
+            artifact.builder
+        ))?;
     }
     Ok(ExitStatus::Ok)
 }

@@ -37,6 +37,7 @@ use crate::{
     runners::{self, Builds},
     selection::Selection,
     sessions::Sessions,
+    terminal::{print, say},
     variants,
 };
 
@@ -101,14 +102,14 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         }
         calibrated.insert(model.name.clone(), calibration);
     }
-    println!("{}", text::layouts(layout_sd, layouts));
     let fit = text::worst(calibrated.values());
     let path = context.root.join(calibration_file(&device));
     let calibration = Calibration { format: FORMAT, device, measured, runner, layout_sd, model: calibrated };
     std::fs::create_dir_all(path.parent().context("it lies in a folder")?)
         .with_context(|| format!("cannot make the folder of `{}`", path.display()))?;
     output::write(&path, &calibration.over(earlier).to_toml())?;
-    println!("calibration: {} (to be committed)", path.display());
+    say(text::layouts(layout_sd, layouts))?;
+    say(format_args!("calibration: {} (to be committed)", path.display()))?;
     Ok(match fit {
         Some(Fit::Release | Fit::Nightly) => ExitStatus::Ok,
         Some(Fit::Unfit) | None => ExitStatus::Inconclusive,
@@ -199,7 +200,7 @@ impl Calibrator<'_> {
             choice: &choice,
             worth: decide::worth(&samples[chosen]),
         };
-        output::print(&text::terminal(&tried, output::look(160)));
+        print(text::terminal(&tried, output::look(160)))?;
         Ok(choice.calibration(warm_up.warmup))
     }
 

@@ -3,30 +3,33 @@
 use anyhow::Result;
 use espalier_bench::exit::ExitStatus;
 
-use crate::context::Context;
+use crate::{
+    context::Context,
+    terminal::{note, say},
+};
 
 pub fn run() -> Result<ExitStatus> {
     let context = Context::open()?;
     match context.read_inventory()? {
         Ok(inventory) => {
-            println!(
+            say(format_args!(
                 "{} targets, {} devices and {} models are valid",
                 inventory.targets.len(),
                 inventory.devices.len(),
                 inventory.models.len()
-            );
+            ))?;
             let by_name: Vec<&str> =
                 inventory.models.values().filter(|model| !model.in_all).map(|model| model.name.as_str()).collect();
             if !by_name.is_empty() {
-                println!("only when they are named (`in-all = false`): {}", by_name.join(", "));
+                say(format_args!("only when they are named (`in-all = false`): {}", by_name.join(", ")))?;
             }
             Ok(ExitStatus::Ok)
         }
         Err(problems) => {
             for problem in &problems {
-                println!("{}", problem.with_source());
+                say(problem.with_source())?;
             }
-            eprintln!("error: {} mistakes", problems.len());
+            note(format_args!("error: {} mistakes", problems.len()));
             Ok(ExitStatus::Usage)
         }
     }

@@ -17,6 +17,7 @@ use crate::{
     history_file::{CHANGES, HISTORY, criterion, read},
     output,
     program::Program,
+    terminal::{note, print, say},
 };
 
 #[derive(Args)]
@@ -46,20 +47,20 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let all = flags.device.is_empty() && flags.model.is_empty() && flags.criterion.is_empty();
     let notes = if all { render::unmatched(&history.unmatched) } else { Vec::new() };
     flags.select(&mut history)?;
-    output::print(&render::render(&history, output::look(100).width));
+    if let Some(path) = &flags.export_json {
+        output::write(path, &data::render(&history))?;
+    }
+    print(render::render(&history, output::look(100).width))?;
     let open = history.suspects().count();
     if open > 0 {
-        println!(
+        say(format_args!(
             "{open} to be looked into; \
              `{} accept-change CASE --criterion C --commit COMMIT --reason TEXT` acknowledges one",
             Program::current().call
-        );
+        ))?;
     }
-    for note in notes {
-        eprintln!("note: `{CHANGES}`: {note}");
-    }
-    if let Some(path) = &flags.export_json {
-        output::write(path, &data::render(&history))?;
+    for remark in notes {
+        note(format_args!("note: `{CHANGES}`: {remark}"));
     }
     Ok(ExitStatus::Ok)
 }

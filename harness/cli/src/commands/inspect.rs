@@ -14,6 +14,7 @@ use crate::{
     progress::Progress,
     pruning::refused,
     recipe_flags::Subject,
+    terminal::{print, say},
 };
 
 #[derive(Args)]
@@ -35,9 +36,9 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     // Finding channel groups takes a run by the engine; a model that it cannot run is inspected without them.
     let structure = structure::inspect(&file, &structure::Options::default()).map_err(|error| error.to_string());
     if flags.json {
-        println!("{}", serde_json::to_string_pretty(&json(&file, &inspection, &structure))?);
+        say(serde_json::to_string_pretty(&json(&file, &inspection, &structure))?)?;
     } else {
-        print!("{}", text(&flags.model, &file, &inspection, &structure));
+        print(text(&flags.model, &file, &inspection, &structure))?;
     }
     Ok(ExitStatus::Ok)
 }

@@ -15,6 +15,7 @@ use crate::{
     context::usage,
     networks, output,
     progress::{Progress, stop_on_signal},
+    terminal::say,
 };
 
 #[derive(Subcommand)]
@@ -62,9 +63,11 @@ pub fn run(action: Action) -> Result<ExitStatus> {
     let task = networks::task(&progress, net, &blueprint);
     output::write_with(&path, |out| blueprint.write(&mut networks::Watched::new(out, &task, &cancel)))?;
     task.done();
-    println!("{}: {}", path.display(), net.about());
-    println!("{} bytes, {} parameters, SHA-256 {}", blueprint.bytes(), blueprint.parameters(), net.sha256());
-    println!("its weights are random: a pruned variant can be compared with the dense one, but has no accuracy");
+    say(format_args!("{}: {}", path.display(), net.about()))?;
+    say(format_args!("{} bytes, {} parameters, SHA-256 {}", blueprint.bytes(), blueprint.parameters(), net.sha256()))?;
+    say(format_args!(
+        "its weights are random: a pruned variant can be compared with the dense one, but has no accuracy"
+    ))?;
     Ok(ExitStatus::Ok)
 }
 

@@ -16,6 +16,7 @@ use crate::{
     program::Program,
     progress::{Progress, stop_on_signal},
     selection::Selection,
+    terminal::print,
 };
 
 /// The slow-down of the positive control, which every device has once a week, and again until it was measured.
@@ -84,10 +85,10 @@ pub fn run(mut flags: Flags) -> Result<ExitStatus> {
         status = ExitStatus::Failed;
     }
     let summary = summary(&steps, status);
-    print!("\n{summary}");
     if let Some(path) = &flags.export_summary {
         output::write(path, &summary)?;
     }
+    print(format_args!("\n{summary}"))?;
     Ok(status)
 }
 

@@ -20,6 +20,7 @@ use crate::{
     },
     progress::Progress,
     recipe_flags::Subject,
+    terminal::say,
 };
 
 #[derive(Args)]
@@ -89,11 +90,11 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     if !flags.quiet {
         let (sizes, dense) = sizes::sizes(&file, &forms(flags.block))?;
         let sheet = sizes::sheet(&flags.model, &sizes, dense, &packed, weights);
-        output::print_sheet(&sheet);
+        output::print_sheet(&sheet)?;
     }
     let (bytes, dense) = (packed.bytes.len(), file.len());
     let share = 100.0 * bytes as f64 / dense as f64;
-    println!("{}: {bytes} bytes, {share:.2} % of {dense} in `{}`", flags.output.display(), source.display());
+    say(format_args!("{}: {bytes} bytes, {share:.2} % of {dense} in `{}`", flags.output.display(), source.display()))?;
     Ok(ExitStatus::Ok)
 }
 
@@ -101,12 +102,12 @@ fn write_int8(flags: &Flags, source: &Path, file: &Bytes) -> Result<ExitStatus> 
     let quantised = int8_onnx::quantise(file).with_context(|| format!("failed to quantise `{}`", source.display()))?;
     espalier_prune::file::write(&flags.output, &quantised.file)?;
     for (name, why) in &quantised.left {
-        println!("  {name:<40} stays f32: {why}");
+        say(format_args!("  {name:<40} stays f32: {why}"))?;
     }
     let (bytes, dense) = (quantised.file.len(), file.len());
     let share = 100.0 * bytes as f64 / dense as f64;
     let weights = quantised.weights;
-    println!("{}: {weights} weights as int8, {bytes} bytes, {share:.2} % of {dense}", flags.output.display());
+    say(format_args!("{}: {weights} weights as int8, {bytes} bytes, {share:.2} % of {dense}", flags.output.display()))?;
     Ok(ExitStatus::Ok)
 }
 

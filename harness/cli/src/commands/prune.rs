@@ -16,6 +16,7 @@ use crate::{
     progress::{Progress, stop_on_signal},
     pruning::{self, Goal, Material, refused},
     recipe_flags::{RecipeFlags, Subject},
+    terminal::{print, say},
 };
 
 #[derive(Args)]
@@ -92,9 +93,9 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     if let Some(path) = &flags.manifest {
         output::write(path, &(serde_json::to_string_pretty(&made.manifest)? + "\n"))?;
     }
-    print!("{}", report::text(&flags.output, &recipe, &made));
+    print(report::text(&flags.output, &recipe, &made))?;
     if let Some(eval) = &eval {
-        println!("{}", report::held_out(&material.dense, &made.bytes, eval, flags.until));
+        say(report::held_out(&material.dense, &made.bytes, eval, flags.until))?;
     }
     ensure!(!made.stopped, "stopped; `{}` is the best result so far, not the requested one", flags.output.display());
     Ok(ExitStatus::Ok)

@@ -23,7 +23,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let path = run_file::find(&context.root, flags.run.as_deref())?;
     let run = run_file::read(&path)?;
     let summaries = summary::summarise(&run);
-    output::print_table(&run, &summaries);
     flags.exports.write(&run, &summaries)?;
+    output::print_table(&run, &summaries)?;
     Ok(output::status(&run))
 }

@@ -19,6 +19,7 @@ use crate::{
     gating::{Controls, Drill, Strictness},
     progress::{Progress, stop_on_signal},
     selection::Selection,
+    terminal::say,
 };
 
 #[derive(Subcommand)]
@@ -96,8 +97,8 @@ fn on_device(flags: &GateFlags) -> Result<ExitStatus> {
     };
     let mut comparisons: Vec<Comparison> = Vec::new();
     drill.run(&context, &progress, &cancel, &mut |number, results| {
-        results.comparisons.iter().for_each(|comparison| print_control(number, comparison));
         comparisons.extend(results.comparisons.iter().cloned());
+        results.comparisons.iter().try_for_each(|comparison| print_control(number, comparison))
     })?;
     for role in [Role::NegativeControl, Role::PositiveControl] {
         let of_role: Vec<&Comparison> = comparisons.iter().filter(|comparison| comparison.role == role).collect();
@@ -116,13 +117,13 @@ fn on_device(flags: &GateFlags) -> Result<ExitStatus> {
             _ => format!("against itself made slower by {} %", flags.slow_down),
         };
         let mean = blocks.iter().sum::<f64>() / blocks.len().max(1) as f64;
-        println!("{what}: {pass} pass, {regressed} regressed, {open} inconclusive; {mean:.1} blocks a gate");
+        say(format_args!("{what}: {pass} pass, {regressed} regressed, {open} inconclusive; {mean:.1} blocks a gate"))?;
     }
     let wrong = comparisons.iter().any(|comparison| outcome::alarm(comparison).is_some());
     Ok(if cancel.is_requested() || wrong || comparisons.is_empty() { ExitStatus::Failed } else { ExitStatus::Ok })
 }
 
-fn print_control(number: usize, comparison: &Comparison) {
+fn print_control(number: usize, comparison: &Comparison) -> Result<()> {
     let Comparison { criterion, role, verdict, finding, reason, tags, .. } = comparison;
     let numbers = finding.effect().map_or_else(String::new, |effect| {
         let [ratio, low, high] = [effect.ratio, effect.low, effect.high].map(|ratio| (ratio - 1.0) * 100.0);
@@ -131,11 +132,12 @@ fn print_control(number: usize, comparison: &Comparison) {
     });
     let control = if *role == Role::NegativeControl { "itself" } else { "itself, slowed" };
     let (number, criterion, verdict) = (number + 1, criterion.name(), verdict.name());
-    println!("{number:>3} {control:<14} {criterion:<8} {verdict:<13} {numbers}; {reason}");
-    tags.iter().for_each(|tag| println!("    {tag}"));
+    say(format_args!("{number:>3} {control:<14} {criterion:<8} {verdict:<13} {numbers}; {reason}"))?;
+    tags.iter().try_for_each(|tag| say(format_args!("    {tag}")))?;
     if let Some(alarm) = outcome::alarm(comparison) {
-        println!("    ALARM: {alarm}");
+        say(format_args!("    ALARM: {alarm}"))?;
     }
+    Ok(())
 }
 
 /// `sessions` of each effect. Ok only where every goal is met.
@@ -155,25 +157,31 @@ fn simulate(profile: Profile, sessions: usize, seed: u64) -> Result<ExitStatus> 
         tallies.push(tally);
     }
 
-    println!("profile {}, {sessions} simulated sessions of each effect", profile.name);
+    say(format_args!("profile {}, {sessions} simulated sessions of each effect", profile.name))?;
     let [low, middle, high] = [0.1, 0.5, 0.9].map(|q| tallies[0].pair_sd(q).unwrap_or(f64::NAN) * 100.0);
-    println!("boards: pairs spread by {low:.1} / {middle:.1} / {high:.1} % (10, 50, 90 of 100 boards)");
-    println!("{:>8} {:>8} {:>10} {:>14} {:>12}", "effect", "pass", "regressed", "inconclusive", "mean blocks");
+    say(format_args!("boards: pairs spread by {low:.1} / {middle:.1} / {high:.1} % (10, 50, 90 of 100 boards)"))?;
+    say(format_args!(
+        "{:>8} {:>8} {:>10} {:>14} {:>12}",
+        "effect", "pass", "regressed", "inconclusive", "mean blocks"
+    ))?;
     for tally in &tallies {
         let (pass, regressed) = (tally.pass_share() * 100.0, tally.regressed_share() * 100.0);
         let (effect, neither) = (tally.effect * 100.0, (100.0 - pass - regressed).max(0.0));
-        println!("{effect:>+7.0}% {pass:>7.1}% {regressed:>9.1}% {neither:>13.1}% {:>12.1}", tally.mean_blocks());
+        say(format_args!(
+            "{effect:>+7.0}% {pass:>7.1}% {regressed:>9.1}% {neither:>13.1}% {:>12.1}",
+            tally.mean_blocks()
+        ))?;
     }
-    println!();
+    say("")?;
     let goals = simulate::goals(&profile, &tallies);
-    goals.iter().for_each(print_goal);
+    goals.iter().try_for_each(print_goal)?;
     let count = tallies.iter().map(|tally| tally.sessions).sum::<usize>();
     let (seconds, blocks) = (judging.as_secs_f64(), profile.most_blocks());
-    println!("statistics: {seconds:.2} s for {count} sessions of up to {blocks} blocks");
+    say(format_args!("statistics: {seconds:.2} s for {count} sessions of up to {blocks} blocks"))?;
     Ok(if goals.iter().all(Goal::is_met) { ExitStatus::Ok } else { ExitStatus::Failed })
 }
 
-fn print_goal(goal: &Goal) {
+fn print_goal(goal: &Goal) -> Result<()> {
     let number = |value: f64| match goal.unit {
         GoalUnit::Share => format!("{:.2} %", value * 100.0),
         GoalUnit::Blocks => format!("{value:.1} blocks"),
@@ -183,5 +191,5 @@ fn print_goal(goal: &Goal) {
         Limit::AtLeast(limit) => format!("at least {}", number(limit)),
     };
     let met = if goal.is_met() { "ok" } else { "MISSED" };
-    println!("{:<24} {:>12}   {limit:<20} {met}", goal.name, number(goal.value));
+    say(format_args!("{:<24} {:>12}   {limit:<20} {met}", goal.name, number(goal.value)))
 }

@@ -88,7 +88,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         output::write(path, &json(&scan, recipe.method.name(), &samples)?)?;
     }
     let sheet = sheet(&flags.model, recipe.method.name(), &flags.ratios, &scan, &samples);
-    output::print_sheet(&sheet);
+    output::print_sheet(&sheet)?;
     ensure!(!scan.stopped, "stopped; missing tensors were not scanned");
     Ok(ExitStatus::Ok)
 }

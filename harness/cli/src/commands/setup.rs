@@ -11,6 +11,7 @@ use espalier_fleet::{
 use crate::{
     context::{Context, usage},
     progress::{Progress, stop_on_signal},
+    terminal::say,
 };
 
 #[derive(Args)]
@@ -45,7 +46,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         let on_line = |text: &str| task.milestone(text);
         let toolchain = toolchain::setup(&context.cache, target, way, Watch { cancel: &cancel, progress: &on_line })?;
         task.done();
-        println!("{name}: {} with rustc {}", target.triple, toolchain.version);
+        say(format_args!("{name}: {} with rustc {}", target.triple, toolchain.version))?;
     }
     Ok(ExitStatus::Ok)
 }

@@ -9,7 +9,10 @@ use espalier_fleet::blob;
 use espalier_prune::Bytes;
 use espalier_weights::pack::Pack;
 
-use crate::context::usage;
+use crate::{
+    context::usage,
+    terminal::{print, say},
+};
 
 #[derive(Args)]
 pub struct Flags {
@@ -45,12 +48,14 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     }
     espalier_prune::file::write(&flags.output, &file)?;
     let forms = pack.tensors().iter().map(|tensor| format!("  {:<40} {}\n", tensor.name, tensor.form));
-    print!("{}", forms.collect::<String>());
-    println!("{}: {} bytes from {} in `{path}`", flags.output.display(), file.len(), bytes.len());
+    print(forms.collect::<String>())?;
+    say(format_args!("{}: {} bytes from {} in `{path}`", flags.output.display(), file.len(), bytes.len()))?;
     let lossy = pack.tensors().iter().filter(|tensor| !tensor.form.is_lossless()).count();
     if lossy > 0 {
         let all = pack.tensors().len();
-        println!("{lossy} of {all} tensors are in a form that rounds (a codebook only rounds where it is too small)");
+        say(format_args!(
+            "{lossy} of {all} tensors are in a form that rounds (a codebook only rounds where it is too small)"
+        ))?;
     }
     Ok(ExitStatus::Ok)
 }

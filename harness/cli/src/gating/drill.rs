@@ -43,7 +43,7 @@ impl Drill {
         context: &Context,
         progress: &Progress,
         cancel: &Cancel,
-        on_gate: &mut dyn FnMut(usize, &Results),
+        on_gate: &mut dyn FnMut(usize, &Results) -> Result<()>,
     ) -> Result<()> {
         self.controls.positive.map_or(Ok(()), check_slow_down)?;
         let builds = Builds { context, progress, cancel, verbose: false };
@@ -55,7 +55,7 @@ impl Drill {
             }
             let seed = Some(self.seed.wrapping_add(number as u64));
             let results = measuring.run(GatePlan { seed, ..plan.clone() })?;
-            on_gate(number, &results);
+            on_gate(number, &results)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use espalier_bench::exit::ExitStatus;
 use espalier_gate::{
     Criterion,
@@ -18,7 +18,7 @@ use espalier_gate::{
 };
 use flate2::bufread::MultiGzDecoder;
 
-use crate::context::usage;
+use crate::{context::usage, terminal};
 
 /// Bytes of one line, after unpacking: 64 blocks of a thousand inferences have 3 MB. A gzip of zeros would otherwise
 /// fill the memory.
@@ -78,7 +78,7 @@ fn judge_lines(
                     judged += 1;
                     regressed += usize::from(case.verdict == ReplayVerdict::Fail);
                     inconclusive += usize::from(case.verdict == ReplayVerdict::Inconclusive);
-                    writeln!(out, "{}", case.to_line()).context("cannot write to stdout")?;
+                    writeln!(out, "{}", case.to_line()).map_err(|error| terminal::failed(&error))?;
                 }
                 Err(error) => {
                     bad += 1;
@@ -92,7 +92,7 @@ fn judge_lines(
             break;
         }
     }
-    out.flush().context("cannot write to stdout")?;
+    out.flush().map_err(|error| terminal::failed(&error))?;
     if judged == 0 && bad == 0 {
         writeln!(errors, "error: `{name}` has no case: nothing was compared")?;
     }

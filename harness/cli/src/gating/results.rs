@@ -8,6 +8,7 @@ use crate::{
     history_file, output,
     progress::Progress,
     run_file::{self, RunFile},
+    terminal::print,
 };
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -87,13 +88,13 @@ impl Results {
     /// Shows and exports the report, adds to controls and history. The status is the gate's.
     pub fn conclude(&self, context: &Context, progress: &Progress, exports: &Exports) -> Result<ExitStatus> {
         let report = self.report(context)?;
-        self.show(&report, exports)?;
         let markdown = context.root.join("reports").join(format!("{}-gate.md", self.header.id));
         output::write(&markdown, &render::markdown(&report))?;
         controls::append(context, &self.header, &self.comparisons)?;
         if self.history && !self.cancelled {
             history_file::append(&context.root, &self.history_entries())?;
         }
+        self.show(&report, exports)?;
         progress.emit(&format!("invocations: {}", self.path.display()));
         let status = report.outcome().status;
         // What was proved and confirmed before it was stopped is proved.
@@ -182,7 +183,6 @@ impl Results {
     }
 
     fn show(&self, report: &Report, exports: &Exports) -> Result<()> {
-        output::print(&render::terminal(report, output::look(160)));
         let to = |path: &Option<PathBuf>, render: &dyn Fn() -> String| match path {
             Some(path) => output::write(path, &render()),
             None => Ok(()),
@@ -193,7 +193,7 @@ impl Results {
         if let Some(path) = &exports.export_replay {
             self.export_replay(path)?;
         }
-        Ok(())
+        print(render::terminal(report, output::look(160)))
     }
 
     fn export_replay(&self, path: &Path) -> Result<()> {

@@ -14,6 +14,7 @@ use crate::{
     output,
     packing::pack_nested,
     progress::Progress,
+    terminal::say,
     variants,
 };
 
@@ -27,15 +28,19 @@ pub fn run(context: &Context, flags: &Flags, dense: &Bytes, choice: Choice) -> R
         } else {
             ""
         };
-        println!(
+        say(format_args!(
             "  ratio {}: {} bytes more; {} tensors as before, {} with fewer of the first ratio's values, {} with \
              values of their own{own}",
             ratio.ratio, ratio.bytes, ratio.same, ratio.nested, ratio.own
-        );
+        ))?;
     }
     let (bytes, all) = (packed.bytes.len(), files.iter().map(|(_, file)| file.len()).sum::<usize>());
     let share = 100.0 * bytes as f64 / all as f64;
-    println!("{}: {bytes} bytes, {share:.2} % of the {all} its {} files have", flags.output.display(), files.len());
+    say(format_args!(
+        "{}: {bytes} bytes, {share:.2} % of the {all} its {} files have",
+        flags.output.display(),
+        files.len()
+    ))?;
     Ok(ExitStatus::Ok)
 }
 
