@@ -48,13 +48,19 @@ impl Context {
         let here = std::env::current_dir().context("the working folder cannot be read")?;
         let above = || here.ancestors().find(|folder| folder.join(TARGETS).is_file()).map(Path::to_owned);
         let (root, has_files) = match named("ESPALIER_ROOT") {
-            Some(root) => (std::path::absolute(root).context("`ESPALIER_ROOT` cannot be resolved")?, true),
+            Some(root) => {
+                let root = std::path::absolute(root).context("`ESPALIER_ROOT` cannot be resolved")?;
+                let has_files = root.join(TARGETS).is_file();
+                (root, has_files)
+            }
             None => match above().or_else(|| sources.clone().filter(|_| Program::current().is_developers)) {
                 Some(root) => (root, true),
                 None => (here, false),
             },
         };
-        Ok(Context { root, has_files, sources, cache: Cache::open()? })
+        // Without a place for it nothing is done: the surroundings are wrong, as a file can be.
+        let cache = Cache::open().map_err(|error| usage(format!("{error:#}")))?;
+        Ok(Context { root, has_files, sources, cache })
     }
 
     /// The repository with the runner's sources.

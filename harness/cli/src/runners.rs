@@ -55,7 +55,7 @@ pub struct Builds<'a> {
 impl Builds<'_> {
     /// The runners of all targets, or `given`. A target that cannot be built does not stop the others.
     pub fn all(&self, targets: &[Target], given: Option<&Path>) -> Result<Runners> {
-        let given = given.map(|path| given_runner(&self.context.cache, path)).transpose()?;
+        let given = given.map(|path| given_runner(&self.context.cache, path, targets)).transpose()?;
         let runner = |target: &Target| match &given {
             Some(runner) => Ok(runner.clone()),
             None => {
@@ -96,12 +96,26 @@ impl Builds<'_> {
     }
 }
 
-fn given_runner(cache: &Cache, path: &Path) -> Result<Runner> {
-    let content = std::fs::read(path).map_err(|error| usage(format!("runner `{}`: {error}", path.display())))?;
-    let blob = blob::put_file(cache, path)?;
+/// # Errors
+/// It is no program, or none for one of the targets: boards would say so in words that nobody understands.
+fn given_runner(cache: &Cache, path: &Path, targets: &[Target]) -> Result<Runner> {
+    let refused = |why: &str| usage(format!("runner `{}`: {why}", path.display()));
+    let content = std::fs::read(path).map_err(|error| refused(&error.to_string()))?;
+    let elf = match elf::read(&content) {
+        Ok(elf) => Some(elf),
+        // A script that starts one.
+        Err(_) if content.starts_with(b"#!") => None,
+        Err(error) => return Err(refused(&format!("it is no program: {error:#}"))),
+    };
+    for target in targets {
+        if let Some(why) = elf.as_ref().and_then(|elf| elf::misfit(elf, target)) {
+            return Err(refused(&format!("it {why}: select the devices that it is for")));
+        }
+    }
+    let blob = blob::put_program(cache, &content)?;
     Ok(Runner {
         file: BlobFile { sha256: blob.sha256, path: blob.path, bytes: blob.bytes, executable: true },
-        elf: elf::read(&content).ok(),
+        elf,
         interpreter: Vec::new(),
         builder: format!("given as `{}`", path.display()),
     })

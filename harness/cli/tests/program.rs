@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -108,6 +109,38 @@ fn a_runner_cannot_be_built_without_sources() {
     refuses(espalier().arg("build"), "name a clone of the repository in `ESPALIER_SOURCES`");
     // All else works.
     prints(espalier().arg("check"), "2 targets");
+}
+
+/// Whatever mode it has: downloads have none. The same bytes may be in the cache as something that is only read.
+#[test]
+fn a_given_runner_is_a_program_of_the_target() {
+    let home = Home::new();
+    let write = |name: &str, content: &[u8]| {
+        fs::write(home.path().join(name), content).unwrap();
+    };
+    write("text", b"not a program\n");
+    write("empty", b"");
+    let program = fs::read("/bin/true").unwrap();
+    write("damaged", &program[..200]);
+    write("armhf", include_bytes!("../../fleet/fixtures/armhf.elf"));
+    for (runner, expected) in [
+        ("text", "runner `text`: it is no program: it is not an ELF file"),
+        ("empty", "runner `empty`: it is no program"),
+        ("damaged", "runner `damaged`: it is no program: a damaged ELF file"),
+        ("armhf", "runner `armhf`: it is built for `arm, hard float`, but target `host` is `"),
+        ("absent", "runner `absent`: No such file or directory"),
+    ] {
+        for command in ["bench", "accept"] {
+            refuses(espalier(home.path()).args([command, "-q", "--runner", runner]), expected);
+        }
+    }
+    write("runner", &program);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&home.path().join("runner")) & 0o111, 0);
+    let output = espalier(home.path()).args(["bench", "--runner", "runner"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    // It was started.
+    assert!(stderr.contains("the runner did not start: exit status 0"), "{stderr}");
 }
 
 #[test]

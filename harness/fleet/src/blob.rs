@@ -15,6 +15,9 @@ use tempfile::NamedTempFile;
 
 use crate::cache::Cache;
 
+/// The mode of programs; other blobs are only read.
+const PROGRAM: u32 = 0o755;
+
 /// A file in the cache or the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blob {
@@ -24,12 +27,17 @@ pub struct Blob {
     pub bytes: u64,
 }
 
-/// Puts the contents of a file into the cache; an executable stays one.
-pub fn put_file(cache: &Cache, file: &Path) -> Result<Blob> {
-    let read = || -> io::Result<_> { Ok((fs::read(file)?, fs::metadata(file)?.permissions().mode())) };
-    let (content, mode) = read().with_context(|| format!("cannot read `{}`", file.display()))?;
-    let mode = if mode & 0o111 != 0 { 0o755 } else { 0o644 };
-    put(cache, &sha256_hex(&content), mode, |out| out.write_all(&content))
+/// Puts a program into the cache, where it can be run, whatever the mode of the file it comes from: downloads and CI's
+/// artifacts lose theirs.
+pub fn put_program(cache: &Cache, content: &[u8]) -> Result<Blob> {
+    let blob = put(cache, &sha256_hex(content), PROGRAM, |out| out.write_all(content))?;
+    // It may be there since before, as something that is only read.
+    let mode = fs::metadata(&blob.path).map(|facts| facts.permissions().mode());
+    if mode.is_ok_and(|mode| mode & PROGRAM != PROGRAM) {
+        fs::set_permissions(&blob.path, Permissions::from_mode(PROGRAM))
+            .with_context(|| format!("cannot make `{}` executable", blob.path.display()))?;
+    }
+    Ok(blob)
 }
 
 /// Puts bytes into the cache.
@@ -163,13 +171,15 @@ mod tests {
     }
 
     #[test]
-    fn programs_stay_programs() {
+    fn programs_can_be_run() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path()).unwrap();
-        let program = folder.path().join("program");
-        fs::write(&program, "#!/bin/sh\n").unwrap();
-        fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
-        let blob = put_file(&cache, &program).unwrap();
-        assert_eq!(fs::metadata(blob.path).unwrap().permissions().mode() & 0o777, 0o755);
+        let mode = |blob: &Blob| fs::metadata(&blob.path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&put_program(&cache, b"#!/bin/sh\n").unwrap()), 0o755);
+        // The same bytes were there, to be read only.
+        let read_only = put_bytes(&cache, b"#!/bin/sh\necho").unwrap();
+        assert_eq!(mode(&read_only), 0o644);
+        assert_eq!(put_program(&cache, b"#!/bin/sh\necho").unwrap(), read_only);
+        assert_eq!(mode(&read_only), 0o755);
     }
 }

@@ -129,7 +129,7 @@ pub fn build(cache: &Cache, repository: &Path, target: &Target, layout: Layout, 
     if !broken.is_empty() {
         bail!("the runner for target `{}` {}", target.name, broken.join("; it "));
     }
-    let blob = blob::put_file(cache, program)?;
+    let blob = blob::put_program(cache, &content)?;
     let mut builder = format!("{}, rustc {}{}", name(plan.builder), toolchain.version, compilers.short);
     if plan.profile != Profile::Usual {
         builder += &format!(", profile {}", plan.profile.name());

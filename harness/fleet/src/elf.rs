@@ -97,6 +97,21 @@ pub fn check(elf: &ElfInfo, board: &BoardLibc, target: &Target) -> Vec<String> {
     mismatches
 }
 
+/// Why a program cannot be one of this target's, whatever the board; `None` where it can, or that is not known.
+pub fn misfit(elf: &ElfInfo, target: &Target) -> Option<String> {
+    let machine = match target.triple.split('-').next().unwrap_or_default() {
+        arch if arch.starts_with("riscv") => arch.get(..7)?,
+        arch if arch.starts_with("armv7") || arch.starts_with("thumbv7") => "armv7l",
+        arch if arch.starts_with("arm") => "armv6l",
+        arch @ ("aarch64" | "x86_64" | "i586" | "i686") => arch,
+        _ => return None,
+    };
+    // Which ARM it is, only its own triple says.
+    let built = built_for(elf, "arm");
+    let why = || format!("is built for `{built}`, but target `{}` is `{}`", target.name, target.triple);
+    (!runs_on(elf, &target.triple, machine)).then(why)
+}
+
 /// Every promise of its target that a built program breaks; no board is needed for that.
 pub fn check_target(elf: &ElfInfo, target: &Target) -> Vec<String> {
     let mut mismatches = Vec::new();

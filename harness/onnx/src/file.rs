@@ -122,8 +122,11 @@ impl<'a> Unfinished<'a> {
     fn create(path: &'a Path) -> Result<Unfinished<'a>, FileError> {
         let is_special = fs::metadata(path).is_ok_and(|facts| !facts.is_file() && !facts.is_dir());
         let part = (!is_special).then(|| beside(path, ".part"));
-        let file = fs::File::create(part.as_deref().unwrap_or(path))
-            .map_err(|source| FileError::Io { verb: "write", path: path.to_owned(), source })?;
+        let file = fs::File::create(part.as_deref().unwrap_or(path)).map_err(|source| FileError::Io {
+            verb: "write",
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(Unfinished { path, part, file, written: 0, finished: false })
     }
 

@@ -123,9 +123,13 @@ fn shipped_targets_devices_and_models_are_valid() {
         environment: &|_| Some("/variable".to_owned()),
         exists: &|path| root().join(path).is_file(),
     };
-    if let Err(problems) = inventory::load(&source_files, &surroundings) {
-        panic!("{}", problems.iter().map(|problem| problem.with_source() + "\n").collect::<String>());
-    }
+    let inventory = inventory::load(&source_files, &surroundings).unwrap_or_else(|problems| {
+        panic!("{}", problems.iter().map(|problem| problem.with_source() + "\n").collect::<String>())
+    });
+    // `--all-devices` works on a fresh clone, without boards, emulators or their packages.
+    let in_all: Vec<&str> =
+        inventory.devices.values().filter(|device| device.in_all).map(|device| device.name.as_str()).collect();
+    assert_eq!(in_all, ["local"], "set `in-all = false`");
 }
 
 /// `println!` panics where stdout is a closed pipe or a full disk.

@@ -33,6 +33,28 @@ fn a_cross_built_program_as_readelf_shows_it() {
 }
 
 #[test]
+fn a_program_for_another_target_is_a_misfit() {
+    let target = |triple: &str| Target {
+        name: "some".to_owned(),
+        triple: triple.to_owned(),
+        builder: Builder::Auto,
+        libc: Libc::Any,
+        cpu: None,
+        features: Vec::new(),
+    };
+    let arm = read(ARMHF).unwrap();
+    assert_eq!(misfit(&arm, &target("armv7-unknown-linux-gnueabihf")), None);
+    // 64-bit kernels run it, too; whether the loader is there is for the board to say.
+    assert_eq!(misfit(&arm, &target("aarch64-unknown-linux-gnu")), None);
+    assert_eq!(misfit(&arm, &target("loongarch64-unknown-linux-gnu")), None, "not known is no reason");
+    let said = misfit(&arm, &target("x86_64-unknown-linux-gnu")).unwrap();
+    assert_eq!(said, "is built for `arm, hard float`, but target `some` is `x86_64-unknown-linux-gnu`");
+    let wide = ElfInfo { machine: Machine::Riscv, bits: 64, ..arm };
+    assert_eq!(misfit(&wide, &target("riscv64gc-unknown-linux-gnu")), None);
+    assert!(misfit(&wide, &target("riscv32gc-unknown-linux-gnu")).is_some());
+}
+
+#[test]
 fn this_very_program() {
     let elf = read(&std::fs::read("/proc/self/exe").unwrap()).unwrap();
     assert_eq!(usize::from(elf.bits), usize::BITS as usize);
