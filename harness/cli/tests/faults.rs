@@ -140,7 +140,7 @@ fn template() -> &'static Path {
         let calibration = fs::read_to_string(root.join("harness/gate/tests/fixtures/calibration.toml")).unwrap();
         write(CALIBRATION, calibration.replace("\"pi4\"", "\"local\"").as_bytes());
         let change = "[[change]]\ncase = \"digits-cnn@0.5 on pi4\"\ncriterion = \"p50\"\nseries = \"code\"\n\
-                      commit = \"c00016\"\nstate = \"accepted\"\nby = \"Jana\"\nreason = \"r\"\ndate = \"2026-11-23\"\n";
+                      commit = \"c00016\"\nstate = \"accepted\"\nby = \"J\"\nreason = \"r\"\ndate = \"2026-11-23\"\n";
         write("reports/changes.toml", change.as_bytes());
         let waiver = "[[waiver]]\ncase = \"digits-cnn@0.5 on pi4\"\nreason = \"r\"\nuntil = \"2126-12-31\"\n";
         write("reports/waivers.toml", waiver.as_bytes());
