@@ -47,7 +47,7 @@ use tensor::Values;
 
 /// The version of the pruner in the keys of caches: raised whenever it makes other bytes of the same model and recipe.
 /// A test fails when that is forgotten.
-pub const PRUNER: u32 = 2;
+pub const PRUNER: u32 = 3;
 
 /// A pruned model.
 #[derive(Clone, Debug, PartialEq)]

@@ -14,6 +14,7 @@ mod dependencies;
 mod feeds;
 mod graph;
 mod layers;
+mod lengths;
 mod movement;
 mod normalise;
 mod probe;
@@ -24,11 +25,10 @@ mod rules;
 mod slices;
 mod surgery;
 mod units;
+mod verify;
 mod weights;
 
 use std::collections::{HashMap, HashSet};
-
-use espalier_engine::{Keep, Network};
 
 pub use dependencies::{AxisClass, ChannelGroup, DependencyGraph, Kept};
 pub use layers::Branch;
@@ -53,7 +53,7 @@ pub struct Options {
     pub keep_at_least: f64,
     /// Shapes of inputs, where the file does not give what a run needs.
     pub shapes: HashMap<String, Vec<usize>>,
-    /// Whether the pruned model is run once: one that does not run is an error, not a result.
+    /// Whether the pruned model is run and compared with the dense one with zeros; what makes a difference stays.
     pub verify: bool,
 }
 
@@ -96,16 +96,13 @@ pub fn prune(
         return Ok(Pruned { bytes: model.clone(), manifest });
     }
     let mut plan = plan(dense.clone(), recipe, samples, options)?;
-    let bytes = plan.pruned()?;
-    let pruned = Model::decode(&bytes)?;
-    let after = survey(&pruned)?;
-    if options.verify {
-        verify(&plan.dependencies, &bytes, options)?;
-    }
     let counts = plan.counts();
     if counts.1 == 0 {
         return Err(PruneError::NothingPrunable { why: plan.why_nothing(recipe.unit) });
     }
+    let bytes = plan.pruned()?;
+    let pruned = Model::decode(&bytes)?;
+    let after = survey(&pruned)?;
     let normalised = survey(&plan.dependencies.model)?;
     let tensors = tensors(&normalised, &after);
     let report = plan.report(&before, &after, options);
@@ -154,10 +151,25 @@ pub fn plan(model: Model, recipe: &Recipe, samples: Option<&Samples>, options: &
     let Unit::Structure(structure) = recipe.unit else {
         return Err(PruneError::NotYet { what: format!("{} as a structure", recipe.unit) });
     };
-    let mut dependencies = DependencyGraph::of(model, &options.shapes)?;
-    if structure == Structure::Layer {
-        return plan_layers(dependencies, recipe, samples);
+    let dense = model.clone();
+    let dependencies = DependencyGraph::of(model, &options.shapes)?;
+    let mut plan = match structure {
+        Structure::Layer => plan_layers(dependencies, recipe, samples)?,
+        _ => plan_units(dependencies, structure, recipe, samples, options)?,
+    };
+    if options.verify {
+        verify::hold_what_differs(&dense, &mut plan, options)?;
     }
+    Ok(plan)
+}
+
+fn plan_units(
+    mut dependencies: DependencyGraph,
+    structure: Structure,
+    recipe: &Recipe,
+    samples: Option<&Samples>,
+    options: &Options,
+) -> Result<Plan, PruneError> {
     let indices: Vec<usize> = (0..dependencies.groups.len())
         .filter(|group| structure == Structure::Any || dependencies.groups[*group].kind == structure)
         .collect();
@@ -170,11 +182,9 @@ pub fn plan(model: Model, recipe: &Recipe, samples: Option<&Samples>, options: &
     };
     let limits = Limits { round_to: options.round_to, keep_at_least: options.keep_at_least };
     let choice = rank::choose(&groups, &importance, recipe.scope, recipe.amount(), &limits)?;
-    let mut removed = Removed::new();
-    for (group, goes) in groups.iter().zip(&choice.removed) {
-        removed.extend(group.classes.iter().zip(goes).filter(|(_, goes)| **goes).map(|(class, _)| class.root));
-    }
-    Ok(Plan { dependencies, removed, branches: Vec::new(), choice, indices })
+    let mut plan = Plan { dependencies, removed: Removed::new(), branches: Vec::new(), choice, indices };
+    plan.removed = (0..plan.indices.len()).flat_map(|group| plan.roots(group)).collect();
+    Ok(plan)
 }
 
 type Scored = (Vec<(usize, Vec<usize>)>, crate::Scores);
@@ -221,6 +231,13 @@ fn plan_layers(dependencies: DependencyGraph, recipe: &Recipe, samples: Option<&
 }
 
 impl Plan {
+    /// The roots of the classes that are removed of the `group`-th selected group.
+    fn roots(&self, group: usize) -> Removed {
+        let classes = &self.dependencies.groups[self.indices[group]].classes;
+        let goes = self.choice.removed[group].iter();
+        classes.iter().zip(goes).filter(|(_, goes)| **goes).map(|(class, _)| class.root).collect()
+    }
+
     /// The model without what is removed.
     ///
     /// # Errors
@@ -259,6 +276,9 @@ impl Plan {
 
     fn why_nothing(&self, unit: Unit) -> String {
         let (all, _) = self.counts();
+        if let Some(held) = self.choice.notes.iter().find(|note| note.ends_with(verify::HELD)) {
+            return held.clone();
+        }
         if all > 0 {
             return format!("of its {all} units ({unit}) less than one would go, or none may");
         }
@@ -311,23 +331,6 @@ fn report_of_nothing(before: &Survey, options: &Options) -> Report {
         changes: "none".to_owned(),
         ..Report::default()
     }
-}
-
-/// Runs the pruned model, and compares the shapes of its outputs with those of the dense model.
-fn verify(dependencies: &DependencyGraph, bytes: &Bytes, options: &Options) -> Result<(), PruneError> {
-    let model = Model::decode(bytes)?;
-    let network = Network::new(&model)?;
-    let feeds = feeds::feeds(model.graph(), &options.shapes, dependencies.probe.sizes)?;
-    let run = network.run(&feeds, Keep::Outputs)?;
-    for output in &network.outputs {
-        let shape = run.value(*output).map(|value| value.shape().to_vec());
-        let dense = dependencies.probe.shape(network.name(*output)).map(<[usize]>::to_vec);
-        if shape != dense {
-            let why = format!("output `{}` came out as {shape:?}, not {dense:?}", network.name(*output));
-            return Err(PruneError::Mismatch { what: "the pruned model's outputs", why });
-        }
-    }
-    Ok(())
 }
 
 fn whole(name: String, shape: Vec<u64>, weights: u64) -> PrunedTensor {

@@ -16,6 +16,10 @@ pub fn set_ints(node: &mut NodeProto, name: &str, values: Vec<i64>) {
     set(node, name, AttributeProto { ints: values, ..typed(AttributeType::Ints) });
 }
 
+pub fn set_tensor(node: &mut NodeProto, name: &str, value: TensorProto) {
+    set(node, name, AttributeProto { t: Some(value), ..typed(AttributeType::Tensor) });
+}
+
 fn typed(kind: AttributeType) -> AttributeProto {
     AttributeProto { r#type: Some(kind as i32), ..AttributeProto::default() }
 }

@@ -29,6 +29,7 @@ impl Rules<'_> {
     pub fn concat(&mut self, node: &NodeProto) -> Applied {
         let y = self.output(node, 0)?;
         let axis = axis_of(node.int("axis", 1), self.rank(y))?;
+        self.hold_open(node, node.output_at(0), axis);
         let mut offset = 0;
         for slot in 0..node.input.len() {
             let x = self.input(node, slot)?;
@@ -40,6 +41,7 @@ impl Rules<'_> {
     pub fn split(&mut self, node: &NodeProto) -> Applied {
         let x = self.input(node, 0)?;
         let axis = axis_of(node.int("axis", 0), self.rank(x))?;
+        self.hold_open(node, node.input_at(0), axis);
         let mut offset = 0;
         for slot in 0..node.output.len() {
             let y = self.output(node, slot)?;
@@ -77,6 +79,7 @@ impl Rules<'_> {
                 continue;
             };
             let (from, to) = (self.units.len(x, axis), self.units.len(y, axis));
+            self.hold_open(node, node.input_at(0), axis);
             match stretch(node, self, place, from) {
                 Some((start, end)) if end - start == to => {
                     for index in start..end {
@@ -156,6 +159,11 @@ impl Rules<'_> {
         let target = (node.op() == "Reshape").then(|| node.input_at(1).and_then(|name| self.probe.elements(name)));
         let (from, to) = (self.units.shape(x).to_vec(), self.units.shape(y).to_vec());
         let regroups = Regroup::of(node, (x, &from), (y, &to))?;
+        if !self.is_regrouped_alike(node, &regroups, &from) {
+            let pin = pin(node, "which axes it becomes depends on the lengths of the inputs");
+            [x, y].into_iter().for_each(|value| self.units.pin_value(value, &pin));
+            return Some(());
+        }
         if let Some(target) = target {
             // Axes of a computed length stay.
             let open = pin(node, "its length is computed");
@@ -172,6 +180,27 @@ impl Rules<'_> {
             }
         }
         Some(())
+    }
+}
+
+impl Rules<'_> {
+    /// Whether a run with other lengths regroups axes in the same way. Axes of length 1 in the first run stay anyway.
+    fn is_regrouped_alike(&self, node: &NodeProto, regroups: &[Regroup], from: &[usize]) -> bool {
+        let second = |name: Option<&str>| self.probe.second_shape(name?);
+        let (Some(x), Some(y)) = (self.input(node, 0), self.output(node, 0)) else { return false };
+        let (Some(first), Some(to)) = (second(node.input_at(0)), second(node.output_at(0))) else { return false };
+        let is_single =
+            |regroup: &Regroup| matches!(regroup, Regroup::Same { from: (_, axis), .. } if from[*axis] == 1);
+        Regroup::of(node, (x, first), (y, to))
+            .is_some_and(|other| other.into_iter().filter(|regroup| !is_single(regroup)).eq(regroups.iter().cloned()))
+    }
+
+    /// Holds an axis that is cut or joined at places, where those are not the same for every input.
+    fn hold_open(&mut self, node: &NodeProto, name: Option<&str>, axis: usize) {
+        let fixed = name.is_some_and(|name| self.probe.has_fixed_length(name, axis));
+        if !fixed && let Some(value) = name.and_then(|name| self.units.value(name)) {
+            self.units.pin_axis(value, axis, &pin(node, "it is cut or joined at places that depend on the inputs"));
+        }
     }
 }
 

@@ -264,7 +264,10 @@ fn zero_state(
     let mut concat = graph::node("Concat", &lens, &parts.map(String::as_str), &lens);
     graph::set_int(&mut concat, "axis", 0);
     made.push(concat);
-    made.push(graph::node("ConstantOfShape", &state, &[&lens], &state));
+    let mut zeros = graph::node("ConstantOfShape", &state, &[&lens], &state);
+    // Said, though it is the default: not every engine takes the default's type from the standard.
+    graph::set_tensor(&mut zeros, "value", graph::raw("", &[1], DataType::Float, vec![0; 4]));
+    made.push(zeros);
     let tensors = vec![
         graph::int64s(&index, &[i64::from(!batch_first)]),
         graph::int64s(&first, &[directions]),

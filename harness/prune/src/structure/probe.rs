@@ -1,21 +1,22 @@
 //! Shapes of all values from one run of the engine, and what the graph computes from shapes alone.
 //!
 //! What a graph computes from fixed axes is the same for every input: it becomes a constant, so that `Reshape` and its
-//! like can be given new lengths. A second run with other lengths shows which axes are fixed; it is needed only where
-//! the graph looks at shapes.
+//! like can be given new lengths. A second run with other lengths and values shows which axes are fixed; it is needed
+//! only where the graph looks at shapes or regroups axes.
 
 use std::collections::{HashMap, HashSet};
 
 use espalier_engine::{Keep, Network, Tensor};
 
 use super::{
-    feeds::{self, FALLBACKS, FIRST, SECOND, Sizes},
-    graph,
+    feeds::{self, FALLBACKS, FIRST, OTHERS, Sizes},
+    graph, lengths,
     normalise::result_type,
 };
 use crate::{
     PruneError,
     onnx::{GraphProto, Model, NodeProto, axis_of, tensor_proto::DataType},
+    operators::{Axes, axes},
 };
 
 /// The most elements of a value that is kept: shapes are short.
@@ -33,7 +34,7 @@ pub struct Info {
 
 impl Info {
     /// Whether all elements are the same for every input.
-    fn is_fixed(&self) -> bool {
+    pub fn is_fixed(&self) -> bool {
         self.fixed.as_ref().is_some_and(|fixed| fixed.iter().all(|fixed| *fixed))
     }
 }
@@ -45,9 +46,44 @@ pub struct Probe {
     pub looked_at: Vec<(String, usize)>,
     /// The lengths of open axes in the run.
     pub sizes: Sizes,
+    pub second: Second,
+}
+
+/// What a run with other lengths showed.
+#[derive(Debug, Default)]
+pub enum Second {
+    /// Nothing in the graph depends on lengths.
+    #[default]
+    NotNeeded,
+    /// No other lengths work: no length is known to be fixed.
+    None,
+    Shapes(Sizes, HashMap<String, Vec<usize>>),
 }
 
 impl Probe {
+    /// The shape in the second run; `None` where there is none. A value that was made since is as it was in the first.
+    pub fn second_shape(&self, name: &str) -> Option<&[usize]> {
+        match &self.second {
+            Second::NotNeeded => self.shape(name),
+            Second::None => None,
+            Second::Shapes(_, shapes) => shapes.get(name).map(Vec::as_slice).or_else(|| self.shape(name)),
+        }
+    }
+
+    /// Whether an axis is as long for every input.
+    pub fn has_fixed_length(&self, name: &str, axis: usize) -> bool {
+        let len = |shape: Option<&[usize]>| shape.and_then(|shape| shape.get(axis).copied());
+        len(self.shape(name)).is_some_and(|first| len(self.second_shape(name)) == Some(first))
+    }
+
+    /// All lengths the network was run with.
+    pub fn all_sizes(&self) -> Vec<Sizes> {
+        match self.second {
+            Second::Shapes(sizes, _) => vec![self.sizes, sizes],
+            _ => vec![self.sizes],
+        }
+    }
+
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.infos.get(name).map(|info| info.shape.as_slice())
     }
@@ -73,34 +109,47 @@ impl Probe {
 pub fn probe(model: &mut Model, shapes: &HashMap<String, Vec<usize>>) -> Result<Probe, PruneError> {
     let network = Network::new(model)?;
     let (sizes, first) = run(model.graph(), &network, shapes)?;
-    let looks = model.graph().node.iter().any(|node| matches!(node.op(), "Shape" | "Size"));
-    let open = model.graph().input.iter().any(|input| feeds::is_open(input) && !shapes.contains_key(input.name()));
-    let second = if looks && open {
-        let other = if sizes == FIRST { SECOND } else { FIRST };
-        // Where no other lengths work, nothing is known to be fixed.
-        run_once(model.graph(), &network, shapes, other).ok()
-    } else {
-        Some(first.clone())
+    let second = match needs_second(model.graph(), shapes) {
+        false => Second::NotNeeded,
+        true => {
+            let mut others = OTHERS.into_iter();
+            let run = others.find_map(|sizes| Some((sizes, run_once(model.graph(), &network, shapes, sizes).ok()?)));
+            run.map_or(Second::None, |(sizes, values)| {
+                Second::Shapes(sizes, values.into_iter().map(|(name, (shape, _))| (name, shape)).collect())
+            })
+        }
     };
-    let compared = second.is_some();
     drop(network);
-    let mut probe = gather(model.graph(), first, &second.unwrap_or_default());
+    let mut probe = gather(model.graph(), first, second);
     probe.sizes = sizes;
     make_constants(model, &mut probe);
-    if compared {
-        plain_targets(model, &mut probe);
-    }
+    lengths::plain_targets(model, &mut probe);
+    graph::sweep(model.graph_mut());
+    lengths::keep_fixed(model, &mut probe);
     graph::sweep(model.graph_mut());
     let used: HashSet<&str> = model.graph().node.iter().flat_map(|node| &node.input).map(String::as_str).collect();
     probe.looked_at.retain(|(name, _)| {
         // Only if the `Shape` is still there.
         used.contains(name.as_str())
-            && model.graph().node.iter().any(|node| node.op() == "Shape" && node.input_at(0) == Some(name))
+            && model.graph().node.iter().any(|node| looks(node) && node.input_at(0) == Some(name))
     });
     Ok(probe)
 }
 
 type Values = HashMap<String, (Vec<usize>, Option<Tensor>)>;
+
+/// Whether an operator gives out the lengths of its input.
+pub fn looks(node: &NodeProto) -> bool {
+    matches!(node.op(), "Shape" | "Size")
+}
+
+/// Whether a second run may show more than the first. Where the graph looks at lengths, those of inner values may also
+/// depend on what the inputs hold.
+fn needs_second(graph: &GraphProto, shapes: &HashMap<String, Vec<usize>>) -> bool {
+    let open = graph.input.iter().any(|input| feeds::is_open(input) && !shapes.contains_key(input.name()));
+    let regroups = |node: &NodeProto| node.op() == "Reshape" || node.op() == "Flatten" && node.int("axis", 1) != 1;
+    graph.node.iter().any(|node| looks(node) || open && regroups(node))
+}
 
 fn run(
     graph: &GraphProto,
@@ -148,8 +197,8 @@ fn run_once(
     Ok(values)
 }
 
-fn gather(graph: &GraphProto, first: Values, second: &Values) -> Probe {
-    let mut probe = Probe::default();
+fn gather(graph: &GraphProto, first: Values, second: Second) -> Probe {
+    let mut probe = Probe { second, ..Probe::default() };
     for (name, (shape, value)) in first {
         probe.infos.insert(name, Info { shape, fixed: None, value });
     }
@@ -160,7 +209,7 @@ fn gather(graph: &GraphProto, first: Values, second: &Values) -> Probe {
         }
     }
     for node in &graph.node {
-        let fixed = if node.op() == "Shape" { looked_at(node, &mut probe, second) } else { derived(node, &probe) };
+        let fixed = if looks(node) { looked_at(node, &mut probe) } else { derived(node, &probe) };
         let whole = fixed.as_ref().is_some_and(|fixed| fixed.iter().all(|fixed| *fixed));
         for (slot, name) in node.output.iter().enumerate() {
             let Some(info) = probe.infos.get_mut(name) else { continue };
@@ -175,21 +224,15 @@ fn gather(graph: &GraphProto, first: Values, second: &Values) -> Probe {
     probe
 }
 
-/// The elements of a `Shape`: fixed where two runs with other lengths agree.
-fn looked_at(node: &NodeProto, probe: &mut Probe, second: &Values) -> Option<Vec<bool>> {
+/// The elements of a `Shape` or a `Size`: fixed where two runs with other lengths agree.
+fn looked_at(node: &NodeProto, probe: &mut Probe) -> Option<Vec<bool>> {
     let name = node.input_at(0)?;
-    let shape = probe.shape(name)?.to_vec();
-    let other = second.get(name).map(|(shape, _)| shape.as_slice()).unwrap_or_default();
-    let rank = shape.len() as i64;
-    let clamp = |axis: i64| (if axis < 0 { axis + rank } else { axis }).clamp(0, rank) as usize;
-    let (start, end) = (clamp(node.int("start", 0)), clamp(node.int("end", rank)));
-    let fixed: Vec<bool> = (start..end).map(|axis| other.get(axis) == Some(&shape[axis])).collect();
-    for (axis, fixed) in (start..end).zip(&fixed) {
-        if !fixed {
-            probe.looked_at.push((name.to_owned(), axis));
-        }
-    }
-    Some(fixed)
+    let rank = probe.shape(name)?.len();
+    let axes = if node.op() == "Size" { 0..rank } else { lengths::looked_at(node, rank) };
+    let fixed: Vec<bool> = axes.clone().map(|axis| probe.has_fixed_length(name, axis)).collect();
+    let open = axes.zip(&fixed).filter(|(_, fixed)| !**fixed);
+    probe.looked_at.extend(open.map(|(axis, _)| (name.to_owned(), axis)));
+    Some(if node.op() == "Size" { vec![fixed.iter().all(|fixed| *fixed)] } else { fixed })
 }
 
 /// Which elements of a result are the same for every input; `None` where it does not come from shapes and constants
@@ -231,8 +274,20 @@ fn derived(node: &NodeProto, probe: &Probe) -> Option<Vec<bool>> {
             start = (if start < 0 { start + count } else { start }).clamp(0, count);
             (step == 1).then(|| data.iter().skip(start as usize).take(len).copied().collect::<Vec<bool>>())
         }
+        // Vectors and scalars, as most of what is computed from shapes.
+        op if by_element(op) && (0..node.input.len()).filter_map(fixed).all(|mask| [1, len].contains(&mask.len())) => {
+            let is_fixed = |at: usize| {
+                (0..node.input.len()).filter_map(fixed).all(|mask| mask[if mask.len() == 1 { 0 } else { at }])
+            };
+            Some((0..len).map(is_fixed).collect())
+        }
         _ => (len <= LARGEST_KEPT).then(|| vec![all_fixed(0); len]),
     }
+}
+
+/// Operators that compute each element from those at its place.
+fn by_element(op: &str) -> bool {
+    matches!(axes(op), Some(Axes::Broadcast | Axes::Elementwise))
 }
 
 /// Turns values that are the same for every input into constants.
@@ -260,53 +315,6 @@ fn make_constants(model: &mut Model, probe: &mut Probe) {
         }
     }
     graph.node = rest;
-}
-
-/// Writes targets of `Reshape` that are partly fixed as constants: an open axis is copied from the input, or inferred.
-fn plain_targets(model: &mut Model, probe: &mut Probe) {
-    let graph = model.graph_mut();
-    let mut names = graph::Names::of(graph);
-    let constants: HashSet<String> = graph.initializer.iter().map(|tensor| tensor.name().to_owned()).collect();
-    let mut made = Vec::new();
-    for node in graph.node.iter_mut().filter(|node| node.op() == "Reshape") {
-        let (Some(data), Some(target)) = (node.input_at(0), node.input_at(1)) else { continue };
-        if constants.contains(target) {
-            continue;
-        }
-        let (Some(elements), Some(from)) = (probe.elements(target), probe.shape(data).map(<[usize]>::to_vec)) else {
-            continue;
-        };
-        let Some(to) = node.output_at(0).and_then(|name| probe.shape(name)).map(<[usize]>::to_vec) else { continue };
-        if elements.len() != to.len() || to.contains(&0) || from.contains(&0) {
-            continue;
-        }
-        let mut target = Vec::new();
-        let mut left = elements.iter().filter(|element| **element == Some(-1)).count();
-        for (axis, element) in elements.iter().enumerate() {
-            target.push(match element {
-                Some(0) if node.int("allowzero", 0) == 0 => 0,
-                Some(len) => *len,
-                // An axis with no change before it is the input's axis.
-                None if from[..from.len().min(axis + 1)] == to[..=axis] => 0,
-                None => {
-                    left += 1;
-                    -1
-                }
-            });
-        }
-        if left > 1 {
-            continue;
-        }
-        let name = names.fresh(&format!("{}/target", node.label()));
-        let constant = graph::int64s(&name, &target);
-        let value = Tensor::I64(espalier_engine::Array::new([target.len()], target.clone()));
-        let info = Info { shape: vec![target.len()], fixed: Some(vec![true; target.len()]), value: Some(value) };
-        probe.infos.insert(name.clone(), info);
-        made.push(constant);
-        node.input[1] = name;
-        node.attribute.retain(|attribute| attribute.name() != "allowzero");
-    }
-    graph.initializer.extend(made);
 }
 
 /// The axes that the attribute `axes` or the constant input `slot` names; `None` where they are unknown.

@@ -181,7 +181,7 @@ impl Patch<'_> {
             let axis = place + shift;
             lengths.push(match element {
                 None => None,
-                Some(0) if copies(node) => Some(0),
+                Some(0) if copies(node) && self.is_copied(node, y, axis) => Some(0),
                 Some(-1) if infers => Some(-1),
                 Some(1) if expands => Some(1),
                 Some(_) if axis < rank => Some(self.len(y, axis) as i64),
@@ -192,6 +192,13 @@ impl Patch<'_> {
             return;
         }
         node.input[slot] = self.vector(&name, &lengths);
+    }
+
+    /// Whether an axis of the output is as long as that of the input at the same place.
+    fn is_copied(&mut self, node: &NodeProto, y: Value, axis: usize) -> bool {
+        let Some(x) = self.value(node.input_at(0)) else { return true };
+        let rank = self.dependencies.units.shape(x).len();
+        axis >= rank || self.len(x, axis) == self.len(y, axis)
     }
 
     /// A vector of constants and of elements of `from`.

@@ -49,7 +49,7 @@ fn removed_units() {
     for (name, unit, expected) in [
         ("se-script", "channel", 0xc92a_8d16_e21c_a08b),
         ("transformer-dynamo", "head", 0xd992_0631_5ccc_1003),
-        ("gru-script", "hidden", 0x0791_cf2e_fb55_ed5b),
+        ("gru-script", "hidden", 0x183e_60ad_f4fb_ac59),
         ("bert-script", "neuron", 0x1a7e_3502_72fc_b2c9),
         ("residual-bn-script", "layer", 0x79b5_aeca_861b_5d0e),
     ] {

@@ -2,6 +2,8 @@
 //! our own engine. `tests/e2e/structured.rs` compares it with onnxruntime.
 
 mod agree;
+mod dead;
 mod exports;
 mod hostile;
 mod rules;
+mod text;

@@ -9,7 +9,12 @@ use espalier_prune::{
 
 /// The largest difference of all outputs, relative to the largest value of the first model's.
 pub fn difference(first: &Bytes, second: &Bytes) -> Result<f32, PruneError> {
-    let (first, second) = (outputs(first)?, outputs(second)?);
+    difference_at(first, second, 2, 6)
+}
+
+/// Likewise, for inputs of this batch and, along other open axes, of this length.
+pub fn difference_at(first: &Bytes, second: &Bytes, batch: usize, length: usize) -> Result<f32, PruneError> {
+    let (first, second) = (outputs(first, batch, length)?, outputs(second, batch, length)?);
     assert_eq!(first.len(), second.len());
     let (mut largest, mut difference) = (0.0f32, 0.0f32);
     for (a, b) in first.iter().zip(&second) {
@@ -22,7 +27,7 @@ pub fn difference(first: &Bytes, second: &Bytes) -> Result<f32, PruneError> {
     Ok(if difference == 0.0 { 0.0 } else { difference / largest })
 }
 
-fn outputs(model: &Bytes) -> Result<Vec<Array<f32>>, PruneError> {
+fn outputs(model: &Bytes, batch: usize, length: usize) -> Result<Vec<Array<f32>>, PruneError> {
     let model = Model::decode(model)?;
     let network = Network::new(&model)?;
     let mut feeds = Vec::new();
@@ -37,8 +42,8 @@ fn outputs(model: &Bytes) -> Result<Vec<Array<f32>>, PruneError> {
             .iter()
             .map(|dim| match &dim.value {
                 Some(dimension::Value::DimValue(len)) => *len as usize,
-                Some(dimension::Value::DimParam(name)) if name == "N" => 2,
-                _ => 6,
+                Some(dimension::Value::DimParam(name)) if name == "N" => batch,
+                _ => length,
             })
             .collect();
         let len: usize = shape.iter().product();
