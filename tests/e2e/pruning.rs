@@ -35,8 +35,8 @@ fn held_out(printed: &str) -> (f64, f64) {
 
 /// 52768 prunable weights: the count is exact with every method.
 #[test]
-fn every_method_removes_exactly_what_was_asked_for() {
-    let shelf = Shelf::new("every_method_removes_exactly_what_was_asked_for");
+fn every_method_removes_exactly_what_was_requested() {
+    let shelf = Shelf::new("every_method_removes_exactly_what_was_requested");
     for method in ["magnitude", "magnitude-l2", "gradient", "taylor", "activation", "synflow", "random"] {
         for scope in ["global", "local"] {
             let args = [&["--ratio", "0.7", "--method", method, "--scope", scope], UNTAUGHT].concat();

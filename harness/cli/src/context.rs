@@ -18,17 +18,16 @@ const TARGETS: &str = "targets.toml";
 /// A folder with this file is the repository.
 const RUNNER: &str = "harness/runner/Cargo.toml";
 
-/// The device file of this host.
-pub const LOCAL: &str = "local";
-
 pub struct Context {
     /// The folder of targets.toml, devices/, models/ and reports/: the one that `ESPALIER_ROOT` names, else the nearest
     /// above the working folder that has a `targets.toml`.
     pub root: PathBuf,
     /// Whether `root` is such a folder. Otherwise it is the working folder, and only ONNX files can be named.
     has_files: bool,
-    /// The repository with the runner's sources, where it is available.
-    sources: Option<PathBuf>,
+    /// Whether `ESPALIER_ROOT` names it.
+    is_named: bool,
+    /// The repository with the runner's sources, or why there is none.
+    sources: Result<PathBuf, String>,
     pub cache: Cache,
 }
 
@@ -44,7 +43,17 @@ impl Context {
     pub fn open() -> Result<Context> {
         let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_owned);
-        let sources = named("ESPALIER_SOURCES").or(built_from).filter(|folder| folder.join(RUNNER).is_file());
+        let is_clone = |folder: &PathBuf| folder.join(RUNNER).is_file();
+        let sources = match named("ESPALIER_SOURCES") {
+            Some(folder) if !is_clone(&folder) => {
+                Err(format!("`{}`, which `ESPALIER_SOURCES` names, is no clone of Espalier", folder.display()))
+            }
+            folder => folder.or(built_from.filter(is_clone)).ok_or_else(|| {
+                "runners are built from Espalier's sources, which were not found: name a clone of the repository in \
+                 `ESPALIER_SOURCES`, or measure with a runner that is already built, `--runner FILE`"
+                    .to_owned()
+            }),
+        };
         let here = std::env::current_dir().context("the working folder cannot be read")?;
         let above = || here.ancestors().find(|folder| folder.join(TARGETS).is_file()).map(Path::to_owned);
         let (root, has_files) = match named("ESPALIER_ROOT") {
@@ -53,14 +62,14 @@ impl Context {
                 let has_files = root.join(TARGETS).is_file();
                 (root, has_files)
             }
-            None => match above().or_else(|| sources.clone().filter(|_| Program::current().is_developers)) {
+            None => match above().or_else(|| sources.clone().ok().filter(|_| Program::current().is_developers)) {
                 Some(root) => (root, true),
                 None => (here, false),
             },
         };
         // Without a place for it nothing is done: the surroundings are wrong, as a file can be.
         let cache = Cache::open().map_err(|error| usage(format!("{error:#}")))?;
-        Ok(Context { root, has_files, sources, cache })
+        Ok(Context { root, has_files, is_named: named("ESPALIER_ROOT").is_some(), sources, cache })
     }
 
     /// The repository with the runner's sources.
@@ -68,12 +77,7 @@ impl Context {
     /// # Errors
     /// It is neither where this program was built nor where `ESPALIER_SOURCES` points.
     pub fn sources(&self) -> Result<&Path> {
-        self.sources.as_deref().ok_or_else(|| {
-            usage(
-                "runners are built from Espalier's sources, which were not found: name a clone of the repository in \
-                 `ESPALIER_SOURCES`, or measure with a runner that is already built, `--runner FILE`",
-            )
-        })
+        self.sources.as_deref().map_err(usage)
     }
 
     /// The inventory, or every mistake in its files.
@@ -90,7 +94,18 @@ impl Context {
     /// # Errors
     /// All mistakes, one a line, where a needed file has any.
     pub fn inventory(&self, needed: &dyn Fn(&str) -> bool) -> Result<Inventory> {
-        let mut sources = self.files()?;
+        self.inventory_in(self.files()?, needed)
+    }
+
+    /// The same where no folder has a `targets.toml`, for a command that can do without: this host alone.
+    ///
+    /// # Errors
+    /// As for [`Context::inventory`].
+    pub fn inventory_or_this_host(&self, needed: &dyn Fn(&str) -> bool) -> Result<Inventory> {
+        self.inventory_in(if self.has_files || self.is_named { self.files()? } else { SourceFiles::default() }, needed)
+    }
+
+    fn inventory_in(&self, mut sources: SourceFiles, needed: &dyn Fn(&str) -> bool) -> Result<Inventory> {
         let problems = match self.load(&sources) {
             Ok(inventory) => return Ok(inventory),
             Err(problems) => problems,
@@ -124,10 +139,13 @@ impl Context {
 
     fn files(&self) -> Result<SourceFiles> {
         if !self.has_files {
+            let root = self.root.display();
+            if self.is_named {
+                return Err(usage(format!("there is no `{TARGETS}` in `{root}`, which `ESPALIER_ROOT` names")));
+            }
             return Err(usage(format!(
-                "there is no `{TARGETS}` in `{}` or a folder above it: change to a folder that has one, or name it in \
-                 `ESPALIER_ROOT`",
-                self.root.display()
+                "there is no `{TARGETS}` in `{root}` or a folder above it: change to a folder that has one, or name it \
+                 in `ESPALIER_ROOT`"
             )));
         }
         Ok(SourceFiles {

@@ -20,13 +20,13 @@ use espalier_fleet::{
     deploy::BlobFile,
     session::{DeviceWork, Ended},
 };
-use espalier_inventory::{Device, Inventory, Target, Transport};
+use espalier_inventory::{Device, Inventory, LOCAL_DEVICE as LOCAL, Target, Transport};
 use espalier_protocol::Mode;
 
 pub use self::request::Request;
 use self::request::{MessageFormat, Resolved};
 use crate::{
-    context::{Context, LOCAL},
+    context::Context,
     output,
     peers::{self, Peer},
     program::Program,

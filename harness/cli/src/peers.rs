@@ -67,7 +67,7 @@ pub fn prepare(context: &Context, engines: &[Engine], progress: &Progress, cance
     let watch = Watch { cancel, progress: &|text| task.milestone(text) };
     let python = interpreter(context, watch)?;
     let versions = python::output_of(&python, VERSIONS)
-        .with_context(|| format!("`{}` has onnxruntime, but cannot tell its version", python.display()))?;
+        .with_context(|| format!("`{}` has onnxruntime, but does not report its version", python.display()))?;
     let file = program(context)?;
     task.done();
     let info = PeerInfo { engine: Engine::Onnxruntime, sha256: file.sha256.clone(), versions: versions.clone() };

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use clap::Args;
-use espalier_inventory::{Device, Inventory, Model};
+use espalier_inventory::{Device, Inventory, LOCAL_DEVICE as LOCAL, Model};
 
 use crate::{
-    context::{Context, LOCAL, usage},
+    context::{Context, usage},
     ssh_feature,
 };
 
@@ -72,11 +72,17 @@ pub fn in_all(inventory: &Inventory) -> Vec<Model> {
 /// all models) are errors; `models` may have paths of ONNX files too.
 pub fn devices(context: &Context, names: &[String], all: bool, models: &[String]) -> Result<(Inventory, Vec<Device>)> {
     let has = |names: &[String], name: &str| names.iter().any(|listed| listed == name);
-    let inventory = context.inventory(&|file| match file.trim_end_matches(".toml").split_once('/') {
+    let needed = |file: &str| match file.trim_end_matches(".toml").split_once('/') {
         Some(("devices", name)) => all || name == LOCAL || has(names, name),
         Some((_, name)) => models.is_empty() || has(models, name),
         None => true,
-    })?;
+    };
+    let is_file = |model: &String| model.to_ascii_lowercase().ends_with(".onnx");
+    let inventory = if !models.is_empty() && models.iter().all(is_file) {
+        context.inventory_or_this_host(&needed)?
+    } else {
+        context.inventory(&needed)?
+    };
     let devices = if all {
         inventory.devices.values().filter(|device| device.in_all).cloned().collect()
     } else if names.is_empty() {

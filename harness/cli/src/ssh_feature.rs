@@ -14,13 +14,24 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use espalier_inventory::{Device, Transport};
 
-use crate::{context::Context, program::Program, terminal::note};
+use crate::{
+    context::{Context, usage},
+    program::Program,
+    terminal::note,
+};
 
 /// Returns if this program can reach all devices; otherwise the process becomes the program with SSH.
 pub fn ensure<'a>(context: &Context, devices: impl IntoIterator<Item = &'a Device>) -> Result<()> {
     let needs_ssh = devices.into_iter().any(|device| matches!(device.transport, Transport::Ssh(_)));
     if cfg!(feature = "ssh") || !needs_ssh {
         return Ok(());
+    }
+    if context.sources().is_err() {
+        let device =
+            "a device is reached by SSH, which this program was built without, and its sources are not at hand";
+        return Err(usage(format!(
+            "{device}: install it with `--features ssh`, or name a clone of the repository in `ESPALIER_SOURCES`"
+        )));
     }
     match become_the_other_build(context)? {}
 }
@@ -40,6 +51,7 @@ pub fn build(context: &Context, feature: &str) -> Result<PathBuf> {
         .args([
             "build",
             "--quiet",
+            "--locked",
             "--package",
             package,
             "--features",

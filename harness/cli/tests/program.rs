@@ -84,6 +84,10 @@ fn espalier_root_takes_precedence() {
     prints(check.env("ESPALIER_ROOT", other.path()).arg("check"), "1 devices and 0 models");
     let mut inspect = espalier(&home.below);
     refuses(inspect.env("ESPALIER_ROOT", other.path()).args(["inspect", "gru"]), "unknown model `gru`");
+    for nowhere in [home.path().join("nowhere"), home.path().join("models")] {
+        let mut check = espalier(&home.below);
+        refuses(check.env("ESPALIER_ROOT", nowhere).arg("check"), "there is no `targets.toml` in `");
+    }
 }
 
 #[test]
@@ -95,6 +99,8 @@ fn without_targets_only_files_can_be_named() {
     refuses(espalier().args(["inspect", "gru"]), "there is no `targets.toml` in `");
     let file = home.path().join("models/gru/dense.onnx");
     prints(espalier().arg("inspect").arg(&file), " of them prunable weights");
+    prints(espalier().args(["bench", "--dry-run", "--model"]).arg(&file), "local");
+    refuses(espalier().args(["bench", "--device", "pi4", "--model"]).arg(&file), "(known: `local`)");
     prints(espalier().arg("prune").arg(&file).args(["--ratio", "0.5", "-q", "-o", "out.onnx"]), "out.onnx: ");
 }
 
@@ -106,7 +112,7 @@ fn a_runner_cannot_be_built_without_sources() {
         command.env("ESPALIER_SOURCES", empty.path());
         command
     };
-    refuses(espalier().arg("build"), "name a clone of the repository in `ESPALIER_SOURCES`");
+    refuses(espalier().arg("build"), "which `ESPALIER_SOURCES` names, is no clone of Espalier");
     // All else works.
     prints(espalier().arg("check"), "2 targets");
 }

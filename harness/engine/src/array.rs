@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use espalier_onnx::{OnnxError, TensorProto, tensor, tensor_proto::DataType};
+use half::{bf16, f16};
 
 /// `data.len()` is the product of `shape`; a scalar has shape `[]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -172,6 +173,8 @@ impl Tensor {
         let ints = || proto.int32_data.iter().map(|value| i64::from(*value)).collect::<Vec<i64>>();
         let halves =
             |widen: fn(u16) -> f32| proto.int32_data.iter().map(|bits| widen(*bits as u16)).collect::<Vec<f32>>();
+        let half = |bits| f16::from_bits(bits).to_f32();
+        let bfloat = |bits| bf16::from_bits(bits).to_f32();
         let kind = DataType::try_from(proto.data_type()).unwrap_or(DataType::Undefined);
         let value = match kind {
             DataType::Float => Values::Floats(values!(f32, proto.float_data.clone(), |value| value)),
@@ -229,20 +232,4 @@ impl Values {
             Values::Bools(data) => data.len(),
         }
     }
-}
-
-/// IEEE 754 binary16.
-fn half(bits: u16) -> f32 {
-    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
-    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023));
-    sign * match exponent {
-        0 => fraction * 2f32.powi(-24),
-        31 if fraction == 0.0 => f32::INFINITY,
-        31 => f32::NAN,
-        _ => (1.0 + fraction / 1024.0) * 2f32.powi(exponent - 15),
-    }
-}
-
-fn bfloat(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
 }

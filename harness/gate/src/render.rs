@@ -195,7 +195,7 @@ GATE: 1 regressed, 4 pass, 1 inconclusive, 1 waived, 1 not compared, 1 device fa
     }
 
     #[test]
-    fn colour_only_if_asked() {
+    fn colour_only_on_request() {
         assert!(rendered(160, true).contains("\u{1b}["));
         assert!(!rendered(160, false).contains('\u{1b}'));
     }

@@ -74,7 +74,7 @@ fn a_calibration() {
 }
 
 #[test]
-fn controls_of_every_night() {
+fn controls_of_every_entry() {
     let text = fixture!("controls.jsonl");
     let written: String = controls::parse(text).unwrap().iter().map(controls::Control::to_line).collect();
     assert_eq!(written, text);

@@ -131,7 +131,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fixture;
+    use crate::{fixture, random::splitmix};
 
     fn measurement(before: BoardState, after: BoardState) -> Measurement {
         Measurement { before, after, ..fixture::measurement() }
@@ -200,12 +200,10 @@ mod tests {
         (0..blocks * 4)
             .map(|i| {
                 let arm = order[i % 8];
-                // The sum of three uniform values is near enough to normal; splitmix64 mixes the counter.
+                // The sum of three uniform values is near enough to normal.
                 let uniform = |which: u64| {
-                    let mut mixed = (i as u64 * 3 + which + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                    ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64 - 0.5
+                    let mut state = (i as u64 * 3 + which).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                    (splitmix(&mut state) >> 11) as f64 / (1u64 << 53) as f64 - 0.5
                 };
                 let noise = uniform(0) + uniform(1) + uniform(2);
                 (arm, 15.0 + 0.01 * noise + add(i, arm))

@@ -12,7 +12,7 @@ use super::{
     model::read_model,
     names::{self, UnknownName, ill_name},
     problem::SourceFile,
-    types::HOST_TARGET,
+    types::{HOST_TARGET, LOCAL_DEVICE},
     values,
 };
 
@@ -36,6 +36,9 @@ pub struct Surroundings<'a> {
     pub exists: &'a dyn Fn(&str) -> bool,
 }
 
+/// The file of [`LOCAL_DEVICE`] where there is none.
+const LOCAL: &str = "description = \"this machine\"\ntransport = \"local\"\nin-all = false\n";
+
 /// # Errors
 /// Every mistake in every file: targets, devices, models, each file from top to bottom.
 pub fn load(files: &SourceFiles, surroundings: &Surroundings<'_>) -> Result<Inventory, Vec<Problem>> {
@@ -58,6 +61,12 @@ pub fn load(files: &SourceFiles, surroundings: &Surroundings<'_>) -> Result<Inve
         let device = read_device(name, document.root(root), targets.as_deref(), surroundings.environment);
         problems.extend(document.into_problems());
         inventory.devices.insert(name.to_owned(), device);
+    }
+    if !inventory.devices.contains_key(LOCAL_DEVICE) {
+        let source = SourceFile::new("built in", LOCAL.to_owned());
+        let (document, root) = Document::open(&source, None);
+        let device = read_device(LOCAL_DEVICE, document.root(root), None, surroundings.environment);
+        inventory.devices.insert(LOCAL_DEVICE.to_owned(), device);
     }
     for (source, name) in named(&files.models, "model", &mut problems) {
         let (document, root) = Document::open(source, None);

@@ -184,7 +184,12 @@ fn valid_files_mean_what_they_say() {
 fn nothing_is_needed_but_the_source_of_a_model() {
     let inventory = load_text("--- models/cnn.toml\nsource = 'cnn/dense.onnx'").expect("valid");
     assert_eq!(inventory.model("cnn").unwrap().recipe, Recipe::default());
-    assert_eq!(inventory.device("local").unwrap_err().to_string(), "unknown device `local` (there is no device yet)");
+    let local = inventory.device("local").unwrap();
+    assert_eq!((&local.transport, local.in_all), (&Transport::Local, false));
+    assert_eq!(
+        inventory.device("lokal").unwrap_err().to_string(),
+        "unknown device `lokal`; did you mean `local`? (known: `local`)"
+    );
     assert_eq!(
         inventory.model("cnm").unwrap_err().to_string(),
         "unknown model `cnm`; did you mean `cnn`? (known: `cnn`)"

@@ -8,6 +8,8 @@ use super::recipe::Recipe;
 
 /// The target of every inventory: this host's.
 pub const HOST_TARGET: &str = "host";
+/// The device of this host, which is there without a file, too.
+pub const LOCAL_DEVICE: &str = "local";
 
 /// Targets, devices and models by name.
 #[derive(Clone, Debug, Default, PartialEq)]

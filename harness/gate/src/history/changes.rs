@@ -219,7 +219,7 @@ date = "2026-02-30"
     }
 
     #[test]
-    fn which_night_is_meant() {
+    fn which_entry_is_meant() {
         let entry = fixture::entry(10, 0.0, 1e7);
         let names = |commit: &str, gate: Option<&str>| {
             let change = fixture::change(commit, Acknowledged::Noise);

@@ -324,7 +324,7 @@ fn place(track: &Track, solid: &Solid, change: &Change, free: &[Detected]) -> Op
 }
 
 /// Entries from which the level is known well enough to detect deviations.
-const SETTLED: usize = 5;
+const BASE: usize = 5;
 /// Deviations of a single entry are cut off at so many standard deviations.
 const LARGEST_Z: f64 = 4.0;
 
@@ -332,14 +332,14 @@ const LARGEST_Z: f64 = 4.0;
 /// is over the limit and the last entries are further from the level before than `min_magnitude`: at k = ½ and h = 5
 /// alone, fifty cases would have a false alarm a week.
 fn creep(values: &[f64], errors: &[f64], min_magnitude: f64) -> Option<(usize, usize)> {
-    let (first, _) = values.split_at_checked(SETTLED)?;
+    let (first, _) = values.split_at_checked(BASE)?;
     // Entries differ by more than their own errors: sessions have an error too. Differences of neighbours hide slow
     // changes.
     let differences: Vec<f64> = values.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect();
     let between = 1.4826 * median(&differences).ok()? / std::f64::consts::SQRT_2;
     let mut level = median(first).ok()?;
-    let mut deviations = vec![0.0; SETTLED];
-    for (index, (value, error)) in values.iter().zip(errors).enumerate().skip(SETTLED) {
+    let mut deviations = vec![0.0; BASE];
+    for (index, (value, error)) in values.iter().zip(errors).enumerate().skip(BASE) {
         let n = index as f64;
         let spread = error.max(between).max(f64::MIN_POSITIVE);
         let z = ((value - level) / (spread * (1.0 + 1.0 / n).sqrt())).clamp(-LARGEST_Z, LARGEST_Z);
@@ -348,14 +348,14 @@ fn creep(values: &[f64], errors: &[f64], min_magnitude: f64) -> Option<(usize, u
     }
     let cusum = Cusum::default();
     let moved = |since: usize, index: usize, sign: f64| {
-        let (before, now) = (mean(&values[..since]), mean(&values[index + 1 - SETTLED..=index]));
+        let (before, now) = (mean(&values[..since]), mean(&values[index + 1 - BASE..=index]));
         matches!((before, now), (Ok(before), Ok(now)) if sign * (now - before) >= min_magnitude)
     };
     let latest = values.len() - 1;
-    cusum.run(&deviations).iter().enumerate().skip(SETTLED).find_map(|(index, step)| {
+    cusum.run(&deviations).iter().enumerate().skip(BASE).find_map(|(index, step)| {
         let sides = [(step.up, step.up_since, 1.0), (step.down, step.down_since, -1.0)];
         let noticed = sides.into_iter().find(|&(sum, since, sign)| {
-            cusum.is_alarm(sum) && since > 0 && index + 1 - since >= SETTLED && moved(since, index, sign)
+            cusum.is_alarm(sum) && since > 0 && index + 1 - since >= BASE && moved(since, index, sign)
                 // And still is: a change that was undone is over.
                 && moved(since, latest, sign)
         });

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn hollow_nights_are_no_part_of_the_series() {
+    fn hollow_entries_are_no_part_of_the_series() {
         let mut entries: Vec<HistoryEntry> = (0..5).map(|entry| fixture::entry(entry, 0.0, 1e7)).collect();
         entries[1].verdict = Verdict::Inconclusive;
         entries[2].tags = vec!["invalid: throttled".into()];

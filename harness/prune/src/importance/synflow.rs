@@ -146,7 +146,37 @@ fn is_left_out(op: &str, last: bool) -> bool {
         Some(Axes::Activation | Axes::Slopes) => true,
         Some(Axes::ChannelNormalisation { .. } | Axes::GroupNormalisation | Axes::RowNormalisation) => true,
         Some(Axes::Gate | Axes::Softmax) => last,
-        _ => false,
+        // Layers, and what moves, combines or counts values.
+        Some(
+            Axes::Convolution
+            | Axes::TransposedConvolution
+            | Axes::MatrixProduct
+            | Axes::Gemm
+            | Axes::Recurrent { .. }
+            | Axes::Elementwise
+            | Axes::Broadcast
+            | Axes::Pool
+            | Axes::GlobalPool
+            | Axes::Reduce
+            | Axes::ReduceToIndex
+            | Axes::Transpose
+            | Axes::Concat
+            | Axes::Split
+            | Axes::Slice
+            | Axes::Gather
+            | Axes::Expand
+            | Axes::ConstantOfShape
+            | Axes::Pad
+            | Axes::Reshape
+            | Axes::Flatten
+            | Axes::Squeeze
+            | Axes::Unsqueeze
+            | Axes::Lengths
+            | Axes::Range
+            | Axes::SameShape(_)
+            | Axes::OtherShape(_),
+        )
+        | None => false,
     }
 }
 

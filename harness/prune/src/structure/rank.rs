@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_hold_and_are_told() {
+    fn limits_hold_and_are_reported() {
         let groups = [group(10, Structure::Channel), group(4, Structure::Head)];
         let importance = [(0..10).map(f64::from).collect(), vec![1.0; 4]];
         let choose = |amount, limits: Limits| choose(&groups, &importance, Scope::Local, amount, &limits).unwrap();

@@ -21,7 +21,7 @@ fn ones(name: &str, dims: &[i64]) -> TensorProto {
 }
 
 #[test]
-fn weights_are_told_by_their_role() {
+fn weights_are_known_by_their_role() {
     let initializers = [
         ("conv.w", &[2, 1, 3, 3][..]),
         ("conv.b", &[2]),

@@ -46,7 +46,7 @@ fn a_point_is_new_then_confirmed() {
 
 /// Hollow entries have extreme values here: they are ignored, and points have the indexes of the file.
 #[test]
-fn hollow_nights_are_left_out() {
+fn hollow_entries_are_left_out() {
     let mut all = entries(60, 3, steps(&[(40, 0.03)]), |_| 0.0);
     for entry in [5, 6, 7, 38, 39, 41, 59] {
         all[entry].log_ratio = 0.5;
@@ -62,7 +62,7 @@ fn hollow_nights_are_left_out() {
 /// A change of 1 % where an entry is only good for 1 %: three standard errors of an entry are the least that is
 /// reported.
 #[test]
-fn noisy_nights_have_a_larger_least_change() {
+fn noisy_entries_have_a_larger_least_change() {
     let mut all = entries(80, 4, steps(&[(40, 0.015)]), |_| 0.0);
     assert_eq!(states(&history(&all, &[])), [("code", 40, "confirmed")]);
     all.iter_mut().for_each(|entry| entry.se = 0.01);
@@ -106,7 +106,7 @@ fn creep_is_noticed() {
 
 /// A hundred cases of three months, nothing changed: two series each.
 #[test]
-fn quiet_nights_are_quiet() {
+fn quiet_entries_are_quiet() {
     let mut alarms = Vec::new();
     for seed in 0..100 {
         let found = history(&entries(90, 1000 + seed, |_| 0.0, |_| 0.0), &[]);
@@ -116,7 +116,7 @@ fn quiet_nights_are_quiet() {
 }
 
 #[test]
-fn one_commit_for_many_nights() {
+fn one_commit_for_many_entries() {
     let mut all = entries(60, 7, |_| 0.0, steps(&[(25, 0.04), (40, 0.04)]));
     all[20..45].iter_mut().for_each(|entry| entry.commit = Some("abcd123".into()));
     let noise = |gate: Option<&str>| Change {
@@ -208,7 +208,7 @@ proptest! {
     }
 
     #[test]
-    fn any_nights_have_a_history(
+    fn any_entries_have_a_history(
         values in proptest::collection::vec((-2.0..2.0f64, 1.0..1e9f64, 0.0..0.1f64, any::<bool>()), 0..40),
         named in proptest::collection::vec((0..45u32, any::<bool>(), any::<bool>()), 0..4),
     ) {

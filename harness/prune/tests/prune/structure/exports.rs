@@ -57,7 +57,7 @@ fn half_of_every_family() {
 }
 
 #[test]
-fn exactly_as_many_as_asked_for_of_each_kind() {
+fn exactly_as_many_as_requested_of_each_kind() {
     for (name, structure, units) in [
         ("se-script", Structure::Channel, 228),
         ("se-script", Structure::Neuron, 8),
@@ -88,7 +88,7 @@ fn counts_are_multiples_and_enough_stays() {
 }
 
 #[test]
-fn what_stays_is_told_with_the_reason() {
+fn what_stays_is_reported_with_the_reason() {
     let report = inspect(&fixture("bert-script"), &Options::default()).unwrap();
     let why = |tensor: &str, axis: usize| {
         let kept = report.kept.iter().find(|kept| kept.tensor == tensor && kept.axis == axis);
