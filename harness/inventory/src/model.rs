@@ -29,7 +29,7 @@ pub fn read_model(name: &str, folder: &str, mut table: Table<'_, '_>, exists: &d
         truth
             .for_each(|value| value.wrong(Wrong::new("the weights of what is built are random: there is no accuracy")));
     } else if let Some(samples) = table.take("samples") {
-        samples.wrong(Wrong::new("samples are made up for what is built; `eval` names those of a model's own"));
+        samples.wrong(Wrong::new("samples are synthetic for what is built; `eval` names those of a model's own"));
     }
     let in_all = table.take("in-all").and_then(|value| value.flag()).unwrap_or(true);
     let model = Model {

@@ -219,7 +219,7 @@ fn a_model_may_be_built() {
     );
     check(
         "--- models/r.toml\nsource = 'cnn/dense.onnx'\nsamples = 3\nin-all = 1\n",
-        "models/r.toml:2:11: samples are made up for what is built; `eval` names an `.npz` of a model's own\n\
+        "models/r.toml:2:11: samples are synthetic for what is built; `eval` names those of a model's own\n\
          models/r.toml:3:10: `in-all` must be `true` or `false`, not a whole number\n",
     );
 }
