@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
@@ -90,6 +91,23 @@ pub fn write(path: &Path, content: &(impl AsRef<[u8]> + ?Sized)) -> Result<()> {
     write_with(path, |out| out.write_all(content.as_ref()))
 }
 
+/// Writes a file completely or not at all, and only where there is none: of several processes one succeeds.
+///
+/// # Errors
+/// There is one (false), or nothing can be written.
+pub fn write_new(path: &Path, content: &str) -> Result<bool> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(format!(".part-{:016x}", RandomState::new().build_hasher().finish()));
+    // A rename would replace what is there, a link does not.
+    let written = fs::write(&part, content).and_then(|()| fs::hard_link(&part, path));
+    let _ = fs::remove_file(&part);
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot write `{}`", path.display())),
+    }
+}
+
 /// The same for content that is written piece by piece.
 pub fn write_with(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
     let is_special = fs::metadata(path).is_ok_and(|facts| !facts.is_file() && !facts.is_dir());
@@ -125,5 +143,26 @@ pub fn status(run: &Run) -> ExitStatus {
         ExitStatus::Inconclusive
     } else {
         ExitStatus::Ok
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four `accept --name X` at once all said that they had made the baseline.
+    #[test]
+    fn of_many_writers_of_a_new_file_one_succeeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.toml");
+        let wrote: Vec<bool> = std::thread::scope(|scope| {
+            let write = |n: usize| write_new(&path.with_file_name("x.toml"), &format!("of {n}\n")).unwrap();
+            let threads: Vec<_> = (0..6).map(|n| scope.spawn(move || write(n))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let winner = wrote.iter().position(|wrote| *wrote).unwrap();
+        assert_eq!(wrote.iter().filter(|wrote| **wrote).count(), 1);
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("of {winner}\n"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -5,6 +5,7 @@ use std::{io::IsTerminal, sync::OnceLock, time::Duration};
 use anyhow::Result;
 use espalier_fleet::cancel::Cancel;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{program::Program, terminal::note};
 
@@ -88,8 +89,9 @@ impl Task {
     }
 }
 
-/// The first Ctrl-C (or SIGTERM, which CI sends) stops after the current work, a second one at once. There is one for
-/// the program, so that a command with several parts stops as one.
+/// The first Ctrl-C (or SIGTERM, which CI sends, or SIGHUP, when the terminal closes) stops after the current work, a
+/// second one at once. There is one for the program, so that a command with several parts stops as one. Under `nohup`
+/// SIGHUP stays ignored.
 pub fn stop_on_signal(progress: &Progress) -> Result<Cancel> {
     static CANCEL: OnceLock<Cancel> = OnceLock::new();
     if let Some(cancel) = CANCEL.get() {
@@ -98,9 +100,10 @@ pub fn stop_on_signal(progress: &Progress) -> Result<Cancel> {
     let cancel = CANCEL.get_or_init(Cancel::default).clone();
     let (requested, progress) = (cancel.clone(), progress.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut terminate = {
+    let (mut terminate, mut hang_up) = {
         let _entered = runtime.enter();
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?
+        let hang_up = if ignores_hang_up() { None } else { Some(signal(SignalKind::hangup())?) };
+        (signal(SignalKind::terminate())?, hang_up)
     };
     std::thread::spawn(move || {
         runtime.block_on(async {
@@ -108,6 +111,7 @@ pub fn stop_on_signal(progress: &Progress) -> Result<Cancel> {
                 tokio::select! {
                     _ = tokio::signal::ctrl_c() => {}
                     _ = terminate.recv() => {}
+                    _ = async { hang_up.as_mut()?.recv().await }, if hang_up.is_some() => {}
                 }
                 if requested.is_requested() {
                     std::process::exit(130);
@@ -118,4 +122,11 @@ pub fn stop_on_signal(progress: &Progress) -> Result<Cancel> {
         });
     });
     Ok(cancel)
+}
+
+/// Whether this process was started to ignore SIGHUP, the first of the signals in the mask.
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }

@@ -9,6 +9,7 @@ use espalier_fleet::{
     cache::Cache,
     cancel::Cancel,
     deploy::BlobFile,
+    regular,
 };
 use espalier_inventory::{self as inventory, Model, Recipe};
 use espalier_protocol::tensor;
@@ -170,7 +171,7 @@ impl Maker<'_> {
         let key = blob::sha256_hex(identity.as_bytes());
         let note: PathBuf = self.context.cache.folder("variants")?.join(format!("{key}.json"));
         if let Some(known) =
-            std::fs::read(&note).ok().and_then(|text| serde_json::from_slice::<VariantInfo>(&text).ok())
+            regular::read(&note).ok().and_then(|text| serde_json::from_slice::<VariantInfo>(&text).ok())
             && let Some(blob) = blob::get(&self.context.cache, &known.sha256)?
         {
             return Ok((known, blob));

@@ -3,7 +3,7 @@
 //! A name that is the content's hash cannot be stale. A disk can fail and a person can edit, and hashing shows both.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, Permissions},
     io::{self, BufReader, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use crate::cache::Cache;
+use crate::{cache::Cache, regular};
 
 /// The mode of programs; other blobs are only read.
 const PROGRAM: u32 = 0o755;
@@ -128,7 +128,7 @@ pub fn sha256_hex(content: &[u8]) -> String {
 /// SHA-256 and size of a file.
 pub(crate) fn hash_file(path: &Path) -> io::Result<(String, u64)> {
     let mut hashed = Hashed::new(io::sink());
-    io::copy(&mut BufReader::with_capacity(256 * 1024, File::open(path)?), &mut hashed)?;
+    io::copy(&mut BufReader::with_capacity(256 * 1024, regular::open(path)?), &mut hashed)?;
     Ok(hashed.finish())
 }
 

@@ -20,6 +20,7 @@ use crate::{
     elf::{self, ElfInfo},
     file_lock, process,
     process::Watch,
+    regular,
     toolchain::{self, ActiveRust, Origin, Toolchain},
     versions::Versions,
 };
@@ -178,7 +179,7 @@ struct Stored {
 fn find(cache: &Cache, key: &str) -> Result<Option<Artifact>> {
     let path = cache.folder("artifacts")?.join(format!("{key}.json"));
     // Absent, or of another espalier's making: built again.
-    let Some(stored) = fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Stored>(&bytes).ok()) else {
+    let Some(stored) = regular::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Stored>(&bytes).ok()) else {
         return Ok(None);
     };
     let blob = blob::get(cache, &stored.sha256)?;

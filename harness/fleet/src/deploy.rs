@@ -19,6 +19,7 @@ use flate2::{Compression, read::GzEncoder};
 
 use crate::{
     cancel::Cancel,
+    regular,
     transport::{Limits, Output, Transport, TransportError},
 };
 
@@ -82,7 +83,7 @@ pub enum DeployError {
 pub fn samples(inputs: &Path) -> Vec<u64> {
     let mut line = Vec::new();
     let read =
-        File::open(inputs).and_then(|file| BufReader::new(file.take(MAX_LINE as u64)).read_until(b'\n', &mut line));
+        regular::open(inputs).and_then(|file| BufReader::new(file.take(MAX_LINE as u64)).read_until(b'\n', &mut line));
     read.map_or_else(|_| Vec::new(), |_| tensor::sample_counts(&line))
 }
 
@@ -182,7 +183,7 @@ exit 0"#
             _ => {
                 let message = match exit.code {
                     Some(NO_WORKDIR) if exit.stderr.is_empty() => "it cannot be written to".to_owned(),
-                    Some(NO_WORKDIR) => exit.stderr,
+                    Some(NO_WORKDIR) => exit.stderr.into(),
                     _ => exit.describe(),
                 };
                 return Err(DeployError::Workdir { workdir: self.workdir.to_owned(), message });
@@ -206,7 +207,7 @@ exit 0"#
     /// Sends one file; returns the number of bytes sent.
     fn send(&mut self, file: &BlobFile, board: &Board, advance: &mut dyn FnMut(u64)) -> Result<u64, DeployError> {
         let unreadable = |source| DeployError::Unreadable { path: file.path.clone(), source };
-        let mut source = File::open(&file.path).map_err(unreadable)?;
+        let mut source = regular::open(&file.path).map_err(unreadable)?;
         let is_packed = board.has_gunzip && compresses_well(&mut source).map_err(unreadable)?;
         let unpack = if is_packed { "gunzip" } else { "cat" };
         // The traps remove the temporary file in any case: Ctrl-C ends the script, a lost connection its input.

@@ -22,7 +22,9 @@ pub struct FileLock {
 /// # Errors
 /// The file cannot be made or locked, or waiting is stopped on request.
 pub fn hold(path: &Path, busy: &str, watch: Watch) -> Result<FileLock> {
-    let file = File::create(path).with_context(|| format!("cannot make `{}`", path.display()))?;
+    // Read and write: opening a FIFO for writing alone would wait for a reader.
+    let open = File::options().read(true).write(true).create(true).truncate(false).open(path);
+    let file = open.with_context(|| format!("cannot make `{}`", path.display()))?;
     let mut is_reported = false;
     loop {
         match file.try_lock() {

@@ -1,11 +1,17 @@
 //! One session on a board at a time: two at once would measure each other.
 //!
-//! A lease is the file `workdir/lease` with four lines:
+//! A lease is the file `workdir/lease` with five lines:
 //!
 //! - when it ends, by the board's own clock: the lease of a host that died expires by itself;
 //! - a random token: a lease that was taken over meanwhile is not released by mistake;
 //! - its owner, for people;
-//! - the process that holds it: what a dead process of this host left behind is taken over at once, for `--resume`.
+//! - the process that holds it: what a dead process of this host left behind is taken over at once, for `--resume`;
+//! - how long it lasts, when it ends by the time since the board's start, and which start that was.
+//!
+//! The last line decides where it can: a clock that is set meanwhile (a board without a battery gets the time from the
+//! network) neither ends a lease early, which would let two hosts in, nor keeps a board locked for years. After a
+//! restart nothing of the holder's runs any more. Hosts of earlier releases write four lines; then the clock decides,
+//! and an end further away than a day comes from a wrong one.
 //!
 //! It is read and written under `workdir/lease.lock`, a folder, because `mkdir` succeeds for one only, on every file
 //! system and shell. Taking over an expired lease without it was a race that tests lost.
@@ -15,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use espalier_protocol::text::sanitise;
+use espalier_protocol::{Text, text::sanitise};
 
 use crate::{
     cancel::Cancel,
@@ -80,18 +86,36 @@ until mkdir "$lease.lock" 2>/dev/null; do
 done
 trap 'rm -f "$lease.new"; rmdir "$lease.lock"' EXIT
 trap 'exit 1' HUP INT TERM
-ends= token= owner= process=
-[ -f "$lease" ] && { read -r ends; read -r token; read -r owner; read -r process; } < "$lease"
+ends= token= owner= process= lasts= until= start=
+[ -f "$lease" ] && {
+    read -r ends; read -r token; read -r owner; read -r process; read -r lasts until start
+} < "$lease"
+boot= up=
+read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id
+read -r up rest 2>/dev/null </proc/uptime
+up=${up%%.*}
+number() { case $1 in ''|*[!0-9]*|0?*|????????????????*) echo 0 ;; *) echo "$1" ;; esac; }
+left() {
+    most=86400
+    [ -n "$lasts" ] && most=$(number "$lasts")
+    if [ -z "$ends" ]; then left=0
+    elif [ -n "$boot" ] && [ "$start" = "$boot" ]; then left=$(($(number "$until") - $(number "$up")))
+    elif [ -n "$boot" ] && [ -n "$start" ]; then left=0
+    else left=$(($(number "$ends") - $(date +%s)))
+    fi
+    [ "$left" -le "$most" ] || left=0
+}
 hold() {
-    printf '%s\n%s\n%s\n%s\n' "$(($(date +%s) + $1))" "$2" "$3" "$4" > "$lease.new" || exit 71
+    printf '%s\n%s\n%s\n%s\n%s %s %s\n' "$(($(date +%s) + $1))" "$2" "$3" "$4" \
+        "$1" "$(($(number "$up") + $1))" "$boot" > "$lease.new" || exit 71
     mv -f "$lease.new" "$lease" || exit 71
 }
 "#;
 
 /// `$2` token, `$3` owner, `$4` seconds, `$5` process, `$6` the token of a lease to take over.
-const TAKE: &str = r#"now=$(date +%s)
-if [ "$ends" -gt "$now" ] 2>/dev/null && [ "$token" != "$6" ]; then
-    echo "held $((ends - now)) $owner"
+const TAKE: &str = r#"left
+if [ "$left" -gt 0 ] && [ "$token" != "$6" ]; then
+    echo "held $left $owner"
     echo "by $token $process"
 else
     hold "$4" "$2" "$3" "$5" && echo taken
@@ -134,10 +158,10 @@ impl Lease {
             let held = held.lines().next().unwrap_or_default().trim();
             let (left, owner) = held.split_once(' ').unwrap_or((held, "somebody unnamed"));
             let left = Duration::from_secs(left.parse().unwrap_or(0));
-            return Err(LeaseError::Held { owner: sanitise(owner), left, file });
+            return Err(LeaseError::Held { owner: owner.to_owned(), left, file });
         }
         if answer.trim() != "taken" {
-            let message = format!("it answered `{}`", sanitise(answer.trim()));
+            let message = format!("it answered `{}`", answer.trim());
             return Err(LeaseError::Failed { file, message });
         }
         Ok(Lease { transport, held: Some(Held { file, token, lasts, limits, renewed }) })
@@ -204,7 +228,7 @@ fn run(
     args: &[&str],
     limits: Limits,
     cancel: &Cancel,
-) -> Result<String, LeaseError> {
+) -> Result<Text, LeaseError> {
     let script = format!("{LOCK}{script}");
     let argv = ["sh", "-c", &script, "sh"];
     let argv: Vec<String> = argv.iter().chain(args).map(|argument| (*argument).to_owned()).collect();
@@ -213,7 +237,7 @@ fn run(
     match output.exit.code {
         Some(0) => Ok(output.stdout),
         Some(NOT_OURS) => Err(LeaseError::Overtaken { file }),
-        Some(NOT_MADE) => Err(LeaseError::Failed { file, message: output.exit.stderr }),
+        Some(NOT_MADE) => Err(LeaseError::Failed { file, message: output.exit.stderr.into() }),
         _ => Err(LeaseError::Failed { file, message: output.exit.describe() }),
     }
 }
@@ -277,7 +301,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let workdir = folder.path().to_str().unwrap();
         let held_by = |process: &str| {
-            let lease = format!("99999999999\n0123456789abcdef\nanna\n{process}\n");
+            let lease = format!("{}\n0123456789abcdef\nanna\n{process}\n", clock() + 600);
             std::fs::write(folder.path().join("lease"), lease).unwrap();
             take(workdir, "ben", 600)
         };
@@ -289,6 +313,54 @@ mod tests {
         for process in [process_id(std::process::id()), elsewhere, String::new(), "1".into(), "//-5".into()] {
             assert!(matches!(held_by(&process), Err(LeaseError::Held { owner, .. }) if owner == "anna"), "{process}");
         }
+    }
+
+    fn clock() -> u64 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.unwrap().as_secs()
+    }
+
+    /// The board's clock is set after the lease was taken: its first line is off by that much.
+    #[test]
+    fn a_clock_that_is_set_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (workdir, file) = (folder.path().to_str().unwrap(), folder.path().join("lease"));
+        let years = 30 * 365 * 86_400;
+        for ends in [clock() - years, clock() + years, 0] {
+            let mut first = take(workdir, "anna", 600).unwrap();
+            let taken = std::fs::read_to_string(&file).unwrap();
+            std::fs::write(&file, format!("{ends}\n{}", taken.split_once('\n').unwrap().1)).unwrap();
+            expect_held(take(workdir, "ben", 600), "anna");
+            first.held.as_mut().unwrap().renewed -= Duration::from_secs(600);
+            first.renew(&Cancel::default()).unwrap();
+        }
+        // Time is up by the time since the start, whatever the clock says.
+        let taken = {
+            std::mem::forget(take(workdir, "anna", 0).unwrap());
+            std::fs::read_to_string(&file).unwrap()
+        };
+        std::fs::write(&file, format!("{}\n{}", clock() + 600, taken.split_once('\n').unwrap().1)).unwrap();
+        take(workdir, "ben", 600).unwrap();
+    }
+
+    /// Of a host of an earlier release, of a board that was started again since, of a clock that was years ahead.
+    #[test]
+    fn leases_without_a_time_since_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let workdir = folder.path().to_str().unwrap();
+        let held_by = |ends: u64, more: &str| {
+            std::fs::write(folder.path().join("lease"), format!("{ends}\ntoken\nanna\n\n{more}")).unwrap();
+            take(workdir, "ben", 600)
+        };
+        expect_held(held_by(clock() + 600, ""), "anna");
+        held_by(clock() - 5, "").unwrap();
+        held_by(clock() + 2 * 86_400, "").unwrap();
+        held_by(99_999_999_999_999_999, "").unwrap();
+        held_by(clock() + 600, "600 99999999 an-earlier-start\n").unwrap();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        held_by(clock() + 600, &format!("600 08 {boot}\n")).unwrap();
+        held_by(clock() + 600, &format!("600 $(reboot) {boot}\n")).unwrap();
+        held_by(clock() + 600, &format!("600 999999999999 {boot}\n")).unwrap();
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod file_lock;
 pub mod lease;
 pub mod process;
 pub mod python;
+pub mod regular;
 pub mod session;
 pub mod store;
 pub mod toolchain;

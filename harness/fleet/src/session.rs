@@ -200,7 +200,7 @@ impl Session<'_> {
         let paths = pushed.paths.clone();
         (self.emit)(Event::Pushed(pushed));
         let mut shell = Shell { transport: &mut board.transport, limits, cancel: self.cancel };
-        let mut saved = SavedGovernors::default();
+        let mut saved = SavedGovernors::new(&device.workdir);
         let prepared = saved.set(&mut shell, &device.conditions).map_err(at(FailureStage::Push));
         for note in &saved.notes {
             (self.emit)(Event::Note(note.clone()));

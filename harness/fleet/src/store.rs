@@ -15,7 +15,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tempfile::NamedTempFile;
 
-use crate::blob::{Blob, hash_file};
+use crate::{
+    blob::{Blob, hash_file},
+    regular,
+};
 
 /// The variable that names the folder of the store.
 pub const VARIABLE: &str = "ESPALIER_STORE";
@@ -86,7 +89,7 @@ impl Store {
         if actual != blob.sha256 {
             bail!("`{source}` is damaged: it should hash to {} and does to {actual}", blob.sha256);
         }
-        let mut reading = File::open(&blob.path).with_context(cannot_read)?;
+        let mut reading = regular::open(&blob.path).with_context(cannot_read)?;
         let folder = place.parent().expect("a place is in a folder of two digits");
         let mut write = || -> io::Result<()> {
             fs::create_dir_all(folder)?;
@@ -278,6 +281,23 @@ mod tests {
         assert!(!absent.exists());
         fs::write(shelf.folder.path().join("file"), "").unwrap();
         check_error(Store::open(&shelf.folder.path().join("file")), &["is not a folder"]);
+    }
+
+    /// A FIFO in the place of a blob waited for a writer, for ever.
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let shelf = Shelf::new();
+        let blob = blob::put_bytes(&shelf.cache, b"abc").unwrap();
+        shelf.store.put(&blob).unwrap();
+        let place = shelf.store.get(&blob.sha256).unwrap().path;
+        for place in [&place, &blob.path] {
+            fs::remove_file(place).unwrap();
+            assert!(Command::new("mkfifo").arg(place).status().unwrap().success());
+        }
+        check_error(shelf.store.get(&blob.sha256), &["cannot read", place.to_str().unwrap(), "no ordinary file"]);
+        check_error(shelf.store.put(&blob), &["no ordinary file"]);
+        check_error(blob::get(&shelf.cache, &blob.sha256), &["no ordinary file"]);
+        check_error(blob::put_bytes(&shelf.cache, b"abc"), &["no ordinary file"]);
     }
 
     #[test]

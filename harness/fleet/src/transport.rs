@@ -135,7 +135,7 @@ impl Transport {
             },
         })?;
         let stdout = String::from_utf8(stdout).map_err(|_| bad("text that is not UTF-8".to_owned()))?;
-        Ok(Output { exit, stdout })
+        Ok(Output { exit, stdout: stdout.into() })
     }
 
     fn exec(&mut self, request: Request<'_, '_>) -> Result<Exit, TransportError> {

@@ -16,6 +16,7 @@ use espalier_bench::command::CommandLine;
 use crate::{
     cache::Cache,
     process::{output_of, which},
+    regular,
 };
 
 pub struct Versions {
@@ -27,7 +28,8 @@ impl Versions {
     /// The cached versions. An unreadable file counts as empty: it only saves time.
     pub fn open(cache: &Cache) -> Result<Versions> {
         let file = cache.root.join("versions.json");
-        let answers = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let answers =
+            regular::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         Ok(Versions { file, answers: Mutex::new(answers) })
     }
 

@@ -54,9 +54,12 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         return Err(usage(format!("`{}` cannot be a baseline's name: it becomes a file's", flags.name)));
     }
     let path = baselines::path(&context.root, &flags.name);
-    if path.exists() && !flags.replace {
+    let there_is_one = || {
         let path = path.display();
-        return Err(usage(format!("there is a baseline in `{path}`: take another `--name`, or `--replace` it")));
+        usage(format!("there is a baseline in `{path}`: take another `--name`, or `--replace` it"))
+    };
+    if path.exists() && !flags.replace {
+        return Err(there_is_one());
     }
     let Selected { inventory, devices, models } = flags.selection.resolve(&context)?;
     let progress = Progress::new(flags.quiet);
@@ -111,7 +114,12 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     std::fs::create_dir_all(path.parent().context("it lies in a folder")?)
         .with_context(|| format!("cannot make the folder of `{}`", path.display()))?;
     // The files are in the store before the manifest names them.
-    output::write(&path, &baseline.to_toml())?;
+    if flags.replace {
+        output::write(&path, &baseline.to_toml())?;
+    } else if !output::write_new(&path, &baseline.to_toml())? {
+        // Another process made one meanwhile.
+        return Err(there_is_one());
+    }
     let variants: usize = baseline.models.iter().map(|model| model.variants.len()).sum();
     say(format_args!("baseline `{}`: {} runners, {variants} variants", flags.name, baseline.runners.len()))?;
     say(format_args!("manifest: {} (to be committed)", path.display()))?;

@@ -78,6 +78,12 @@ impl<'a> Deadlines<'a> {
         Ok(())
     }
 
+    /// When the command is out of time.
+    #[cfg(feature = "ssh")]
+    pub fn end(&self) -> Instant {
+        self.started + self.limits.command
+    }
+
     /// How long to sleep at most before [`Deadlines::check`] is due again.
     pub fn patience(&self) -> Duration {
         let command = self.limits.command.saturating_sub(self.started.elapsed());

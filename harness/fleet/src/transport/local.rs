@@ -42,7 +42,11 @@ impl Process {
 
     pub fn finish(&mut self, _: &Deadlines<'_>) -> Result<Exit, TransportError> {
         let status = self.0.finish().map_err(broken)?;
-        Ok(Exit { code: status.code(), signal: status.signal().map(signal_name), ..Exit::default() })
+        Ok(Exit {
+            code: status.code(),
+            signal: status.signal().map(|signal| signal_name(signal).into()),
+            ..Exit::default()
+        })
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use espalier_protocol::MAX_LINE;
-use espalier_protocol::text::sanitise;
+use espalier_protocol::{MAX_LINE, Text};
 
 /// How a command ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,9 +10,9 @@ pub struct Exit {
     /// `None` where a signal ended it.
     pub code: Option<i32>,
     /// Without `SIG`, e.g. `KILL`.
-    pub signal: Option<String>,
-    /// The end of it (4 KiB), made safe for a terminal.
-    pub stderr: String,
+    pub signal: Option<Text>,
+    /// The end of it (4 KiB).
+    pub stderr: Text,
     /// `on_line` broke off, and the command was ended.
     pub stopped: bool,
 }
@@ -38,8 +37,7 @@ impl Exit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     pub exit: Exit,
-    /// As the board sent it: make it safe ([`sanitise`]) before showing it.
-    pub stdout: String,
+    pub stdout: Text,
 }
 
 /// How much of stderr is kept: its end says what went wrong.
@@ -106,9 +104,9 @@ impl Tail {
         }
     }
 
-    pub fn text(&self) -> String {
+    pub fn text(&self) -> Text {
         let kept = &self.0[self.0.len().saturating_sub(STDERR_KEPT)..];
-        sanitise(String::from_utf8_lossy(kept).trim())
+        String::from_utf8_lossy(kept).trim().into()
     }
 }
 

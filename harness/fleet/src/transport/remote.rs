@@ -40,11 +40,12 @@ struct RemoteProcess {
 }
 
 /// Prints who it is, then becomes the command. OpenSSH makes it lead a process group, so that its children end with it;
-/// dropbear does not. (`setsid` forks only where it is not needed.) It starts no further process on the board.
-const PREAMBLE: &str = r#"read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id
-echo "espalier-process $$ $boot"
-kill -0 -$$ 2>/dev/null || { command -v setsid >/dev/null && exec setsid "$@"; }
-exec "$@""#;
+/// dropbear does not. (`setsid` forks only where it is not needed.) It starts no further process on the board, and is a
+/// single line for the sake of [`shell_line`].
+const PREAMBLE: &str = concat!(
+    r#"read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id; echo "espalier-process $$ $boot"; "#,
+    r#"kill -0 -$$ 2>/dev/null || { command -v setsid >/dev/null && exec setsid "$@"; }; exec "$@""#
+);
 
 /// Ends a process and, where it leads one, its group: politely, and with SIGKILL after half a second.
 const KILL: &str = r#"read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id
@@ -166,10 +167,32 @@ fn discard(channel: &mut Channel, limit: Duration) -> Result<(), TransportError>
     attend(channel, &mut deadlines, None, &mut on_stdout, &mut Tail::default()).map(drop)
 }
 
-/// The line that runs a script with arguments in whatever shell the board has.
+/// Decodes its arguments ([`encode`]) and runs them with `sh -c`.
+const DECODE: &str = r#"for a do shift; a=$(printf "%b." "$a"); set -- "$@" "${a%.}"; done; exec sh -c "$@""#;
+
+/// The line that runs a script with arguments in whatever shell the board has. csh and tcsh end a quoted string at the
+/// end of the line and replace `!` within it, fish knows a backslash there: a line with any of them is encoded.
 fn shell_line(script: &str, args: &[String]) -> String {
-    let args: Vec<String> = args.iter().map(|arg| shell_quote(arg)).collect();
-    format!("exec sh -c {} sh {}", shell_quote(script), args.join(" "))
+    let is_plain = |text: &str| !text.contains(['\n', '!', '\\', '\'']);
+    let words = [script, "sh"].into_iter().chain(args.iter().map(String::as_str));
+    if words.clone().all(is_plain) {
+        let words: Vec<String> = words.map(shell_quote).collect();
+        return format!("exec sh -c {}", words.join(" "));
+    }
+    let words: Vec<String> = words.map(|word| shell_quote(&encode(word))).collect();
+    format!("exec sh -c {} sh {}", shell_quote(DECODE), words.join(" "))
+}
+
+/// As `printf %b` takes it, without any character that a shell may treat specially within single quotes.
+fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '!' | '\\' | '\'' => encoded += &format!("\\0{:03o}", u32::from(c)),
+            c => encoded.push(c),
+        }
+    }
+    encoded
 }
 
 /// The beginning of a command's output: what a login shell printed, and the line of [`PREAMBLE`].

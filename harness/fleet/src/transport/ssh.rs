@@ -12,16 +12,19 @@ use std::{
     time::Duration,
 };
 
-use espalier_protocol::text::sanitise;
+use espalier_protocol::Text;
 
 pub(super) use config::{Endpoint, resolve};
-use link::Link;
+use link::{Guard, Link};
 
 use super::{error::TransportError, limits::Deadlines, output::Exit};
 use crate::{cancel::Cancel, child::Stream};
 
 /// How often something is sent while a board is quiet, so that no router in between forgets the connection.
 const KEEPALIVE_SECONDS: u32 = 5;
+
+/// How long a command that is out of time may take to be ended politely, before the connection is shut.
+const GRACE: Duration = Duration::from_secs(10);
 
 pub(super) struct Connection(Arc<Link>);
 
@@ -31,6 +34,8 @@ pub(super) struct Channel {
     /// libssh2 is in the middle of sending a packet, and refuses all others.
     is_sending: bool,
     is_input_closed: bool,
+    /// As long as the command runs.
+    _guard: Option<Guard>,
 }
 
 impl Connection {
@@ -38,16 +43,23 @@ impl Connection {
     pub fn open(endpoint: &Endpoint, limit: Duration, cancel: &Cancel) -> Result<Connection, TransportError> {
         let link = Link::open(endpoint, limit, cancel)?;
         let deadlines = Deadlines::connecting(format!("logging in at `{}`", endpoint.address()), limit, cancel);
-        auth::log_in(&link, endpoint, &deadlines)?;
+        let guard = link.guard(&deadlines, Duration::ZERO);
+        if let Err(error) = auth::log_in(&link, endpoint, &deadlines) {
+            // Where the guard has shut the socket.
+            deadlines.check()?;
+            return Err(error);
+        }
+        drop(guard);
         link.session.set_keepalive(false, KEEPALIVE_SECONDS);
         Ok(Connection(Arc::new(link)))
     }
 
     pub fn exec(&self, line: &str, deadlines: &Deadlines<'_>) -> Result<Channel, TransportError> {
         let link = &self.0;
+        let guard = link.guard(deadlines, GRACE);
         let mut channel = link.must(deadlines, || link.session.channel_session())?;
         link.must(deadlines, || channel.exec(line))?;
-        Ok(Channel { link: Arc::clone(link), channel, is_sending: false, is_input_closed: false })
+        Ok(Channel { link: Arc::clone(link), channel, is_sending: false, is_input_closed: false, _guard: guard })
     }
 
     pub fn abandon(self) {
@@ -95,7 +107,7 @@ impl Channel {
     pub fn finish(&mut self, deadlines: &Deadlines<'_>) -> Result<Exit, TransportError> {
         let Channel { link, channel, .. } = self;
         link.must(deadlines, || channel.wait_close())?;
-        let signal = channel.exit_signal().ok().and_then(|signal| signal.exit_signal).map(|name| sanitise(&name));
+        let signal = channel.exit_signal().ok().and_then(|signal| signal.exit_signal).map(Text::from);
         let code = channel.exit_status().ok().filter(|_| signal.is_none());
         link.must(deadlines, || channel.close())?;
         Ok(Exit { code, signal, ..Exit::default() })

@@ -4,6 +4,8 @@
 mod build;
 mod deploy;
 #[cfg(feature = "ssh")]
+mod hostile;
+#[cfg(feature = "ssh")]
 mod named;
 #[cfg(feature = "ssh")]
 mod sshd;

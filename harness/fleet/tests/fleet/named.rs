@@ -96,7 +96,7 @@ fn pushes(host: &str, mut board: Transport) -> Transport {
     }
     let script = format!("ls '{0}/tmp' && rm -r '{0}'", workdir.replace('\'', r"'\''"));
     let output = board.shell(&script, LIMITS, &Cancel::default()).unwrap();
-    assert_eq!((output.exit.success(), output.stdout.as_str()), (true, ""));
+    assert_eq!((output.exit.success(), &*output.stdout), (true, ""));
     board
 }
 

@@ -115,7 +115,7 @@ pub fn passes_lines_codes_and_stderr(mut board: Transport) {
     let (exit, seen) = lines(&mut board, "echo one; echo two; printf 'no end'; echo oops\x1b[2J >&2; exit 7", LIMITS);
     let exit = exit.unwrap();
     assert_eq!(seen, ["one", "two", "no end"]);
-    assert_eq!((exit.code, exit.stderr.as_str()), (Some(7), r"oops\u{1b}[2J"));
+    assert_eq!((exit.code, &*exit.stderr), (Some(7), r"oops\u{1b}[2J"));
 
     let (exit, _) = lines(&mut board, "kill -9 $$", LIMITS);
     let exit = exit.unwrap();

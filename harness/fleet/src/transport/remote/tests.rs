@@ -186,3 +186,20 @@ fn the_process_is_found_behind_the_noise_of_a_login_shell() {
     assert_eq!(login.skip(&vec![b'x'; NOISE_LIMIT]), Ok(&[][..]));
     assert!(login.skip(b"x").unwrap_err().contains("before the command began"));
 }
+
+/// Every word comes through, and no login shell finds anything to replace.
+#[test]
+fn a_line_is_plain_for_every_login_shell() {
+    let words = ["it's 100%\n", "a!b!!\\n\\0041", "'", "", "$HOME `id` \"x\" %s", "grün\n\n"].map(str::to_owned);
+    let line = super::shell_line(r#"printf '<%s>' "$@""#, &words);
+    // Quotes in pairs, and nothing special between them.
+    let within: Vec<&str> = line.split('\'').skip(1).step_by(2).collect();
+    assert!(line.matches('\'').count().is_multiple_of(2));
+    assert!(within.iter().all(|text| !text.contains(['\n', '!'])) && !line.contains(['\n', '!']), "{line}");
+    assert!(!line.contains(r"\\") && !line.contains(r"\'"), "{line}");
+    let output = std::process::Command::new("sh").arg("-c").arg(&line).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), words.map(|word| format!("<{word}>")).concat());
+    // A runner is started without any other process before it.
+    let plain = super::shell_line(super::PREAMBLE, &["env".into(), "A=x y".into(), "runner".into()]);
+    assert!(!plain.contains("printf") && !plain.contains(['\n', '!', '\\']), "{plain}");
+}

@@ -12,7 +12,7 @@ use ssh2::ErrorCode;
 use super::{
     config::{Agent, Endpoint},
     host_key::KeyBlob,
-    link::Link,
+    link::{HUNG_UP, Link},
 };
 use crate::{
     base64,
@@ -21,8 +21,6 @@ use crate::{
 
 /// libssh2: the server said no (to the key; to the signature).
 const REFUSED: [i32; 2] = [-18, -19];
-/// libssh2: the server hung up or does not answer any more.
-const GONE: [i32; 3] = [-13, -43, -7];
 
 enum Answer {
     Accepted,
@@ -137,7 +135,7 @@ fn answer(reply: Result<(), ssh2::Error>) -> Answer {
     let Err(error) = reply else { return Answer::Accepted };
     match error.code() {
         ErrorCode::Session(code) if REFUSED.contains(&code) => Answer::Refused("refused".into()),
-        ErrorCode::Session(code) if GONE.contains(&code) => Answer::HungUp,
+        ErrorCode::Session(code) if HUNG_UP.contains(&code) => Answer::HungUp,
         _ => Answer::Refused(sanitise(error.message())),
     }
 }

@@ -2,8 +2,8 @@
 //! is accepted, and an unexpected one is refused with both fingerprints.
 //!
 //! A server has several keys and shows the one whose algorithm the client lists first, so known algorithms are listed
-//! first. libssh2 compares names (hashed ones too); the lines are read here, one by one, because it gives up on a file
-//! at the first line it cannot parse.
+//! first. The lines are read here, one by one, because libssh2 gives up on a file at the first line it cannot parse, and
+//! knows neither wildcards nor negations; it compares hashed names.
 
 use std::{fs, path::PathBuf};
 
@@ -28,7 +28,7 @@ pub(super) type KeyBlob = Vec<u8>;
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub keys: Vec<KeyBlob>,
-    /// Revoked for any host, each with the file that revokes it.
+    /// Revoked for the host, each with the file that revokes it.
     pub revoked: Vec<(KeyBlob, PathBuf)>,
     /// Files that were read.
     pub files: Vec<PathBuf>,
@@ -47,19 +47,68 @@ pub(super) fn known(session: &Session, files: &[PathBuf], name: &str) -> Result<
             if first.is_empty() || first.starts_with('#') || (first.starts_with('@') && !revoked) {
                 continue;
             }
-            let Some(key) = fields.nth(if revoked { 2 } else { 1 }).and_then(base64::decode) else { continue };
-            if revoked {
-                known.revoked.push((key, file.clone()));
-                continue;
-            }
-            let mut entry = session.known_hosts()?;
-            let is_parsed = entry.read_str(line, KnownHostFileKind::OpenSSH).is_ok();
-            if is_parsed && matches!(entry.check(name, &key), CheckResult::Match) {
-                known.keys.push(key);
+            let Some(names) = (if revoked { fields.next() } else { Some(first) }) else { continue };
+            let Some(key) = fields.nth(1).and_then(base64::decode) else { continue };
+            let is_named = if names.starts_with('|') {
+                let line = line.trim_start().trim_start_matches("@revoked").trim_start();
+                let mut entry = session.known_hosts()?;
+                let is_parsed = entry.read_str(line, KnownHostFileKind::OpenSSH).is_ok();
+                is_parsed && matches!(entry.check(name, &key), CheckResult::Match)
+            } else {
+                is_among(names, name)
+            };
+            match (is_named, revoked) {
+                (true, true) => known.revoked.push((key, file.clone())),
+                (true, false) => known.keys.push(key),
+                (false, _) => {}
             }
         }
     }
     Ok(known)
+}
+
+/// Whether a list of patterns names a host, as in ssh_config(5): separated by commas, `*` and `?` are wildcards, and one
+/// with `!` before it that matches excludes the host, whatever the others say.
+fn is_among(patterns: &str, name: &str) -> bool {
+    let name = name.to_lowercase();
+    let mut found = false;
+    for pattern in patterns.split(',') {
+        let (pattern, negated) = match pattern.strip_prefix('!') {
+            Some(rest) => (rest, true),
+            None => (pattern, false),
+        };
+        if matches_pattern(pattern.to_lowercase().as_bytes(), name.as_bytes()) {
+            if negated {
+                return false;
+            }
+            found = true;
+        }
+    }
+    found
+}
+
+fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
+    // Where the last `*` was, and how much of the name it has taken so far.
+    let (mut at, mut star, mut index) = (0, None, 0);
+    while index < name.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                star = Some((at, index));
+                at += 1;
+            }
+            Some(byte) if *byte == b'?' || *byte == name[index] => {
+                at += 1;
+                index += 1;
+            }
+            _ => {
+                let Some((place, taken)) = star else { return false };
+                star = Some((place, taken + 1));
+                at = place + 1;
+                index = taken + 1;
+            }
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
 /// [`KINDS`] as libssh2 takes them, those of `keys` first.
@@ -95,6 +144,31 @@ mod tests {
         assert_eq!(fingerprint(&key), "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU");
         assert_eq!(kind_of(&key), Some("ssh-ed25519"));
         assert_eq!(kind_of(b"\0\0\0\x09abc"), None);
+    }
+
+    /// Answers of OpenSSH's `ssh-keygen -F`, but for the last three, which are of its `match_pattern_list`.
+    #[test]
+    fn patterns_are_as_in_openssh() {
+        for (patterns, name, expected) in [
+            ("pi4,192.168.1.7", "192.168.1.7", true),
+            ("PI4.Local", "pi4.local", true),
+            ("*.example.org", "pi4.example.org", true),
+            ("*.example.org", "example.org", false),
+            ("192.168.1.*", "192.168.1.77", true),
+            ("192.168.1.?", "192.168.1.77", false),
+            ("*.lab,!secret.lab", "pi4.lab", true),
+            ("*.lab,!secret.lab", "secret.lab", false),
+            ("!secret.lab,*.lab", "secret.lab", false),
+            ("!pi4", "pi5", false),
+            ("*", "[10.0.0.1]:2222", true),
+            ("[10.0.0.*]:2222", "[10.0.0.1]:2222", true),
+            ("10.0.0.1", "[10.0.0.1]:2222", false),
+            ("", "pi4", false),
+            ("*a*b*c", "xaxbxbxc", true),
+            ("*a*b*c", "xaxbxbx", false),
+        ] {
+            assert_eq!(is_among(patterns, name), expected, "{patterns} {name}");
+        }
     }
 
     #[test]

@@ -2,9 +2,14 @@
 //!
 //! libssh2 never blocks here. Each of its calls is repeated until it is done, with `poll` in between: its own waiting
 //! would neither notice Ctrl-C nor read stdout and stderr at once. libssh2's rule for that: while a call says "would
-//! block", no other call may send anything.
+//! block", no other call may send anything. A call reads on as long as there is anything to read, and a server may send
+//! for ever (lines before its version, packets to be ignored); a [`Guard`] ends that by shutting the socket.
+//!
+//! A server that hangs up before it has said who it is has no room for another login just now (sshd's `MaxStartups`):
+//! it is tried again within the limit.
 
 use std::{
+    hash::{BuildHasher, Hasher, RandomState},
     io,
     net::{TcpStream, ToSocketAddrs},
     os::fd::AsRawFd,
@@ -29,6 +34,13 @@ use crate::{
 /// libssh2's "would block".
 const EAGAIN: i32 = -37;
 
+/// libssh2: the server hung up, or does not take anything more.
+pub(super) const HUNG_UP: [i32; 3] = [-13, -43, -7];
+
+/// Pauses between attempts double from this on.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
 pub(super) struct Link {
     pub session: Session,
     stream: TcpStream,
@@ -43,7 +55,7 @@ impl Link {
             Trust::KnownHosts { files, name } => {
                 let session = new_session(endpoint)?;
                 let known = host_key::known(&session, files, name).map_err(|error| broken(endpoint, &error))?;
-                let link = handshake(endpoint, session, &host_key::preference(&known.keys), limit, cancel)??;
+                let link = handshake(endpoint, &host_key::preference(&known.keys), limit, cancel)??;
                 link.check_known(endpoint, &known)?;
                 Ok(link)
             }
@@ -95,6 +107,13 @@ impl Link {
         poll(&mut [libc::pollfd { fd: self.stream.as_raw_fd(), events, revents: 0 }], patience);
     }
 
+    /// Shuts the socket so long after the end of `deadlines` or a request to stop, unless it is dropped before.
+    pub fn guard(&self, deadlines: &Deadlines<'_>, grace: Duration) -> Option<Guard> {
+        // Without a second handle there is no guard, and all else works as before.
+        let stream = self.stream.try_clone().ok()?;
+        Some(Guard::new(stream, deadlines.end() + grace, deadlines.cancel.clone(), grace))
+    }
+
     pub fn lost(&self, error: &dyn std::fmt::Display) -> TransportError {
         TransportError::Lost { address: self.address.clone(), reason: sanitise(&error.to_string()) }
     }
@@ -139,7 +158,7 @@ fn open_pinned(endpoint: &Endpoint, pin: &str, limit: Duration, cancel: &Cancel)
     let all = KINDS.join(",");
     let mut ask = all.as_str();
     loop {
-        match handshake(endpoint, new_session(endpoint)?, ask, limit, cancel)? {
+        match handshake(endpoint, ask, limit, cancel)? {
             Ok(link) => {
                 let key = link.host_key();
                 let fingerprint = host_key::fingerprint(&key);
@@ -174,14 +193,71 @@ fn broken(endpoint: &Endpoint, error: &dyn std::fmt::Display) -> TransportError 
     TransportError::Unreachable { address: endpoint.address(), reason: sanitise(&error.to_string()) }
 }
 
+/// Ends what libssh2 would not, once time is up: see the module.
+pub(super) struct Guard {
+    /// Dropped with it, which its thread notices.
+    _until_dropped: mpsc::Sender<()>,
+}
+
+impl Guard {
+    fn new(stream: TcpStream, end: Instant, cancel: Cancel, grace: Duration) -> Guard {
+        let (_until_dropped, dropped) = mpsc::channel::<()>();
+        thread::spawn(move || {
+            let mut end = end;
+            while dropped.recv_timeout(Duration::from_millis(100)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                if cancel.is_requested() {
+                    end = end.min(Instant::now() + grace);
+                }
+                if Instant::now() >= end {
+                    let _ = stream.shutdown(std::net::Shutdown::Both);
+                    return;
+                }
+            }
+        });
+        Guard { _until_dropped }
+    }
+}
+
 /// The inner error: the board was reached, but no session could be agreed on.
 fn handshake(
     endpoint: &Endpoint,
-    mut session: Session,
     kinds: &str,
     limit: Duration,
     cancel: &Cancel,
 ) -> Result<Result<Link, TransportError>, TransportError> {
+    let started = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let left = limit.saturating_sub(started.elapsed());
+        let error = match handshake_once(endpoint, kinds, left, cancel)? {
+            Ok(link) => return Ok(Ok(link)),
+            Err(error) => error,
+        };
+        let is_full = matches!(error.code(), ErrorCode::Session(code) if HUNG_UP.contains(&code));
+        // Not all at once again, where several were sent away.
+        let random = RandomState::new().build_hasher().finish() % 1000;
+        let next = pause.mul_f64(0.5 + random as f64 / 1000.0);
+        if !is_full || started.elapsed() + next >= limit {
+            return Ok(Err(broken(endpoint, &error)));
+        }
+        let waiting = Instant::now();
+        while waiting.elapsed() < next {
+            if cancel.is_requested() {
+                return Err(TransportError::Cancelled);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn handshake_once(
+    endpoint: &Endpoint,
+    kinds: &str,
+    limit: Duration,
+    cancel: &Cancel,
+) -> Result<Result<Link, ssh2::Error>, TransportError> {
+    let mut session = new_session(endpoint)?;
     let stream = reach(endpoint, limit, cancel)?;
     // Lines of a protocol are small: waiting to fill packets would only delay them. A refusal is harmless.
     let _ = stream.set_nodelay(true);
@@ -193,8 +269,13 @@ fn handshake(
     let deadlines = Deadlines::connecting(format!("the ssh handshake with `{address}`"), limit, cancel);
     let mut handshake = session.clone();
     let link = Link { session, stream, address };
+    let _guard = link.guard(&deadlines, Duration::ZERO);
     let done = link.complete(&deadlines, || handshake.handshake())?;
-    Ok(done.map(|()| link).map_err(|error| broken(endpoint, &error)))
+    if done.is_err() {
+        // Where the guard has shut the socket.
+        deadlines.check()?;
+    }
+    Ok(done.map(|()| link))
 }
 
 /// A connection to the first of the host's addresses that answers.
