@@ -36,7 +36,7 @@ use crate::{
     runners::{self, Builds, Runners},
     sessions::Sessions,
     ssh_feature,
-    terminal::{print, say},
+    terminal::{print_json, say},
     variants,
 };
 
@@ -240,7 +240,7 @@ impl Bench {
 
     fn message(&self, message: &Message) -> Result<()> {
         match self.request.message_format {
-            MessageFormat::Json => print(message.to_line()),
+            MessageFormat::Json => print_json(&message.to_line()),
             MessageFormat::Human => Ok(()),
         }
     }

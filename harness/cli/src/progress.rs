@@ -7,7 +7,10 @@ use espalier_fleet::cancel::Cancel;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{program::Program, terminal::note};
+use crate::{
+    program::Program,
+    terminal::{clean, note},
+};
 
 #[derive(Clone)]
 pub struct Progress {
@@ -50,7 +53,7 @@ impl Progress {
         let text = Program::current().text(text);
         match &self.bars {
             Some(bars) => {
-                let _ = bars.println(text);
+                let _ = bars.println(clean(&text));
             }
             None if self.quiet => {}
             None => note(format_args!("{text}")),
@@ -62,7 +65,7 @@ impl Task {
     /// The current step, on a terminal only.
     pub fn now(&self, text: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_message(text.to_owned());
+            bar.set_message(clean(text).replace('\n', " "));
         }
     }
 
@@ -70,7 +73,7 @@ impl Task {
     pub fn milestone(&self, text: &str) {
         let text = Program::current().text(text);
         match &self.bar {
-            Some(bar) => bar.set_message(text.into_owned()),
+            Some(bar) => bar.set_message(clean(&text).replace('\n', " ")),
             None if self.quiet => {}
             None => note(format_args!("{}: {text}", self.name)),
         }

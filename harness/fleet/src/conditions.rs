@@ -125,8 +125,8 @@ impl SavedGovernors {
         let files: String = self.files.iter().map(|(file, before)| format!("{file} {before}\n")).collect();
         let (kept, text) = (shell_quote(&self.kept), shell_quote(&format!("{boot}\n{files}")));
         let script = format!(
-            "kept={kept}; mkdir -p \"${{kept%/*}}\" && printf %s {text} >\"$kept.new\" && mv -f \"$kept.new\" \"$kept\" \
-             && echo kept"
+            "kept={kept}; mkdir -p \"${{kept%/*}}\" && printf %s {text} >\"$kept.new\" \
+             && mv -f \"$kept.new\" \"$kept\" && echo kept"
         );
         if &*shell.output(&script)? != "kept\n" {
             self.notes.push(format!(

@@ -1,5 +1,5 @@
-//! Opens and reads files of the cache and the store, which must be ordinary ones: opening a FIFO waits for a writer that
-//! may never come, and a device may never end.
+//! Opens and reads files of the cache and the store, which must be ordinary ones: opening a FIFO waits for a writer
+//! that may never come, and a device may never end.
 
 use std::{
     fs::{File, OpenOptions},

@@ -113,6 +113,20 @@ pub fn sanitise(text: &str) -> String {
     safe
 }
 
+/// The same for JSON that is complete: its strings keep their values, since JSON has an escape for every character.
+pub fn escape_json(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_invisible(c) || (c.is_control() && !matches!(c, '\n' | '\t' | '\r')) {
+            let mut units = [0; 2];
+            safe.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
 /// Line and paragraph separators, zero-width characters, marks and overrides of the writing direction, tags.
 fn is_invisible(c: char) -> bool {
     matches!(c,
@@ -147,6 +161,14 @@ mod tests {
             let safe = sanitise(&text);
             prop_assert!(safe.chars().all(|c| c == '\n' || !c.is_control()));
             prop_assert_eq!(sanitise(&safe), safe);
+        }
+
+        #[test]
+        fn escaped_json_has_the_same_values(text in any::<String>()) {
+            let json = serde_json::to_string_pretty(&[&text, "\u{9b}31m\u{202e}\u{e0041}"]).unwrap();
+            let safe = escape_json(&json);
+            prop_assert_eq!(sanitise(&safe), safe.clone());
+            prop_assert_eq!(&serde_json::from_str::<Vec<String>>(&safe).unwrap()[0], &text);
         }
 
         #[test]

@@ -2,7 +2,7 @@
 //! committed; the files go to the baseline store. A baseline is complete or not written: a runner that cannot be built
 //! stops it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -54,12 +54,8 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         return Err(usage(format!("`{}` cannot be a baseline's name: it becomes a file's", flags.name)));
     }
     let path = baselines::path(&context.root, &flags.name);
-    let there_is_one = || {
-        let path = path.display();
-        usage(format!("there is a baseline in `{path}`: take another `--name`, or `--replace` it"))
-    };
     if path.exists() && !flags.replace {
-        return Err(there_is_one());
+        return Err(is_taken(&path));
     }
     let Selected { inventory, devices, models } = flags.selection.resolve(&context)?;
     let progress = Progress::new(flags.quiet);
@@ -118,7 +114,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         output::write(&path, &baseline.to_toml())?;
     } else if !output::write_new(&path, &baseline.to_toml())? {
         // Another process made one meanwhile.
-        return Err(there_is_one());
+        return Err(is_taken(&path));
     }
     let variants: usize = baseline.models.iter().map(|model| model.variants.len()).sum();
     say(format_args!("baseline `{}`: {} runners, {variants} variants", flags.name, baseline.runners.len()))?;
@@ -129,4 +125,9 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         progress.emit("only this machine's runner is in it: `--all-devices` or `--device` takes the boards' too");
     }
     Ok(ExitStatus::Ok)
+}
+
+fn is_taken(path: &Path) -> anyhow::Error {
+    let path = path.display();
+    usage(format!("there is a baseline in `{path}`: take another `--name`, or `--replace` it"))
 }

@@ -14,7 +14,7 @@ use crate::{
     progress::Progress,
     pruning::refused,
     recipe_flags::Subject,
-    terminal::{print, say},
+    terminal::{print, print_json},
 };
 
 #[derive(Args)]
@@ -36,7 +36,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     // Finding channel groups takes a run by the engine; a model that it cannot run is inspected without them.
     let structure = structure::inspect(&file, &structure::Options::default()).map_err(|error| error.to_string());
     if flags.json {
-        say(serde_json::to_string_pretty(&json(&file, &inspection, &structure))?)?;
+        print_json(&(serde_json::to_string_pretty(&json(&file, &inspection, &structure))? + "\n"))?;
     } else {
         print(text(&flags.model, &file, &inspection, &structure))?;
     }

@@ -83,8 +83,10 @@ impl Remote {
             }
         };
         if let Some(orphan) = self.orphan.take() {
-            // Best effort: where it fails, the command below fails with the reason.
-            let _ = kill(&connection, &orphan);
+            // Best effort: where the board is only slow, the next command tries again.
+            if kill(&connection, &orphan).is_err() {
+                self.orphan = Some(orphan);
+            }
         }
         let mut channel = match connection.exec(&shell_line(PREAMBLE, request.argv), &request.deadlines) {
             Ok(channel) => channel,

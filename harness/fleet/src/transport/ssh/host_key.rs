@@ -2,8 +2,8 @@
 //! is accepted, and an unexpected one is refused with both fingerprints.
 //!
 //! A server has several keys and shows the one whose algorithm the client lists first, so known algorithms are listed
-//! first. The lines are read here, one by one, because libssh2 gives up on a file at the first line it cannot parse, and
-//! knows neither wildcards nor negations; it compares hashed names.
+//! first. The lines are read here, one by one, because libssh2 gives up on a file at the first line it cannot parse,
+//! and knows neither wildcards nor negations; it compares hashed names.
 
 use std::{fs, path::PathBuf};
 
@@ -67,8 +67,8 @@ pub(super) fn known(session: &Session, files: &[PathBuf], name: &str) -> Result<
     Ok(known)
 }
 
-/// Whether a list of patterns names a host, as in ssh_config(5): separated by commas, `*` and `?` are wildcards, and one
-/// with `!` before it that matches excludes the host, whatever the others say.
+/// Whether a list of patterns names a host, as in ssh_config(5): separated by commas, `*` and `?` are wildcards, and
+/// one with `!` before it that matches excludes the host, whatever the others say.
 fn is_among(patterns: &str, name: &str) -> bool {
     let name = name.to_lowercase();
     let mut found = false;
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(kind_of(b"\0\0\0\x09abc"), None);
     }
 
-    /// Answers of OpenSSH's `ssh-keygen -F`, but for the last three, which are of its `match_pattern_list`.
+    /// Answers of OpenSSH's `ssh-keygen -F`.
     #[test]
     fn patterns_are_as_in_openssh() {
         for (patterns, name, expected) in [

@@ -122,11 +122,13 @@ fn an_interrupted_push_leaves_nothing_behind() {
         }
     });
     assert_eq!(result.unwrap_err().to_string(), "cancelled");
-    let started = std::time::Instant::now();
-    while fs::read_dir(workdir.join("tmp")).unwrap().count() > 0 {
-        assert!(started.elapsed() < Duration::from_secs(20), "the temporary file stays");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    // At once, or on a busy host before one of the next commands.
+    let is_empty = || fs::read_dir(workdir.join("tmp")).unwrap().count() == 0;
+    let is_removed = (0..20).any(|_| {
+        board.shell("sleep 1", LIMITS, &Cancel::default()).unwrap();
+        is_empty()
+    });
+    assert!(is_removed, "the temporary file stays");
     assert_eq!(to_board(&mut board, &workdir, &model).unwrap().files_sent, 1);
 }
 
