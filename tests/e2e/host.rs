@@ -91,7 +91,7 @@ fn peak_memory_is_the_kernels() {
     });
     let mut memory: Option<Memory> = None;
     // It may send another one; then it waits for stdin to close.
-    let mut patience = Duration::from_secs(60);
+    let mut patience = Duration::from_secs(600);
     while let Ok(line) = received.recv_timeout(patience) {
         match line {
             Line::Memory(measured) => {

@@ -1,6 +1,6 @@
 //! Programs that are no runners: whatever a board sends, the run ends with a message and keeps its records.
 
-use std::{os::unix::fs::PermissionsExt, time::Duration};
+use std::os::unix::fs::PermissionsExt;
 
 use espalier_bench::record::{Failure, FailureStage, Outcome};
 use espalier_fleet::boards::BoardKind;
@@ -104,9 +104,7 @@ fn garbage_from_a_board() {
     expect(&dies, 3, run);
     let long = "head -c 1000000 /dev/zero | tr '\\0' x; echo; exec sleep 871";
     expect(&check(&shelf, kind.name(), long, 5, "sent a line longer than 262144 bytes"), 1, run);
-    let before = std::time::Instant::now();
     expect(&check(&shelf, kind.name(), &format!("{HELLO}; exec sleep 872"), 5, "said nothing for 6 s"), 1, run);
-    assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
     // Nothing runs on, nothing is left behind, and the lease is released.
     assert_eq!(on_board(kind, "ps | grep -c '[s]leep 87[12]' || true").trim(), "0");
     assert_eq!(on_board(kind, &format!("cd '{workdir}' && ls tmp && ls")), "blobs\ntmp\n");

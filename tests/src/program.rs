@@ -51,18 +51,32 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// Waits for its end. However long that takes on a busy host: only a program that has come to a stop, without
+    /// output and without using the processor, fails the test.
     #[track_caller]
-    pub fn wait(mut self, limit: Duration) -> Outcome {
-        let waiting = Instant::now();
+    pub fn wait(mut self) -> Outcome {
+        let mut silence = Silence::new(&self.what);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return self.outcome(status);
             }
-            if waiting.elapsed() > limit {
-                panic!("{} did not end within {limit:?}; its stderr:\n{}", self.what, self.printed("stderr"));
-            }
-            thread::sleep(Duration::from_millis(10));
+            silence.check(&self);
         }
+    }
+
+    /// The same until something is so, or it has ended.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let mut silence = Silence::new(what);
+        while !self.has_ended() && !is_so() {
+            silence.check(self);
+        }
+    }
+
+    /// Bytes of output.
+    fn output_bytes(&self) -> u64 {
+        let size = |name: &str| fs::metadata(self.output.path().join(name)).map_or(0, |facts| facts.len());
+        size("stdout") + size("stderr")
     }
 
     fn outcome(&self, status: ExitStatus) -> Outcome {
@@ -78,6 +92,65 @@ impl Running {
     fn printed(&self, name: &str) -> String {
         String::from_utf8_lossy(&fs::read(Path::new(self.output.path()).join(name)).unwrap()).into_owned()
     }
+}
+
+/// How long a program may make no progress. An emulated board on a busy host hashes a runner for minutes.
+const LIMIT: Duration = Duration::from_secs(600);
+/// Less CPU time than this is waiting: programs look around while they wait.
+const PROGRESS: Duration = Duration::from_secs(2);
+
+/// Watches a program make progress.
+struct Silence<'a> {
+    what: &'a str,
+    since: Instant,
+    looked: Instant,
+    output: u64,
+    cpu: Duration,
+}
+
+impl Silence<'_> {
+    fn new(what: &str) -> Silence<'_> {
+        Silence { what, since: Instant::now(), looked: Instant::now(), output: 0, cpu: Duration::ZERO }
+    }
+
+    /// Sleeps a moment.
+    #[track_caller]
+    fn check(&mut self, running: &Running) {
+        thread::sleep(Duration::from_millis(10));
+        if self.looked.elapsed() < Duration::from_secs(1) {
+            return;
+        }
+        self.looked = Instant::now();
+        let (output, cpu) = (running.output_bytes(), cpu_time(running.child.id()));
+        if output != self.output || cpu.abs_diff(self.cpu) >= PROGRESS {
+            (self.output, self.cpu, self.since) = (output, cpu, Instant::now());
+        }
+        if self.since.elapsed() > LIMIT {
+            let (what, stderr) = (self.what, running.printed("stderr"));
+            panic!("{what}: {} made no progress for {LIMIT:?}; its stderr:\n{stderr}", running.what);
+        }
+    }
+}
+
+/// Of a process and those it has started, as far as they still run or were waited for.
+fn cpu_time(root: u32) -> Duration {
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // The name may have spaces; it ends with the last bracket. Then state, parent, and from the 12th on the ticks.
+        let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+        let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        processes.push((pid, number(1) as u32, (11..15).map(number).sum::<u64>()));
+    }
+    let mut ticks = 0;
+    let mut tree = vec![root];
+    while let Some(parent) = tree.pop() {
+        ticks += processes.iter().filter(|(pid, ..)| *pid == parent).map(|(_, _, ticks)| ticks).sum::<u64>();
+        tree.extend(processes.iter().filter(|(_, of, _)| *of == parent).map(|(pid, ..)| *pid));
+    }
+    // Linux has a hundred a second, for programs on all architectures we test on.
+    Duration::from_millis(10 * ticks)
 }
 
 impl Drop for Running {

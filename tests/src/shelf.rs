@@ -5,7 +5,6 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use espalier_bench::record::Run;
@@ -22,9 +21,6 @@ pub struct Shelf {
 
 /// Little enough to be quick; times are not what these tests look at.
 const QUICK: [&str; 8] = ["--runs", "1", "--warmup", "1", "--iterations", "3", "--min-time", "0"];
-
-/// Emulated boards on a busy host: slow, and still far from this.
-const LIMIT: Duration = Duration::from_secs(1200);
 
 impl Shelf {
     /// With this host as the only device. `name` is the test's.
@@ -92,7 +88,7 @@ impl Shelf {
 
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> Outcome {
-        self.start(args).wait(LIMIT)
+        self.start(args).wait()
     }
 
     /// `bench` with as little measuring as there can be.

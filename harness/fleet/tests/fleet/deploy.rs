@@ -9,7 +9,7 @@ use espalier_fleet::{
 };
 use sha2::{Digest, Sha256};
 
-pub const LIMITS: Limits = Limits { command: Duration::from_secs(60), idle: Duration::from_secs(10) };
+pub const LIMITS: Limits = Limits { command: Duration::from_secs(600), idle: Duration::from_secs(120) };
 
 #[test]
 fn a_device_on_this_host_uses_the_files_where_they_are() {

@@ -21,7 +21,7 @@ use crate::{
     transport::{argv, carries_much, passes_lines_codes_and_stderr},
 };
 
-const LIMITS: Limits = Limits { command: Duration::from_secs(120), idle: Duration::from_secs(30) };
+const LIMITS: Limits = Limits { command: Duration::from_secs(1800), idle: Duration::from_secs(300) };
 
 #[test]
 #[ignore = "needs boards, named in `ESPALIER_TEST_BOARDS`"]
@@ -32,7 +32,7 @@ fn boards_pass_the_same_checks() {
         let address = SshAddress { host: host.into(), config: Some(config.into()), ..SshAddress::default() };
         let open = || {
             let mut device = device(address.clone());
-            device.timeouts.connect = Duration::from_secs(60);
+            device.timeouts.connect = Duration::from_secs(300);
             Transport::open(&device, &Cancel::default()).unwrap()
         };
         let timed = |what: &str, since: Instant| eprintln!("{host}: {what} in {:.2} s", since.elapsed().as_secs_f64());

@@ -63,7 +63,7 @@ impl Sshd {
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             let log = || fs::read_to_string(folder.path().join("log")).unwrap();
             assert!(process.try_wait().unwrap().is_none(), "sshd ended: {}", log());
-            assert!(started.elapsed() < Duration::from_secs(20), "sshd does not listen: {}", log());
+            assert!(started.elapsed() < Duration::from_secs(300), "sshd does not listen: {}", log());
             thread::sleep(Duration::from_millis(10));
         }
         Sshd { process, folder, port }
@@ -110,9 +110,9 @@ pub fn device(address: SshAddress) -> Device {
         threads: 1,
         conditions: Conditions::default(),
         timeouts: Timeouts {
-            connect: Duration::from_secs(10),
-            command: Duration::from_secs(30),
-            idle: Duration::from_secs(10),
+            connect: Duration::from_secs(120),
+            command: Duration::from_secs(600),
+            idle: Duration::from_secs(120),
         },
     }
 }
