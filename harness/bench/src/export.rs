@@ -105,7 +105,7 @@ mod tests {
         assert!((half["mean"].as_f64().unwrap() / 0.8e-3 - 1.0).abs() < 1e-3);
         assert_eq!(half["times"].as_array().unwrap().len(), 5);
         assert_eq!(half["exit_codes"], json!([0, 0, 0, 0, 0]));
-        assert_eq!(half["parameters"], json!({"device": "local", "model": "digits-cnn", "ratio": "0.5"}));
+        assert_eq!(half["parameters"], json!({"device": "local", "ratio": "0.5"}), "there is one model");
         let keys: Vec<&String> = half.as_object().unwrap().keys().collect();
         let expected = [
             "command",
@@ -123,6 +123,23 @@ mod tests {
         assert_eq!(keys, expected);
     }
 
+    /// What hyperfine's `plot_parametrized.py` asks for: one parameter, the same of all, a number.
+    #[test]
+    fn hyperfines_own_plot_reads_one_model_on_one_device() {
+        let mut summaries = summaries();
+        summaries.retain(|summary| summary.case.device == "local");
+        for count in [summaries.len(), 1] {
+            let document = parsed(&hyperfine::render(&summaries[..count]));
+            let results = document["results"].as_array().unwrap();
+            assert!(!results.is_empty());
+            for result in results {
+                let parameters = result["parameters"].as_object().unwrap();
+                assert_eq!(parameters.keys().collect::<Vec<_>>(), ["ratio"]);
+                assert!(parameters["ratio"].as_str().unwrap().parse::<f64>().is_ok());
+            }
+        }
+    }
+
     #[test]
     fn other_engines_have_series_of_their_own() {
         let run = fixture::run_with_peers();
@@ -138,7 +155,7 @@ mod tests {
             results.iter().find(|result| result["command"] == command).unwrap()["parameters"].clone()
         };
         assert_eq!(of("digits-cnn/0.5/local/tract")["engine"], "tract");
-        assert_eq!(of("digits-cnn/0.5/local").get("engine"), None);
+        assert_eq!(of("digits-cnn/0.5/local")["engine"], "espalier", "all have the same parameters");
         let bigger = action::render(&summaries).bigger_is_better;
         assert!(
             bigger.contains("digits-cnn/0.5/local vs-tract") && bigger.contains("/local/tract speed-up"),

@@ -24,7 +24,7 @@ use crate::{
     Comparison,
     family::{self, PooledEffect, Suspect},
     outcome::{self, Planned, Standing, Tally},
-    report::{BaselineFacts, Fault, GateDevice, Latency, ProfileFacts, Report},
+    report::{BaselineFacts, Fault, GateDevice, Latency, ProfileFacts, Report, Took},
 };
 use espalier_bench::{exit::ExitStatus, export::pretty, record::Provenance};
 
@@ -62,6 +62,8 @@ struct Document<'a> {
     planned: &'a [Planned],
     comparisons: Vec<JudgedComparison<'a>>,
     latencies: &'a [Latency],
+    #[serde(skip_serializing_if = "<[Took]>::is_empty")]
+    took: &'a [Took],
     pooled: Vec<PooledEffect>,
     suspects: Vec<Suspect>,
     faults: &'a [Fault],
@@ -88,7 +90,7 @@ struct JudgedComparison<'a> {
 pub fn render(report: &Report) -> String {
     let outcome = report.outcome();
     // By name, so that none is forgotten.
-    let Report { baseline, candidate, started, profile, devices, planned, comparisons, latencies, faults, notes } =
+    let Report { baseline, candidate, started, profile, devices, planned, comparisons, latencies, took, faults, notes } =
         report;
     let judged = |comparison| JudgedComparison {
         standing: outcome::standing(comparison),
@@ -114,6 +116,7 @@ pub fn render(report: &Report) -> String {
         planned,
         comparisons: comparisons.iter().map(judged).collect(),
         latencies,
+        took,
         pooled: family::pool(report),
         suspects: family::suspects(report),
         faults,

@@ -2,7 +2,7 @@
 //! case.
 //!
 //! Regressed is a failure, inconclusive is skipped with the reason, a waived comparison passes with the waiver's
-//! reason. Errors are faults of the device or the gate itself: a lost device, a planned comparison that is missing, a
+//! reason. What is written is valid against Jenkins' `junit-10.xsd`. Errors are faults of the device or the gate itself: a lost device, a planned comparison that is missing, a
 //! gate in which nothing passed.
 
 use std::fmt::Write;
@@ -18,6 +18,8 @@ use espalier_protocol::text::sanitise;
 
 struct TestCase {
     name: String,
+    /// Its part of what the invocations of its case took; the criteria of a case are judged from the same ones.
+    ms: u64,
     result: TestResult,
 }
 
@@ -38,11 +40,13 @@ pub fn render(report: &Report) -> String {
         let missing = outcome.missing.iter().filter(|missing| missing.case.device == device);
         cases.extend(missing.map(|missing| TestCase {
             name: name(&missing.case, missing.criterion, missing.role),
+            ms: 0,
             result: TestResult::Error { kind: "missing", message: "planned and not compared".to_owned() },
         }));
         let faults = report.faults.iter().filter(|fault| fault.device == device);
         cases.extend(faults.map(|fault| TestCase {
             name: "device".to_owned(),
+            ms: 0,
             result: TestResult::Error { kind: fault.stage.name(), message: text::line(&fault.message) },
         }));
         suites.push((device.to_owned(), cases));
@@ -51,7 +55,7 @@ pub fn render(report: &Report) -> String {
     if outcome.tally.passed == 0 {
         let message = "nothing passed: a gate that compared nothing is not green".to_owned();
         let result = TestResult::Error { kind: "nothing-passed", message };
-        suites.push(("gate".to_owned(), vec![TestCase { name: "nothing passed".to_owned(), result }]));
+        suites.push(("gate".to_owned(), vec![TestCase { name: "nothing passed".to_owned(), ms: 0, result }]));
     }
     document(report, &suites)
 }
@@ -67,7 +71,11 @@ fn compared(report: &Report, comparison: &Comparison) -> TestCase {
         (None, Standing::Waived) => TestResult::Passed(format!("{}: {message}", text::verdict(comparison))),
         (None, Standing::Passed) => TestResult::Passed(message),
     };
-    TestCase { name: name(&comparison.case, comparison.criterion, comparison.role), result }
+    let is_of = |case: &Case, role: Role| *case == comparison.case && role == comparison.role;
+    let criteria = report.comparisons.iter().filter(|other| is_of(&other.case, other.role)).count() as u64;
+    let took = report.took.iter().find(|took| is_of(&took.case, took.role)).map_or(0, |took| took.ms);
+    let name = name(&comparison.case, comparison.criterion, comparison.role);
+    TestCase { name, ms: took / criteria.max(1), result }
 }
 
 fn name(case: &Case, criterion: Criterion, role: Role) -> String {
@@ -79,9 +87,9 @@ fn document(report: &Report, suites: &[(String, Vec<TestCase>)]) -> String {
     let all = || suites.iter().flat_map(|(_, cases)| cases);
     let title = format!("espalier gate against {}", report.baseline.name);
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    put(&mut out, format_args!("<testsuites name=\"{}\" {}>\n", escape(&title), counts(all())));
+    put(&mut out, format_args!("<testsuites name=\"{}\" {}>\n", escape(&title), counts(all()).of_all()));
     for (device, cases) in suites {
-        let (device, counts, started) = (escape(device), counts(cases.iter()), escape(&report.started));
+        let (device, counts, started) = (escape(device), counts(cases.iter()).of_suite(), escape(&report.started));
         put(&mut out, format_args!("  <testsuite name=\"{device}\" {counts} timestamp=\"{started}\">\n"));
         out.push_str("    <properties>\n");
         let unknown = "unknown".to_owned();
@@ -96,8 +104,13 @@ fn document(report: &Report, suites: &[(String, Vec<TestCase>)]) -> String {
         }
         out.push_str("    </properties>\n");
         for case in cases {
-            let (name, result) = (escape(&case.name), element(&case.result));
-            put(&mut out, format_args!("    <testcase classname=\"{device}\" name=\"{name}\">{result}</testcase>\n"));
+            let (name, time, result) = (escape(&case.name), seconds(case.ms), element(&case.result));
+            put(
+                &mut out,
+                format_args!(
+                    "    <testcase classname=\"{device}\" name=\"{name}\" time=\"{time}\">{result}</testcase>\n"
+                ),
+            );
         }
         out.push_str("  </testsuite>\n");
     }
@@ -113,18 +126,47 @@ fn element(result: &TestResult) -> String {
     }
 }
 
-fn counts<'a>(cases: impl Iterator<Item = &'a TestCase>) -> String {
-    let [mut tests, mut failures, mut errors, mut skipped] = [0; 4];
+#[derive(Default)]
+struct Counts {
+    tests: u64,
+    failures: u64,
+    errors: u64,
+    skipped: u64,
+    ms: u64,
+}
+
+impl Counts {
+    fn of_all(&self) -> String {
+        let Counts { tests, failures, errors, ms, .. } = self;
+        format!("tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" time=\"{}\"", seconds(*ms))
+    }
+
+    /// The root has no `skipped`.
+    fn of_suite(&self) -> String {
+        let Counts { tests, failures, errors, skipped, ms } = self;
+        let time = seconds(*ms);
+        format!("tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\" time=\"{time}\"")
+    }
+}
+
+fn counts<'a>(cases: impl Iterator<Item = &'a TestCase>) -> Counts {
+    let mut counts = Counts::default();
     for case in cases {
-        tests += 1;
+        counts.tests += 1;
+        counts.ms += case.ms;
         match case.result {
             TestResult::Passed(_) => {}
-            TestResult::Failure { .. } => failures += 1,
-            TestResult::Error { .. } => errors += 1,
-            TestResult::Skipped(_) => skipped += 1,
+            TestResult::Failure { .. } => counts.failures += 1,
+            TestResult::Error { .. } => counts.errors += 1,
+            TestResult::Skipped(_) => counts.skipped += 1,
         }
     }
-    format!("tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\"")
+    counts
+}
+
+/// As `SUREFIRE_TIME`: seconds, with three digits at most behind the point and no exponent.
+fn seconds(ms: u64) -> String {
+    format!("{}.{:03}", ms / 1000, ms % 1000)
 }
 
 fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
@@ -268,10 +310,67 @@ mod tests {
         let elements = parse(&render(&tests_support::report())).unwrap();
         let count = |name: &str| elements.iter().filter(|(element, _)| element == name).count().to_string();
         let head = |key: &str| elements[0].1.iter().find(|(name, _)| name == key).unwrap().1.clone();
-        let elements = [("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")];
-        for (key, element) in elements {
+        let keys = [("tests", "testcase"), ("failures", "failure"), ("errors", "error")];
+        for (key, element) in keys {
             assert_eq!(head(key), count(element), "{key}");
             assert_ne!(head(key), "0", "{key}");
+        }
+        let of = |element: &'static str, key: &'static str| {
+            let named = elements.iter().filter(move |(name, _)| name == element);
+            named.flat_map(move |(_, attributes)| attributes.iter().filter(move |(name, _)| name == key))
+        };
+        let sum = |element, key| of(element, key).map(|(_, value)| value.parse::<f64>().unwrap()).sum::<f64>();
+        assert_eq!(sum("testsuite", "skipped").to_string(), count("skipped"));
+        assert!(sum("testcase", "time") > 60.0, "of the case that took 61.5 s");
+        for element in ["testsuite", "testsuites"] {
+            assert!((sum(element, "time") - sum("testcase", "time")).abs() < 0.01, "{element}");
+        }
+    }
+
+    /// Elements and attributes of Jenkins' `junit-10.xsd`, as far as they are written here.
+    #[test]
+    fn it_is_valid_against_the_schema_of_jenkins() {
+        let schema: [(&str, &[&str], &[&str]); 9] = [
+            ("testsuites", &[], &["name", "time", "tests", "failures", "errors"]),
+            (
+                "testsuite",
+                &["name", "tests", "failures", "errors"],
+                &[
+                    "group",
+                    "time",
+                    "skipped",
+                    "timestamp",
+                    "hostname",
+                    "id",
+                    "package",
+                    "file",
+                    "log",
+                    "url",
+                    "version",
+                ],
+            ),
+            ("properties", &[], &[]),
+            ("property", &["name", "value"], &[]),
+            ("testcase", &["name"], &["time", "classname", "group"]),
+            ("failure", &[], &["type", "message"]),
+            ("error", &[], &["type", "message"]),
+            ("skipped", &[], &["type", "message"]),
+            ("system-out", &[], &[]),
+        ];
+        let elements = parse(&render(&tests_support::report())).unwrap();
+        for (element, attributes) in &elements {
+            let (_, required, optional) = schema.iter().find(|(name, ..)| name == element).expect("a known element");
+            let has = |name: &str| attributes.iter().any(|(other, _)| other == name);
+            assert!(required.iter().all(|name| has(name)), "{element}: {attributes:?}");
+            for (name, value) in attributes {
+                assert!(required.contains(&name.as_str()) || optional.contains(&name.as_str()), "{element} {name}");
+                if name == "time" {
+                    let (whole, fraction) = value.split_once('.').unwrap();
+                    let digits = |text: &str| text.chars().all(|c| c.is_ascii_digit());
+                    assert!(digits(whole) && digits(fraction) && fraction.len() <= 3, "{value}");
+                }
+            }
+            assert!(!element.starts_with("test") || has("time"), "{element} has no time");
         }
     }
 

@@ -25,6 +25,9 @@ pub struct Report {
     pub comparisons: Vec<Comparison>,
     /// Of those comparisons that are of times.
     pub latencies: Vec<Latency>,
+    /// How long the first session's invocations of a case took.
+    #[serde(default)]
+    pub took: Vec<Took>,
     pub faults: Vec<Fault>,
     /// Of the gate as a whole, e.g. waivers that ended; sentences without a full stop.
     pub notes: Vec<String>,
@@ -92,6 +95,13 @@ pub struct Latency {
     pub base_ns: f64,
     #[serde(with = "float")]
     pub candidate_ns: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Took {
+    pub case: Case,
+    pub role: Role,
+    pub ms: u64,
 }
 
 /// Why a device measured less than was requested.
@@ -260,6 +270,7 @@ pub(crate) mod tests_support {
                 base_ns: 1_000_000.0,
                 candidate_ns: 1_034_000.0,
             }],
+            took: vec![Took { case: Case::parse("digits-cnn@0.5 on pi4").unwrap(), role: Role::Gate, ms: 61_500 }],
             faults: vec![Fault {
                 device: "visionfive2".into(),
                 stage: FailureStage::Connect,

@@ -146,6 +146,11 @@ impl GateScript {
         self.case(case, role).map_or(&[], |case| &case.times)
     }
 
+    /// How long the invocations of a case took, those that failed or were void among them.
+    pub fn took_ms(&self, case: &Case, role: Role) -> Option<u64> {
+        self.case(case, role).map(|case| case.took_ms)
+    }
+
     fn case(&self, case: &Case, role: Role) -> Option<&CaseSession> {
         self.cases.iter().find(|session| session.is_of(case, role))
     }
@@ -196,6 +201,8 @@ struct CaseSession {
     /// Blocks begun, valid or not.
     begun: u32,
     round: u32,
+    /// Of all its invocations.
+    took_ms: u64,
     /// Why blocks were done again.
     redone: Vec<String>,
     /// Inferences of every timing invocation, from the first one: both arms do the same number.
@@ -259,6 +266,7 @@ impl CaseSession {
             open: None,
             begun: 0,
             round: 0,
+            took_ms: 0,
             redone: Vec::new(),
             iterations: None,
             failures: [0, 0],
@@ -336,6 +344,7 @@ impl CaseSession {
 
     fn take(&mut self, record: &Record) {
         let Some(trial) = record.trial else { return };
+        self.took_ms = self.took_ms.saturating_add(record.wall_ms);
         let arm = trial.arm as usize;
         let measurement = match &record.outcome {
             Outcome::Measured(measurement) => measurement,

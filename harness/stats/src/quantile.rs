@@ -7,6 +7,9 @@ use statrs::distribution::{Binomial, DiscreteCDF};
 use crate::interval::{Interval, student_t};
 use crate::unfit::{Unfit, check};
 
+/// An upper limit of a p90 lies below the p99.
+const RARER: f64 = 10.0;
+
 /// The value with a share `q` in [0, 1] of the values below it: linear between order statistics at (n + 1/3) q + 1/3.
 ///
 /// # Errors
@@ -44,8 +47,10 @@ pub fn quantile_interval(values: &[f64], q: f64, confidence: f64) -> Result<Opti
 /// The quantile of all values together, each stream being one invocation, with limits that allow for streams that
 /// differ (Woodruff 1952): the standard error of the share below the estimate comes from its spread between streams,
 /// but is no smaller than that of independent values; Student's t with one degree of freedom less than there are
-/// streams turns it into shares, and these into order statistics. The interval is `None` with fewer than two streams or
-/// where a limit lies beyond the values.
+/// streams turns it into shares, and these into order statistics. Shares are bounded on their logits, which stay within
+/// 0 and 1 (Korn and Graubard 1998). The interval is `None` with fewer than two streams, where a limit lies beyond the
+/// values, and where the upper one would be a value [`RARER`] times as rare as the quantile itself: that is one of the
+/// few slowest values, and says nothing about this quantile.
 ///
 /// # Errors
 /// No value, or one that is not finite.
@@ -71,10 +76,13 @@ pub fn clustered_quantile<S: AsRef<[f64]>>(
         })
         .sum();
     let error = (between * k / (k - 1.0)).max(q * (1.0 - q) / n).sqrt();
-    let half = student_t(confidence, streams.len() - 1) * error;
-    let (low, high) = ((n * (q - half)).floor(), (n * (q + half)).ceil() + 1.0);
+    let (logit, half) = ((q / (1.0 - q)).ln(), student_t(confidence, streams.len() - 1) * error / (q * (1.0 - q)));
+    let share_at = |logit: f64| 1.0 / (1.0 + (-logit).exp());
+    let (least, most) = (share_at(logit - half), share_at(logit + half));
+    let (low, high) = ((n * least).floor(), (n * most).ceil() + 1.0);
     let within = |rank: f64| (1.0..=n).contains(&rank);
-    let interval = (within(low) && within(high)).then(|| Interval {
+    let says_something = q <= 0.5 || 1.0 - most >= (1.0 - q) / RARER;
+    let interval = (within(low) && within(high) && says_something).then(|| Interval {
         estimate,
         low: values[low as usize - 1],
         high: values[high as usize - 1],
@@ -186,6 +194,22 @@ mod tests {
         assert_eq!(clustered_quantile::<Vec<f64>>(&[], 0.5, 0.95), Err(Unfit::TooFew { needed: 1, given: 0 }));
     }
 
+    /// One invocation of ten was slow throughout, and a few values of it very slow: the limits of the p90 of all are
+    /// not those few values.
+    #[test]
+    fn an_interval_does_not_reach_the_slowest_values() {
+        let mut streams: Vec<Vec<f64>> =
+            (0..10).map(|_| (0..60).map(|i| 25.0 + f64::from(i) / 60.0).collect()).collect();
+        for value in &mut streams[9][52..] {
+            *value = 395.5;
+        }
+        streams[9][..52].iter_mut().for_each(|value| *value += 1.2);
+        let (estimate, interval) = clustered_quantile(&streams, 0.9, 0.95).unwrap();
+        let p99 = quantile_r8(&streams.concat(), 0.99).unwrap();
+        assert!(estimate < 27.2 && p99 > 300.0, "{estimate} {p99}");
+        assert!(interval.is_none_or(|interval| interval.high < p99), "{interval:?}");
+    }
+
     proptest! {
         #[test]
         fn statrs_agrees(values in proptest::collection::vec(-1e9..1e9, 1..200), q in 0.0..=1.0) {
@@ -212,6 +236,9 @@ mod tests {
         ) {
             if let Ok((estimate, Some(interval))) = clustered_quantile(&streams, q, 0.95) {
                 prop_assert!(interval.low <= estimate && estimate <= interval.high, "{interval:?}");
+                let rare = quantile_r8(&streams.concat(), 1.0 - (1.0 - q) / RARER).unwrap();
+                let next = streams.concat().into_iter().filter(|value| *value > rare).fold(f64::INFINITY, f64::min);
+                prop_assert!(q <= 0.5 || interval.high <= rare.max(next), "{interval:?} {rare}");
             }
         }
     }

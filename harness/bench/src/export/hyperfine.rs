@@ -1,5 +1,6 @@
 //! hyperfine's JSON, in seconds. A "run" is one invocation, and its time is that invocation's median: hyperfine's
-//! scripts assume independent times, which single inferences of one process are not.
+//! scripts assume independent times, which single inferences of one process are not. Parameters are only those that
+//! vary: `plot_parametrized.py` takes exactly one, a number, which is the ratio for one model on one device.
 
 use std::collections::BTreeMap;
 
@@ -31,22 +32,34 @@ struct Result {
 
 /// Cases without times are left out.
 pub fn render(summaries: &[CaseSummary]) -> String {
-    pretty(&Document { results: summaries.iter().filter_map(result).collect() })
+    let all: Vec<BTreeMap<&'static str, String>> = summaries.iter().map(parameters).collect();
+    let varies = |name: &&str| all.iter().any(|other| other[name] != all[0][name]);
+    let mut names: Vec<&str> = ["device", "engine", "model", "ratio"].into_iter().filter(varies).collect();
+    if names.is_empty() {
+        names.push("ratio");
+    }
+    let result = |(summary, own): (&CaseSummary, &BTreeMap<&'static str, String>)| {
+        let mut own = own.clone();
+        own.retain(|name, _| names.contains(name));
+        result(summary, own)
+    };
+    pretty(&Document { results: summaries.iter().zip(&all).filter_map(result).collect() })
 }
 
-fn result(summary: &CaseSummary) -> Option<Result> {
-    let times: Vec<f64> = summary.invocation_medians.iter().map(|Nanoseconds(ns)| ns / 1e9).collect();
+fn parameters(summary: &CaseSummary) -> BTreeMap<&'static str, String> {
     let case = &summary.case;
-    let mut parameters = BTreeMap::from([
+    BTreeMap::from([
         ("model", case.model.clone()),
         ("ratio", case.ratio.to_string()),
         ("device", case.device.clone()),
-    ]);
-    if !case.engine.is_default() {
-        parameters.insert("engine", case.engine.name().to_owned());
-    }
+        ("engine", case.engine.name().to_owned()),
+    ])
+}
+
+fn result(summary: &CaseSummary, parameters: BTreeMap<&'static str, String>) -> Option<Result> {
+    let times: Vec<f64> = summary.invocation_medians.iter().map(|Nanoseconds(ns)| ns / 1e9).collect();
     Some(Result {
-        command: series(case),
+        command: series(&summary.case),
         mean: espalier_stats::mean(&times).ok()?,
         stddev: espalier_stats::sd(&times).ok(),
         median: espalier_stats::median(&times).ok()?,

@@ -22,8 +22,8 @@ use espalier_gate::{
     profile::Profile,
     render,
     replay::{Invocation, Replay},
-    report::{Fault, Latency, MarginFacts, ProfileFacts, Report},
-    session::GateScript,
+    report::{Fault, Latency, MarginFacts, ProfileFacts, Report, Took},
+    session::{CasePlan, GateScript},
     waivers::{self, Waiver},
 };
 
@@ -170,10 +170,22 @@ impl Results {
             devices: header.devices.clone(),
             planned: header.planned.clone(),
             latencies: comparisons.iter().filter_map(|comparison| self.latency(comparison)).collect(),
+            took: self.took(),
             comparisons,
             faults: self.faults.clone(),
             notes,
         })
+    }
+
+    fn took(&self) -> Vec<Took> {
+        let of = |script: &GateScript| -> Vec<Took> {
+            let took = |plan: &CasePlan| {
+                let ms = script.took_ms(&plan.case, plan.role)?;
+                Some(Took { case: plan.case.clone(), role: plan.role, ms })
+            };
+            script.plans().filter_map(took).collect()
+        };
+        self.scripts.iter().flat_map(|(_, script)| of(script)).collect()
     }
 
     fn latency(&self, comparison: &Comparison) -> Option<Latency> {
