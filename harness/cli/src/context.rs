@@ -11,7 +11,10 @@ use espalier_fleet::cache::Cache;
 use espalier_inventory::{self as inventory, Inventory, Problem, SourceFile, SourceFiles, Surroundings};
 
 pub use crate::exit::{Exit, status_of, usage};
-use crate::{program::Program, terminal::note};
+use crate::{
+    program::Program,
+    terminal::{causes, note},
+};
 
 const TARGETS: &str = "targets.toml";
 
@@ -68,7 +71,7 @@ impl Context {
             },
         };
         // Without a place for it nothing is done: the surroundings are wrong, as a file can be.
-        let cache = Cache::open().map_err(|error| usage(format!("{error:#}")))?;
+        let cache = Cache::open().map_err(|error| usage(causes(&error)))?;
         Ok(Context { root, has_files, is_named: named("ESPALIER_ROOT").is_some(), sources, cache })
     }
 

@@ -59,7 +59,7 @@ pub fn main<Flags: Parser>(program: Program, run: impl FnOnce(Flags) -> Result<E
         let status = exit::status_of(&error);
         // Whoever closed the pipe knows.
         if status != ExitStatus::ClosedPipe {
-            terminal::note(format_args!("error: {error:#}"));
+            terminal::note(format_args!("error: {}", terminal::causes(&error)));
         }
         status
     });

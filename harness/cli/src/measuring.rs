@@ -8,7 +8,7 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::Result;
 use espalier_bench::{
-    command::CommandLine,
+    command::{CommandLine, shell_quote},
     exit::ExitStatus,
     message::{Finished, Message},
     plan::{self, JobList, PlannedJob, RunSpec},
@@ -44,6 +44,7 @@ impl Request {
     /// # Errors
     /// The request is invalid, or nothing can be stored. A device or a job that fails is a record.
     pub fn run(self, context: Context) -> Result<ExitStatus> {
+        self.exports.check()?;
         let (earlier, (inventory, resolved)) = match self.resume.as_deref() {
             None => (None, request::resolve(&context, &self.new)?),
             Some(name) => {
@@ -252,15 +253,14 @@ impl Bench {
         self.request.exports.write(&run, &summaries)?;
         let markdown = self.context.root.join("reports").join(format!("{}.md", header.id));
         output::write(&markdown, &espalier_bench::markdown::render(&run, &summaries))?;
-        let call = Program::current().call;
+        let resume = self.resume(&header.id);
         let cancelled = ended.iter().any(|ended| ended.cancelled);
         let status = if cancelled { ExitStatus::Failed } else { output::status(&run) };
         self.progress.emit(&format!("records: {}", path.display()));
         if cancelled {
-            self.progress.emit(&format!("stopped; `{call} bench --resume {}` measures the rest", header.id));
+            self.progress.emit(&format!("stopped; `{resume}` measures the rest"));
         } else if status == ExitStatus::Device {
-            self.progress
-                .emit(&format!("a device failed; `{call} bench --resume {}` measures what it lacks", header.id));
+            self.progress.emit(&format!("a device failed; `{resume}` measures what it lacks"));
         }
         if self.request.message_format == MessageFormat::Human {
             output::print_table(&run, &summaries)?;
@@ -278,6 +278,13 @@ impl Bench {
             missing,
         }))?;
         Ok(status)
+    }
+
+    /// The command that measures the rest of a run: a given runner is not remembered.
+    fn resume(&self, id: &str) -> String {
+        let runner = self.request.runner.as_ref().map(|path| path.to_string_lossy());
+        let runner = runner.map_or_else(String::new, |path| format!(" --runner {}", shell_quote(&path)));
+        format!("{} bench --resume {id}{runner}", Program::current().call)
     }
 
     fn print_plan(

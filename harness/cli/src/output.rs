@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     hash::{BuildHasher as _, Hasher as _, RandomState},
     io::{self, BufWriter, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -18,7 +19,7 @@ use espalier_bench::{
     table::{self, Look},
 };
 
-use crate::terminal::print;
+use crate::{context::usage, terminal::print};
 
 #[derive(Args)]
 pub struct Exports {
@@ -61,6 +62,15 @@ pub fn look(columns: usize) -> Look {
 }
 
 impl Exports {
+    /// # Errors
+    /// A file that cannot be written there: asked before anything is measured.
+    pub fn check(&self) -> Result<()> {
+        let Exports { export_json, export_csv, export_markdown, export_hyperfine, export_bencher, export_action } =
+            self;
+        let all = [export_json, export_csv, export_markdown, export_hyperfine, export_bencher, export_action];
+        all.into_iter().flatten().try_for_each(|path| check(path))
+    }
+
     pub fn write(&self, run: &Run, summaries: &[CaseSummary]) -> Result<()> {
         let to = |path: &Option<PathBuf>, render: &dyn Fn() -> String| match path {
             Some(path) => write(path, &render()),
@@ -82,6 +92,39 @@ impl Exports {
             write(&path.with_file_name(bigger), &files.bigger_is_better)?;
         }
         Ok(())
+    }
+}
+
+/// Whether a file can be written there, asked before the work that fills it.
+///
+/// # Errors
+/// Its folder is missing or no folder, or it is a folder itself.
+pub fn check(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() {
+        return Err(usage(format!("cannot write `{}`: it is a folder; add the file's name", path.display())));
+    }
+    if !folder.is_dir() {
+        return Err(usage(format!(
+            "cannot write `{}`: there is no folder `{}`; make it first",
+            path.display(),
+            folder.display()
+        )));
+    }
+    Ok(())
+}
+
+/// # Errors
+/// The file is one of those that are read, by whatever name: it would be lost.
+pub fn check_apart(output: &Path, inputs: &[&Path]) -> Result<()> {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|facts| (facts.dev(), facts.ino()));
+    let same = |input: &&&Path| identity(output).is_some_and(|output| identity(input) == Some(output));
+    match inputs.iter().find(same) {
+        Some(_) => Err(usage(format!(
+            "`{}` is what is read: it would be overwritten; write to another file",
+            output.display()
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use espalier_prune::{
     tune::{self, Evaluation, Event, Options, Plan, Search, Stage, Watch},
 };
 
-use crate::{context::usage, progress::Task};
+use crate::{context::usage, progress::Task, terminal::counted};
 
 /// What variants of one model are made of.
 pub struct Material {
@@ -214,6 +214,11 @@ pub fn show(task: &Task, prefix: &str, in_full: bool, event: &Event) {
     let (text, is_milestone) = describe(event);
     let text = if prefix.is_empty() { text } else { format!("{prefix}: {text}") };
     if is_milestone && in_full { task.milestone(&text) } else { task.now(&text) }
+}
+
+/// Units of this kind, so many: `96 hidden units`, `1 channel`.
+pub fn units(count: u64, kind: &str) -> String {
+    counted(count as usize, if kind == "hidden" { "hidden unit" } else { kind })
 }
 
 pub fn in_words(evaluation: Evaluation) -> String {

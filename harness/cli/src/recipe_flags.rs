@@ -106,6 +106,11 @@ impl RecipeFlags {
     }
 }
 
+/// Whether this names an ONNX file rather than a model of models/: by its ending, in whatever case, or a folder in it.
+pub fn is_onnx(name: &str) -> bool {
+    name.to_ascii_lowercase().ends_with(".onnx") || name.contains(std::path::MAIN_SEPARATOR)
+}
+
 /// What a command works on.
 pub struct Subject {
     /// The ONNX file.
@@ -123,7 +128,7 @@ impl Subject {
         if Path::new(name).is_file() {
             return Ok(Subject { source: name.into(), model: None, root });
         }
-        if name.ends_with(".onnx") {
+        if is_onnx(name) {
             return Err(usage(format!("there is no file `{name}`")));
         }
         let inventory = context.inventory(&|file| file == format!("models/{name}.toml"))?;

@@ -20,6 +20,7 @@ use crate::{
     context::{Context, usage},
     program::Program,
     progress::Progress,
+    terminal,
 };
 
 /// Runners, or why they could not be built, by their targets' names.
@@ -59,7 +60,7 @@ impl Builds<'_> {
         let runner = |target: &Target| match &given {
             Some(runner) => Ok(runner.clone()),
             None => {
-                let message = |error| Program::current().text(&format!("{error:#}")).into_owned();
+                let message = |error| Program::current().text(&terminal::causes(&error)).into_owned();
                 self.one(target, Layout::USUAL).map_err(message)
             }
         };

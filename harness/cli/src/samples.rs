@@ -10,15 +10,15 @@ use espalier_prune::{
 };
 use espalier_samples::{ModelAxis, ModelInput};
 
-use crate::context::usage;
+use crate::{context::usage, terminal};
 
 /// `what` names the samples in messages, e.g. `training set`.
 ///
 /// # Errors
 /// The file cannot be read, or does not fit the model.
 pub fn read(what: &str, path: &Path, model: &Inspection) -> Result<Samples> {
-    let set =
-        espalier_samples::read(what, path, Some(&model_inputs(model))).map_err(|error| usage(format!("{error:#}")))?;
+    let set = espalier_samples::read(what, path, Some(&model_inputs(model)))
+        .map_err(|error| usage(terminal::causes(&error)))?;
     let cannot = || format!("the {what} `{}` cannot be used", path.display());
     let labels = set.labels.map(|labels| labels.into_iter().map(usize::try_from).collect::<Result<_, _>>());
     let labels = labels.transpose().map_err(|_| usage(format!("{}: it has labels `y` below 0", cannot())))?;
@@ -40,7 +40,7 @@ pub fn content(what: &str, path: &Path, dense: &Bytes) -> Result<Vec<u8>> {
         return std::fs::read(path).map_err(|error| usage(format!("cannot read `{}`: {error}", path.display())));
     }
     let inputs = model_inputs(&espalier_prune::inspect(dense)?);
-    let set = espalier_samples::read(what, path, Some(&inputs)).map_err(|error| usage(format!("{error:#}")))?;
+    let set = espalier_samples::read(what, path, Some(&inputs)).map_err(|error| usage(terminal::causes(&error)))?;
     let mut content = tensor::encode(&set.inputs);
     content.extend(set.labels.into_iter().flatten().flat_map(i64::to_le_bytes));
     Ok(content)

@@ -57,6 +57,24 @@ pub fn failed(error: &io::Error) -> anyhow::Error {
     anyhow::Error::new(Exit { status, message: format!("cannot write to stdout: {error}") })
 }
 
+/// `1 mistake`, `2 mistakes`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// An error with its causes. A library's error that tells its cause in its own text does not tell it twice.
+pub fn causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// A remark on stderr. Whether anybody reads it changes nothing about the work.
 pub fn note(text: impl Display) {
     let text = text.to_string();
@@ -105,5 +123,23 @@ mod tests {
         ] {
             assert_eq!(clean(hostile), expected);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let absent = || io::Error::from_raw_os_error(2);
+        assert_eq!(causes(&anyhow::Error::new(absent())), "No such file or directory (os error 2)");
+        let told = espalier_prune::file::read("/absent.onnx".as_ref()).unwrap_err();
+        let told = causes(&anyhow::Error::new(told).context("failed to prune"));
+        assert_eq!(told, "failed to prune: cannot read `/absent.onnx`: No such file or directory (os error 2)");
+        let nested = Err::<(), _>(absent()).context("b").context("a").unwrap_err();
+        assert_eq!(causes(&nested), "a: b: No such file or directory (os error 2)");
     }
 }

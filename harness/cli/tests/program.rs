@@ -149,6 +149,66 @@ fn a_given_runner_is_a_program_of_the_target() {
     assert!(stderr.contains("the runner did not start: exit status 0"), "{stderr}");
 }
 
+/// Before anything is pruned or measured.
+#[test]
+fn outputs_are_checked_first() {
+    let home = Home::new();
+    let model = home.path().join("models/gru/dense.onnx");
+    let before = fs::read(&model).unwrap();
+    fs::hard_link(&model, home.path().join("linked.onnx")).unwrap();
+    std::os::unix::fs::symlink(&model, home.path().join("link.ONNX")).unwrap();
+    let refused = |args: &str, expected: &str| refuses(espalier(home.path()).args(args.split(' ')), expected);
+    for output in ["models/gru/dense.onnx", "models/gru/../gru/dense.onnx", "linked.onnx", "link.ONNX"] {
+        refused(&format!("prune gru --ratio 0.5 -o {output}"), "is what is read: it would be overwritten");
+        refused(&format!("pack gru -o {output}"), "is what is read: it would be overwritten");
+    }
+    assert_eq!(fs::read(&model).unwrap(), before);
+    refused("prune gru --ratio 0.5 -o none/out.onnx", "there is no folder `none`");
+    refused("prune gru --ratio 0.5 -o models", "`models`: it is a folder");
+    for flag in ["json", "csv", "markdown", "hyperfine", "bencher", "action"] {
+        let export = format!("--export-{flag} none/out");
+        refused(&format!("bench --runner /bin/true {export}"), "there is no folder `none`");
+        refused(&format!("report {export}"), "there is no folder `none`");
+    }
+    for flag in ["json", "markdown", "junit", "replay"] {
+        refused(&format!("gate --export-{flag} none/out"), "there is no folder `none`");
+    }
+    refused("sensitivity gru --export-csv none/out", "there is no folder `none`");
+    assert!(!home.path().join("reports").exists(), "nothing was measured");
+    // In whatever case its ending is.
+    prints(espalier(home.path()).args(["inspect", "link.ONNX"]), " of them prunable weights");
+    refused("bench --model absent.ONNX", "there is no file `");
+}
+
+#[test]
+fn all_of_the_accuracy_is_no_budget() {
+    let home = Home::new();
+    let output = espalier(home.path())
+        .args(["prune", "gru", "--until", "max-accuracy-drop=1", "-o", "out.onnx"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && stderr.contains("all of the accuracy may not be lost"), "{stderr}");
+    fs::write(home.path().join("models/gru.toml"), format!("{MODEL}[budget]\nmax-accuracy-drop = 1\n")).unwrap();
+    let output = espalier(home.path()).arg("check").output().unwrap();
+    let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.code() == Some(2) && stdout.contains("below 1"), "{stdout}");
+    assert_eq!(stderr, "error: 1 mistake\n");
+}
+
+/// A given runner is part of what is resumed.
+#[test]
+fn the_hint_to_resume_is_complete() {
+    let home = Home::new();
+    let output = espalier(home.path()).args(["bench", "--runner", "/bin/true", "--runs", "1"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let hint = stderr.split('`').find(|text| text.contains("bench --resume")).unwrap_or_else(|| panic!("{stderr}"));
+    assert!(hint.ends_with(" --runner /bin/true"), "{hint}");
+    let again = hint.strip_prefix("espalier ").unwrap();
+    let again = espalier(home.path()).args(again.split(' ')).output().unwrap();
+    assert_eq!(again.status.code(), Some(5), "it is taken up, and its device fails again: {again:?}");
+}
+
 #[test]
 fn a_resumed_run_has_the_flags_it_began_with() {
     let home = Home::new();

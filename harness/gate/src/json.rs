@@ -89,9 +89,8 @@ struct JudgedComparison<'a> {
 
 pub fn render(report: &Report) -> String {
     let outcome = report.outcome();
-    // By name, so that none is forgotten.
-    let Report { baseline, candidate, started, profile, devices, planned, comparisons, latencies, took, faults, notes } =
-        report;
+    let Report { baseline, candidate, started, profile, devices, planned, comparisons, faults, notes, .. } = report;
+    let (latencies, took) = (&report.latencies, &report.took);
     let judged = |comparison| JudgedComparison {
         standing: outcome::standing(comparison),
         alarm: outcome::alarm(comparison),

@@ -2,8 +2,8 @@
 //! case.
 //!
 //! Regressed is a failure, inconclusive is skipped with the reason, a waived comparison passes with the waiver's
-//! reason. What is written is valid against Jenkins' `junit-10.xsd`. Errors are faults of the device or the gate itself: a lost device, a planned comparison that is missing, a
-//! gate in which nothing passed.
+//! reason. Errors are faults of the device or the gate itself: a lost device, a planned comparison that is missing, a
+//! gate in which nothing passed. What is written is valid against Jenkins' `junit-10.xsd`.
 
 use std::fmt::Write;
 

@@ -5,7 +5,7 @@ use espalier_bench::exit::ExitStatus;
 
 use crate::{
     context::Context,
-    terminal::{note, say},
+    terminal::{counted, note, say},
 };
 
 pub fn run() -> Result<ExitStatus> {
@@ -29,7 +29,7 @@ pub fn run() -> Result<ExitStatus> {
             for problem in &problems {
                 say(problem.with_source())?;
             }
-            note(format_args!("error: {} mistakes", problems.len()));
+            note(format_args!("error: {}", counted(problems.len(), "mistake")));
             Ok(ExitStatus::Usage)
         }
     }

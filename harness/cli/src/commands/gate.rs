@@ -79,6 +79,7 @@ pub struct Flags {
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
     let profile = flags.strictness.profile()?;
+    flags.exports.check()?;
     let criteria: Vec<Criterion> = flags.criterion.iter().filter_map(|name| Criterion::named(name)).collect();
     if let Some(recorded) = &flags.replay {
         if criteria.len() > 1 {

@@ -37,6 +37,7 @@ pub struct Flags {
 }
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
+    flags.export_json.as_deref().map_or(Ok(()), output::check)?;
     let context = Context::open()?;
     let mut history = read(&context)?;
     if history.rows.is_empty() {

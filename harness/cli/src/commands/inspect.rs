@@ -12,7 +12,7 @@ use espalier_prune::{
 use crate::{
     context::{Context, usage},
     progress::Progress,
-    pruning::refused,
+    pruning::{refused, units},
     recipe_flags::Subject,
     terminal::{print, print_json},
 };
@@ -109,7 +109,7 @@ fn axes(port: &Port) -> String {
 fn structure_text(report: &Report) -> String {
     let mut text = format!("{} dimensions whose units can be removed\n", report.groups.len());
     for group in &report.groups {
-        let units = format!("{} {}{}", group.units, group.kind.name(), if group.units == 1 { "" } else { "s" });
+        let units = units(group.units as u64, group.kind.name());
         let axes = group.axes.iter().map(|(tensor, axis)| format!("{}[{axis}]", sanitise(tensor)));
         text += &format!("  {:<40} {units:>20}: {}\n", sanitise(&group.name), axes.collect::<Vec<_>>().join(", "));
     }

@@ -16,7 +16,7 @@ use crate::{
     program::Program,
     progress::{Progress, stop_on_signal},
     selection::Selection,
-    terminal::print,
+    terminal::{causes, print},
 };
 
 /// The slow-down of the positive control, which every device has once a week, and again until it was measured.
@@ -60,6 +60,8 @@ struct Step {
 }
 
 pub fn run(mut flags: Flags) -> Result<ExitStatus> {
+    flags.exports.check()?;
+    flags.export_summary.as_deref().map_or(Ok(()), output::check)?;
     let context = Context::open()?;
     let progress = Progress::new(flags.quiet);
     let cancel = stop_on_signal(&progress)?;
@@ -139,7 +141,7 @@ fn controls(context: &Context) -> Result<(ExitStatus, Vec<String>)> {
 fn step(name: &'static str, result: Result<(ExitStatus, Vec<String>)>) -> Step {
     match result {
         Ok((status, reasons)) => Step { name, status, reasons },
-        Err(error) => Step { name, status: status_of(&error), reasons: vec![format!("{error:#}")] },
+        Err(error) => Step { name, status: status_of(&error), reasons: vec![causes(&error)] },
     }
 }
 

@@ -67,6 +67,9 @@ enum Format {
 pub fn run(flags: Flags) -> Result<ExitStatus> {
     let context = Context::open()?;
     let source = Subject::find(&context, &flags.model, &Progress::new(flags.quiet))?.source;
+    output::check(&flags.output)?;
+    let others = flags.with.iter().map(|(_, path)| path.as_path());
+    output::check_apart(&flags.output, &[source.as_path()].into_iter().chain(others).collect::<Vec<_>>())?;
     let file = espalier_prune::file::read(&source).map_err(usage)?;
     if flags.as_onnx {
         return write_int8(&flags, &source, &file);

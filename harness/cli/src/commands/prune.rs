@@ -2,7 +2,7 @@
 
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
@@ -53,6 +53,11 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let context = Context::open()?;
     let progress = Progress::new(flags.quiet);
     let subject = Subject::find(&context, &flags.model, &progress)?;
+    output::check(&flags.output)?;
+    let samples = [&flags.eval, &flags.recipe.calibration, &flags.recipe.train].into_iter().flatten();
+    let read: Vec<&Path> = samples.chain([&subject.source]).map(PathBuf::as_path).collect();
+    output::check_apart(&flags.output, &read)?;
+    flags.manifest.as_deref().map_or(Ok(()), output::check)?;
     let mut recipe = flags.recipe.over(subject.recipe());
     let goal = goal(&flags, &mut recipe)?;
     let dense = espalier_prune::file::read(&subject.source).map_err(usage)?;
@@ -139,7 +144,12 @@ const LARGEST: f64 = 0.99;
 
 fn parse_until(text: &str) -> Result<f64, String> {
     let drop = text.strip_prefix("max-accuracy-drop=").and_then(|drop| drop.parse::<f64>().ok());
-    drop.filter(|drop| (0.0..1.0).contains(drop)).ok_or_else(|| {
-        "it is `max-accuracy-drop=` and a fraction from 0, e.g. `max-accuracy-drop=0.01` for one point".to_owned()
-    })
+    let is_all = "all of the accuracy may not be lost: 0.01 is one point, 1 would be a hundred".to_owned();
+    match drop {
+        Some(drop) if (0.0..1.0).contains(&drop) => Ok(drop),
+        Some(drop) if drop >= 1.0 => Err(is_all),
+        _ => {
+            Err("it is `max-accuracy-drop=` and a fraction from 0, e.g. `max-accuracy-drop=0.01` for one point".into())
+        }
+    }
 }

@@ -19,6 +19,7 @@ pub struct Flags {
 }
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
+    flags.exports.check()?;
     let context = Context::open()?;
     let path = run_file::find(&context.root, flags.run.as_deref())?;
     let run = run_file::read(&path)?;

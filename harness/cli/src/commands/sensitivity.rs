@@ -52,6 +52,9 @@ pub struct Flags {
 }
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
+    for path in [&flags.export_csv, &flags.export_json].into_iter().flatten() {
+        output::check(path)?;
+    }
     let context = Context::open()?;
     let progress = Progress::new(flags.quiet);
     let subject = Subject::find(&context, &flags.model, &progress)?;

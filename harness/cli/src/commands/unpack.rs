@@ -11,6 +11,7 @@ use espalier_weights::pack::Pack;
 
 use crate::{
     context::usage,
+    output,
     terminal::{print, say},
 };
 
@@ -28,6 +29,8 @@ pub struct Flags {
 }
 
 pub fn run(flags: Flags) -> Result<ExitStatus> {
+    output::check(&flags.output)?;
+    output::check_apart(&flags.output, &[&flags.pack])?;
     let path = flags.pack.display();
     let bytes = std::fs::read(&flags.pack).map_err(|error| usage(format!("cannot read `{path}`: {error}")))?;
     let refused = |error| usage(format!("failed to unpack `{path}`: {error}"));

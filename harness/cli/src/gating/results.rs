@@ -43,6 +43,16 @@ pub struct Exports {
     pub export_replay: Option<PathBuf>,
 }
 
+impl Exports {
+    /// # Errors
+    /// A file that cannot be written there: asked before anything is measured.
+    pub fn check(&self) -> Result<()> {
+        let Exports { export_json, export_markdown, export_junit, export_replay } = self;
+        let all = [export_json, export_markdown, export_junit, export_replay];
+        all.into_iter().flatten().try_for_each(|path| output::check(path))
+    }
+}
+
 pub struct Results {
     pub header: GateHeader,
     pub comparisons: Vec<Comparison>,

@@ -17,7 +17,7 @@ use crate::{
     context::{Context, usage},
     output::Exports,
     peers,
-    recipe_flags::{RecipeFlags, unit},
+    recipe_flags::{RecipeFlags, is_onnx, unit},
     selection,
 };
 
@@ -256,8 +256,7 @@ pub fn check_same(earlier: &RunHeader, now: &RunHeader, path: &Path) -> Result<(
 
 /// A model of `models/`, or one made of an ONNX file.
 fn model(name: &str, eval: Option<&str>, inventory: &Inventory) -> Result<Model> {
-    let is_file = name.ends_with(".onnx") || name.contains(std::path::MAIN_SEPARATOR);
-    if !is_file {
+    if !is_onnx(name) {
         return inventory.model(name).cloned().map_err(usage);
     }
     let absolute = |path: &str| -> Result<String> {

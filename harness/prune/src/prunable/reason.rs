@@ -69,7 +69,7 @@ impl fmt::Display for Reason {
             Reason::InitialState => write!(f, "initial state"),
             Reason::Scalar => write!(f, "scalar"),
             Reason::Operator { op, input } => write!(f, "input {input} of `{op}`, not known to be a weight"),
-            Reason::Indirect { op } => write!(f, "reaches its use through `{op}`"),
+            Reason::Indirect { op } => write!(f, "a weight that reaches its use through `{op}`"),
             Reason::AlsoUsed { op } => write!(f, "a weight, but also used by `{op}`"),
             Reason::Dtype { dtype } => write!(f, "a weight of type {dtype}, only float32 is pruned"),
             Reason::Storage { form } => write!(f, "kept as {form}"),

@@ -108,7 +108,7 @@ fn what_is_no_plain_weight_is_left_with_a_reason() {
     check(
         &model(graph),
         "tied [4, 2] a weight, but also used by `Gather`
-         turned [2, 2] reaches its use through `Cast`
+         turned [2, 2] a weight that reaches its use through `Cast`
          captured [2, 2] a weight, but also used by `If`
          given [2, 2] is itself an output of the model
          custom [2, 2] input 1 of `com.example.Dense`, not known to be a weight

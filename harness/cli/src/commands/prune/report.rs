@@ -9,7 +9,7 @@ use espalier_prune::{
     tune::{Evaluation, Stage, TrainableModel},
 };
 
-use crate::pruning::{Made, in_words};
+use crate::pruning::{Made, in_words, units};
 
 pub fn text(output: &Path, recipe: &Recipe, made: &Made) -> String {
     let manifest = &made.manifest;
@@ -94,8 +94,12 @@ fn steps(made: &Made) -> String {
 fn structure(report: &Report) -> String {
     let mut text = String::new();
     for family in &report.groups {
-        text +=
-            &format!("  {:<40} {:>10} of {:>10} {}s\n", family.name, family.removed, family.units, family.kind.name());
+        text += &format!(
+            "  {:<40} {:>10} of {:>10}\n",
+            family.name,
+            family.removed,
+            units(family.units as u64, family.kind.name())
+        );
     }
     for branch in &report.branches {
         let what = if branch.removed { "removed" } else { "stays" };
