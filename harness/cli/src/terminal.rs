@@ -106,6 +106,8 @@ fn is_colour(style: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::Context as _;
+
     use super::*;
 
     #[test]
@@ -124,13 +126,6 @@ mod tests {
             assert_eq!(clean(hostile), expected);
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use anyhow::Context as _;
-
-    use super::*;
 
     #[test]
     fn a_cause_is_told_once() {
