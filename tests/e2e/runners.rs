@@ -107,7 +107,8 @@ esac
     )
 }
 
-/// Masked logits, NaN and what is too large for a float are answers, not a broken protocol; the run's file is read back.
+/// Masked logits, NaN and what is too large for a float are answers, not a broken protocol; the run's file is read
+/// back.
 #[test]
 fn values_that_are_not_finite_are_counted() {
     let shelf = Shelf::new("values_that_are_not_finite_are_counted");

@@ -47,7 +47,7 @@ impl Validation {
     fn new(samples: Samples, dense: &TrainableModel) -> Result<Validation, PruneError> {
         let expected = match &samples.labels {
             Some(labels) => Expected::Classes(labels.clone()),
-            None => match dense.predict(&samples)? {
+            None => match dense.predict(&samples)?.as_expected()? {
                 values if values.width == 1 => Expected::Values(values),
                 predictions => Expected::Classes(predictions.classes()),
             },
@@ -68,7 +68,8 @@ impl Validation {
 /// Classes that the model does not have.
 pub fn evaluate_classes(predictions: &Predictions, expected: &[usize]) -> Result<Evaluation, PruneError> {
     check_labels(expected, predictions.width)?;
-    let right = predictions.classes().iter().zip(expected).filter(|(class, expected)| class == expected).count();
+    let answers = predictions.classes().into_iter().zip(predictions.are_numbers());
+    let right = answers.zip(expected).filter(|((class, is_number), expected)| *is_number && class == *expected).count();
     let Loss { sum, .. } = loss(&predictions.rows, predictions.width, Target::Labels(expected));
     let count = expected.len() as f64;
     Ok(Evaluation { accuracy: right as f64 / count, loss: sum / count })
@@ -122,7 +123,7 @@ impl TrainingData {
             })?;
             check_labels(labels, dense.predict(&samples.take(&[0]))?.width)?;
         }
-        let teacher = if distil == Distil::Not { None } else { Some(dense.predict(&samples)?) };
+        let teacher = if distil == Distil::Not { None } else { Some(dense.predict(&samples)?.as_expected()?) };
         let validation = validation.map(|samples| Validation::new(samples, dense)).transpose()?;
         Ok(TrainingData { samples, distil, teacher, validation })
     }

@@ -51,7 +51,7 @@ pub fn sensitivity(
     }
     let survey = survey(&Model::decode(model)?)?;
     let mut network = TrainableModel::new(model)?;
-    let predictions = network.predict(samples)?;
+    let predictions = network.predict(samples)?.as_expected()?;
     let dense_classes = predictions.classes();
     let expected = samples.labels.as_ref().unwrap_or(&dense_classes);
     let mut scan = Scan { dense: evaluate_classes(&predictions, expected)?, rows: Vec::new(), stopped: false };

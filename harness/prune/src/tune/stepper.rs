@@ -95,7 +95,7 @@ impl<'a> Stepper<'a> {
         let mut importance_samples = data.samples.take(&order[..count]);
         if importance_samples.labels.is_none() {
             // The dense model's predictions are nearer the truth than those of a pruned one.
-            let predictions = dense.predict(&importance_samples)?;
+            let predictions = dense.predict(&importance_samples)?.as_expected()?;
             importance_samples.labels = (predictions.width > 1).then(|| predictions.classes());
         }
         let evaluation = data.validate(&dense)?;

@@ -34,6 +34,26 @@ impl Predictions {
         self.rows.chunks_exact(self.width).map(argmax).collect()
     }
 
+    /// For each row whether it has no NaN: a row with one answers nothing, and is never right.
+    pub fn are_numbers(&self) -> Vec<bool> {
+        self.rows.chunks_exact(self.width).map(|row| !row.iter().any(|value| value.is_nan())).collect()
+    }
+
+    /// Predictions that others are compared with or learn from.
+    ///
+    /// # Errors
+    /// One of them is NaN.
+    pub fn as_expected(self) -> Result<Predictions, PruneError> {
+        let numbers = self.are_numbers();
+        let Some(first) = numbers.iter().position(|is_number| !is_number) else { return Ok(self) };
+        let (wrong, count) = (numbers.iter().filter(|is_number| !**is_number).count(), numbers.len());
+        let why = format!(
+            "the dense model answers NaN for {wrong} of {count} of them, the first of these sample {first}; leave \
+             these out, there is nothing to compare or to learn"
+        );
+        Err(PruneError::Samples { why })
+    }
+
     /// The rows at `indices`.
     pub fn take(&self, indices: &[usize]) -> Vec<f32> {
         indices.iter().flat_map(|index| &self.rows[index * self.width..(index + 1) * self.width]).copied().collect()

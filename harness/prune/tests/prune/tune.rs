@@ -123,6 +123,28 @@ fn accuracy(model: &Bytes, samples: &Samples) -> f64 {
     right as f64 / samples.len() as f64
 }
 
+/// The largest of what is NaN was the first class: right where that was the label, and something to learn.
+#[test]
+fn nan_is_never_right_and_teaches_nothing() {
+    let model = fed(vec![build::raw("w", &[1, 2], &[1.0, -1.0])], vec![build::node("MatMul", "x w", "y")]);
+    let samples = |values: Vec<f32>, labels: Option<Vec<usize>>| Samples {
+        inputs: vec![Tensor::F32(Array::new([values.len(), 1], values))],
+        labels,
+    };
+    let run = |samples: &Samples, validation: Option<&Samples>, distil: Distil| {
+        let plan = one_step(0.0, &Options { distil, ..options(0) });
+        watched(usize::MAX, |watch| iterate(&model, &plan, samples, validation, watch)).0
+    };
+    let train = samples(vec![1.0, -1.0], Some(vec![0, 1]));
+    let validation = samples(vec![1.0, f32::NAN, -1.0, 2.0], Some(vec![0; 4]));
+    assert_eq!(run(&train, Some(&validation), Distil::Not).unwrap().dense.unwrap().accuracy, 0.5);
+    let unlabelled = Samples { labels: None, ..validation.clone() };
+    for (train, validation) in [(&unlabelled, None), (&train, Some(&unlabelled))] {
+        let error = run(train, validation, Distil::Free { temperature: 1.0 }).unwrap_err().to_string();
+        assert!(error.contains("answers NaN for 1 of 4 of them, the first of these sample 1"), "{error}");
+    }
+}
+
 #[test]
 fn a_net_learns_from_labels() {
     let tuned = trained_with(&options(12));

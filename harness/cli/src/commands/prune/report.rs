@@ -124,24 +124,38 @@ pub fn held_out(dense: &Bytes, pruned: &Bytes, eval: &Samples, most: Option<f64>
 }
 
 fn compare(dense: &Bytes, pruned: &Bytes, eval: &Samples, most: Option<f64>) -> Result<String, PruneError> {
-    let classes = |model: &Bytes| Ok::<_, PruneError>(TrainableModel::new(model)?.predict(eval)?.classes());
+    // `None` where the answer is NaN: that is right for no label.
+    let classes = |model: &Bytes| -> Result<Vec<Option<usize>>, PruneError> {
+        let predictions = TrainableModel::new(model)?.predict(eval)?;
+        let answers = predictions.classes().into_iter().zip(predictions.are_numbers());
+        Ok(answers.map(|(class, is_number)| is_number.then_some(class)).collect())
+    };
     let (before, after) = (classes(dense)?, classes(pruned)?);
     let count = before.len();
+    let not_numbers = |classes: &[Option<usize>]| classes.iter().filter(|class| class.is_none()).count();
+    let nan = match (not_numbers(&before), not_numbers(&after)) {
+        (0, 0) => String::new(),
+        (dense, pruned) => {
+            format!("\nNaN is the answer of the dense model to {dense}, of the pruned one to {pruned} samples")
+        }
+    };
     let percent = |part: usize| 100.0 * part as f64 / count.max(1) as f64;
     let Some(labels) = &eval.labels else {
         let same = before.iter().zip(&after).filter(|(before, after)| before == after).count();
         return Ok(format!(
-            "held-out samples: {same} of {count} ({:.2} %) get the same class as by the dense model",
+            "held-out samples: {same} of {count} ({:.2} %) get the same class as by the dense model{nan}",
             percent(same)
         ));
     };
-    let right = |classes: &[usize]| classes.iter().zip(labels).map(|(class, label)| class == label).collect::<Vec<_>>();
+    let right = |classes: &[Option<usize>]| -> Vec<bool> {
+        classes.iter().zip(labels).map(|(class, label)| *class == Some(*label)).collect()
+    };
     let (before, after) = (right(&before), right(&after));
     let lost = before.iter().zip(&after).filter(|(before, after)| **before && !**after).count();
     let won = before.iter().zip(&after).filter(|(before, after)| !**before && **after).count();
     let of = |right: &[bool]| percent(right.iter().filter(|right| **right).count());
     let mut text = format!(
-        "held-out accuracy: dense {:.2} %, pruned {:.2} % ({count} samples: {lost} lost, {won} won)",
+        "held-out accuracy: dense {:.2} %, pruned {:.2} % ({count} samples: {lost} lost, {won} won){nan}",
         of(&before),
         of(&after)
     );
