@@ -16,7 +16,12 @@ pub struct Material {
     pub calibration: Option<Samples>,
     /// What is taught with.
     pub train: Option<Samples>,
+    /// What a search is judged by: samples that no model was trained on.
+    pub held_out: Option<Samples>,
 }
+
+/// Of the limit of the drop that a search allows.
+const CONFIDENCE: f64 = 0.95;
 
 /// How much is removed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,7 +90,9 @@ impl Material {
             }
             (Goal::Until { max_drop, ratio }, Some(samples)) => {
                 let search = Search::new(plan(recipe, Amount::Ratio(ratio)), max_drop);
-                let found = tune::until(&self.dense, &search, samples, None, watch)?;
+                let judge = self.held_out.as_ref();
+                let judge = judge.map(|samples| tune::HeldOut { samples, confidence: CONFIDENCE });
+                let found = tune::until_held_out(&self.dense, &search, samples, None, judge, watch)?;
                 let stopped = found.end == tune::End::Stopped;
                 Ok(Made {
                     note: stopped.then(|| {

@@ -236,13 +236,18 @@ impl Maker<'_> {
         let Model { calibration, train, .. } = source.model;
         let dense = source.dense.clone();
         if !with_samples {
-            return Ok(Material { dense, calibration: None, train: None });
+            return Ok(Material { dense, calibration: None, train: None, held_out: None });
         }
         let inspection: Inspection = espalier_prune::inspect(&dense)?;
         let read = |what: &str, path: &Option<String>| {
             path.as_ref().map(|path| samples::read(what, &self.context.root.join(path), &inspection)).transpose()
         };
-        Ok(Material { calibration: read("calibration set", calibration)?, train: read("training set", train)?, dense })
+        Ok(Material {
+            calibration: read("calibration set", calibration)?,
+            train: read("training set", train)?,
+            held_out: None,
+            dense,
+        })
     }
 }
 

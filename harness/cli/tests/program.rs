@@ -180,6 +180,39 @@ fn outputs_are_checked_first() {
     refused("bench --model absent.ONNX", "there is no file `");
 }
 
+/// On samples that nothing was trained on, and with what chance may hide: not the drop that was seen.
+#[test]
+fn a_search_keeps_its_budget_on_held_out_samples() {
+    let home = Home::new();
+    let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/digits-cnn");
+    let prune = |drop: &str| {
+        let mut command = espalier(home.path());
+        command.args(["prune", "-q", "-o", "out.onnx", "--finetune", "3", "--until"]);
+        command.arg(format!("max-accuracy-drop={drop}")).arg(digits.join("dense.onnx"));
+        command.arg("--train").arg(digits.join("train.npz")).arg("--eval").arg(digits.join("eval.npz"));
+        command
+    };
+    let output = prune("0.01").output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && stdout.contains(": holds\n") && stdout.contains(": does not hold\n"),
+        "{stdout}"
+    );
+    let line = stdout.lines().find(|line| line.starts_with("held-out accuracy: ")).unwrap();
+    let words: Vec<&str> = line.split(['(', ' ', ',']).collect();
+    let before = |word: &str| -> f64 {
+        let at = words.iter().position(|other| other.trim_end_matches([')', ':']) == word).unwrap();
+        words[at - 1].parse().unwrap()
+    };
+    let (count, lost, won) = (before("samples"), before("lost"), before("won"));
+    // Bonett and Price, one-sided 95 %, once more.
+    let extra = if lost + won < 20.0 { 1.0 } else { 0.0 };
+    let (b, c, n) = (lost + extra, won + extra, count + 2.0 * extra);
+    let limit = (b - c) / n + 1.644_853_627 * (b + c - (b - c) * (b - c) / n).sqrt() / n;
+    assert!(count == 497.0 && limit <= 0.01, "{line}: up to {limit}");
+    refuses(&mut prune("0.001"), "497 held-out samples cannot show with 95 % confidence that at most 0.10 pp are lost");
+}
+
 #[test]
 fn all_of_the_accuracy_is_no_budget() {
     let home = Home::new();

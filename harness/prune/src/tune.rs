@@ -31,7 +31,7 @@ pub use sensitivity::{Row, Scan, sensitivity};
 pub use stepper::Stage;
 pub use student::End;
 pub use trainable::{Predictions, TrainableModel};
-pub use until::{Search, SearchResult, until};
+pub use until::{HeldOut, Search, SearchResult, until, until_held_out};
 
 /// What fine-tuning learns from. The teacher is the dense model; its predictions are softened by a temperature (Hinton,
 /// Vinyals and Dean, 2015).

@@ -16,7 +16,7 @@ use crate::{
     progress::{Progress, stop_on_signal},
     pruning::{self, Goal, Material, refused},
     recipe_flags::{RecipeFlags, Subject},
-    terminal::{print, say},
+    terminal::{note, print, say},
 };
 
 #[derive(Args)]
@@ -81,12 +81,14 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         if is_needed || flag.is_some() { subject.samples(what, flag.as_ref(), own, &inspection) } else { Ok(None) }
     };
     let needed = recipe.needs_samples() || is_until;
+    let eval = read("eval set", true, &flags.eval, |model| model.eval.clone())?;
+    let held_out = eval.clone().filter(|_| is_until);
     let material = Material {
+        held_out,
         calibration: read("calibration set", needed, &flags.recipe.calibration, |model| model.calibration.clone())?,
         train: read("training set", recipe.is_tuned() || is_until, &flags.recipe.train, |model| model.train.clone())?,
         dense,
     };
-    let eval = read("eval set", true, &flags.eval, |model| model.eval.clone())?;
 
     let cancel = stop_on_signal(&progress)?;
     let task = progress.task("prune", None);
@@ -101,6 +103,9 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     print(report::text(&flags.output, &recipe, &made))?;
     if let Some(eval) = &eval {
         say(report::held_out(&material.dense, &made.bytes, eval, flags.until))?;
+    }
+    if is_until && eval.is_none() {
+        note("note: judged on samples that the dense model may have been trained on; `--eval` names held-out ones");
     }
     ensure!(!made.stopped, "stopped; `{}` is the best result so far, not the requested one", flags.output.display());
     Ok(ExitStatus::Ok)
