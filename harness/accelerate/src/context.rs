@@ -13,7 +13,7 @@ use tract_onnx::{
 
 use crate::{
     Options,
-    choice::{Candidate, Chooser, LayerChoice, TRACT},
+    choice::{Candidate, Chooser, LayerChoice, TRACT, Timed, fastest},
     op,
     region::{self, Region},
     weights::{Weight, Weights},
@@ -33,9 +33,9 @@ pub struct Context {
 
 impl Context {
     pub(crate) fn new(options: Options) -> Context {
-        let Options { threads, skip_below, cpu, cache, weights } = options;
+        let Options { threads, skip_below, cpu, cache, keep_choices, weights } = options;
         let isa = Isa::best();
-        let chooser = Chooser::new(&format!("{cpu}, {}", isa.name()), cache);
+        let chooser = Chooser::new(&format!("{cpu}, {}", isa.name()), cache, keep_choices);
         Context { isa, threads, skip_below, weights, chooser, choices: Vec::new() }
     }
 
@@ -123,8 +123,8 @@ impl Context {
         let key = format!("{op}, {what}, {inputs} to {outputs}, {} threads", self.threads.count());
         let names: Vec<&str> = candidates.iter().map(|candidate| &*candidate.kernel).chain([TRACT]).collect();
         let weights = &self.weights;
-        let (measured, cached) = match self.chooser.known(&key, &names) {
-            Some(measured) => (measured, true),
+        let (timed, cached) = match self.chooser.known(&key, &names) {
+            Some(timed) => (timed, true),
             None => {
                 let runs = candidates
                     .iter()
@@ -137,8 +137,8 @@ impl Context {
             }
         };
         weights.forget();
-        let best = measured.iter().filter(|measured| measured.ns.is_some()).min_by_key(|measured| measured.ns);
-        let kernel = best.map_or(TRACT, |best| &best.kernel).to_owned();
+        let Timed { measured, sure, .. } = timed;
+        let kernel = fastest(&measured).unwrap_or(TRACT).to_owned();
         let failures =
             measured.iter().filter_map(|measured| Some(format!("{}: {}", measured.kernel, measured.failure.as_ref()?)));
         let note = Some(failures.collect::<Vec<_>>().join("; ")).filter(|note| !note.is_empty());
@@ -150,6 +150,7 @@ impl Context {
             kernel,
             candidates: measured,
             cached,
+            unsure: !sure,
             note,
         });
         built
@@ -164,6 +165,7 @@ impl Context {
             kernel: op::kernel(op),
             candidates: Vec::new(),
             cached: false,
+            unsure: false,
             note: None,
         });
     }
@@ -176,6 +178,7 @@ impl Context {
             kernel: TRACT.to_owned(),
             candidates: Vec::new(),
             cached: false,
+            unsure: false,
             note: Some(note),
         });
     }

@@ -44,6 +44,8 @@ pub struct Options {
     pub cpu: String,
     /// The folder for stored choices. `None`: kernels are measured every time.
     pub cache: Option<PathBuf>,
+    /// Whether stored choices are used as they are. Otherwise those that are not sure are measured again.
+    pub keep_choices: bool,
     /// The weights that are inputs of the model.
     pub weights: Weights,
 }

@@ -134,6 +134,7 @@ fn kernels(ratio: f64) -> Vec<LayerKernel> {
         kernel: kernel.into(),
         candidates: vec![CandidateTime { kernel: kernel.into(), ns: 1000 }],
         cached: false,
+        unsure: false,
         note: None,
     };
     let pruned = if ratio > 0.0 { "block 4x1" } else { "dense" };

@@ -216,6 +216,7 @@ pub fn runner_job(job: &PlannedJob, device: &Device, path: impl Fn(&str) -> Stri
             Engine::Espalier | Engine::Skipping | Engine::Onnxruntime => espalier_protocol::Engine::Espalier,
         },
         threads: device.threads,
+        cache: device.kernels.clone().filter(|_| job.case.engine != Engine::Onnxruntime),
         ..Job::new(job.mode, path(&job.model))
     }
 }
@@ -223,6 +224,12 @@ pub fn runner_job(job: &PlannedJob, device: &Device, path: impl Fn(&str) -> Stri
 /// The command line on the device: the device's prefix, the program (or an interpreter and its file), and the flags.
 pub fn runner_argv(device: &Device, program: &[String], job: &Job) -> Vec<String> {
     device.runner.iter().chain(program).cloned().chain(job.to_args()).collect()
+}
+
+/// The same command, which uses stored choices of kernels as they are. Without this a runner measures those again that
+/// are in doubt, and two processes of one session may choose differently.
+pub fn keeping_choices(argv: Vec<String>) -> Vec<String> {
+    ["env".to_owned(), "ESPALIER_CHOICES=keep".to_owned()].into_iter().chain(argv).collect()
 }
 
 /// The most bytes of padding: a page. The command then still fits into the 9000 bytes that dropbear accepts.
@@ -256,6 +263,7 @@ mod tests {
             emulated: false,
             in_all: true,
             threads: 1,
+            kernels: None,
             conditions: Conditions { cpus: vec![3], ..Conditions::default() },
             timeouts: Timeouts::default(),
         }

@@ -243,6 +243,9 @@ impl Session<'_> {
         let Runner { file, interpreter, .. } = &self.work.runners[job.runner];
         let program: Vec<String> = interpreter.iter().cloned().chain([path(&file.sha256)]).collect();
         let argv = plan::runner_argv(device, &program, &plan::runner_job(job, device, path));
+        // Processes that are compared choose the same kernels, and so do those of a device that pins them.
+        let keeps = job.padding.is_some() || device.kernels.is_some();
+        let argv = if keeps { plan::keeping_choices(argv) } else { argv };
         let argv = match job.padding {
             Some(bytes) => plan::padded_argv(argv, bytes),
             None => argv,

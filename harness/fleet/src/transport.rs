@@ -185,6 +185,7 @@ mod tests {
             emulated: false,
             in_all: true,
             threads: 1,
+            kernels: None,
             conditions: Conditions::default(),
             timeouts: Timeouts::default(),
         };

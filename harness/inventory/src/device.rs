@@ -34,7 +34,8 @@ pub fn read_device(
     };
     let target = target.and_then(|value| value.parse(known_target));
     let description = table.take("description").and_then(|value| value.text());
-    let workdir = table.take("workdir").and_then(|value| value.parse(values::workdir));
+    let workdir = table.take("workdir").and_then(|value| value.parse(|text| values::folder("workdir", text)));
+    let kernels = table.take("kernels").and_then(|value| value.parse(|text| values::folder("kernels", text)));
     let runner = table.take("runner").map(|value| value.items("strings")).unwrap_or_default();
     let runner: Vec<String> =
         runner.iter().filter_map(|word| word.parse(|text| values::filled("a word", text))).collect();
@@ -65,6 +66,7 @@ pub fn read_device(
         runner,
         in_all,
         threads: threads.and_then(|(_, threads)| threads).unwrap_or(1),
+        kernels,
         conditions,
         timeouts: timeouts.unwrap_or_default(),
     }

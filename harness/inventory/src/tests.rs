@@ -65,6 +65,7 @@ description = "on the shelf"
 workdir = "/data/$$espalier/"
 runner = ["qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"]
 threads = 2
+kernels = "/data/kernels/"
 [transport.ssh]
 host = "${BOARD_HOST}"
 port = 2222
@@ -123,6 +124,7 @@ fn valid_files_mean_what_they_say() {
             emulated: false,
             in_all: true,
             threads: 1,
+            kernels: None,
             conditions: Conditions::default(),
             timeouts: Timeouts::default(),
         }
@@ -147,6 +149,7 @@ fn valid_files_mean_what_they_say() {
             emulated: true,
             in_all: true,
             threads: 2,
+            kernels: Some("/data/kernels".into()),
             conditions: Conditions {
                 governor: Some("performance".into()),
                 cpus: vec![3, 2],
@@ -434,6 +437,7 @@ fn the_rest_of_a_device() {
     }
     device("workdir = 'tmp'", "devices/a.toml:2:11: `workdir` must be an absolute path on the board, `tmp` is not\n");
     device("workdir = '/../'", "devices/a.toml:2:11: `workdir` must be a folder of its own, `/../` is not\n");
+    device("kernels = 'k'", "devices/a.toml:2:11: `kernels` must be an absolute path on the board, `k` is not\n");
     device("workdir = '/'", "devices/a.toml:2:11: `workdir` must be a folder of its own, `/` is not\n");
     device("runner = ['']", "devices/a.toml:2:11: a word must not be empty\n");
     device("target = 'zzz'", "devices/a.toml:2:10: unknown target `zzz` (known: `host`)\n");

@@ -96,6 +96,9 @@ pub struct Device {
     pub in_all: bool,
     /// Threads of an inference.
     pub threads: u32,
+    /// Absolute folder on the board with the choices of kernels to use as they are. `None`: those in `workdir`, as long
+    /// as they are not in doubt.
+    pub kernels: Option<String>,
     pub conditions: Conditions,
     pub timeouts: Timeouts,
 }

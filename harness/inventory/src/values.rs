@@ -158,14 +158,14 @@ pub fn governor(text: &str) -> Result<String, Wrong> {
 }
 
 /// An absolute path of a folder that may be filled and emptied.
-pub fn workdir(text: &str) -> Result<String, Wrong> {
+pub fn folder(key: &str, text: &str) -> Result<String, Wrong> {
     let trimmed = text.trim_end_matches('/');
     if !text.starts_with('/') {
-        Err(Wrong::new(format!("`workdir` must be an absolute path on the board, `{text}` is not")))
+        Err(Wrong::new(format!("`{key}` must be an absolute path on the board, `{text}` is not")))
     } else if trimmed.is_empty() || trimmed.split('/').any(|part| part == ".." || part == ".") {
-        Err(Wrong::new(format!("`workdir` must be a folder of its own, `{text}` is not")))
+        Err(Wrong::new(format!("`{key}` must be a folder of its own, `{text}` is not")))
     } else if text.contains(char::is_control) {
-        Err(Wrong::new("`workdir` must not have control characters in it"))
+        Err(Wrong::new(format!("`{key}` must not have control characters in it")))
     } else {
         Ok(trimmed.to_owned())
     }

@@ -1,6 +1,6 @@
 //! The file that stores how long each kernel took for a layer, so that the next process chooses the same kernels
 //! without measuring. It is text, one layer a line. Each line has a digest of its own, so damage costs the damaged
-//! lines only.
+//! lines only. A line also says whether the times are sure: those that are not are measured again by later processes.
 //!
 //! One process at a time measures. It holds a lock from the first layer that is not in the file until it has written; a
 //! process that starts meanwhile waits and reads. The file is written under another name together with what other
@@ -28,6 +28,51 @@ pub struct Measured {
     pub failure: Option<String>,
 }
 
+/// How long the kernels of a layer took, and how much that is to be believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timed {
+    pub measured: Vec<Measured>,
+    /// Each time was reproduced, and no other program was in the way.
+    pub sure: bool,
+    /// How many processes measured, up to the first that was sure.
+    pub looks: u32,
+}
+
+impl Timed {
+    /// A board that is never quiet is not looked at for ever.
+    pub const MOST_LOOKS: u32 = 8;
+
+    /// Whether a later process measures again.
+    pub fn is_doubtful(&self) -> bool {
+        !self.sure && self.looks < Timed::MOST_LOOKS
+    }
+
+    pub fn is_of(&self, kernels: &[&str]) -> bool {
+        self.measured.iter().map(|measured| &*measured.kernel).eq(kernels.iter().copied())
+    }
+
+    /// After another measurement of the same kernels: a sure one counts alone. Of others the shorter times count, as
+    /// other programs only make a kernel slower.
+    #[must_use]
+    pub fn and(&self, again: Timed) -> Timed {
+        let looks = self.looks.saturating_add(again.looks);
+        let kernels: Vec<&str> = self.measured.iter().map(|measured| &*measured.kernel).collect();
+        if again.sure || !again.is_of(&kernels) {
+            return Timed { looks, ..again };
+        }
+        let mut measured = again.measured;
+        for (new, old) in measured.iter_mut().zip(&self.measured) {
+            new.ns = new.ns.zip(old.ns).map(|(new, old)| new.min(old)).or(new.ns);
+        }
+        Timed { measured, sure: false, looks }
+    }
+
+    /// Whether this is to be believed rather than `other`.
+    fn outweighs(&self, other: &Timed) -> bool {
+        (self.sure, self.looks) >= (other.sure, other.looks)
+    }
+}
+
 pub struct ChoiceFile {
     /// `None` where choices are not stored.
     path: Option<PathBuf>,
@@ -46,13 +91,13 @@ enum Lock {
 impl ChoiceFile {
     /// `about` is what the choices depend on beside a layer's key.
     pub fn new(folder: Option<PathBuf>, about: &str) -> ChoiceFile {
-        let title = format!("espalier kernels 1: {}", one_field(about));
+        let title = format!("espalier kernels 2: {}", one_field(about));
         let path = folder.map(|folder| folder.join(format!("kernels-{:016x}.txt", digest(&title))));
         ChoiceFile { path, title, lock: Lock::NotTried }
     }
 
     /// Empty for a file that does not exist, is about something else, or is unreadable.
-    pub fn read(&self) -> HashMap<String, Vec<Measured>> {
+    pub fn read(&self) -> HashMap<String, Timed> {
         let Some(path) = &self.path else { return HashMap::new() };
         let mut bytes = Vec::new();
         let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
@@ -95,19 +140,20 @@ impl ChoiceFile {
         }
     }
 
-    /// Adds to the file. What another process wrote of the same layer meanwhile stays: processes may have chosen by it.
-    pub fn write(&self, fresh: BTreeMap<String, Vec<Measured>>) {
+    /// Adds to the file. What another process wrote of the same layer meanwhile stays, unless it is less sure:
+    /// processes may have chosen by it.
+    pub fn write(&self, fresh: BTreeMap<String, Timed>) {
         let Some(path) = &self.path else { return };
-        let mut all: BTreeMap<String, Vec<Measured>> = fresh;
-        for (key, measured) in self.read() {
-            let same = |ours: &Vec<Measured>| ours.iter().map(|m| &m.kernel).eq(measured.iter().map(|m| &m.kernel));
-            if all.get(&key).is_none_or(same) {
-                all.insert(key, measured);
+        let mut all: BTreeMap<String, Timed> = fresh;
+        for (key, timed) in self.read() {
+            let kernels: Vec<&str> = timed.measured.iter().map(|measured| &*measured.kernel).collect();
+            if all.get(&key).is_none_or(|ours| ours.is_of(&kernels) && timed.outweighs(ours)) {
+                all.insert(key, timed);
             }
         }
         let mut text = format!("{}\n", self.title);
-        for (key, measured) in &all {
-            text += &format_line(key, measured);
+        for (key, timed) in &all {
+            text += &format_line(key, timed);
         }
         if text.len() as u64 > MOST_BYTES {
             return;
@@ -125,29 +171,31 @@ impl ChoiceFile {
     }
 }
 
-/// `digest|key|kernel=ns|kernel=|…`, with nothing after `=` where a candidate failed.
-fn format_line(key: &str, measured: &[Measured]) -> String {
-    let mut rest = one_field(key);
-    for Measured { kernel, ns, .. } in measured {
+/// `digest|key|sure or unsure|looks|kernel=ns|kernel=|…`, with nothing after `=` where a candidate failed.
+fn format_line(key: &str, timed: &Timed) -> String {
+    let mut rest = format!("{}|{}|{}", one_field(key), if timed.sure { "sure" } else { "unsure" }, timed.looks);
+    for Measured { kernel, ns, .. } in &timed.measured {
         rest += &format!("|{}={}", one_field(kernel), ns.map_or(String::new(), |ns| ns.to_string()));
     }
     format!("{:016x}|{rest}\n", digest(&rest))
 }
 
-fn parse(text: &str) -> Option<(String, Vec<Measured>)> {
+fn parse(text: &str) -> Option<(String, Timed)> {
     let (sum, rest) = text.split_once('|')?;
     if sum != format!("{:016x}", digest(rest)) {
         return None;
     }
     let mut fields = rest.split('|');
     let key = fields.next()?.to_owned();
+    let sure = fields.next()? == "sure";
+    let looks = fields.next()?.parse().ok()?;
     let measured = fields.map(|field| {
         let (kernel, ns) = field.rsplit_once('=')?;
         let ns = if ns.is_empty() { None } else { Some(ns.parse().ok()?) };
         let failure = ns.is_none().then(|| "it failed when it was measured".to_owned());
         Some(Measured { kernel: kernel.to_owned(), ns, failure })
     });
-    Some((key, measured.collect::<Option<Vec<Measured>>>()?))
+    Some((key, Timed { measured: measured.collect::<Option<Vec<Measured>>>()?, sure, looks }))
 }
 
 /// Replaces what separates fields and lines.
@@ -170,13 +218,51 @@ mod tests {
         folder
     }
 
-    fn measured(kernels: &[(&str, Option<u64>)]) -> Vec<Measured> {
+    fn measured(kernels: &[(&str, Option<u64>)]) -> Timed {
+        timed(true, 1, kernels)
+    }
+
+    fn timed(sure: bool, looks: u32, kernels: &[(&str, Option<u64>)]) -> Timed {
         let one = |(kernel, ns): &(&str, Option<u64>)| Measured {
             kernel: (*kernel).to_owned(),
             ns: *ns,
             failure: ns.is_none().then(|| "it failed when it was measured".to_owned()),
         };
-        kernels.iter().map(one).collect()
+        Timed { measured: kernels.iter().map(one).collect(), sure, looks }
+    }
+
+    #[test]
+    fn doubts_end_with_a_sure_measurement_or_after_some_looks() {
+        let busy = timed(false, 1, &[("4x1", Some(90)), ("tract", Some(60)), ("dense", None)]);
+        assert!(busy.is_doubtful());
+        // Two busy ones: the shorter times.
+        let again = busy.and(timed(false, 1, &[("4x1", Some(50)), ("tract", Some(70)), ("dense", Some(9))]));
+        assert_eq!(again, timed(false, 2, &[("4x1", Some(50)), ("tract", Some(60)), ("dense", Some(9))]));
+        // A sure one counts alone.
+        let sure = again.and(timed(true, 1, &[("4x1", Some(55)), ("tract", Some(65)), ("dense", Some(80))]));
+        assert_eq!(sure, timed(true, 3, &[("4x1", Some(55)), ("tract", Some(65)), ("dense", Some(80))]));
+        assert!(!sure.is_doubtful());
+        assert!(timed(false, Timed::MOST_LOOKS - 1, &[]).is_doubtful());
+        assert!(!timed(false, Timed::MOST_LOOKS, &[]).is_doubtful());
+    }
+
+    #[test]
+    fn what_is_sure_replaces_what_is_not() {
+        let folder = folder("doubted");
+        fs::create_dir_all(&folder).unwrap();
+        let write = |timed: Timed| {
+            let store = ChoiceFile::new(Some(folder.clone()), "cpu");
+            store.write(BTreeMap::from([("conv".to_owned(), timed)]));
+            store.read().remove("conv").unwrap()
+        };
+        let of = |sure, looks, ns| timed(sure, looks, &[("4x1", Some(ns)), ("tract", None)]);
+        assert_eq!(write(of(false, 1, 1)), of(false, 1, 1));
+        assert_eq!(write(of(false, 2, 2)), of(false, 2, 2));
+        assert_eq!(write(of(false, 1, 3)), of(false, 2, 2));
+        assert_eq!(write(of(true, 1, 4)), of(true, 1, 4));
+        assert_eq!(write(of(true, 1, 5)), of(true, 1, 4));
+        assert_eq!(write(of(false, 7, 6)), of(true, 1, 4));
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

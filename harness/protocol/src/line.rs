@@ -182,9 +182,17 @@ pub struct LayerKernel {
     pub candidates: Vec<CandidateTime>,
     /// Whether the times are of an earlier invocation.
     pub cached: bool,
+    /// Whether the times are in doubt, as other programs were in the way: a later invocation may choose another kernel.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unsure: bool,
     /// Why candidates failed, or why the layer has tract's kernel although there are others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<Text>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -337,6 +345,7 @@ impl Line {
                     .map(|candidate| CandidateTime { kernel: bounded(&candidate.kernel, MAX_KERNEL), ns: candidate.ns })
                     .collect(),
                 cached: layer.cached,
+                unsure: layer.unsure,
                 note: layer.note.as_deref().map(|note| bounded(note, MAX_TEXT)),
             };
             Line::Kernels { layers: layers.iter().map(short).collect() }
@@ -397,6 +406,7 @@ mod tests {
             kernel: kernel.clone(),
             candidates: vec![candidate; 100],
             cached: false,
+            unsure: true,
             note: Some(text),
         };
         let time = LayerTime { name, op, kernel, calls: u64::MAX, median_ns: u64::MAX };

@@ -196,6 +196,8 @@ fn options(job: &Job, threads: Arc<Threads>, weights: Weights) -> Options {
         skip_below: job.skip_below.map(|bound| bound as f32),
         cpu: format!("{}, {}", board::cpu().unwrap_or_default(), board::cpu_features().join(" ")),
         cache: job.cache.as_ref().map(PathBuf::from).or_else(beside_runner),
+        // A session that compares two arms says so: all its processes choose the same kernels.
+        keep_choices: std::env::var_os("ESPALIER_CHOICES").is_some_and(|value| value == "keep"),
         weights,
     }
 }
@@ -216,6 +218,7 @@ fn layer_kernel(chosen: LayerChoice, ratio: Option<f64>) -> LayerKernel {
         kernel: chosen.kernel.into(),
         candidates: chosen.candidates.into_iter().filter_map(time).collect(),
         cached: chosen.cached,
+        unsure: chosen.unsure,
         note: chosen.note.map(Into::into),
     }
 }

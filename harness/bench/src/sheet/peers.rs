@@ -129,7 +129,9 @@ pub(super) fn notes(run: &Run, cases: &[&CaseSummary]) -> Vec<String> {
             notes.push(format!("{}: plain tract runs the same variant {times:.2} times as fast", name_of(run, case)));
         }
         if !case.kernels.is_empty() {
-            notes.push(format!("kernels at {}: {}", name_of(run, case), kernels(&case.kernels)));
+            let origin = origin(&case.kernels);
+            notes.push(format!("kernels at {}: {}{origin}", name_of(run, case), kernels(&case.kernels)));
+            notes.extend(unsure(&case.kernels).map(|what| format!("at {}: {what}", name_of(run, case))));
             let why = |note: &str| format!("at {}: {}", name_of(run, case), short(note));
             notes.extend(reasons(&case.kernels).into_iter().map(|(note, layers)| format!("{layers} {}", why(note))));
         }
@@ -150,6 +152,28 @@ fn kernels(layers: &[LayerKernel]) -> String {
         }
     }
     short(&counts.iter().map(|(kernel, count)| format!("{kernel} ×{count}")).collect::<Vec<String>>().join(", "))
+}
+
+/// Where choices of kernels come from, unless all were measured in this run.
+fn origin(layers: &[LayerKernel]) -> String {
+    let measured = layers.iter().filter(|layer| !layer.candidates.is_empty()).count();
+    match layers.iter().filter(|layer| layer.cached).count() {
+        0 => String::new(),
+        stored if stored == measured => " (chosen by stored times)".to_owned(),
+        stored => format!(" ({stored} of {measured} chosen by stored times)"),
+    }
+}
+
+/// How many choices of kernels are in doubt.
+fn unsure(layers: &[LayerKernel]) -> Option<String> {
+    let measured = layers.iter().filter(|layer| !layer.candidates.is_empty()).count();
+    let unsure = layers.iter().filter(|layer| layer.unsure).count();
+    (unsure > 0).then(|| {
+        format!(
+            "{unsure} of {measured} choices of kernels were measured beside other programs: they are measured again \
+             when the model is next loaded"
+        )
+    })
 }
 
 /// Why layers stay with tract, and how many do for each reason; only the first few, since large networks have many.
@@ -234,6 +258,13 @@ mod tests {
         assert!(!before.iter().any(|note| note == expected));
         let after = notes(&summaries);
         assert!(after.iter().any(|note| note == expected));
+        let time = |kernel: &str| espalier_protocol::CandidateTime { kernel: kernel.into(), ns: 1 };
+        summaries[1].kernels.iter_mut().for_each(|layer| layer.candidates = vec![time("dense"), time("tract")]);
+        summaries[1].kernels[1].cached = true;
+        summaries[1].kernels[2].unsure = true;
+        let told = notes(&summaries).join("\n");
+        assert!(told.contains("block 4x1 ×2 (1 of 3 chosen by stored times)"), "{told}");
+        assert!(told.contains("at ratio 0.5 by espalier: 1 of 3 choices of kernels were measured beside"), "{told}");
         let reason = "2 layers stay with tract at ratio 0.5 by espalier: its padding differs";
         assert!(after.iter().any(|note| note == reason), "{after:?}");
     }

@@ -8,6 +8,8 @@ use espalier_bench::{
     record::{Case, ModelInfo},
 };
 use espalier_fleet::{
+    blob,
+    cache::Cache,
     deploy::BlobFile,
     elf,
     session::{DeviceWork, Runner},
@@ -136,6 +138,9 @@ impl Arms<'_> {
     fn stored_runner(&self, stored: &BaselineRunner) -> Result<Runner> {
         let file = self.stored_file(&stored.sha256, &format!("the runner for {}", stored.target), true)?;
         let content = std::fs::read(&file.path).with_context(|| format!("cannot read `{}`", file.path.display()))?;
+        // A runner stores choices of kernels beside the cache's blobs: from the store, each process would choose anew.
+        let blob = blob::put_program(&Cache::open()?, &content)?;
+        let file = BlobFile { path: blob.path, ..file };
         Ok(Runner { file, elf: elf::read(&content).ok(), interpreter: Vec::new(), builder: stored.builder.clone() })
     }
 

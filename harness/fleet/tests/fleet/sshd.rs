@@ -108,6 +108,7 @@ pub fn device(address: SshAddress) -> Device {
         emulated: false,
         in_all: true,
         threads: 1,
+        kernels: None,
         conditions: Conditions::default(),
         timeouts: Timeouts {
             connect: Duration::from_secs(120),
