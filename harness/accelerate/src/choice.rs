@@ -100,8 +100,13 @@ impl Chooser {
         self.believed(key, kernels).cloned()
     }
 
+    /// Whether this process measured the layer, or another one with the same key.
+    pub fn is_fresh(&self, key: &str) -> bool {
+        self.fresh.contains_key(key)
+    }
+
     fn believed(&self, key: &str, kernels: &[&str]) -> Option<&Timed> {
-        let settled = |timed: &&Timed| self.keep || self.fresh.contains_key(key) || !timed.is_doubtful();
+        let settled = |timed: &&Timed| self.keep || self.is_fresh(key) || !timed.is_doubtful();
         self.known.get(key).filter(|timed| timed.is_of(kernels)).filter(settled)
     }
 

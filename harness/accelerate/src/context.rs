@@ -124,7 +124,7 @@ impl Context {
         let names: Vec<&str> = candidates.iter().map(|candidate| &*candidate.kernel).chain([TRACT]).collect();
         let weights = &self.weights;
         let (timed, cached) = match self.chooser.known(&key, &names) {
-            Some(timed) => (timed, true),
+            Some(timed) => (timed, !self.chooser.is_fresh(&key)),
             None => {
                 let runs = candidates
                     .iter()
