@@ -2,9 +2,9 @@
 //! and zeros.
 //!
 //! Candidates run in turns, so that a disturbance affects all of them, until the shortest time of each that has a
-//! chance was reproduced: then they are apart, or equal. Results are stored in a file, one for each processor and version of
-//! the kernels' sources. The next process does not measure again and chooses the same kernels, so that its outputs are
-//! the same to the bit.
+//! chance was reproduced: then they are apart, or equal. Results are stored in a file, one for each processor and
+//! version of the kernels' sources. The next process does not measure again and chooses the same kernels, so that its
+//! outputs are the same to the bit.
 //!
 //! Where other programs were in the way, the result is used, but not believed: the next process measures again. Other
 //! programs do not only add noise. A kernel whose threads wait for each other loses far more by them than one of a
