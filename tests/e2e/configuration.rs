@@ -61,13 +61,13 @@ fn a_dry_run_prints_what_would_be_run_and_does_nothing() {
     let device = "target = \"aarch64-gnu\"\nworkdir = \"/data/espalier\"\n\
                   transport = { ssh = { host = \"127.0.0.1\", port = 1 } }\n[conditions]\ncpus = [3]\n";
     shelf.write("devices/far.toml", device);
-    let outcome = shelf.bench(&["--device", "far", "--ratios", "0.5", "--dry-run"]).expect(0);
+    let outcome = shelf.bench(&["--device", "far", "--ratios", "0.5", "--dry-run", "--verbose"]).expect(0);
     outcome.prints(&[
         "# runner for target `aarch64-gnu` (aarch64-unknown-linux-gnu): ",
         "# runner for target `host` (",
         // Two variants, each scored, its memory and its times measured; here only scored.
-        "# device `far`: 6 invocations\n",
-        "# device `local`: 2 invocations\n",
+        "# device `far`: 6 invocations (2 score, 2 memory, 2 time)\n",
+        "# device `local`: 2 invocations (2 score)\n",
     ]);
     let commands: Vec<&str> = outcome.stdout.lines().filter(|line| line.starts_with("/data/espalier/blobs/")).collect();
     assert_eq!(commands.len(), 6, "{}", outcome.all());

@@ -313,7 +313,14 @@ impl Bench {
         let all = devices.iter().map(|device| (device, Role::Measured));
         for (device, role) in all.chain(reference.iter().map(|device| (device, Role::Reference))) {
             let jobs = role.jobs(spec, device, done);
-            say(format_args!("# device `{}`: {} invocations", device.name, jobs.len()))?;
+            let of_mode = |mode: Mode| jobs.iter().filter(|job| job.mode == mode).count();
+            let modes = [Mode::Score, Mode::Memory, Mode::Time, Mode::Profile].map(|mode| (of_mode(mode), mode.name()));
+            let modes: Vec<String> =
+                modes.iter().filter(|(count, _)| *count > 0).map(|(count, mode)| format!("{count} {mode}")).collect();
+            say(format_args!("# device `{}`: {} invocations ({})", device.name, jobs.len(), modes.join(", ")))?;
+            if !self.request.verbose {
+                continue;
+            }
             let blob = |name: &str| match device.transport {
                 Transport::Local => self.context.cache.root.join("blobs").join(name).to_string_lossy().into_owned(),
                 _ => format!("{}/blobs/{name}", device.workdir),
@@ -327,6 +334,9 @@ impl Bench {
                 let argv = plan::runner_argv(device, &program, &plan::runner_job(&job, device, blob));
                 say(CommandLine { env: Vec::new(), argv })?;
             }
+        }
+        if !self.request.verbose {
+            say("# --verbose prints the command of each invocation")?;
         }
         Ok(ExitStatus::Ok)
     }

@@ -52,7 +52,31 @@ pub fn print_sheet(sheet: &Sheet) -> Result<()> {
 /// # Errors
 /// As [`print`].
 pub fn print_table(run: &Run, summaries: &[CaseSummary]) -> Result<()> {
+    if run.tally().measured == 0 {
+        return print(nothing_measured(run));
+    }
     print(table::render(run, summaries, look(160)))
+}
+
+/// In place of a table without a number: why there is none, for each model on each device.
+fn nothing_measured(run: &Run) -> String {
+    let mut text = String::new();
+    for (model, device) in run.header.models.iter().flat_map(|model| run.header.devices.iter().map(move |d| (model, d)))
+    {
+        text += &format!("{} on {}\n  nothing was measured\n", model.name, device.name);
+        let mut told: Vec<String> = Vec::new();
+        for record in
+            run.records.iter().filter(|record| record.case.model == model.name && record.case.device == device.name)
+        {
+            let Outcome::Failed(failure) = &record.outcome else { continue };
+            let why = format!("  at {}: {}\n", failure.stage.name(), failure.message);
+            if !told.contains(&why) {
+                told.push(why);
+            }
+        }
+        text += &told.concat();
+    }
+    text
 }
 
 /// As wide as the terminal, or `columns` without one.

@@ -147,6 +147,16 @@ fn a_given_runner_is_a_program_of_the_target() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     // It was started.
     assert!(stderr.contains("the runner did not start: exit status 0"), "{stderr}");
+    // And the reason is there, once, in place of a table of dashes.
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.starts_with("gru on local\n  nothing was measured\n  at run: the runner did not start"), "{stdout}");
+    assert_eq!(stdout.lines().count(), 3, "{stdout}");
+    let plan = |more: &[&str]| {
+        let args = [&["bench", "--runner", "runner", "--dry-run"], more].concat();
+        String::from_utf8(espalier(home.path()).args(args).output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(plan(&[]).lines().count(), 2, "{}", plan(&[]));
+    assert!(plan(&["--verbose"]).lines().count() > 20);
 }
 
 /// Before anything is pruned or measured.

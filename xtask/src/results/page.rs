@@ -95,7 +95,7 @@ fn machines(rows: &[Row<'_>]) -> String {
         out += &format!(
             "\nThe weights of {} are random, scaled as in training. Times, sizes and memory are those of trained \
              networks. There is no accuracy, only whether the pruned network still predicts what the dense one does. \
-             [pruning.md](pruning.md) shows what pruning costs trained networks.\n",
+             [README](../README.md) has the table of a trained network.\n",
             random.into_iter().collect::<Vec<_>>().join(", ")
         );
     }

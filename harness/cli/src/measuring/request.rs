@@ -42,10 +42,10 @@ pub struct Request {
     /// What goes to stdout
     #[arg(long, value_enum, default_value_t = MessageFormat::Human)]
     pub message_format: MessageFormat,
-    /// Print the plan and the exact commands; nothing is built, pushed or measured
+    /// Print the plan; with --verbose every command; nothing is built, pushed or measured
     #[arg(long)]
     pub dry_run: bool,
-    /// Show every command as it is run
+    /// Show every command as it is run, or would be
     #[arg(short, long)]
     pub verbose: bool,
     /// No progress
