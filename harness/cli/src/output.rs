@@ -64,17 +64,17 @@ fn nothing_measured(run: &Run) -> String {
     for (model, device) in run.header.models.iter().flat_map(|model| run.header.devices.iter().map(move |d| (model, d)))
     {
         text += &format!("{} on {}\n  nothing was measured\n", model.name, device.name);
-        let mut told: Vec<String> = Vec::new();
+        let mut reasons: Vec<String> = Vec::new();
         for record in
             run.records.iter().filter(|record| record.case.model == model.name && record.case.device == device.name)
         {
             let Outcome::Failed(failure) = &record.outcome else { continue };
             let why = format!("  at {}: {}\n", failure.stage.name(), failure.message);
-            if !told.contains(&why) {
-                told.push(why);
+            if !reasons.contains(&why) {
+                reasons.push(why);
             }
         }
-        text += &told.concat();
+        text += &reasons.concat();
     }
     text
 }
