@@ -31,6 +31,42 @@ fn a_run() {
     assert!(fixture::lines(&run()) == clean(fixture!("jsonl")));
 }
 
+/// Puts what is not finite in the place of every float of stored JSON, which has a decimal point; integers have none.
+fn replace_floats(json: &mut serde_json::Value, next: &mut dyn FnMut() -> &'static str) {
+    match json {
+        serde_json::Value::Number(number) if number.is_f64() => *json = next().into(),
+        serde_json::Value::Array(elements) => elements.iter_mut().for_each(|element| replace_floats(element, next)),
+        serde_json::Value::Object(fields) => fields.values_mut().for_each(|field| replace_floats(field, next)),
+        _ => {}
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(16))]
+    /// In whatever field of a header, a record or an exported summary.
+    #[test]
+    fn floats_that_are_not_finite_come_back(
+        picks in proptest::collection::vec(proptest::sample::select(&["NaN", "inf", "-inf"][..]), 7),
+    ) {
+        let mut picks = picks.into_iter().cycle();
+        let mut next = || picks.next().unwrap();
+        let mut replaced = 0;
+        for line in clean(fixture!("jsonl")).lines() {
+            let mut json = serde_json::from_str(line).unwrap();
+            replace_floats(&mut json, &mut || { replaced += 1; next() });
+            let entry: crate::record::Entry = serde_json::from_value(json.clone()).unwrap();
+            proptest::prop_assert_eq!(serde_json::to_value(entry).unwrap(), json);
+        }
+        for summary in summarise(&run()) {
+            let mut json = serde_json::to_value(summary).unwrap();
+            replace_floats(&mut json, &mut || { replaced += 1; next() });
+            let summary: crate::summary::CaseSummary = serde_json::from_value(json.clone()).unwrap();
+            proptest::prop_assert_eq!(serde_json::to_value(summary).unwrap(), json);
+        }
+        proptest::prop_assert!(replaced > 1000);
+    }
+}
+
 #[test]
 fn exports_of_a_run() {
     let run = run();

@@ -5,6 +5,7 @@
 //! Both are for people to read: no verdict and no exit code depends on them, because sessions that stop at the first
 //! decision make p-values a little too small. Emulated boards are left out: their times say nothing about real ones.
 
+use espalier_protocol::float;
 use espalier_stats::{benjamini_hochberg, pooled, t_p_value};
 use serde::Serialize;
 
@@ -20,15 +21,20 @@ const CRITICAL: f64 = 1.959_963_984_540_054;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PooledEffect {
     pub model: String,
+    #[serde(with = "float")]
     pub ratio: f64,
     pub criterion: Criterion,
     /// At least two.
     pub devices: Vec<String>,
     /// Time of the candidate over that of the baseline, with its two-sided 95 % interval.
+    #[serde(with = "float")]
     pub effect: f64,
+    #[serde(with = "float")]
     pub low: f64,
+    #[serde(with = "float")]
     pub high: f64,
     /// One-sided: the probability of an effect this slow or slower if nothing had changed.
+    #[serde(with = "float")]
     pub p_value: f64,
     /// Whether each of them passed by itself.
     pub all_passed: bool,
@@ -39,8 +45,10 @@ pub struct PooledEffect {
 pub struct Suspect {
     pub case: Case,
     pub criterion: Criterion,
+    #[serde(with = "float")]
     pub effect: f64,
     /// Of the one-sided t test of its pairs, adjusted for the number of cases (Benjamini and Hochberg).
+    #[serde(with = "float")]
     pub adjusted_p_value: f64,
 }
 

@@ -54,6 +54,50 @@ fn a_gate() {
     assert_eq!(judged.iter().filter(|judged| judged.verdict == Verdict::Regressed).count(), 6);
 }
 
+/// Puts what is not finite in the place of every float of stored JSON, which has a decimal point; integers have none.
+fn replace_floats(json: &mut serde_json::Value, next: &mut dyn FnMut() -> &'static str) {
+    match json {
+        serde_json::Value::Number(number) if number.is_f64() => *json = next().into(),
+        serde_json::Value::Array(elements) => elements.iter_mut().for_each(|element| replace_floats(element, next)),
+        serde_json::Value::Object(fields) => fields.values_mut().for_each(|field| replace_floats(field, next)),
+        _ => {}
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(16))]
+    /// In whatever field of an entry of a gate's file, a report or a control.
+    #[test]
+    fn floats_that_are_not_finite_come_back(
+        picks in proptest::collection::vec(proptest::sample::select(&["NaN", "inf", "-inf"][..]), 7),
+    ) {
+        fn round_trip<T: serde::Serialize + serde::de::DeserializeOwned>(json: &serde_json::Value) -> serde_json::Value {
+            let read: T = serde_json::from_value(json.clone()).unwrap();
+            serde_json::to_value(read).unwrap()
+        }
+        let mut picks = picks.into_iter().cycle();
+        let mut replaced = 0;
+        let mut next = || { replaced += 1; picks.next().unwrap() };
+        let mut replace = |text: &str| -> serde_json::Value {
+            let mut json = serde_json::from_str(text).unwrap();
+            replace_floats(&mut json, &mut next);
+            json
+        };
+        for line in fixture!("gate.jsonl").lines() {
+            let json = replace(line);
+            proptest::prop_assert_eq!(round_trip::<Entry>(&json), json);
+        }
+        let report: Report = serde_json::from_str(fixture!("gate.json")).unwrap();
+        let json = replace(&serde_json::to_string(&report).unwrap());
+        proptest::prop_assert_eq!(round_trip::<Report>(&json), json);
+        for line in fixture!("controls.jsonl").lines() {
+            let json = replace(line);
+            proptest::prop_assert_eq!(round_trip::<controls::Control>(&json), json);
+        }
+        proptest::prop_assert!(replaced > 100);
+    }
+}
+
 #[test]
 fn exports_of_a_gate() {
     let report: Report = serde_json::from_str(fixture!("gate.json")).unwrap();
