@@ -71,14 +71,15 @@ proptest::proptest! {
     fn floats_that_are_not_finite_come_back(
         picks in proptest::collection::vec(proptest::sample::select(&["NaN", "inf", "-inf"][..]), 7),
     ) {
-        fn round_trip<T: serde::Serialize + serde::de::DeserializeOwned>(json: &serde_json::Value) -> serde_json::Value {
-            let read: T = serde_json::from_value(json.clone()).unwrap();
-            serde_json::to_value(read).unwrap()
+        use serde_json::{Value, from_value, to_value};
+
+        fn round_trip<T: serde::Serialize + serde::de::DeserializeOwned>(json: &Value) -> Value {
+            to_value(from_value::<T>(json.clone()).unwrap()).unwrap()
         }
         let mut picks = picks.into_iter().cycle();
         let mut replaced = 0;
         let mut next = || { replaced += 1; picks.next().unwrap() };
-        let mut replace = |text: &str| -> serde_json::Value {
+        let mut replace = |text: &str| -> Value {
             let mut json = serde_json::from_str(text).unwrap();
             replace_floats(&mut json, &mut next);
             json
