@@ -15,5 +15,6 @@ mod peers;
 mod pruning;
 mod reports;
 mod runners;
+mod single;
 mod structured;
 mod zoo;

@@ -55,6 +55,9 @@ pub struct Flags {
     /// Fail when a test is skipped
     #[arg(long)]
     deny_skips: bool,
+    /// Models of one operator each that are compared with onnxruntime [default: some of each operator]
+    #[arg(long, value_name = "N")]
+    single_operators: Option<u32>,
 }
 
 /// Debian's packages the tests need beyond Rust and a C compiler.
@@ -100,6 +103,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         skips: context.cache.folder("tests")?.join(format!("skips-{}", std::process::id())),
         report: Report::new(flags.deny_skips),
         filter: flags.filter,
+        single_operators: flags.single_operators.map(|count| count.to_string()).unwrap_or_default(),
         context,
     };
     let _ = fs::remove_file(&suite.skips);
@@ -118,6 +122,8 @@ struct Suite {
     skips: PathBuf,
     report: Report,
     filter: Option<String>,
+    /// Empty for the usual number.
+    single_operators: String,
 }
 
 impl Suite {
@@ -321,9 +327,11 @@ impl Suite {
     /// Real boards, a real sshd, real faults, through the real program.
     fn end_to_end(&mut self, programs: &Programs, xtask: &Path, python: Option<&Path>) {
         let (xtask, python) = (xtask.to_string_lossy(), python.map(Path::to_string_lossy).unwrap_or_default());
+        let single_operators = self.single_operators.clone();
         let environment = [
             ("ESPALIER_XTASK", &*xtask),
             ("ESPALIER_PYTHON", &*python),
+            ("ESPALIER_SINGLE_OPERATORS", &*single_operators),
             // Speed is not what these tests look at.
             (Profile::VARIABLE, Profile::Quick.name()),
         ];

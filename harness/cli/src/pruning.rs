@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use espalier_inventory::{self as inventory, Distillation};
+use espalier_protocol::text::sanitise;
 use espalier_prune::{
     Amount, Bytes, Macs, Manifest, PruneError, Recipe, Samples, Unit, structure,
     tune::{self, Evaluation, Event, Options, Plan, Search, Stage, Watch},
@@ -230,6 +231,19 @@ pub fn units(count: u64, kind: &str) -> String {
 
 pub fn in_words(evaluation: Evaluation) -> String {
     format!("accuracy {:.4}, loss {:.4}", evaluation.accuracy, evaluation.loss)
+}
+
+/// Whether a model is rewritten for the runner, or why it is refused.
+pub fn for_the_runner(model: &Bytes) -> Result<bool, String> {
+    espalier_prune::runnable::runnable(model).map(|made| made != *model).map_err(|error| error.to_string())
+}
+
+pub fn runner_text(runner: &Result<bool, String>) -> String {
+    match runner {
+        Ok(false) => String::new(),
+        Ok(true) => "for the runner some nodes are written in operators that it computes as ONNX says\n".to_owned(),
+        Err(why) => why.lines().map(|line| format!("the runner cannot run it: {}\n", sanitise(line))).collect(),
+    }
 }
 
 /// Whose mistake it is: one in flags, samples or the choice of model, or something that failed.

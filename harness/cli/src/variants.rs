@@ -13,7 +13,11 @@ use espalier_fleet::{
 };
 use espalier_inventory::{self as inventory, Model, Recipe};
 use espalier_protocol::tensor;
-use espalier_prune::{Amount, Bytes, Inspection, PRUNER, tune::Watch};
+use espalier_prune::{
+    Amount, Bytes, Inspection, PRUNER,
+    runnable::{REWRITES, runnable},
+    tune::Watch,
+};
 use espalier_weights::{
     Form, Layout, Values, WeightsError,
     pack::{Choice, Pack, is_pack},
@@ -109,6 +113,8 @@ impl Maker<'_> {
     fn prepare(&self, model: &Model) -> Result<Prepared> {
         let path = dense_file(self.context, &model.source, self.progress)?;
         let dense = espalier_prune::file::read(&path).map_err(usage)?;
+        // What the runner would compute otherwise is refused before anything is pruned or measured.
+        runnable(&dense).map_err(|error| usage(format!("the runner cannot run `{}`:\n{error}", path.display())))?;
         let mut source = Source { model, identity: self.identity(model, &dense)?, dense, material: None };
         let mut files = Vec::new();
         let mut variants = Vec::new();
@@ -154,7 +160,7 @@ impl Maker<'_> {
     /// The dense file, the samples used, and the complete recipe.
     fn identity(&self, model: &Model, dense: &Bytes) -> Result<String> {
         let recipe = Recipe { ratios: Vec::new(), ..model.recipe.clone() };
-        let mut identity = format!("pruner {PRUNER}\n{}\n{recipe:?}\n", blob::sha256_hex(dense));
+        let mut identity = format!("pruner {PRUNER}, rewrites {REWRITES}\n{}\n{recipe:?}\n", blob::sha256_hex(dense));
         if model.recipe.needs_samples() {
             for (what, path) in [("calibration", &model.calibration), ("train", &model.train)] {
                 if let Some(path) = path {
@@ -185,11 +191,12 @@ impl Maker<'_> {
         if let Some(note) = &made.note {
             bail!("{note}");
         }
-        let packed = sizes(&made.bytes)?;
+        let bytes = runnable(&made.bytes)?;
+        let packed = sizes(&bytes)?;
         // The dense variant, which all others are compared with, is never packed.
         let pushed = match pack_form(&source.model.recipe)?.filter(|_| ratio > 0.0) {
-            Some(form) => Bytes::from(pack_model(&made.bytes, Choice::Form(form))?.0.bytes),
-            None => made.bytes,
+            Some(form) => Bytes::from(pack_model(&bytes, Choice::Form(form))?.0.bytes),
+            None => bytes,
         };
         let blob = blob::put_bytes(&self.context.cache, &pushed)?;
         let manifest = made.manifest;

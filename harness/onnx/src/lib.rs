@@ -6,6 +6,7 @@
 
 pub mod file;
 pub mod random;
+pub mod runnable;
 pub mod tensor;
 
 mod budget;

@@ -28,7 +28,7 @@ mod recipe;
 mod shapes;
 
 pub use error::PruneError;
-pub use espalier_onnx::{self as onnx, Axis, Bytes, OnnxError, file, tensor};
+pub use espalier_onnx::{self as onnx, Axis, Bytes, OnnxError, file, runnable, tensor};
 pub use espalier_recipe::{Method, Scope, Structure, Unit};
 pub use inspect::{Inspection, Port, inspect};
 pub use manifest::{Calibration, Macs, Manifest, PrunedTensor};

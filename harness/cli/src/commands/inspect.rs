@@ -12,7 +12,7 @@ use espalier_prune::{
 use crate::{
     context::{Context, usage},
     progress::Progress,
-    pruning::{refused, units},
+    pruning::{self, refused, units},
     recipe_flags::Subject,
     terminal::{print, print_json},
 };
@@ -35,10 +35,11 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
     let inspection = espalier_prune::inspect(&file).map_err(refused).with_context(failed)?;
     // Finding channel groups takes a run by the engine; a model that it cannot run is inspected without them.
     let structure = structure::inspect(&file, &structure::Options::default()).map_err(|error| error.to_string());
+    let runner = pruning::for_the_runner(&file);
     if flags.json {
-        print_json(&(serde_json::to_string_pretty(&json(&file, &inspection, &structure))? + "\n"))?;
+        print_json(&(serde_json::to_string_pretty(&json(&file, &inspection, &structure, &runner))? + "\n"))?;
     } else {
-        print(text(&flags.model, &file, &inspection, &structure))?;
+        print(text(&flags.model, &file, &inspection, &structure) + &pruning::runner_text(&runner))?;
     }
     Ok(ExitStatus::Ok)
 }
@@ -125,7 +126,12 @@ fn structure_text(report: &Report) -> String {
     text
 }
 
-fn json(file: &Bytes, inspection: &Inspection, structure: &Structure) -> serde_json::Value {
+fn json(
+    file: &Bytes,
+    inspection: &Inspection,
+    structure: &Structure,
+    runner: &Result<bool, String>,
+) -> serde_json::Value {
     let port = |port: &Port| {
         let axis = |axis: &Axis| match axis {
             Axis::Fixed(length) => serde_json::json!(length),
@@ -164,5 +170,6 @@ fn json(file: &Bytes, inspection: &Inspection, structure: &Structure) -> serde_j
         "untouched": untouched.collect::<Vec<_>>(),
         "structure": structure.as_ref().ok(),
         "structure_refused": structure.as_ref().err(),
+        "runner_refuses": runner.as_ref().err(),
     })
 }

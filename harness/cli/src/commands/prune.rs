@@ -101,6 +101,7 @@ pub fn run(flags: Flags) -> Result<ExitStatus> {
         output::write(path, &(serde_json::to_string_pretty(&made.manifest)? + "\n"))?;
     }
     print(report::text(&flags.output, &recipe, &made))?;
+    print(pruning::runner_text(&pruning::for_the_runner(&made.bytes)))?;
     if let Some(eval) = &eval {
         say(report::held_out(&material.dense, &made.bytes, eval, flags.until))?;
     }
