@@ -27,8 +27,17 @@ use espalier_bench::exit::ExitStatus;
 #[derive(Subcommand)]
 pub enum Command {
     /// Measure a model's variants on this host or on boards, and print the table
+    #[command(after_help = "Examples:\n\x20 \
+                      bench --model digits-cnn\n\x20 \
+                      bench --model FILE.onnx --shape x=1x3x224x224\n\x20 \
+                      bench --device pi4 --engine tract,espalier\n\x20 \
+                      bench --resume")]
     Bench(bench::Flags),
     /// Write a pruned copy of an ONNX file, fine-tuned if requested
+    #[command(after_help = "Examples:\n\x20 \
+                      prune digits-cnn --ratio 0.9 -o OUT.onnx\n\x20 \
+                      prune FILE.onnx --unit channel --ratio 0.5 -o OUT.onnx\n\x20 \
+                      prune digits-cnn --until max-accuracy-drop=0.01 -o OUT.onnx")]
     Prune(prune::Flags),
     /// Show how much accuracy each tensor of a model costs when it is pruned
     Sensitivity(sensitivity::Flags),
@@ -38,14 +47,21 @@ pub enum Command {
     /// Show what a model has, and what of it can be pruned
     Inspect(inspect::Flags),
     /// Write a model's file with its weights in packed form, and show what each form takes
+    #[command(after_help = "Examples:\n\x20 \
+                      pack FILE.onnx -o OUT.pack\n\x20 \
+                      pack digits-cnn --ratios 0,0.5,0.9 -o OUT.pack")]
     Pack(pack::Flags),
     /// Write the ONNX file that a pack holds
     Unpack(unpack::Flags),
     /// Make what is here now a baseline to compare with later
+    #[command(after_help = "Example:\n  accept --name release-1.4 --all-devices")]
     Accept(accept::Flags),
     /// Find out how a device is to be gated, and what it is fit for
     Calibrate(calibrate::Flags),
     /// Say whether a candidate is worse than its baseline
+    #[command(after_help = "Examples:\n\x20 \
+                      gate --baseline release-1.4 --profile release --all-devices\n\x20 \
+                      gate --from ID --export-junit gate.xml")]
     Gate(gate::Flags),
     /// Everything a shelf of boards does nightly: bench, gate, controls, history
     Nightly(nightly::Flags),

@@ -22,6 +22,7 @@ use espalier_bench::{
 use crate::{context::usage, terminal::print};
 
 #[derive(Args)]
+#[command(next_help_heading = "Exports")]
 pub struct Exports {
     /// Everything, with units and intervals
     #[arg(long, value_name = "FILE")]

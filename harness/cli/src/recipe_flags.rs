@@ -19,6 +19,7 @@ use crate::{
 };
 
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Recipe")]
 pub struct RecipeFlags {
     /// How the importance of a weight is judged [default: the model's, else magnitude]
     #[arg(long, value_parser = method())]

@@ -223,6 +223,35 @@ fn a_search_keeps_its_budget_on_held_out_samples() {
     refuses(&mut prune("0.001"), "497 held-out samples cannot show with 95 % confidence that at most 0.10 pp are lost");
 }
 
+/// `-r` used to be a ratio, ratios and runs.
+#[test]
+fn a_short_flag_means_one_thing() {
+    use clap::Subcommand as _;
+    let program = espalier_cli::Command::augment_subcommands(clap::Command::new("espalier"));
+    let mut waiting: Vec<&clap::Command> = program.get_subcommands().collect();
+    let mut meanings = std::collections::BTreeMap::new();
+    while let Some(command) = waiting.pop() {
+        waiting.extend(command.get_subcommands());
+        for flag in command.get_arguments() {
+            let (Some(short), Some(long)) = (flag.get_short(), flag.get_long()) else { continue };
+            // One ratio or several.
+            let long = long.trim_end_matches('s').to_owned();
+            let known = meanings.entry(short).or_insert_with(|| long.clone());
+            assert_eq!(*known, long, "-{short} of `{}`", command.get_name());
+        }
+    }
+    assert!(meanings.len() > 5, "the flags are not found any more: {meanings:?}");
+}
+
+#[test]
+fn the_help_has_examples_and_groups() {
+    let help = espalier(Home::new().path()).args(["bench", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for part in ["\nExports:\n", "\nWhat is measured:\n", "\nOptions:\n", "\nExamples:\n  bench --model digits-cnn\n"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+}
+
 #[test]
 fn all_of_the_accuracy_is_no_budget() {
     let home = Home::new();

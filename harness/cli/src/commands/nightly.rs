@@ -31,7 +31,7 @@ pub struct Flags {
     #[command(flatten)]
     selection: Selection,
     /// Timing invocations a variant, for the tables
-    #[arg(short, long, default_value_t = MeasuringProtocol::DEFAULT.runs)]
+    #[arg(long, default_value_t = MeasuringProtocol::DEFAULT.runs)]
     runs: u32,
     /// Judge emulated devices too: whether the command works there, not whether the candidate is slower
     #[arg(long)]

@@ -28,6 +28,7 @@ use espalier_gate::{
 };
 
 #[derive(Args, Clone, Default)]
+#[command(next_help_heading = "Exports")]
 pub struct Exports {
     /// Everything, with units and intervals
     #[arg(long, value_name = "FILE")]

@@ -55,6 +55,7 @@ pub struct Request {
 
 /// The flags of a new run. An empty list stands for what the files say.
 #[derive(Args)]
+#[command(next_help_heading = "What is measured")]
 pub struct NewRun {
     /// A device by its file's name in devices/; may be repeated [default: local]
     #[arg(short, long, value_name = "NAME")]
@@ -92,7 +93,7 @@ pub struct NewRun {
     #[arg(long, value_name = "NAME=1x128")]
     pub shape: Vec<String>,
     /// Timing invocations a variant, each a fresh process
-    #[arg(short, long, default_value_t = DEFAULT.runs)]
+    #[arg(long, default_value_t = DEFAULT.runs)]
     pub runs: u32,
     /// Untimed inferences at the start of each invocation
     #[arg(long, default_value_t = DEFAULT.warmup)]
