@@ -38,12 +38,14 @@ impl Progress {
                 Some(steps) => (ProgressBar::new(steps), "{prefix:>20} [{bar:28}] {pos}/{len} {elapsed} {wide_msg}"),
                 None => (ProgressBar::new_spinner(), "{prefix:>20} {spinner} {elapsed} {wide_msg}"),
             };
+            // Before it draws anything: a bar of its own would leave its first frame on the screen.
+            let bar = bars.add(bar);
             bar.set_style(
                 ProgressStyle::with_template(template).expect("the templates are constant").progress_chars("=> "),
             );
             bar.set_prefix(name.to_owned());
             bar.enable_steady_tick(Duration::from_millis(200));
-            bars.add(bar)
+            bar
         });
         Task { bar, name: name.to_owned(), quiet: self.quiet }
     }
