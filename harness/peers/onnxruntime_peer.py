@@ -27,6 +27,8 @@ from peer_protocol import HEARTBEAT_SECONDS, PROTOCOL, Refused, Reporter, Shorte
 PREPARED, INFERENCES, CHUNK, SAMPLES, MAX_VALUES, LAYERS = 64, 3, 512, 16, 1024, 16
 # `Job::MOST_TIMES`.
 MOST_TIMES = 1_000_000
+# Values per line of what a job asks for.
+LINE_VALUES = 8192
 # Larger outputs have no digest: in Python this hash takes a second for ten megabytes.
 MOST_HASHED = 4 << 20
 
@@ -137,6 +139,13 @@ def score_job(reporter, job, state):
         outputs = ready.run(index)
         if not outputs:
             raise Refused("the model has no output")
+        if job.output is not None:
+            answer = asked(outputs, job)
+            for at in range(0, max(answer.size, 1), LINE_VALUES):
+                piece, more = answer[at : at + LINE_VALUES], at + LINE_VALUES < answer.size
+                reporter.emit("predictions", start=index, classes=[], values=[Shortest(piece)], more=more)
+            reporter.step()
+            continue
         output = numpy.asarray(outputs[0], dtype=numpy.float32).ravel()
         # The first of the largest values. NaN is never the largest.
         classes.append(int(numpy.where(numpy.isnan(output), -numpy.inf, output).argmax()) if output.size else 0)
@@ -148,6 +157,21 @@ def score_job(reporter, job, state):
             reporter.emit("predictions", start=start, classes=classes, values=values, nan=nan, infinite=infinite)
             start, classes, values, nan, infinite = start + len(classes), [], [], [], []
     return state()
+
+
+def asked(outputs, job):
+    """The output that the job asks for, flattened, or where it is largest along an axis."""
+    numpy, _, _ = load_packages()
+    if job.output >= len(outputs):
+        raise Refused(f"the model has no output {job.output}")
+    output = numpy.asarray(outputs[job.output])
+    if output.dtype.kind not in "fiub":
+        raise Refused(f"output {job.output} has {output.dtype}, which are no numbers")
+    if job.argmax is not None:
+        if job.argmax >= output.ndim:
+            raise Refused(f"output {job.output} of shape {list(output.shape)} has no axis {job.argmax}")
+        output = numpy.where(numpy.isnan(output), -numpy.inf, output).argmax(job.argmax)
+    return output.astype(numpy.float32).ravel()
 
 
 def profile_job(reporter, job, state):

@@ -17,7 +17,8 @@ class Refused(Exception):
     """The job cannot be done; the message is the runner's."""
 
 
-Job = collections.namedtuple("Job", "mode model inputs shapes warmup iterations min_time_ms cpus threads")
+FIELDS = "mode model inputs shapes warmup iterations min_time_ms cpus threads output argmax"
+Job = collections.namedtuple("Job", FIELDS)
 
 
 def parse(args):
@@ -27,7 +28,7 @@ def parse(args):
     if args[0] not in MODES:
         raise Refused(f"unknown mode `{args[0]}`: {modes}")
     found = {"model": None, "inputs": None, "shapes": [], "warmup": 0, "iterations": 1, "min_time_ms": 0}
-    found.update(cpus=[], threads=1)
+    found.update(cpus=[], threads=1, output=None, argmax=None)
     rest = iter(args[1:])
     for flag in rest:
         value = next(rest, None)
@@ -37,7 +38,7 @@ def parse(args):
             found[flag[2:]] = value
         elif flag == "--shape":
             found["shapes"].append(value)
-        elif flag in ("--warmup", "--iterations", "--min-time-ms", "--threads"):
+        elif flag in ("--warmup", "--iterations", "--min-time-ms", "--threads", "--output", "--argmax"):
             found[flag[2:].replace("-", "_")] = number(flag, value)
         elif flag == "--cpus":
             found["cpus"] = [number(flag, cpu) for cpu in value.split(",")]

@@ -22,11 +22,18 @@ pub struct Requested {
     pub min_time_ms: u64,
     /// How many samples there may be: one of these numbers; none where that is not known.
     pub samples: Vec<u64>,
+    /// Whether the job asks for an output, of any size, instead of the class.
+    pub asks: bool,
 }
 
 impl Requested {
     fn most_times(&self) -> usize {
         self.iterations.max(Job::MOST_TIMES) as usize
+    }
+
+    /// Bytes of all lines with predictions.
+    fn most_predicted(&self) -> u64 {
+        if self.asks { MOST_ASKED } else { self.most_samples().saturating_add(1).saturating_mul(MOST_PREDICTED) }
     }
 
     fn most_samples(&self) -> u64 {
@@ -40,6 +47,9 @@ const UNKNOWN_SAMPLES: u64 = 2000;
 const MOST_DESCRIBED: usize = 8 << 20;
 /// The most bytes of lines with the predictions of one sample, on average: some 20 for each value that is sent.
 const MOST_PREDICTED: u64 = 20 * Predictions::MAX_VALUES as u64;
+
+/// The most bytes of lines with what a job asks for: 1 GiB.
+const MOST_ASKED: u64 = 1 << 30;
 
 /// The lines of one invocation so far.
 #[derive(Debug)]
@@ -144,7 +154,11 @@ impl Conversation {
                 return Err(broken("the runner measured a time of 0 ns: its clock is too coarse".into()));
             }
             Mode::Memory if parts.memory.is_none() => return Err(missing("memory")),
-            Mode::Score if parts.predictions.is_none() => return Err(missing("predictions")),
+            Mode::Score => match &parts.predictions {
+                None => return Err(missing("predictions")),
+                Some(given) if given.more => return Err(broken("the last prediction is cut off".into())),
+                Some(_) => {}
+            },
             Mode::Profile if parts.profile.is_empty() => return Err(missing("times by layer")),
             _ => {}
         }
@@ -183,11 +197,11 @@ impl Parts {
             }
             Line::Predictions(more) => {
                 self.predicted += bytes as u64;
-                let (count, most) = (more.start.saturating_add(more.classes.len() as u64), requested.most_samples());
+                let (count, most) = (more.start.saturating_add(more.values.len() as u64), requested.most_samples());
                 if count > most {
                     return Err(implausible(format!("at least {count} predictions for {most} samples")));
                 }
-                if self.predicted > most.saturating_add(1).saturating_mul(MOST_PREDICTED) {
+                if self.predicted > requested.most_predicted() {
                     return Err(implausible(format!("more than {} bytes of predictions", self.predicted - 1)));
                 }
                 Ok(())
@@ -215,14 +229,39 @@ impl Parts {
         if !more.nan.iter().chain(&more.infinite).all(|index| range.contains(index)) {
             return Err(broken("the runner's predictions name samples of other lines".into()));
         }
-        if more.start != so_far.classes.len() as u64 || more.classes.len() != more.values.len() {
+        let next = so_far.values.len() as u64 - u64::from(so_far.more);
+        let has_classes = !more.classes.is_empty();
+        let fits = if has_classes { more.classes.len() == more.values.len() } else { more.values.len() == 1 };
+        let as_before = so_far.values.is_empty() || so_far.classes.is_empty() != has_classes;
+        if more.start != next || !fits || !as_before {
             return Err(broken("the runner's predictions have a gap".into()));
         }
+        if let Some((class, _)) =
+            more.classes.iter().zip(&more.values).find(|(class, values)| contradicts(**class, values))
+        {
+            return Err(broken(format!("the runner predicts class {class}, its own values say another")));
+        }
+        let mut values = more.values.into_iter();
+        if so_far.more {
+            let (last, rest) = (so_far.values.last_mut(), values.next());
+            last.into_iter().for_each(|last| last.extend(rest.iter().flatten()));
+        }
         so_far.classes.extend(more.classes);
-        so_far.values.extend(more.values);
+        so_far.values.extend(values);
         so_far.nan.extend(more.nan);
         so_far.infinite.extend(more.infinite);
+        so_far.more = more.more;
         Ok(())
+    }
+}
+
+/// Whether the values, where they were sent, are largest elsewhere.
+fn contradicts(class: u32, values: &[f32]) -> bool {
+    match values.get(class as usize) {
+        _ if values.is_empty() => false,
+        None => true,
+        Some(own) if own.is_nan() => values.iter().any(|value| !value.is_nan()),
+        Some(own) => values.iter().any(|value| value > own),
     }
 }
 
@@ -249,7 +288,7 @@ mod tests {
 
     /// Three times, or five predictions.
     fn requested(mode: Mode) -> Requested {
-        Requested { mode, iterations: 3, min_time_ms: 0, samples: vec![5] }
+        Requested { mode, iterations: 3, min_time_ms: 0, samples: vec![5], asks: false }
     }
 
     fn hello() -> Line {
@@ -462,7 +501,7 @@ mod tests {
     #[test]
     fn values_that_are_not_finite_are_counted() {
         let line = r#"{"line":"predictions","start":0,"classes":[1,0,0,0,0],
-            "values":[["-inf",0.5],["NaN",null],[1e39,1.0],[1.0,2.0],[]],"nan":[4]}"#;
+            "values":[["-inf",0.5],["NaN",null],[1e39,1.0],[2.0,1.0],[]],"nan":[4]}"#;
         let measurement = answer(Mode::Score, &[line]).unwrap();
         let predictions = measurement.predictions.unwrap();
         let found = predictions.not_finite();
@@ -505,6 +544,48 @@ mod tests {
         send(&part(0)).unwrap();
         send(&part(2)).unwrap();
         assert_eq!(send(&part(5)).unwrap_err().message, "the runner's predictions have a gap");
+    }
+
+    fn scored(samples: u64, predictions: &[Predictions]) -> Result<Predictions, String> {
+        let mut lines = complete();
+        lines.splice(3..7, predictions.iter().cloned().map(Line::Predictions));
+        let mut conversation =
+            Conversation::new(Requested { samples: vec![samples], asks: true, ..requested(Mode::Score) });
+        for line in lines {
+            conversation.on_line(&serde_json::to_string(&line).unwrap()).map_err(|end| end.message.to_string())?;
+        }
+        let measured = conversation.close("exit status 0", WALL).map_err(|end| end.message.to_string())?;
+        Ok(measured.predictions.unwrap())
+    }
+
+    #[test]
+    fn a_prediction_may_take_several_lines() {
+        let values: Vec<f32> = (0..20_000u16).map(f32::from).collect();
+        let lines = [Predictions::of_sample(0, &values), Predictions::of_sample(1, &[7.0])].concat();
+        assert_eq!(lines.len(), 4);
+        let all = scored(2, &lines).unwrap();
+        assert!(all.values == [values, vec![7.0]] && all.classes.is_empty() && !all.more);
+        assert_eq!(scored(1, &lines[..2]).unwrap_err(), "the last prediction is cut off");
+        assert_eq!(scored(2, &lines[..3]).unwrap_err(), "implausible: the runner reported 1 predictions for 2 samples");
+        assert_eq!(scored(2, &lines[3..]).unwrap_err(), "the runner's predictions have a gap");
+    }
+
+    /// 16 or 513 predictions for 497 samples, and a class that the values beside it deny.
+    #[test]
+    fn a_board_cannot_make_up_predictions() {
+        let line = |class: u32, values: &[f32]| {
+            let (classes, values) = (vec![class], vec![values.to_vec()]);
+            [Predictions { classes, values, ..Predictions::default() }]
+        };
+        assert!(scored(1, &line(1, &[0.0, 2.0])).is_ok() && scored(1, &line(3, &[])).is_ok());
+        assert_eq!(
+            scored(2, &line(1, &[0.0, 2.0])).unwrap_err(),
+            "implausible: the runner reported 1 predictions for 2 samples"
+        );
+        for (class, values) in [(0, [0.0, 2.0]), (2, [0.0, 2.0]), (1, [0.0, f32::NAN])] {
+            let expected = format!("the runner predicts class {class}, its own values say another");
+            assert_eq!(scored(1, &line(class, &values)).unwrap_err(), expected);
+        }
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use std::{collections::HashSet, fmt};
 use espalier_protocol::{
     BoardState, Hello, LayerKernel, LayerTime, Loaded, Memory, Mode, Predictions, Switched, Text, float,
 };
+use espalier_tasks::{Task, Truth};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{self, Engine};
@@ -101,14 +102,33 @@ pub struct ModelInfo {
     pub eval: Option<String>,
     /// As text, e.g. `magnitude, global, weight`.
     pub recipe: String,
-    /// The eval set's labels, where there is an eval set with labels.
+    /// The eval set's labels, where they are one whole number a sample.
     pub labels: Option<Vec<i64>>,
+    /// The right answers, where they are anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truth: Option<Truth>,
+    /// What its answers mean. Runs of earlier releases took the largest value of the first output for the class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+    /// How many samples the eval set has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<u64>,
     /// SHA-256 of the prepared inputs, where there is an eval set.
     pub inputs: Option<String>,
     pub variants: Vec<VariantInfo>,
     /// Accuracy a variant may lose against dense, as a fraction, where the model has such a budget.
     #[serde(default, with = "float")]
     pub max_accuracy_drop: Option<f64>,
+}
+
+impl ModelInfo {
+    pub fn task(&self) -> Task {
+        self.task.clone().unwrap_or_else(Task::classes_of_first)
+    }
+
+    pub fn truth(&self) -> Option<Truth> {
+        self.truth.clone().or_else(|| self.labels.as_deref().map(Truth::of_labels))
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

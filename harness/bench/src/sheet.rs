@@ -1,6 +1,7 @@
 //! The text of one table, whatever it is rendered to. The one place where numbers become strings and get the units
 //! people read; every column has one unit and one number of decimals, so that its cells can be compared.
 
+mod answers;
 mod layers;
 pub mod peers;
 
@@ -108,7 +109,9 @@ fn facts(run: &Run, model: &ModelInfo, device: &DeviceInfo) -> Vec<String> {
     let revision = header.provenance.revision.as_deref();
     facts.push(format!("espalier {}, revision {}", header.provenance.espalier, revision.unwrap_or("unknown")));
     facts.push(format!("pruned by {}", model.recipe));
-    facts.extend(model.labels.as_ref().map(|labels| format!("accuracy on {} samples", labels.len())));
+    facts.extend(answers::fact(model));
+    let unnamed = model.labels.as_ref().filter(|_| model.task.is_none());
+    facts.extend(unnamed.map(|labels| format!("accuracy on {} samples", labels.len())));
     if matches!(Source::parse(&model.source), Source::Build { .. }) {
         // Agreement must not be mistaken for accuracy, neither where it is high nor where it is low.
         facts.push(
@@ -159,19 +162,7 @@ fn columns(run: &Run, model: &ModelInfo, cases: &[&CaseSummary]) -> Vec<Column> 
     ]);
     columns.extend(peers::columns(run, cases));
     columns.push(numbers("peak RSS", "", 6, cases, Metric::PeakRss, &[Metric::PeakRss]));
-    if model.labels.is_some() {
-        let percent = |case: &CaseSummary| Some(format!("{:.2}", case.accuracy?.fraction() * 100.0));
-        columns.push(Column::new("accuracy", "%", 3, cells(cases, percent)));
-        let change = |case: &CaseSummary| {
-            let change = case.change?;
-            Some(format!("{:+.2} ({}/{})", change.fraction() * 100.0, change.lost, change.won))
-        };
-        let column = Column::new("vs dense", "pp (−/+)", 5, cells(cases, change));
-        columns.push(Column { legend: "(−/+): samples lost and won", ..column });
-    } else {
-        let same = |case: &CaseSummary| case.same_as_dense.map(|same| format!("{}/{}", same.equal, same.total));
-        columns.push(Column::new("same class", "as dense", 5, cells(cases, same)));
-    }
+    columns.extend(answers::columns(model, cases));
     columns.push(Column::new("trust", "", 4, cases.iter().map(|case| trust(case)).collect()));
     columns
 }
@@ -299,7 +290,7 @@ fn notes(run: &Run, model: &ModelInfo, device: &DeviceInfo, cases: &[&CaseSummar
     }
     notes.extend(not_finite(run, cases));
     notes.extend(reference(run, cases));
-    notes.extend(budget(model, &peers::judged(run, cases)));
+    notes.extend(answers::budget(run, model, cases));
     for engine in &run.header.engines {
         let of_engine: Vec<&CaseSummary> = cases.iter().copied().filter(|case| case.case.engine == *engine).collect();
         notes.extend(zeros_are_not_faster(run, device, &of_engine));
@@ -362,24 +353,6 @@ fn reference(run: &Run, cases: &[&CaseSummary]) -> Option<String> {
         note.push_str(&format!(", largest output difference {largest:.1e}"));
     }
     Some(note)
-}
-
-fn budget(model: &ModelInfo, cases: &[&CaseSummary]) -> Option<String> {
-    let allowed = model.max_accuracy_drop?;
-    let scored: Vec<_> = cases.iter().filter_map(|case| Some((case.case.ratio, case.change?))).collect();
-    if scored.is_empty() {
-        return None;
-    }
-    // Fractions of a count: a difference below a thousandth of a sample is rounding.
-    let within = scored.iter().filter(|(_, change)| -change.fraction() <= allowed + 1e-3 / change.total as f64);
-    let points = allowed * 100.0;
-    Some(match within.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
-        Some((ratio, change)) => format!(
-            "largest ratio within the accuracy budget (at most {points} pp lost): {ratio} ({:+.2} pp)",
-            change.fraction() * 100.0
-        ),
-        None => format!("no pruned variant is within the accuracy budget (at most {points} pp lost)"),
-    })
 }
 
 /// A note where the intervals of all variants from ratio 0.5 on contain 1.

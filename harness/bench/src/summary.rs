@@ -4,6 +4,7 @@
 //! medians with Student's t interval, and the speed-up pairs invocations of the same round, which ran one after the
 //! other. All intervals are at 95 %.
 
+mod answers;
 mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +13,10 @@ use espalier_protocol::{BoardState, LayerKernel, LayerTime, Macs, Mode, Predicti
 use espalier_stats::{Interval, Unfit};
 use serde::{Deserialize, Serialize};
 
+pub use answers::{Score, answers};
 pub use peers::{Against, SAME_OUTPUT};
 
+use self::answers::agreement;
 use crate::{
     engine::Engine,
     metric::{Bounds, Bytes, Estimate, Metric, Nanoseconds},
@@ -66,10 +69,13 @@ pub struct CaseSummary {
     pub peak_rss: Option<Bytes>,
     /// The same, from the runner's counting allocator.
     pub peak_allocated: Option<Bytes>,
-    /// Against the eval set's labels.
+    /// Against the eval set's labels, where an answer is right or wrong.
     pub accuracy: Option<Share>,
     /// Against the dense variant on the same device; `None` for the dense variant itself.
     pub change: Option<AccuracyChange>,
+    /// Against the eval set's labels, where the task has another metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<Score>,
     /// Against the dense variant on the same device; `None` for the dense variant itself.
     pub same_as_dense: Option<Agreement>,
     /// Against the same variant on the run's reference device; `None` for that device itself.
@@ -139,7 +145,7 @@ impl AccuracyChange {
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Agreement {
-    /// Samples with the same class.
+    /// Samples with the same answer: the same class, or numbers that differ by rounding.
     pub equal: u64,
     pub total: u64,
     /// Largest absolute difference of two output values; `None` where outputs were not sent.
@@ -215,7 +221,11 @@ impl CaseSummary {
 
     /// Whether anything was measured.
     pub fn has_results(&self) -> bool {
-        self.p50.is_some() || self.peak_rss.is_some() || self.accuracy.is_some() || self.macs.is_some()
+        self.p50.is_some()
+            || self.peak_rss.is_some()
+            || self.accuracy.is_some()
+            || self.score.is_some()
+            || self.macs.is_some()
     }
 
     /// In the metric's own unit.
@@ -259,7 +269,8 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
     let predictions = predictions(run, &case);
     let dense_predictions = dense.as_ref().and_then(|dense| self::predictions(run, dense));
     let reference_predictions = reference.as_ref().and_then(|reference| self::predictions(run, reference));
-    let labels = model.labels.as_deref();
+    let graded = predictions.map(|own| answers::graded(model, dense_predictions, own, dense.is_none()));
+    let graded = graded.unwrap_or_default();
     let memory = |bytes: fn(&espalier_protocol::Memory) -> u64| {
         let memories = run.measured(&case, Mode::Memory).filter_map(|(_, measurement)| measurement.memory.as_ref());
         memories.map(bytes).max().map(Bytes)
@@ -281,23 +292,21 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
         peak_rss: memory(|memory| memory.peak_rss),
         // A process that has read a model has allocated memory: 0 means "not counted".
         peak_allocated: memory(|memory| memory.peak_allocated).filter(|bytes| bytes.0 > 0),
-        accuracy: labels.zip(predictions).and_then(|(labels, predictions)| accuracy(labels, predictions)),
-        change: match (labels, dense_predictions, predictions) {
-            (Some(labels), Some(dense), Some(new)) => change(labels, dense, new),
-            _ => None,
-        },
-        same_as_dense: dense_predictions.zip(predictions).and_then(|(dense, new)| agreement(dense, new)),
+        accuracy: graded.accuracy,
+        change: graded.change,
+        score: graded.score,
+        same_as_dense: dense_predictions.zip(predictions).and_then(|(dense, new)| agreement(model, dense, new)),
         same_as_reference: reference_predictions
             .zip(predictions)
-            .and_then(|(reference, new)| agreement(reference, new)),
+            .and_then(|(reference, new)| agreement(model, reference, new)),
         against: peers::against(run, &case, &times),
-        same_as_espalier: peers::same_as_espalier(run, &case),
+        same_as_espalier: peers::same_as_espalier(run, model, &case),
         not_finite: predictions.and_then(not_finite),
         engine_version: of_case(run, &case).next().map(|measurement| measurement.hello.engine.clone()),
         kernels: first_filled(of_case(run, &case).map(|measurement| &measurement.kernels)),
         profile: first_filled(of_case(run, &case).map(|measurement| &measurement.profile)),
         trust: trust(run, &case, device, &medians),
-        failures: failures(run, &case, labels, predictions),
+        failures: failures(run, &case, graded.failure.as_deref()),
         invocation_medians: medians.into_iter().map(Nanoseconds).collect(),
         variant: variant.clone(),
         case: case.clone(),
@@ -384,56 +393,13 @@ fn predictions<'a>(run: &'a Run, case: &'a Case) -> Option<&'a Predictions> {
     let scored = run.measured(case, Mode::Score);
     let predictions = scored.filter_map(|(record, scored)| Some((record.round, scored.predictions.as_ref()?)));
     let (_, first) = predictions.min_by_key(|(round, _)| *round)?;
-    (!first.classes.is_empty()).then_some(first)
+    (!first.values.is_empty()).then_some(first)
 }
 
 fn not_finite(predictions: &Predictions) -> Option<NotFiniteCount> {
     let samples = predictions.not_finite();
     let (nan, infinite) = (samples.nan.len() as u64, samples.infinite.len() as u64);
-    (nan + infinite > 0).then_some(NotFiniteCount { nan, infinite, total: predictions.classes.len() as u64 })
-}
-
-/// `None` unless every sample has a prediction: the accuracy of a part of the eval set is another number.
-fn accuracy(labels: &[i64], predictions: &Predictions) -> Option<Share> {
-    let right = right(labels, predictions)?;
-    Some(Share { correct: right.iter().filter(|right| **right).count() as u64, total: right.len() as u64 })
-}
-
-fn change(labels: &[i64], dense: &Predictions, new: &Predictions) -> Option<AccuracyChange> {
-    let (dense, new) = (right(labels, dense)?, right(labels, new)?);
-    let count = |was: bool| dense.iter().zip(&new).filter(|(dense, new)| **dense == was && **new != was).count() as u64;
-    let (lost, won) = (count(true), count(false));
-    let p_value = espalier_stats::mcnemar_two_sided(lost, won);
-    Some(AccuracyChange { lost, won, total: labels.len() as u64, p_value })
-}
-
-fn right(labels: &[i64], predictions: &Predictions) -> Option<Vec<bool>> {
-    let complete = !labels.is_empty() && labels.len() == predictions.classes.len();
-    complete.then(|| predictions.right(labels))
-}
-
-fn agreement(base: &Predictions, new: &Predictions) -> Option<Agreement> {
-    if base.classes.len() != new.classes.len() {
-        return None;
-    }
-    let equal = base.classes.iter().zip(&new.classes).filter(|(base, new)| base == new).count() as u64;
-    let lengths = |predictions: &Predictions| predictions.values.iter().map(Vec::len).collect::<Vec<usize>>();
-    let comparable = lengths(base) == lengths(new) && base.values.iter().any(|values| !values.is_empty());
-    let pairs = base.values.iter().flatten().zip(new.values.iter().flatten());
-    let largest_difference = comparable.then(|| pairs.map(|(base, new)| difference(*base, *new)).fold(0.0, f32::max));
-    let largest =
-        |values: &Predictions| values.values.iter().flatten().fold(0.0, |most: f32, value| most.max(value.abs()));
-    let largest_value = comparable.then(|| largest(base));
-    Some(Agreement { equal, total: base.classes.len() as u64, largest_difference, largest_value })
-}
-
-/// Infinite where exactly one is NaN, which `max` would ignore.
-fn difference(base: f32, new: f32) -> f32 {
-    if base == new || (base.is_nan() && new.is_nan()) {
-        return 0.0;
-    }
-    let difference = (base - new).abs();
-    if difference.is_nan() { f32::INFINITY } else { difference }
+    (nan + infinite > 0).then_some(NotFiniteCount { nan, infinite, total: predictions.values.len() as u64 })
 }
 
 fn trust(run: &Run, case: &Case, device: &DeviceInfo, medians: &[f64]) -> Option<Trust> {
@@ -469,7 +435,7 @@ fn first_filled<'a, T: Clone + 'a>(mut lists: impl Iterator<Item = &'a Vec<T>>) 
     lists.find(|list| !list.is_empty()).cloned().unwrap_or_default()
 }
 
-fn failures(run: &Run, case: &Case, labels: Option<&[i64]>, predictions: Option<&Predictions>) -> Vec<CaseFailure> {
+fn failures(run: &Run, case: &Case, not_graded: Option<&str>) -> Vec<CaseFailure> {
     let of_case = run.records.iter().filter(|record| record.case == *case);
     let measured: BTreeSet<(Mode, u32)> = of_case
         .clone()
@@ -492,10 +458,7 @@ fn failures(run: &Run, case: &Case, labels: Option<&[i64]>, predictions: Option<
             add(record.mode, failure.stage, &failure.message);
         }
     }
-    if let (Some(labels), Some(predictions)) = (labels, predictions)
-        && labels.len() != predictions.classes.len()
-    {
-        let message = format!("{} predictions for {} samples", predictions.classes.len(), labels.len());
+    if let Some(message) = not_graded {
         add(Mode::Score, FailureStage::Run, &message.into());
     }
     failures
@@ -635,8 +598,8 @@ mod tests {
         outcome(&mut run, 0.5, Mode::Time, |record| measurement(record).timed_ns.truncate(19));
         let summary = local(&run, 0.5);
         assert!(summary.values == 95 && summary.p99.is_none() && summary.p90.is_some());
-        assert_eq!(difference(f32::NAN, 1.0), f32::INFINITY);
-        assert_eq!(difference(f32::NAN, f32::NAN), 0.0);
+        assert_eq!(answers::difference(f32::NAN, 1.0), f32::INFINITY);
+        assert_eq!(answers::difference(f32::NAN, f32::NAN), 0.0);
     }
 
     proptest! {

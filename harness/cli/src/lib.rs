@@ -24,6 +24,7 @@ mod samples;
 mod selection;
 mod sessions;
 pub mod ssh_feature;
+mod tasks;
 pub mod terminal;
 mod variants;
 

@@ -8,7 +8,8 @@ use espalier_prune::{
     Axis, Bytes, Inspection, Port,
     samples::{Array, Samples, Tensor},
 };
-use espalier_samples::{ModelAxis, ModelInput};
+use espalier_samples::{EvalSet, ModelAxis, ModelInput};
+use espalier_tasks::Truth;
 
 use crate::{context::usage, terminal};
 
@@ -20,15 +21,24 @@ pub fn read(what: &str, path: &Path, model: &Inspection) -> Result<Samples> {
     let set = espalier_samples::read(what, path, Some(&model_inputs(model)))
         .map_err(|error| usage(terminal::causes(&error)))?;
     let cannot = || format!("the {what} `{}` cannot be used", path.display());
-    let labels = set.labels.map(|labels| labels.into_iter().map(usize::try_from).collect::<Result<_, _>>());
+    let labels = set.truth.as_ref().and_then(Truth::labels);
+    let labels = labels.map(|labels| labels.into_iter().map(usize::try_from).collect::<Result<_, _>>());
     let labels = labels.transpose().map_err(|_| usage(format!("{}: it has labels `y` below 0", cannot())))?;
+    Ok(Samples { labels, ..inputs_of(&set, model)? })
+}
+
+/// The samples as the engine takes them, without right answers.
+///
+/// # Errors
+/// An input without samples.
+pub fn inputs_of(set: &EvalSet, model: &Inspection) -> Result<Samples> {
     let mut inputs = Vec::new();
     for (index, port) in model.inputs.iter().enumerate() {
         let is_its = |tensor: &&WireTensor| tensor.header.name == port.name || index == 0 && tensor.header.name == "x";
         let tensor = set.inputs.iter().find(is_its).with_context(|| format!("no samples for input `{}`", port.name));
         inputs.push(tensor_of(tensor?, port.dtype)?);
     }
-    Ok(Samples { inputs, labels })
+    Ok(Samples { inputs, labels: None })
 }
 
 /// What the identity of samples is computed from: one file as it is, of several what they hold.
@@ -42,7 +52,7 @@ pub fn content(what: &str, path: &Path, dense: &Bytes) -> Result<Vec<u8>> {
     let inputs = model_inputs(&espalier_prune::inspect(dense)?);
     let set = espalier_samples::read(what, path, Some(&inputs)).map_err(|error| usage(terminal::causes(&error)))?;
     let mut content = tensor::encode(&set.inputs);
-    content.extend(set.labels.into_iter().flatten().flat_map(i64::to_le_bytes));
+    content.extend(set.truth.into_iter().flat_map(|truth| truth.values).flat_map(f64::to_le_bytes));
     Ok(content)
 }
 

@@ -18,6 +18,7 @@ use espalier_prune::{
     runnable::{REWRITES, runnable},
     tune::Watch,
 };
+use espalier_samples::EvalSet;
 use espalier_weights::{
     Form, Layout, Values, WeightsError,
     pack::{Choice, Pack, is_pack},
@@ -30,6 +31,7 @@ use crate::{
     progress::{Progress, Task, stop_on_signal},
     pruning::{self, Goal, Made, Material, refused},
     samples::{self, model_inputs},
+    tasks,
 };
 
 pub struct Prepared {
@@ -127,34 +129,47 @@ impl Maker<'_> {
             files.push(file(blob));
             self.task.step();
         }
-        let samples = match (&model.eval, &model.source) {
-            (Some(eval), _) => {
-                let inputs = model_inputs(&espalier_prune::inspect(&source.dense)?);
-                let set = espalier_samples::read("eval set", &self.context.root.join(eval), Some(&inputs));
-                let set = set.map_err(|error| usage(format!("{error:#}")))?;
-                Some((set.labels, set.inputs))
-            }
-            (None, inventory::Source::Build { net, samples }) => Some((None, synthetic_inputs(net, *samples)?)),
-            (None, inventory::Source::File(_)) => None,
-        };
-        let (labels, inputs) = match samples {
-            Some((labels, tensors)) => {
-                files.push(file(blob::put_bytes(&self.context.cache, &tensor::encode(&tensors))?));
-                (labels, files.last().map(|inputs| inputs.sha256.clone()))
+        let inspection = espalier_prune::inspect(&source.dense)?;
+        let set = self.eval_set(model, &inspection)?;
+        let task = tasks::resolve(&tasks::spec(&model.task, &model.source), &source.dense, &inspection, set.as_ref())?;
+        let samples = set.as_ref().map(EvalSet::samples);
+        let (inputs, truth) = match set {
+            Some(EvalSet { inputs, truth }) => {
+                let inputs = blob::put_bytes(&self.context.cache, &tensor::encode(&inputs))?;
+                files.push(file(inputs));
+                (files.last().map(|inputs| inputs.sha256.clone()), truth)
             }
             None => (None, None),
         };
+        let (labels, truth) = tasks::divided(&task, truth);
         let info = ModelInfo {
             name: model.name.clone(),
             source: model.source.to_string(),
             eval: model.eval.clone(),
             recipe: model.recipe.describe(),
             labels,
+            truth,
+            task: Some(task),
+            samples,
             inputs,
             variants,
             max_accuracy_drop: model.budget.max_accuracy_drop,
         };
         Ok(Prepared { info, files })
+    }
+
+    fn eval_set(&self, model: &Model, inspection: &Inspection) -> Result<Option<EvalSet>> {
+        match (&model.eval, &model.source) {
+            (Some(eval), _) => {
+                let inputs = model_inputs(inspection);
+                let set = espalier_samples::read("eval set", &self.context.root.join(eval), Some(&inputs));
+                Ok(Some(set.map_err(|error| usage(format!("{error:#}")))?))
+            }
+            (None, inventory::Source::Build { net, samples }) => {
+                Ok(Some(EvalSet { inputs: synthetic_inputs(net, *samples)?, truth: None }))
+            }
+            (None, inventory::Source::File(_)) => Ok(None),
+        }
     }
 
     /// The dense file, the samples used, and the complete recipe.

@@ -280,7 +280,13 @@ impl Session<'_> {
         let inputs = job.inputs.as_ref().and_then(|sha| self.work.files.iter().find(|file| file.sha256 == *sha));
         // Synthetic inputs are one run.
         let samples = inputs.map_or(vec![1], |inputs| deploy::samples(&inputs.path));
-        Requested { mode: job.mode, iterations: job.effort.iterations, min_time_ms: job.effort.min_time_ms, samples }
+        Requested {
+            mode: job.mode,
+            iterations: job.effort.iterations,
+            min_time_ms: job.effort.min_time_ms,
+            samples,
+            asks: job.asked.is_some(),
+        }
     }
 
     /// The device's failure, as the record of the job that it prevented.

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Comparison, lines,
+    Comparison,
+    accuracy::Expected,
+    lines,
     outcome::Planned,
     profile::{Profile, Terms},
     report::{BaselineFacts, Fault, GateDevice},
@@ -115,7 +117,8 @@ impl GateRun {
                 confirming: *session > 0,
                 other_binary: facts.and_then(|facts| facts.other_binary),
             };
-            let labelled = cases.iter().map(|case| CasePlan { labels: self.labels(&case.case.model), ..case.clone() });
+            let labelled =
+                cases.iter().map(|case| CasePlan { expected: self.expected(&case.case.model), ..case.clone() });
             let mut script = GateScript::new(profile, terms, self.header.seed, labelled.collect());
             let of_session = |record: &&Record| {
                 record.case.device == *device && record.trial.is_some_and(|trial| trial.session == *session)
@@ -160,7 +163,7 @@ impl GateRun {
         Ok(comparisons)
     }
 
-    fn labels(&self, model: &str) -> Option<Vec<i64>> {
-        self.header.models.iter().find(|info| info.name == model)?.labels.clone()
+    fn expected(&self, model: &str) -> Expected {
+        self.header.models.iter().find(|info| info.name == model).map(Expected::of).unwrap_or_default()
     }
 }

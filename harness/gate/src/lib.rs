@@ -41,6 +41,7 @@ use serde::{Deserialize, Serialize};
 
 use espalier_bench::record::Case;
 pub use espalier_bench::record::{Arm, Role};
+use espalier_tasks::Unit;
 
 /// What is judged of a case, each with a test of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -182,6 +183,21 @@ pub enum Finding {
         #[serde(with = "float")]
         drop_high: f64,
         same_outputs: bool,
+    },
+    /// Of another metric: a larger one is better, and so is a smaller drop.
+    Score {
+        metric: String,
+        unit: Unit,
+        #[serde(with = "float")]
+        base: f64,
+        #[serde(with = "float")]
+        candidate: f64,
+        #[serde(with = "float")]
+        p_value: f64,
+        #[serde(with = "float")]
+        drop: f64,
+        #[serde(with = "float")]
+        drop_high: f64,
     },
     /// Nothing was measured.
     Nothing,

@@ -18,7 +18,7 @@ use crate::{
     size, validity,
 };
 use espalier_bench::{
-    plan::{Effort, MOST_PADDING, PlannedJob, Script},
+    plan::{self, Effort, MOST_PADDING, PlannedJob, Script},
     record::{Case, Failure, Measurement, Outcome, Record, Trial},
 };
 
@@ -44,9 +44,9 @@ pub struct CasePlan {
     pub inputs: Option<String>,
     /// As `NAME=1x128`.
     pub shapes: Vec<String>,
-    /// Of the eval set; stored once a model, not here.
+    /// What answers mean and which are right; stored once a model, not here.
     #[serde(skip)]
-    pub labels: Option<Vec<i64>>,
+    pub expected: accuracy::Expected,
     /// Accuracy the candidate may lose at most, observed, as a fraction; `None`: only the test decides.
     #[serde(default, with = "float")]
     pub max_accuracy_drop: Option<f64>,
@@ -338,6 +338,7 @@ impl CaseSession {
             slow_down_percent: slow_down_percent.filter(|_| mode == Mode::Time),
             skip_below: None,
             ratio: None,
+            asked: plan::asked(&self.plan.expected.task()),
             trial: Some(trial),
         }
     }
@@ -479,9 +480,9 @@ impl CaseSession {
         let judged = match criterion {
             Criterion::Accuracy => match &self.scores {
                 [Some(base), Some(candidate)] => {
-                    let (labels, alpha) = (self.plan.labels.as_deref(), self.profile.alpha(self.terms));
+                    let (expected, alpha) = (&self.plan.expected, self.profile.alpha(self.terms));
                     let margins = accuracy::Margins { max_drop: self.plan.max_accuracy_drop, ..Default::default() };
-                    accuracy::judge_accuracy(labels, base, candidate, alpha, margins)
+                    accuracy::judge_accuracy(expected, base, candidate, alpha, margins)
                 }
                 _ => nothing("no predictions came back"),
             },

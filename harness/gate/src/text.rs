@@ -39,6 +39,7 @@ pub fn values(report: &Report, comparison: &Comparison) -> [String; 2] {
             _ => [MISSING.to_owned(), MISSING.to_owned()],
         },
         Finding::Sizes { base, candidate } => both(*base as f64, *candidate as f64, Unit::Bytes),
+        Finding::Score { unit, base, candidate, .. } => [score(*base, *unit), score(*candidate, *unit)],
         Finding::Accuracy { .. } | Finding::Nothing => [MISSING.to_owned(), MISSING.to_owned()],
     }
 }
@@ -54,7 +55,18 @@ pub fn change(finding: &Finding) -> String {
         Finding::Sizes { base, candidate } => bytes(*base as f64, *candidate as f64),
         Finding::Accuracy { same_outputs: true, .. } => "same outputs".to_owned(),
         Finding::Accuracy { lost, won, drop, .. } => format!("{} pp ({lost}/{won})", signed(-drop * 100.0, 2)),
+        Finding::Score { metric, unit, drop, .. } => match unit {
+            espalier_tasks::Unit::Fraction => format!("{} pp of {metric}", signed(-drop * 100.0, 2)),
+            espalier_tasks::Unit::Number => format!("{} of {metric}", signed(-drop, 4)),
+        },
         Finding::Nothing => MISSING.to_owned(),
+    }
+}
+
+fn score(value: f64, unit: espalier_tasks::Unit) -> String {
+    match unit {
+        espalier_tasks::Unit::Fraction => format!("{:.2} %", value * 100.0),
+        espalier_tasks::Unit::Number => format!("{value:.4}"),
     }
 }
 

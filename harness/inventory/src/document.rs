@@ -323,6 +323,10 @@ impl<'d, 'f> Value<'d, 'f> {
         matches!(self.value, DeValue::Boolean(_))
     }
 
+    pub(crate) fn is_text(&self) -> bool {
+        matches!(self.value, DeValue::String(_))
+    }
+
     pub(crate) fn is_table(&self) -> bool {
         matches!(self.value, DeValue::Table(_))
     }

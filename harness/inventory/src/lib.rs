@@ -10,6 +10,7 @@ mod model;
 pub mod names;
 mod problem;
 mod recipe;
+mod task;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -17,6 +18,7 @@ mod values;
 
 pub use device::DEFAULT_WORKDIR;
 pub use espalier_recipe::{Distillation, Method, Schedule, Scope, Structure, Unit};
+pub use espalier_tasks::Spec;
 pub use load::{SourceFiles, Surroundings, load};
 pub use model::BUILT;
 pub use names::{UnknownName, is_name, suggest};

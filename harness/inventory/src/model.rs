@@ -3,7 +3,9 @@
 use super::{
     Budget, Distillation, Method, Model, Recipe, Schedule, Scope, Source, Unit,
     document::{Place, Table, Value, Wrong},
-    is_pack_form, values,
+    is_pack_form,
+    task::read_task,
+    values,
 };
 
 /// What `build` may name: the same as `cargo xtask model build`, which a test of `xtask` holds it to.
@@ -23,6 +25,7 @@ pub fn read_model(name: &str, folder: &str, mut table: Table<'_, '_>, exists: &d
     // A file that is misspelled is no reason to say that none is given.
     let has_samples = calibration.is_some() || train.is_some();
     let recipe = table.take("prune").and_then(|value| value.table()).map(|table| read_recipe(table, has_samples));
+    let task = table.take("task").and_then(|value| value.table()).map(read_task);
     let budget = table.take("budget");
     if is_built {
         let truth = [&eval, &budget].into_iter().flatten();
@@ -39,6 +42,7 @@ pub fn read_model(name: &str, folder: &str, mut table: Table<'_, '_>, exists: &d
         calibration: calibration.and_then(path),
         train: train.and_then(path),
         recipe: recipe.unwrap_or_default(),
+        task: task.unwrap_or_default(),
         budget: budget.and_then(|value| value.table()).map(read_budget).unwrap_or_default(),
         in_all,
     };

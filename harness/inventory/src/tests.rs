@@ -177,6 +177,7 @@ fn valid_files_mean_what_they_say() {
                 ratios: vec![0.0, 0.5, 0.9],
                 ..Recipe::default()
             },
+            task: Spec::default(),
             budget: Budget { max_accuracy_drop: Some(0.01) },
             in_all: true,
         }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use espalier_tasks::Spec;
 use serde::{Deserialize, Serialize};
 
 use super::recipe::Recipe;
@@ -175,6 +176,8 @@ pub struct Model {
     /// `.npz` with samples for fine-tuning.
     pub train: Option<String>,
     pub recipe: Recipe,
+    /// What its answers mean, as far as the file says it.
+    pub task: Spec,
     pub budget: Budget,
     /// Whether commands that name no model include it.
     pub in_all: bool,

@@ -86,6 +86,17 @@ pub struct Job {
     pub budget_ms: Option<f64>,
     /// Kernels skip activations of at most this magnitude. `None`: they skip no activations.
     pub skip_below: Option<f64>,
+    /// What a `score` job sends. `None`: the class and the values of the first output.
+    pub asked: Option<Asked>,
+}
+
+/// What a `score` job sends of each sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// All values of this output, by its place in the model.
+    pub output: u32,
+    /// Or where they are largest along this axis of it.
+    pub argmax: Option<u32>,
 }
 
 impl Job {
@@ -107,6 +118,7 @@ impl Job {
             ratios: Vec::new(),
             budget_ms: None,
             skip_below: None,
+            asked: None,
         }
     }
 
@@ -154,6 +166,10 @@ impl Job {
                 flag(name, number.to_string());
             }
         }
+        if let Some(Asked { output, argmax }) = self.asked {
+            flag("--output", output.to_string());
+            argmax.into_iter().for_each(|axis| flag("--argmax", axis.to_string()));
+        }
         args
     }
 
@@ -189,6 +205,11 @@ impl Job {
                 }
                 "--budget-ms" => job.budget_ms = Some(real(flag, value, 0.001..=1e9)?),
                 "--skip-below" => job.skip_below = Some(real(flag, value, 0.0..=1e9)?),
+                "--output" => job.asked = Some(Asked { output: number(flag, value)?, argmax: None }),
+                "--argmax" => {
+                    let asked = job.asked.as_mut().ok_or("`--argmax` comes after `--output`")?;
+                    asked.argmax = Some(number(flag, value)?);
+                }
                 _ => return Err(format!("unknown flag `{flag}`")),
             }
         }
@@ -263,6 +284,8 @@ mod tests {
             Job { budget_ms: Some(2.5), skip_below: Some(0.001), ..usual.clone() },
             "--budget-ms 2.5 --skip-below 0.001",
         );
+        check(Job { asked: Some(Asked { output: 1, argmax: None }), ..usual.clone() }, "--output 1");
+        check(Job { asked: Some(Asked { output: 0, argmax: Some(2) }), ..usual.clone() }, "--output 0 --argmax 2");
     }
 
     #[test]
@@ -279,6 +302,7 @@ mod tests {
         check(&["time", "--speed", "9"], "unknown flag `--speed`");
         check(&["time", "--engine", "x"], "unknown engine `x`: espalier or tract");
         check(&["time", "--model", "m", "--threads", "0"], "`--threads` wants 1 to 1024, not `0`");
+        check(&["score", "--argmax", "1"], "`--argmax` comes after `--output`");
         check(&["time", "--ratio", "1.5"], "`--ratio` wants a number from 0 to 1, not `1.5`");
         check(
             &["time", "--model", "m", "--ratio", "0.5", "--budget-ms", "2"],

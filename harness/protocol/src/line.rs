@@ -247,7 +247,8 @@ pub struct MemoryPhase {
 pub struct Predictions {
     /// The index of the first sample in this line.
     pub start: u64,
-    /// For each sample the argmax of the first output (the first of equal values).
+    /// For each sample the argmax of the first output (the first of equal values). Empty where the job asks for an
+    /// output ([`crate::Asked`]): then `values` has what was asked for, of any size.
     pub classes: Vec<u32>,
     /// For each sample the first output, flattened, as exact f32 (the shortest decimals that read back to the same
     /// bits). Empty where the output has more than [`Predictions::MAX_VALUES`] values per sample.
@@ -259,11 +260,31 @@ pub struct Predictions {
     /// Indices of the samples whose first output is infinite somewhere and NaN nowhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub infinite: Vec<u64>,
+    /// The next line goes on with the last sample of this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }
 
 impl Predictions {
-    /// The most output values per sample that are sent to the host.
+    /// The most output values per sample that are sent to the host without being asked for.
     pub const MAX_VALUES: usize = 1024;
+
+    /// The most values of a line. With the most digits of a float it is shorter than [`crate::MAX_LINE`].
+    pub const LINE_VALUES: usize = 8192;
+
+    /// What was asked for of one sample, as many lines as are needed.
+    pub fn of_sample(start: u64, values: &[f32]) -> Vec<Predictions> {
+        let pieces: Vec<&[f32]> =
+            if values.is_empty() { vec![values] } else { values.chunks(Self::LINE_VALUES).collect() };
+        let last = pieces.len() - 1;
+        let line = |(index, piece): (usize, &&[f32])| Predictions {
+            start,
+            values: vec![piece.to_vec()],
+            more: index < last,
+            ..Predictions::default()
+        };
+        pieces.iter().enumerate().map(line).collect()
+    }
 
     /// The samples whose output is not all finite, as reported and as the values say.
     pub fn not_finite(&self) -> NotFinite {

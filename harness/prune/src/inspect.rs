@@ -82,7 +82,7 @@ pub fn inspect(model: &Bytes) -> Result<Inspection, PruneError> {
     })
 }
 
-fn port(info: &ValueInfoProto) -> Port {
+pub(crate) fn port(info: &ValueInfoProto) -> Port {
     let dtype = info.tensor_type().map_or("unknown", |tensor| dtype_name(tensor.elem_type()));
     Port { name: info.name().to_owned(), dtype, axes: info.axes() }
 }

@@ -23,6 +23,7 @@ mod inputs;
 mod inspect;
 mod macs;
 mod operators;
+mod outputs;
 mod predictions;
 mod recipe;
 mod shapes;
@@ -32,6 +33,7 @@ pub use espalier_onnx::{self as onnx, Axis, Bytes, OnnxError, file, runnable, te
 pub use espalier_recipe::{Method, Scope, Structure, Unit};
 pub use inspect::{Inspection, Port, inspect};
 pub use manifest::{Calibration, Macs, Manifest, PrunedTensor};
+pub use outputs::{OutputFacts, outputs};
 pub use prunable::{Reason, Untouched, survey};
 pub use recipe::{Amount, Recipe};
 pub use samples::Samples;

@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
-use espalier_protocol::{BoardState, HEARTBEAT_SECONDS, Job, Line, Predictions, Stage, line};
+use anyhow::{Context, Result, bail, ensure};
+use espalier_protocol::{Asked, BoardState, HEARTBEAT_SECONDS, Job, Line, Predictions, Stage, line};
 use tract_onnx::prelude::*;
 
 use crate::{model, report::Reporter, turns::Turns};
@@ -79,6 +79,13 @@ pub fn score(reporter: &Reporter, job: &Job) -> Result<()> {
     let mut line = Predictions::default();
     for index in 0..runs {
         let outputs = ready.run(index)?;
+        if let Some(asked) = job.asked {
+            let values = answer(&outputs, asked)?;
+            let lines = Predictions::of_sample(index as u64, &values);
+            lines.into_iter().for_each(|line| reporter.emit(&Line::Predictions(line)));
+            reporter.step();
+            continue;
+        }
         let output = outputs.first().context("the model has no output")?.cast_to::<f32>()?;
         let view = output.to_plain_array_view::<f32>()?;
         let values: Vec<f32> = view.iter().copied().collect();
@@ -93,6 +100,37 @@ pub fn score(reporter: &Reporter, job: &Job) -> Result<()> {
     }
     Ok(())
 }
+
+/// What a job asks for of a sample's outputs. Whole numbers that an f32 does not hold are refused, not rounded.
+fn answer(outputs: &[TValue], asked: Asked) -> Result<Vec<f32>> {
+    let Asked { output, argmax } = asked;
+    let tensor = outputs.get(output as usize).with_context(|| format!("the model has no output {output}"))?;
+    ensure!(tensor.datum_type().is_copy(), "output {output} has {:?}, which are no numbers", tensor.datum_type());
+    if tensor.datum_type().is_integer() {
+        let wide = tensor.cast_to::<i64>()?;
+        let view = wide.to_plain_array_view::<i64>()?;
+        if let Some(large) = view.iter().find(|value| value.unsigned_abs() > EXACT) {
+            bail!("output {output} has the whole number {large}, beyond {EXACT}");
+        }
+    }
+    let floats = tensor.cast_to::<f32>()?;
+    let view = floats.to_plain_array_view::<f32>()?;
+    let values: Vec<f32> = view.iter().copied().collect();
+    let Some(axis) = argmax else { return Ok(values) };
+    let shape = tensor.shape();
+    ensure!((axis as usize) < shape.len(), "output {output} of shape {shape:?} has no axis {axis}");
+    let classes = shape[axis as usize];
+    let inner: usize = shape[axis as usize + 1..].iter().product();
+    let class = |position: usize| {
+        let first = position / inner * classes * inner + position % inner;
+        let of_position: Vec<f32> = (0..classes).map(|class| values[first + class * inner]).collect();
+        crate::measure::argmax(&of_position) as f32
+    };
+    Ok((0..values.len() / classes.max(1)).map(class).collect())
+}
+
+/// The largest whole number up to which an f32 holds all of them.
+const EXACT: u64 = 1 << 24;
 
 /// Keeps the processor busy until `duration` has passed since `start`. Returns the time that has passed.
 fn spin(start: Instant, duration: Duration) -> Duration {
@@ -141,6 +179,21 @@ mod tests {
         assert_eq!(argmax(&[f32::NAN, -1.0, f32::NAN, -0.5]), 3);
         assert_eq!(argmax(&[f32::NAN]), 0);
         assert_eq!(argmax(&[]), 0);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_sent() {
+        let logits: TValue = tensor3(&[[[0.0f32, 5.0, 1.0], [3.0, 1.0, 1.0]]]).into();
+        let labels: TValue = tensor1(&[7i64]).into();
+        let outputs = [logits, labels];
+        let of = |output, argmax| answer(&outputs, Asked { output, argmax });
+        assert_eq!(of(0, None).unwrap(), [0.0, 5.0, 1.0, 3.0, 1.0, 1.0]);
+        assert_eq!(of(0, Some(2)).unwrap(), [1.0, 0.0]);
+        assert_eq!(of(0, Some(1)).unwrap(), [1.0, 0.0, 0.0]);
+        assert_eq!(of(1, None).unwrap(), [7.0]);
+        assert!(of(0, Some(3)).is_err() && of(2, None).is_err());
+        let large = answer(&[tensor1(&[(1i64 << 24) + 1]).into()], Asked { output: 0, argmax: None });
+        assert_eq!(large.unwrap_err().to_string(), "output 0 has the whole number 16777217, beyond 16777216");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use espalier_protocol::tensor::{DType as WireDType, Tensor, TensorHeader};
+use espalier_tasks::Truth;
 use half::f16;
 
 pub use model_input::{ModelAxis, ModelInput};
@@ -37,8 +38,8 @@ const MAX_BYTES: u64 = 4 << 30;
 pub struct EvalSet {
     /// By their names in the file; `x` is the first input.
     pub inputs: Vec<Tensor>,
-    /// The class of each sample.
-    pub labels: Option<Vec<i64>>,
+    /// The right answer to each sample.
+    pub truth: Option<Truth>,
 }
 
 impl EvalSet {
@@ -82,28 +83,33 @@ fn from_arrays(mut arrays: Vec<Array>, model: Option<&[ModelInput]>) -> Result<E
             first.shape[0]
         );
     }
-    let labels = labels.map(|labels| parse_labels(&labels, first)).transpose()?;
+    let truth = labels.map(|labels| parse_truth(&labels, first)).transpose()?;
     if let Some(model) = model {
         check_names(&arrays, model)?;
     }
     let inputs = arrays.iter().map(|array| to_tensor(array, model)).collect::<Result<_>>()?;
-    Ok(EvalSet { inputs, labels })
+    Ok(EvalSet { inputs, truth })
 }
 
-fn parse_labels(labels: &Array, first: &Array) -> Result<Vec<i64>> {
+/// The shape and the type of right answers are the task's, which checks them; here they are one for each sample.
+fn parse_truth(labels: &Array, first: &Array) -> Result<Truth> {
     let samples = first.shape[0];
-    ensure!(
-        labels.shape == [samples],
-        "the labels `y` have shape {:?}, expected [{samples}]: one class number for each sample of `{}`",
-        labels.shape,
-        first.name
-    );
-    ensure!(
-        labels.dtype.class != DTypeClass::Float,
-        "the labels `y` are {}, expected class numbers of an integer type",
-        labels.dtype
-    );
-    integers(labels)
+    let Some((_, shape)) = labels.shape.split_first().filter(|(count, _)| **count == samples) else {
+        bail!(
+            "the labels `y` have shape {:?}, expected [{samples}, …]: one right answer for each sample of `{}`",
+            labels.shape,
+            first.name
+        );
+    };
+    ensure!(!shape.contains(&0), "the labels `y` have shape {:?}: there are none", labels.shape);
+    let floats = labels.dtype.class == DTypeClass::Float;
+    let values =
+        if floats { doubles(labels) } else { integers(labels)?.into_iter().map(|value| value as f64).collect() };
+    if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+        let width = shape.iter().product::<u64>() as usize;
+        bail!("the labels `y` have {} (sample {})", values[at], at / width);
+    }
+    Ok(Truth { shape: shape.to_vec(), integers: !floats, values })
 }
 
 /// Every array belongs to an input, and every input has an array.
@@ -227,6 +233,9 @@ fn check_floats(array: &Array, values: &[f32], input: Option<&ModelInput>) -> Re
         8 => f64::from_bits(unsigned(&array.bytes[8 * at..8 * at + 8])).is_infinite(),
         _ => false,
     };
+    if let Some(at) = values.iter().position(|value| value.is_nan()) {
+        bail!("{}, which is no number", element(array, at, "NaN"));
+    }
     let overflows = |at: &usize| values[*at].abs() >= largest && !is_infinite(*at);
     match (0..values.len()).find(overflows) {
         Some(at) if size == 8 => {
@@ -274,6 +283,14 @@ fn element(array: &Array, at: usize, value: &str) -> String {
     let mut index: Vec<u64> = array.shape.iter().rev().map(|axis| (left % axis, left /= axis).0).collect();
     index.reverse();
     format!("`{}` is {value} at {index:?}", array.name)
+}
+
+/// The values of an array of floats.
+fn doubles(array: &Array) -> Vec<f64> {
+    match array.dtype.size {
+        8 => array.bytes.chunks_exact(8).map(|bytes| f64::from_bits(unsigned(bytes))).collect(),
+        _ => floats(array).into_iter().map(f64::from).collect(),
+    }
 }
 
 /// The values of an array of any type, rounded to f32.
@@ -339,7 +356,7 @@ mod array_tests {
         // Pixels were sixteenths; every class is there as often as stratified.
         let pixels = set.inputs[0].bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
         assert!(pixels.map(|pixel| pixel * 16.0).all(|pixel| pixel.fract() == 0.0 && (0.0..=16.0).contains(&pixel)));
-        let labels = set.labels.unwrap();
+        let labels = set.truth.unwrap().labels().unwrap();
         for class in 0..10 {
             let count = labels.iter().filter(|label| **label == class).count();
             assert!((48..=51).contains(&count), "class {class}: {count}");
@@ -451,27 +468,23 @@ mod array_tests {
         check(&[("x", "<f4", "(0, 8)")], &[], "`x` has shape [0, 8]: no samples");
         check(&[("y", "<i8", "(2,)")], &[], "it has no `x`, nor any other array to feed the model");
         check(
-            &[("x", "<f4", "(2,)"), ("y", "<i8", "(2, 2)")],
+            &[("x", "<f4", "(2,)"), ("y", "<i8", "()")],
             &[],
-            "the labels `y` have shape [2, 2], expected [2]: one class number for each sample of `x`",
+            "the labels `y` have shape [], expected [2, …]: one right answer for each sample of `x`",
         );
         check(
             &[("x", "<f4", "(2,)"), ("y", "<i8", "(3,)")],
             &[],
-            "the labels `y` have shape [3], expected [2]: one class number for each sample of `x`",
+            "the labels `y` have shape [3], expected [2, …]: one right answer for each sample of `x`",
         );
-        check(
-            &[("x", "<f4", "(2,)"), ("y", "<f4", "(2,)")],
-            &[],
-            "the labels `y` are float32, expected class numbers of an integer type",
-        );
+        check(&[("x", "<f4", "(2,)"), ("y", "<f4", "(2, 0)")], &[], "the labels `y` have shape [2, 0]: there are none");
     }
 
     #[test]
     fn labels_of_any_integer_type() {
         for (descr, value, expected) in [("|u1", &[9][..], 9), ("|i1", &[0xfe], -2), ("<u4", &[1, 1, 0, 0], 257)] {
             let file = npz(&[("x", &dict("<f4", "(1,)"), &[0; 4]), ("y", &dict(descr, "(1,)"), value)]);
-            assert_eq!(parse(&file, None).unwrap().labels, Some(vec![expected]), "{descr}");
+            assert_eq!(parse(&file, None).unwrap().truth, Some(Truth::of_labels(&[expected])), "{descr}");
         }
         let file = npz(&[("x", &dict("<f4", "(1,)"), &[0; 4]), ("y", &dict("<u8", "(1,)"), &[0xff; 8])]);
         assert_eq!(parse(&file, None).unwrap_err().to_string(), "`y` holds a number beyond int64");

@@ -36,7 +36,7 @@ fn a_list_of_numbers() {
     let folder = folder(&[("eval.csv", "age, height ,label\n40,1.5,0\n 7,0.25,2\n")]);
     let model = [input("age", &[None]), input("height", &[None])];
     let set = read("eval set", &folder.path().join("eval.csv"), Some(&model)).unwrap();
-    assert_eq!(set.labels, Some(vec![0, 2]));
+    assert_eq!(set.truth, Some(Truth::of_labels(&[0, 2])));
     assert_eq!((values(&set, 0), values(&set, 1)), (vec![40.0, 7.0], vec![1.5, 0.25]));
 }
 
@@ -64,7 +64,7 @@ fn images_are_laid_out_as_the_model_takes_them() {
             }
         }
         assert_eq!(values(&set, 0), all, "{axes:?} {images}");
-        assert_eq!(set.labels, Some(vec![1, 0]));
+        assert_eq!(set.truth, Some(Truth::of_labels(&[1, 0])));
     };
     let number = |image, channel, x, y| (100 * image + 10 * (2 * y + x) + channel + 1) as f32;
     let (nchw, nhwc) = ([None, Some(3), Some(2), Some(2)], [None, Some(2), Some(2), Some(3)]);

@@ -94,7 +94,7 @@ fn files_are_small() {
 #[test]
 fn pure_crates_ban_the_same() {
     let bench = read("harness/bench/clippy.toml");
-    for other in ["stats", "inventory", "gate"] {
+    for other in ["stats", "tasks", "inventory", "gate"] {
         assert_eq!(bench, read(&format!("harness/{other}/clippy.toml")), "`clippy.toml` of bench and {other} differ");
     }
     for (key, bans) in bench.parse::<Table>().unwrap() {

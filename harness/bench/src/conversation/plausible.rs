@@ -65,7 +65,7 @@ fn times(timed_ns: &[u64], requested: &Requested) -> Result<(), Failure> {
 }
 
 fn predictions(measurement: &Measurement, requested: &Requested) -> Result<(), Failure> {
-    let count = measurement.predictions.as_ref().map_or(0, |predictions| predictions.classes.len() as u64);
+    let count = measurement.predictions.as_ref().map_or(0, |predictions| predictions.values.len() as u64);
     let is_requested = requested.samples.is_empty() || requested.samples.contains(&count);
     ensure(is_requested, || format!("{count} predictions for {} samples", requested.samples[0]))
 }
@@ -103,7 +103,7 @@ fn durations(measurement: &Measurement, wall: Duration) -> Result<(), Failure> {
 fn multiply_accumulates(macs: Macs, measurement: &Measurement, wall: Duration) -> Result<(), Failure> {
     let Macs { executed, nonzero } = macs;
     ensure(nonzero <= executed, || format!("{nonzero} multiply-accumulates without zeros of {executed} in all"))?;
-    let runs = measurement.predictions.as_ref().map_or(1, |predictions| predictions.classes.len().max(1)) as f64;
+    let runs = measurement.predictions.as_ref().map_or(1, |predictions| predictions.values.len().max(1)) as f64;
     let most = FASTEST_MACS * (wall.as_secs_f64() + 1.0);
     ensure(executed as f64 * runs <= most, || {
         format!(

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{pretty, series};
 use crate::{
-    metric::{Estimate, Metric},
+    metric::{Estimate, Metric, Unit},
     summary::{CaseSummary, Trust},
 };
 
@@ -34,10 +34,24 @@ pub fn render(summaries: &[CaseSummary]) -> Files {
         let metrics = Metric::ALL.into_iter().filter(|metric| metric.smaller_is_better() == smaller);
         let metrics: Vec<Metric> = metrics.collect();
         let measured = summaries.iter().filter(|summary| summary.has_results());
-        let entries = measured.flat_map(|summary| metrics.iter().filter_map(|metric| entry(summary, *metric)));
+        let entries = measured.flat_map(|summary| {
+            let scores = summary.score.iter().flat_map(|score| &score.measures);
+            let scores = scores.filter(move |score| score.smaller_is_better == smaller);
+            let metrics = metrics.iter().filter_map(|metric| entry(summary, *metric));
+            metrics.chain(scores.map(|score| score_entry(summary, score)))
+        });
         pretty(&entries.collect::<Vec<Entry>>())
     };
     Files { smaller_is_better: file(true), bigger_is_better: file(false) }
+}
+
+fn score_entry(summary: &CaseSummary, score: &espalier_tasks::Measure) -> Entry {
+    let unit = match score.unit {
+        espalier_tasks::Unit::Fraction => Unit::Fraction.symbol(),
+        espalier_tasks::Unit::Number => "1",
+    };
+    let name = format!("{} {}", series(&summary.case), score.name.to_lowercase());
+    Entry { name, unit, value: score.value, range: None, extra: None }
 }
 
 fn entry(summary: &CaseSummary, metric: Metric) -> Option<Entry> {

@@ -22,13 +22,16 @@ pub fn render(summaries: &[CaseSummary]) -> String {
     pretty(&measured.map(|summary| (series(&summary.case), measures(summary))).collect::<BTreeMap<_, _>>())
 }
 
-fn measures(summary: &CaseSummary) -> BTreeMap<&'static str, Measure> {
+fn measures(summary: &CaseSummary) -> BTreeMap<String, Measure> {
     let measure = |metric: Metric| {
         let estimate = summary.value(metric)?;
         let name = if metric == Metric::P50 { "latency" } else { metric.name() };
         let lower_value = estimate.bounds.map(|bounds| bounds.low);
         let upper_value = estimate.bounds.map(|bounds| bounds.high);
-        Some((name, Measure { value: estimate.value, lower_value, upper_value }))
+        Some((name.to_owned(), Measure { value: estimate.value, lower_value, upper_value }))
     };
-    Metric::ALL.into_iter().filter_map(measure).collect()
+    let scores = summary.score.iter().flat_map(|score| &score.measures);
+    let scores = scores
+        .map(|score| (score.name.to_lowercase(), Measure { value: score.value, lower_value: None, upper_value: None }));
+    Metric::ALL.into_iter().filter_map(measure).chain(scores).collect()
 }

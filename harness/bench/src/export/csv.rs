@@ -8,9 +8,16 @@ use crate::{
 };
 
 pub fn render(summaries: &[CaseSummary]) -> String {
-    let mut out = record(&columns());
+    // Only runs with other metrics than accuracy have their columns.
+    let has_scores = summaries.iter().any(|summary| summary.score.is_some());
+    let row = |mut fields: Vec<String>, scores: Vec<String>| {
+        fields.extend(scores.into_iter().filter(|_| has_scores));
+        record(&fields)
+    };
+    let heading = ["metric", "score", "score_drop", "score_drop_low", "score_drop_high"].map(str::to_owned).to_vec();
+    let mut out = row(columns(), heading);
     for summary in summaries {
-        out.push_str(&record(&fields(summary)));
+        out.push_str(&row(fields(summary), score(summary)));
     }
     out
 }
@@ -51,6 +58,22 @@ fn columns_of(metric: Metric) -> Vec<String> {
         columns.extend([format!("{name}_low{unit}"), format!("{name}_high{unit}")]);
     }
     columns
+}
+
+/// The metric that budgets are about, its value, and how much smaller it is than the dense variant's.
+fn score(summary: &CaseSummary) -> Vec<String> {
+    let first = summary.score.as_ref().and_then(|score| score.measures.first());
+    let drop = summary.score.as_ref().and_then(|score| score.drop);
+    let bounds = drop.and_then(|drop| drop.bounds);
+    let numbers = [
+        first.map(|measure| measure.value),
+        drop.map(|drop| drop.value),
+        bounds.map(|bounds| bounds.low),
+        bounds.map(|bounds| bounds.high),
+    ];
+    let numbers = numbers.map(|number| number.map(|number| number.to_string()).unwrap_or_default());
+    let name = first.map(|measure| measure.name.clone()).unwrap_or_default();
+    [name].into_iter().chain(numbers).collect()
 }
 
 fn fields(summary: &CaseSummary) -> Vec<String> {

@@ -36,7 +36,7 @@ struct Document<'a> {
 pub fn render(run: &Run, summaries: &[CaseSummary]) -> String {
     let mut header = run.header.clone();
     // Labels are one number a sample, and no result.
-    header.models.iter_mut().for_each(|model| model.labels = None);
+    header.models.iter_mut().for_each(|model| (model.labels, model.truth) = (None, None));
     // A summary's fields have the metrics' names, except `macs` and `accuracy`, which are two numbers each.
     let unit = |metric: &Metric| (metric.name().replace('-', "_"), Value::from(metric.unit().symbol()));
     pretty(&Document {

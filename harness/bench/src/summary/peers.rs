@@ -6,7 +6,7 @@ use super::{Agreement, Times, agreement, predictions, speed_up};
 use crate::{
     engine::Engine,
     metric::Estimate,
-    record::{Case, Run},
+    record::{Case, ModelInfo, Run},
 };
 
 /// Times of one engine over those of a case of another, by paired invocations: above 1 the case is faster.
@@ -21,6 +21,8 @@ pub struct Against {
 
 /// The largest difference of two outputs, relative to the largest of them, that another order of additions explains.
 pub const SAME_OUTPUT: f32 = 1e-3;
+/// A difference that is nothing, however small the outputs are.
+const NOTHING: f32 = 1e-6;
 
 /// Compares with every other engine of the run, in its order.
 pub(super) fn against(run: &Run, case: &Case, times: &Times) -> Vec<Against> {
@@ -35,18 +37,20 @@ pub(super) fn against(run: &Run, case: &Case, times: &Times) -> Vec<Against> {
 }
 
 /// Compares with the same variant by the default engine; `None` for that engine itself.
-pub(super) fn same_as_espalier(run: &Run, case: &Case) -> Option<Agreement> {
+pub(super) fn same_as_espalier(run: &Run, model: &ModelInfo, case: &Case) -> Option<Agreement> {
     let by_default = Case { engine: Engine::default(), ..case.clone() };
     if by_default == *case {
         return None;
     }
-    agreement(predictions(run, &by_default)?, predictions(run, case)?)
+    agreement(model, predictions(run, &by_default)?, predictions(run, case)?)
 }
 
 impl Agreement {
     /// Whether all classes are equal and no output differs by more than [`SAME_OUTPUT`].
     pub fn is_same(&self) -> bool {
-        self.equal == self.total && self.relative_difference().is_none_or(|difference| difference <= SAME_OUTPUT)
+        let is_nothing = self.largest_difference.is_some_and(|difference| difference <= NOTHING);
+        let is_close = self.relative_difference().is_none_or(|difference| difference <= SAME_OUTPUT);
+        self.equal == self.total && (is_nothing || is_close)
     }
 
     /// The largest difference relative to the reference's largest output.
@@ -118,7 +122,7 @@ mod tests {
             largest_value: Some(largest_value),
         };
         assert!(difference(0.009, 10.0).is_same() && !difference(0.011, 10.0).is_same());
-        assert!(difference(0.0, 0.0).is_same() && !difference(1e-9, 0.0).is_same());
+        assert!(difference(0.0, 0.0).is_same() && difference(4e-7, 1e-5).is_same() && !difference(1e-5, 0.0).is_same());
         assert!(!difference(f32::INFINITY, 1.0).is_same());
     }
 }

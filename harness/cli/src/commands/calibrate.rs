@@ -281,6 +281,7 @@ impl Calibrator<'_> {
                 slow_down_percent: None,
                 skip_below: None,
                 ratio: None,
+                asked: None,
                 trial: None,
             })
             .collect();

@@ -17,6 +17,7 @@ use espalier_fleet::{
 };
 use espalier_gate::{
     Comparison, Criterion, Finding, Role, Verdict,
+    accuracy::Expected,
     baseline::{Baseline, BaselineRunner},
     calibration::{self, Calibration, Judging},
     profile::Profile,
@@ -95,7 +96,7 @@ impl Arms<'_> {
                     arms: [base_arm, candidate],
                     inputs: model.inputs.clone(),
                     shapes: Vec::new(),
-                    labels: model.labels.clone(),
+                    expected: Expected::of(model),
                     max_accuracy_drop: model.max_accuracy_drop,
                     effort: judging.effort,
                     criteria: criteria.clone(),

@@ -5,7 +5,9 @@ use anyhow::{Context as _, Result};
 use espalier_bench::{build_plan::Layout, record::Case};
 use espalier_fleet::{cancel::Cancel, session::DeviceWork};
 use espalier_gate::{
-    Role, calibration,
+    Role,
+    accuracy::Expected,
+    calibration,
     profile::Profile,
     report::{BaselineFacts, GateDevice},
     session::{ArmPlan, CasePlan},
@@ -83,7 +85,7 @@ impl Drill {
             arms: [arm.clone(), arm],
             inputs: prepared.info.inputs.clone(),
             shapes: Vec::new(),
-            labels: None,
+            expected: Expected::default(),
             max_accuracy_drop: None,
             effort: judging.effort,
             criteria: judging.latencies,

@@ -11,7 +11,7 @@ use espalier_bench::{
     engine::Engine,
     record::{MeasuringProtocol, ModelInfo, RunHeader},
 };
-use espalier_inventory::{Budget, Device, Inventory, Model, Recipe, Source, Unit};
+use espalier_inventory::{Budget, Device, Inventory, Model, Recipe, Source, Spec, Unit};
 
 use crate::{
     context::{Context, usage},
@@ -67,7 +67,7 @@ pub struct NewRun {
     /// those with `in-all = false`]
     #[arg(short, long, value_name = "NAME|FILE.onnx")]
     pub model: Vec<String>,
-    /// Held-out samples (.npz with x and y) for an ONNX file
+    /// Held-out samples (.npz with x and y), instead of the model's own
     #[arg(long, value_name = "FILE.npz", requires = "model")]
     pub eval: Option<String>,
     /// Ratios instead of the model's own; the dense variant is always measured too
@@ -257,9 +257,6 @@ pub fn check_same(earlier: &RunHeader, now: &RunHeader, path: &Path) -> Result<(
 
 /// A model of `models/`, or one made of an ONNX file.
 fn model(name: &str, eval: Option<&str>, inventory: &Inventory) -> Result<Model> {
-    if !is_onnx(name) {
-        return inventory.model(name).cloned().map_err(usage);
-    }
     let absolute = |path: &str| -> Result<String> {
         let path = std::path::absolute(path)?;
         if !path.is_file() {
@@ -267,6 +264,16 @@ fn model(name: &str, eval: Option<&str>, inventory: &Inventory) -> Result<Model>
         }
         Ok(path.to_string_lossy().into_owned())
     };
+    if !is_onnx(name) {
+        let model = inventory.model(name).cloned().map_err(usage)?;
+        return match eval {
+            Some(_) if matches!(model.source, Source::Build { .. }) => {
+                Err(usage(format!("--eval: the weights of `{name}` are random; there is no accuracy to measure")))
+            }
+            Some(eval) => Ok(Model { eval: Some(absolute(eval)?), ..model }),
+            None => Ok(model),
+        };
+    }
     let stem = Path::new(name).file_stem().context("the file has no name")?.to_string_lossy().into_owned();
     Ok(Model {
         name: stem,
@@ -275,6 +282,7 @@ fn model(name: &str, eval: Option<&str>, inventory: &Inventory) -> Result<Model>
         calibration: None,
         train: None,
         recipe: Recipe::default(),
+        task: Spec::default(),
         budget: Budget::default(),
         in_all: true,
     })
@@ -291,6 +299,7 @@ fn earlier_model(info: &ModelInfo, inventory: &Inventory) -> Model {
         calibration: known.and_then(|model| model.calibration.clone()),
         train: known.and_then(|model| model.train.clone()),
         recipe: Recipe { ratios: info.variants.iter().map(|variant| variant.ratio).collect(), ..recipe },
+        task: known.map_or_else(Spec::default, |model| model.task.clone()),
         budget: Budget { max_accuracy_drop: info.max_accuracy_drop },
         in_all: true,
     }

@@ -4,11 +4,13 @@ use espalier_protocol::{Memory, Predictions};
 
 use super::*;
 use crate::{
+    accuracy::Expected,
     file::{Entry, FORMAT, GateHeader, GateRun, StoredSession},
     fixture,
     report::{BaselineFacts, GateDevice},
 };
 use espalier_bench::record::{FailureStage, ModelInfo, Provenance};
+use espalier_tasks::Truth;
 
 /// How the device behaves.
 struct Device {
@@ -96,7 +98,7 @@ fn plan(criteria: &[Criterion]) -> CasePlan {
         arms: [arm(0), arm(1)],
         inputs: Some("inputs".into()),
         shapes: vec![],
-        labels: Some(vec![1, 2, 3]),
+        expected: Expected { truth: Some(Truth::of_labels(&[1, 2, 3])), ..Expected::default() },
         max_accuracy_drop: None,
         effort: Effort { warmup: 5, iterations: 40, min_time_ms: 100 },
         criteria: criteria.to_vec(),
@@ -336,6 +338,9 @@ fn header() -> GateHeader {
             eval: None,
             recipe: "magnitude, global, weight".into(),
             labels: Some(vec![1, 2, 3]),
+            truth: None,
+            task: None,
+            samples: None,
             inputs: None,
             variants: vec![],
             max_accuracy_drop: None,
