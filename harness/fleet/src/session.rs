@@ -67,7 +67,7 @@ pub enum Event {
         total: u64,
     },
     Pushed(Pushed),
-    Started(PlannedJob),
+    Started(Box<PlannedJob>),
     Record(Box<Record>),
     /// For readers of the results.
     Note(String),
@@ -225,7 +225,7 @@ impl Session<'_> {
                 let note = conditions::cool_down(&mut shell, celsius).map_err(at(FailureStage::Run))?;
                 note.into_iter().for_each(|note| (self.emit)(Event::Note(note)));
             }
-            (self.emit)(Event::Started(job.clone()));
+            (self.emit)(Event::Started(Box::new(job.clone())));
             let record = self.one_job(&mut board.transport, &job, path)?;
             self.current = self.script.next(Some(&record));
         }
