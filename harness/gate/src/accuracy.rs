@@ -482,7 +482,7 @@ mod tests {
             let width = if matches!(kind, Kind::Classes | Kind::Binary) { 1 } else { 4 };
             let wide = if kind == Kind::Classes { 2 } else { width };
             // Rare ones: an answer that never changes is nearly always right.
-            let yes = |sample: usize, at: usize| (sample + at) % 300 == 0;
+            let yes = |sample: usize, at: usize| (sample + at).is_multiple_of(300);
             let truth = (0..count * width).map(|at| f64::from(yes(at / width, at % width))).collect();
             let arm = |answer: &dyn Fn(bool) -> f32| {
                 let of_sample = |sample: usize| match kind {
@@ -492,11 +492,11 @@ mod tests {
                 values((0..count).map(of_sample).collect())
             };
             let expected = of(kind, truth, width as u64);
-            let (right, opposite): (fn(bool) -> f32, fn(bool) -> f32) = match kind {
+            let [right, opposite]: [fn(bool) -> f32; 2] = match kind {
                 Kind::Binary | Kind::MultiLabel | Kind::Classes => {
-                    (|yes| if yes { 3.0 } else { -3.0 }, |yes| if yes { -3.0 } else { 3.0 })
+                    [|yes| if yes { 3.0 } else { -3.0 }, |yes| if yes { -3.0 } else { 3.0 }]
                 }
-                _ => (|yes| f32::from(u8::from(yes)), |yes| f32::from(u8::from(!yes))),
+                _ => [|yes| f32::from(u8::from(yes)), |yes| f32::from(u8::from(!yes))],
             };
             let base = arm(&right);
             let judge =
