@@ -225,22 +225,25 @@ mod tests {
         let (classes, one) = (output("o", true, &[1, 3]), output("o", true, &[1, 1]));
         let labels = truth(&[], true, &[0.0, 2.0, 1.0]);
         let yes_no = truth(&[], true, &[0.0, 1.0, 1.0]);
-        assert_eq!(found(&[classes.clone()], Some(&labels)), (Kind::Classes, 0, None, None));
+        assert_eq!(found(std::slice::from_ref(&classes), Some(&labels)), (Kind::Classes, 0, None, None));
         let column = truth(&[1], true, &[0.0, 2.0, 1.0]);
         assert_eq!(found(&[output("o", true, &[1, 3, 1, 1])], Some(&column)).0, Kind::Classes);
-        assert_eq!(found(&[one.clone()], Some(&yes_no)), (Kind::Binary, 0, None, Some(Scale::Logit)));
+        assert_eq!(found(std::slice::from_ref(&one), Some(&yes_no)), (Kind::Binary, 0, None, Some(Scale::Logit)));
         let sigmoid = Output { sigmoid: true, ..one.clone() };
         assert_eq!(found(&[sigmoid], Some(&yes_no)).3, Some(Scale::Probability));
-        assert_eq!(found(&[one.clone()], Some(&truth(&[], false, &[0.5, 2.0]))).0, Kind::Regression);
+        assert_eq!(found(std::slice::from_ref(&one), Some(&truth(&[], false, &[0.5, 2.0]))).0, Kind::Regression);
         // Whole numbers that are no yes or no, for one float.
         assert_eq!(found(&[one], Some(&labels)).0, Kind::Regression);
         let rows = truth(&[3], true, &[1.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
-        assert_eq!(found(&[classes.clone()], Some(&rows)).0, Kind::MultiLabel);
+        assert_eq!(found(std::slice::from_ref(&classes), Some(&rows)).0, Kind::MultiLabel);
         let hot = truth(&[3], true, &[1.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
-        assert_eq!(found(&[classes.clone()], Some(&hot)).0, Kind::Classes);
+        assert_eq!(found(std::slice::from_ref(&classes), Some(&hot)).0, Kind::Classes);
         let sigmoids = Output { sigmoid: true, ..classes.clone() };
         assert_eq!(found(&[sigmoids], Some(&hot)).0, Kind::MultiLabel);
-        assert_eq!(found(&[classes.clone()], Some(&truth(&[3], false, &[0.5, 1.0, 2.0]))).0, Kind::Regression);
+        assert_eq!(
+            found(std::slice::from_ref(&classes), Some(&truth(&[3], false, &[0.5, 1.0, 2.0]))).0,
+            Kind::Regression
+        );
         assert_eq!(found(&[classes], None).0, Kind::Difference);
     }
 
