@@ -23,7 +23,7 @@ pub struct Requested {
     /// How many samples there may be: one of these numbers; none where that is not known.
     pub samples: Vec<u64>,
     /// Whether the job asks for an output, of any size, instead of the class.
-    pub asks: bool,
+    pub of_output: bool,
 }
 
 impl Requested {
@@ -33,7 +33,11 @@ impl Requested {
 
     /// Bytes of all lines with predictions.
     fn most_predicted(&self) -> u64 {
-        if self.asks { MOST_ASKED } else { self.most_samples().saturating_add(1).saturating_mul(MOST_PREDICTED) }
+        if self.of_output {
+            MOST_REQUESTED
+        } else {
+            self.most_samples().saturating_add(1).saturating_mul(MOST_PREDICTED)
+        }
     }
 
     fn most_samples(&self) -> u64 {
@@ -49,7 +53,7 @@ const MOST_DESCRIBED: usize = 8 << 20;
 const MOST_PREDICTED: u64 = 20 * Predictions::MAX_VALUES as u64;
 
 /// The most bytes of lines with what a job asks for: 1 GiB.
-const MOST_ASKED: u64 = 1 << 30;
+const MOST_REQUESTED: u64 = 1 << 30;
 
 /// The lines of one invocation so far.
 #[derive(Debug)]
@@ -288,7 +292,7 @@ mod tests {
 
     /// Three times, or five predictions.
     fn requested(mode: Mode) -> Requested {
-        Requested { mode, iterations: 3, min_time_ms: 0, samples: vec![5], asks: false }
+        Requested { mode, iterations: 3, min_time_ms: 0, samples: vec![5], of_output: false }
     }
 
     fn hello() -> Line {
@@ -550,7 +554,7 @@ mod tests {
         let mut lines = complete();
         lines.splice(3..7, predictions.iter().cloned().map(Line::Predictions));
         let mut conversation =
-            Conversation::new(Requested { samples: vec![samples], asks: true, ..requested(Mode::Score) });
+            Conversation::new(Requested { samples: vec![samples], of_output: true, ..requested(Mode::Score) });
         for line in lines {
             conversation.on_line(&serde_json::to_string(&line).unwrap()).map_err(|end| end.message.to_string())?;
         }

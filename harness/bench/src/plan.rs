@@ -7,7 +7,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use espalier_protocol::{Asked, Job, Mode};
+use espalier_protocol::{Job, Mode, OutputRequest};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -43,16 +43,16 @@ pub struct PlannedJob {
     /// The ratio to run, where the model is a pack of several.
     pub ratio: Option<f64>,
     /// What its task asks a `score` job for.
-    pub asked: Option<Asked>,
+    pub request: Option<OutputRequest>,
     /// Its position in a comparison, where it is part of one.
     pub trial: Option<Trial>,
 }
 
 /// What a board is asked for; `None`: the class of the first output, as every runner sends it.
-pub fn asked(task: &Task) -> Option<Asked> {
+pub fn request(task: &Task) -> Option<OutputRequest> {
     let argmax = task.axis.filter(|_| matches!(task.kind, Kind::Tokens | Kind::Segments));
     let usual = task.kind == Kind::Classes && task.top == 1 && task.output == 0;
-    (!usual).then_some(Asked { output: task.output, argmax })
+    (!usual).then_some(OutputRequest { output: task.output, argmax })
 }
 
 /// How much one timing invocation does.
@@ -198,7 +198,7 @@ impl<'a> RunSpec<'a> {
             slow_down_percent: None,
             skip_below: self.skip_below.filter(|_| engine == Engine::Skipping),
             ratio: (self.nested && engine.reads_packs()).then_some(variant.ratio),
-            asked: asked(&model.task()),
+            request: request(&model.task()),
             trial: None,
         }
     }
@@ -221,7 +221,7 @@ pub fn runner_job(job: &PlannedJob, device: &Device, path: impl Fn(&str) -> Stri
         slow_down_percent: job.slow_down_percent,
         skip_below: job.skip_below,
         ratios: job.ratio.into_iter().collect(),
-        asked: job.asked.filter(|_| job.mode == Mode::Score),
+        request: job.request.filter(|_| job.mode == Mode::Score),
         engine: match job.case.engine {
             Engine::Tract => espalier_protocol::Engine::Tract,
             // onnxruntime's program has no such flag.

@@ -285,7 +285,7 @@ impl Session<'_> {
             iterations: job.effort.iterations,
             min_time_ms: job.effort.min_time_ms,
             samples,
-            asks: job.asked.is_some(),
+            of_output: job.request.is_some(),
         }
     }
 

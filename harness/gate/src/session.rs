@@ -338,7 +338,7 @@ impl CaseSession {
             slow_down_percent: slow_down_percent.filter(|_| mode == Mode::Time),
             skip_below: None,
             ratio: None,
-            asked: plan::asked(&self.plan.expected.task()),
+            request: plan::request(&self.plan.expected.task()),
             trial: Some(trial),
         }
     }

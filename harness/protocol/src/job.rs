@@ -87,12 +87,12 @@ pub struct Job {
     /// Kernels skip activations of at most this magnitude. `None`: they skip no activations.
     pub skip_below: Option<f64>,
     /// What a `score` job sends. `None`: the class and the values of the first output.
-    pub asked: Option<Asked>,
+    pub request: Option<OutputRequest>,
 }
 
 /// What a `score` job sends of each sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct OutputRequest {
     /// All values of this output, by its place in the model.
     pub output: u32,
     /// Or where they are largest along this axis of it.
@@ -118,7 +118,7 @@ impl Job {
             ratios: Vec::new(),
             budget_ms: None,
             skip_below: None,
-            asked: None,
+            request: None,
         }
     }
 
@@ -166,7 +166,7 @@ impl Job {
                 flag(name, number.to_string());
             }
         }
-        if let Some(Asked { output, argmax }) = self.asked {
+        if let Some(OutputRequest { output, argmax }) = self.request {
             flag("--output", output.to_string());
             argmax.into_iter().for_each(|axis| flag("--argmax", axis.to_string()));
         }
@@ -205,10 +205,10 @@ impl Job {
                 }
                 "--budget-ms" => job.budget_ms = Some(real(flag, value, 0.001..=1e9)?),
                 "--skip-below" => job.skip_below = Some(real(flag, value, 0.0..=1e9)?),
-                "--output" => job.asked = Some(Asked { output: number(flag, value)?, argmax: None }),
+                "--output" => job.request = Some(OutputRequest { output: number(flag, value)?, argmax: None }),
                 "--argmax" => {
-                    let asked = job.asked.as_mut().ok_or("`--argmax` comes after `--output`")?;
-                    asked.argmax = Some(number(flag, value)?);
+                    let request = job.request.as_mut().ok_or("`--argmax` comes after `--output`")?;
+                    request.argmax = Some(number(flag, value)?);
                 }
                 _ => return Err(format!("unknown flag `{flag}`")),
             }
@@ -284,8 +284,11 @@ mod tests {
             Job { budget_ms: Some(2.5), skip_below: Some(0.001), ..usual.clone() },
             "--budget-ms 2.5 --skip-below 0.001",
         );
-        check(Job { asked: Some(Asked { output: 1, argmax: None }), ..usual.clone() }, "--output 1");
-        check(Job { asked: Some(Asked { output: 0, argmax: Some(2) }), ..usual.clone() }, "--output 0 --argmax 2");
+        check(Job { request: Some(OutputRequest { output: 1, argmax: None }), ..usual.clone() }, "--output 1");
+        check(
+            Job { request: Some(OutputRequest { output: 0, argmax: Some(2) }), ..usual.clone() },
+            "--output 0 --argmax 2",
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod line;
 pub mod tensor;
 pub mod text;
 
-pub use job::{Asked, Engine, Job, Mode};
+pub use job::{Engine, Job, Mode, OutputRequest};
 pub use line::{
     BoardState, CandidateTime, Hello, LayerKernel, LayerTime, Line, Loaded, Macs, Memory, MemoryPhase, NotFinite,
     OutputFact, Predictions, RatioFact, Stage, Switched,

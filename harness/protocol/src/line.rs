@@ -248,7 +248,7 @@ pub struct Predictions {
     /// The index of the first sample in this line.
     pub start: u64,
     /// For each sample the argmax of the first output (the first of equal values). Empty where the job asks for an
-    /// output ([`crate::Asked`]): then `values` has what was asked for, of any size.
+    /// output ([`crate::OutputRequest`]): then `values` has what was asked for, of any size.
     pub classes: Vec<u32>,
     /// For each sample the first output, flattened, as exact f32 (the shortest decimals that read back to the same
     /// bits). Empty where the output has more than [`Predictions::MAX_VALUES`] values per sample.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use espalier_protocol::{Asked, BoardState, HEARTBEAT_SECONDS, Job, Line, Predictions, Stage, line};
+use espalier_protocol::{BoardState, HEARTBEAT_SECONDS, Job, Line, OutputRequest, Predictions, Stage, line};
 use tract_onnx::prelude::*;
 
 use crate::{model, report::Reporter, turns::Turns};
@@ -79,8 +79,8 @@ pub fn score(reporter: &Reporter, job: &Job) -> Result<()> {
     let mut line = Predictions::default();
     for index in 0..runs {
         let outputs = ready.run(index)?;
-        if let Some(asked) = job.asked {
-            let values = answer(&outputs, asked)?;
+        if let Some(request) = job.request {
+            let values = answer(&outputs, request)?;
             let lines = Predictions::of_sample(index as u64, &values);
             lines.into_iter().for_each(|line| reporter.emit(&Line::Predictions(line)));
             reporter.step();
@@ -102,8 +102,8 @@ pub fn score(reporter: &Reporter, job: &Job) -> Result<()> {
 }
 
 /// What a job asks for of a sample's outputs. Whole numbers that an f32 does not hold are refused, not rounded.
-fn answer(outputs: &[TValue], asked: Asked) -> Result<Vec<f32>> {
-    let Asked { output, argmax } = asked;
+fn answer(outputs: &[TValue], request: OutputRequest) -> Result<Vec<f32>> {
+    let OutputRequest { output, argmax } = request;
     let tensor = outputs.get(output as usize).with_context(|| format!("the model has no output {output}"))?;
     ensure!(tensor.datum_type().is_copy(), "output {output} has {:?}, which are no numbers", tensor.datum_type());
     if tensor.datum_type().is_integer() {
@@ -186,13 +186,13 @@ mod tests {
         let logits: TValue = tensor3(&[[[0.0f32, 5.0, 1.0], [3.0, 1.0, 1.0]]]).into();
         let labels: TValue = tensor1(&[7i64]).into();
         let outputs = [logits, labels];
-        let of = |output, argmax| answer(&outputs, Asked { output, argmax });
+        let of = |output, argmax| answer(&outputs, OutputRequest { output, argmax });
         assert_eq!(of(0, None).unwrap(), [0.0, 5.0, 1.0, 3.0, 1.0, 1.0]);
         assert_eq!(of(0, Some(2)).unwrap(), [1.0, 0.0]);
         assert_eq!(of(0, Some(1)).unwrap(), [1.0, 0.0, 0.0]);
         assert_eq!(of(1, None).unwrap(), [7.0]);
         assert!(of(0, Some(3)).is_err() && of(2, None).is_err());
-        let large = answer(&[tensor1(&[(1i64 << 24) + 1]).into()], Asked { output: 0, argmax: None });
+        let large = answer(&[tensor1(&[(1i64 << 24) + 1]).into()], OutputRequest { output: 0, argmax: None });
         assert_eq!(large.unwrap_err().to_string(), "output 0 has the whole number 16777217, beyond 16777216");
     }
 

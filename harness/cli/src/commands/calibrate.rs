@@ -281,7 +281,7 @@ impl Calibrator<'_> {
                 slow_down_percent: None,
                 skip_below: None,
                 ratio: None,
-                asked: None,
+                request: None,
                 trial: None,
             })
             .collect();
