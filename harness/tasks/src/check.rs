@@ -13,10 +13,10 @@ pub fn check(task: &Task, shape: Option<&[u64]>, truth: &Truth) -> Result<(), St
     if let Some(index) = truth.values.iter().position(|value| !value.is_finite()) {
         return Err(format!("the labels `y` have {} (sample {})", truth.values[index], index / truth.width()));
     }
-    let as_many = |of: &str, wanted: u64| {
+    let as_many = |of: &str, needed: u64| {
         let given = truth.width() as u64;
-        let text = format!("kind `{kind}` takes {wanted} {of} in `y`, as output `{name}` has; `y` has {given}");
-        if given == wanted { Ok(()) } else { Err(text) }
+        let text = format!("kind `{kind}` takes {needed} {of} in `y`, as output `{name}` has; `y` has {given}");
+        if given == needed { Ok(()) } else { Err(text) }
     };
     match task.kind {
         Kind::Difference => Ok(()),

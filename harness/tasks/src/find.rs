@@ -83,12 +83,12 @@ fn candidates(spec: &Spec, outputs: &[Output]) -> Result<Vec<usize>, String> {
         Some(OutputName::Index(index)) => Some(*index as usize).filter(|index| *index < outputs.len()),
         Some(OutputName::Name(name)) => outputs.iter().position(|output| output.name == *name),
     };
-    let wanted = || match &spec.output {
+    let said = || match &spec.output {
         Some(OutputName::Name(name)) => format!("`{name}`"),
         Some(OutputName::Index(index)) => index.to_string(),
         None => String::new(),
     };
-    index.map(|index| vec![index]).ok_or_else(|| format!("there is no output {}; there are {}", wanted(), names()))
+    index.map(|index| vec![index]).ok_or_else(|| format!("there is no output {}; there are {}", said(), names()))
 }
 
 fn said_axis(axis: i32, output: &Output) -> Result<u32, String> {
