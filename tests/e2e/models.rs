@@ -49,7 +49,7 @@ fn an_eval_set_that_does_not_fit_is_refused() {
     };
     check("shape.npz", &[("x", &[3, 5]), ("y", &[3])], &["`x` has shape [3, 5], the model's input `"]);
     check("image.npz", &[("x", &[3, 1, 9, 9]), ("y", &[3])], &["`x` has shape [3, 1, 9, 9], the model's input `"]);
-    check("labels.npz", &[("x", &[3, 1, 8, 8]), ("y", &[4])], &["the labels `y` have shape [4], expected [3]"]);
+    check("labels.npz", &[("x", &[3, 1, 8, 8]), ("y", &[4])], &["the labels `y` have shape [4], expected [3"]);
     check("unknown.npz", &[("z", &[3, 1, 8, 8])], &["the model has no input for the array `z`"]);
     check("empty.npz", &[("x", &[0, 1, 8, 8])], &["no samples"]);
     let eval = shelf.write("cut.npz", &npz(&[("x", &[3, 1, 8, 8])])[..100]);

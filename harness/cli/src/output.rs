@@ -45,13 +45,13 @@ pub struct Exports {
 }
 
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_sheet(sheet: &Sheet) -> Result<()> {
     print(table::render_sheet(sheet, look(120)))
 }
 
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_table(run: &Run, summaries: &[CaseSummary]) -> Result<()> {
     if run.tally().measured == 0 {
         return print(nothing_measured(run));

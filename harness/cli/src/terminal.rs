@@ -21,7 +21,7 @@ use crate::{exit::Exit, program::Program};
 /// A line, or several, of results, with commands named as this program's user types them.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn say(line: impl Display) -> Result<()> {
     print(format_args!("{line}\n"))
 }
@@ -37,7 +37,7 @@ pub fn print(text: impl Display) -> Result<()> {
 /// JSON, in which those characters are escaped as JSON has it: programs read what was meant.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(json: &str) -> Result<()> {
     write(&escape_json(json))
 }
