@@ -70,7 +70,7 @@ fn both_exporters_have_the_same_weights() {
 #[test]
 fn quantised_weights_are_not_pruned() {
     for (name, reason) in [
-        ("mobile-qdq", "reaches its use through `DequantizeLinear`"),
+        ("mobile-qdq", "a weight that reaches its use through `DequantizeLinear`"),
         ("transformer-dynamic-int8", "a weight of type int8, only float32 is pruned"),
     ] {
         let survey = survey(&Model::decode(&fixture(name)).unwrap()).unwrap();
