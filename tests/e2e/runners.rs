@@ -143,7 +143,7 @@ fn impossible_numbers_are_no_measurement() {
             "a peak RSS of 18691697672192 bytes",
         ),
         (
-            r#"score) echo '{"line":"predictions","start":0,"classes":[1],"values":[[1]]}' ;;"#,
+            r#"score) echo '{"line":"predictions","start":0,"classes":[0],"values":[[1]]}' ;;"#,
             "1 predictions for 497 samples",
         ),
     ] {
@@ -164,7 +164,7 @@ fn endless_lines_are_ended() {
         (r#"{"line":"state"}"#, "`state` a third time"),
         (r#"{"line":"timed","ns":[500,500,500,500,500,500,500,500,500,500]}"#, "more than 1000000 times"),
         (r#"{"line":"switched","after":1,"ratio":0.5,"ns":9}"#, "bytes about layers and ratios"),
-        (r#"{"line":"predictions","start":0,"classes":[],"values":[]}"#, "bytes of predictions"),
+        (r#"{"line":"predictions","start":0,"classes":[],"values":[[0.5]],"more":true}"#, "bytes of predictions"),
     ] {
         let endless = format!("{HELLO}; exec yes '{line}'");
         let failures = check(&shelf, "local", &endless, 5, expected);
