@@ -189,7 +189,7 @@ impl Suite {
     fn documentation(&mut self) {
         self.lint("cargo doc", "rustdoc", || {
             let mut command = cargo();
-            command.args(["doc", "--quiet", "--no-deps", "--workspace", "--features", FEATURES]);
+            command.args(["doc", "--quiet", "--no-deps", "--keep-going", "--workspace", "--features", FEATURES]);
             command.env("RUSTDOCFLAGS", "-D warnings");
             command
         });

@@ -1,6 +1,6 @@
 //! Turns the lines of a runner process into a measurement or a failure. A board is untrusted: every line is checked,
 //! what is kept of all lines together is bounded by what was asked for, and in the end every number must be possible
-//! ([`plausible`]). Text is clean from here on, because lines hold [`espalier_protocol::Text`].
+//! (`plausible`). Text is clean from here on, because lines hold [`espalier_protocol::Text`].
 
 mod plausible;
 

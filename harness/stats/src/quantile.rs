@@ -49,7 +49,7 @@ pub fn quantile_interval(values: &[f64], q: f64, confidence: f64) -> Result<Opti
 /// but is no smaller than that of independent values; Student's t with one degree of freedom less than there are
 /// streams turns it into shares, and these into order statistics. Shares are bounded on their logits, which stay within
 /// 0 and 1 (Korn and Graubard 1998). The interval is `None` with fewer than two streams, where a limit lies beyond the
-/// values, and where the upper one would be a value [`RARER`] times as rare as the quantile itself: that is one of the
+/// values, and where the upper one would be a value `RARER` times as rare as the quantile itself: that is one of the
 /// few slowest values, and says nothing about this quantile.
 ///
 /// # Errors
