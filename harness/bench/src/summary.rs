@@ -269,8 +269,8 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
     let predictions = predictions(run, &case);
     let dense_predictions = dense.as_ref().and_then(|dense| self::predictions(run, dense));
     let reference_predictions = reference.as_ref().and_then(|reference| self::predictions(run, reference));
-    let graded = predictions.map(|own| answers::graded(model, dense_predictions, own, dense.is_none()));
-    let graded = graded.unwrap_or_default();
+    let judged = predictions.map(|own| answers::judged(model, dense_predictions, own, dense.is_none()));
+    let judged = judged.unwrap_or_default();
     let memory = |bytes: fn(&espalier_protocol::Memory) -> u64| {
         let memories = run.measured(&case, Mode::Memory).filter_map(|(_, measurement)| measurement.memory.as_ref());
         memories.map(bytes).max().map(Bytes)
@@ -292,9 +292,9 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
         peak_rss: memory(|memory| memory.peak_rss),
         // A process that has read a model has allocated memory: 0 means "not counted".
         peak_allocated: memory(|memory| memory.peak_allocated).filter(|bytes| bytes.0 > 0),
-        accuracy: graded.accuracy,
-        change: graded.change,
-        score: graded.score,
+        accuracy: judged.accuracy,
+        change: judged.change,
+        score: judged.score,
         same_as_dense: dense_predictions.zip(predictions).and_then(|(dense, new)| agreement(model, dense, new)),
         same_as_reference: reference_predictions
             .zip(predictions)
@@ -306,7 +306,7 @@ fn summarise_case(run: &Run, model: &ModelInfo, device: &DeviceInfo, variant: &V
         kernels: first_filled(of_case(run, &case).map(|measurement| &measurement.kernels)),
         profile: first_filled(of_case(run, &case).map(|measurement| &measurement.profile)),
         trust: trust(run, &case, device, &medians),
-        failures: failures(run, &case, graded.failure.as_deref()),
+        failures: failures(run, &case, judged.failure.as_deref()),
         invocation_medians: medians.into_iter().map(Nanoseconds).collect(),
         variant: variant.clone(),
         case: case.clone(),

@@ -13,9 +13,9 @@ use crate::{context::usage, progress::Task, terminal::counted};
 /// What variants of one model are made of.
 pub struct Material {
     pub dense: Bytes,
-    /// What importance is judged on, where nothing is taught.
+    /// What importance is judged on, without fine-tuning.
     pub calibration: Option<Samples>,
-    /// What is taught with.
+    /// What is fine-tuned with.
     pub train: Option<Samples>,
     /// What a search is judged by: samples that no model was trained on.
     pub held_out: Option<Samples>,
@@ -180,7 +180,7 @@ fn plan(recipe: &inventory::Recipe, amount: Amount) -> Plan {
         rate: recipe.rate.map_or(default.rate, |rate| rate as f32),
         seed: recipe.seed.unwrap_or(default.seed),
         distil: match recipe.distil {
-            // Nothing is taught, so that there need be no labels.
+            // Without fine-tuning there need be no labels.
             _ if recipe.finetune == 0 => tune::Distil::Free { temperature: TEMPERATURE },
             Distillation::Not => tune::Distil::Not,
             Distillation::Labels => tune::Distil::Labelled { weight: TEACHERS_WEIGHT, temperature: TEMPERATURE },
@@ -200,18 +200,19 @@ fn plan(recipe: &inventory::Recipe, amount: Amount) -> Plan {
 
 /// An event in words; `true` for one that is worth a line of a log.
 pub fn describe(event: &Event) -> (String, bool) {
-    let graded = |evaluation: &Option<Evaluation>| {
-        evaluation.map_or(String::new(), |evaluation| format!(", {}", in_words(evaluation)))
+    let score_text = |evaluation: &Option<Evaluation>| {
+        evaluation.map_or(String::new(), |evaluation| format!(", {}", evaluation_text(evaluation)))
     };
     match event {
-        Event::Pruned { step, steps, ratio, removed, evaluation } => {
-            (format!("step {} of {steps}: ratio {ratio:.4}, {removed} removed{}", step + 1, graded(evaluation)), true)
-        }
+        Event::Pruned { step, steps, ratio, removed, evaluation } => (
+            format!("step {} of {steps}: ratio {ratio:.4}, {removed} removed{}", step + 1, score_text(evaluation)),
+            true,
+        ),
         Event::Batch { epoch, epochs, batch, batches, loss } => {
             (format!("epoch {} of {epochs}, batch {} of {batches}: loss {loss:.4}", epoch + 1, batch + 1), false)
         }
         Event::Epoch { epoch, epochs, loss, evaluation } => {
-            (format!("epoch {} of {epochs}: loss {loss:.4}{}", epoch + 1, graded(evaluation)), true)
+            (format!("epoch {} of {epochs}: loss {loss:.4}{}", epoch + 1, score_text(evaluation)), true)
         }
         Event::Evaluated { done, of } => (format!("{done} of {of} judged"), false),
     }
@@ -229,7 +230,7 @@ pub fn units(count: u64, kind: &str) -> String {
     counted(count as usize, if kind == "hidden" { "hidden unit" } else { kind })
 }
 
-pub fn in_words(evaluation: Evaluation) -> String {
+pub fn evaluation_text(evaluation: Evaluation) -> String {
     format!("accuracy {:.4}, loss {:.4}", evaluation.accuracy, evaluation.loss)
 }
 

@@ -226,11 +226,8 @@ mod tests {
         assert_eq!(over(none(), tuned()), tuned());
         let once = over(RecipeFlags { steps: Some(1), ..none() }, tuned());
         assert_eq!((once.schedule, once.soft, once.finetune), (Schedule::OneShot, false, 15));
-        let untaught = over(RecipeFlags { finetune: Some(0), ..none() }, tuned());
-        assert_eq!(
-            (untaught.distil, untaught.rate, untaught.soft, untaught.steps),
-            (Distillation::Not, None, false, 3)
-        );
+        let untuned = over(RecipeFlags { finetune: Some(0), ..none() }, tuned());
+        assert_eq!((untuned.distil, untuned.rate, untuned.soft, untuned.steps), (Distillation::Not, None, false, 3));
         let more = over(RecipeFlags { steps: Some(5), finetune: Some(2), soft: true, ..none() }, Recipe::default());
         assert_eq!((more.schedule, more.soft), (Schedule::Geometric, true));
         let channels = Recipe { unit: "channel".parse().unwrap(), round_to: 8, min_keep: 0.1, ..Recipe::default() };

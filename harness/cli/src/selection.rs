@@ -6,6 +6,7 @@ use espalier_inventory::{Device, Inventory, LOCAL_DEVICE as LOCAL, Model};
 
 use crate::{
     context::{Context, usage},
+    recipe_flags::is_onnx,
     ssh_feature,
 };
 
@@ -77,8 +78,7 @@ pub fn devices(context: &Context, names: &[String], all: bool, models: &[String]
         Some((_, name)) => models.is_empty() || has(models, name),
         None => true,
     };
-    let is_file = |model: &String| model.to_ascii_lowercase().ends_with(".onnx");
-    let inventory = if !models.is_empty() && models.iter().all(is_file) {
+    let inventory = if !models.is_empty() && models.iter().all(|model| is_onnx(model)) {
         context.inventory_or_this_host(&needed)?
     } else {
         context.inventory(&needed)?

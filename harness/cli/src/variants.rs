@@ -249,7 +249,7 @@ impl Maker<'_> {
         let material = source.material.as_ref().expect("it was just read");
         let made = material.make(recipe, Goal::Amount(Amount::Ratio(ratio)), &mut watch).map_err(refused)?;
         if let Some(reached) = made.trail.last().and_then(|(stage, _)| stage.tuned) {
-            self.task.milestone(&format!("{prefix}: {}", pruning::in_words(reached)));
+            self.task.milestone(&format!("{prefix}: {}", pruning::evaluation_text(reached)));
         }
         Ok(made)
     }

@@ -23,7 +23,7 @@ pub struct Score {
 
 /// What the labels say of a case.
 #[derive(Default)]
-pub(super) struct Graded {
+pub(super) struct Judged {
     pub accuracy: Option<Share>,
     pub change: Option<AccuracyChange>,
     pub score: Option<Score>,
@@ -44,32 +44,32 @@ pub fn answers(predictions: &Predictions) -> Answers<'_> {
 }
 
 /// `dense`: of the dense variant, `None` for that one itself.
-pub(super) fn graded(model: &ModelInfo, dense: Option<&Predictions>, own: &Predictions, is_dense: bool) -> Graded {
+pub(super) fn judged(model: &ModelInfo, dense: Option<&Predictions>, own: &Predictions, is_dense: bool) -> Judged {
     let (task, truth) = (model.task(), model.truth());
     let is_compared = task.kind == Kind::Embedding && truth.is_none();
     if task.kind == Kind::Difference || truth.is_none() && !is_compared {
-        return Graded::default();
+        return Judged::default();
     }
     let reference = if is_dense { Some(own) } else { dense }.map(answers);
     let score = |predictions: &Predictions| Scored::new(&task, truth.as_ref(), answers(predictions), reference.clone());
     let own = match score(own) {
         Ok(own) => own,
         // Nothing can be compared with: that is said at the dense variant.
-        Err(_) if is_compared && reference.is_none() => return Graded::default(),
-        Err(why) => return Graded { failure: Some(why), ..Graded::default() },
+        Err(_) if is_compared && reference.is_none() => return Judged::default(),
+        Err(why) => return Judged { failure: Some(why), ..Judged::default() },
     };
     let dense = dense.and_then(|dense| score(dense).ok());
     match (own.right(), own.quality()) {
-        (Some(right), _) => Graded {
+        (Some(right), _) => Judged {
             accuracy: Some(share(&right)),
             change: dense.and_then(|dense| change(&dense.right()?, &right)),
-            ..Graded::default()
+            ..Judged::default()
         },
         (None, Some(_)) => {
             let drop = dense.and_then(|dense| drop(&dense, &own));
-            Graded { score: Some(Score { measures: own.measures(), drop }), ..Graded::default() }
+            Judged { score: Some(Score { measures: own.measures(), drop }), ..Judged::default() }
         }
-        (None, None) => Graded { failure: Some("its metric is no number".to_owned()), ..Graded::default() },
+        (None, None) => Judged { failure: Some("its metric is no number".to_owned()), ..Judged::default() },
     }
 }
 

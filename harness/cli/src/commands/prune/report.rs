@@ -9,7 +9,7 @@ use espalier_prune::{
     tune::{Evaluation, Stage, TrainableModel},
 };
 
-use crate::pruning::{Made, in_words, units};
+use crate::pruning::{Made, evaluation_text, units};
 
 pub fn text(output: &Path, recipe: &Recipe, made: &Made) -> String {
     let manifest = &made.manifest;
@@ -73,19 +73,19 @@ fn macs(macs: Macs) -> String {
 }
 
 fn steps(made: &Made) -> String {
-    let graded = |evaluation: Option<Evaluation>| evaluation.map_or("not judged".to_owned(), in_words);
+    let score_text = |evaluation: Option<Evaluation>| evaluation.map_or("not judged".to_owned(), evaluation_text);
     let mut text = String::new();
     if let Some(dense) = made.dense {
-        text += &format!("  dense: {} (validation samples)\n", in_words(dense));
+        text += &format!("  dense: {} (validation samples)\n", evaluation_text(dense));
     }
     for (index, (stage, held)) in made.trail.iter().enumerate() {
         let Stage { ratio, removed, pruned, tuned } = stage;
         let verdict = held.map_or("", |held| if held { ": holds" } else { ": does not hold" });
-        let after = if tuned == pruned { String::new() } else { format!(" -> {}", graded(*tuned)) };
+        let after = if tuned == pruned { String::new() } else { format!(" -> {}", score_text(*tuned)) };
         text += &format!(
             "  step {}: ratio {ratio:.4}, {removed} removed: {}{after}{verdict}\n",
             index + 1,
-            graded(*pruned)
+            score_text(*pruned)
         );
     }
     text
